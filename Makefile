@@ -1,0 +1,50 @@
+# The two commands: `make demo` shows Isthmus, `make test` tests it. Nothing is installed outside .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := device edge_server proto models emulation cli
+
+.PHONY: demo test check proto clean
+
+demo: .venv/demo
+	@$(BIN)/isthmus demo
+
+test: .venv/dev
+	$(BIN)/pytest -q
+
+check: .venv/dev .venv/proto
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(call generate,$$scratch) && \
+	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py; do \
+	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what edge.proto generates; run 'make proto'"; exit 1; }; \
+	done
+
+proto: .venv/proto
+	$(call generate,proto)
+
+# Made by the oldest grpcio-tools we support: newer ones write code that refuses protobuf 5.
+define generate
+.venv/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/isthmus/proto/edge.proto
+endef
+
+# Progress goes to standard error, so that the demo's last line of standard output is its summary.
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("python3 is %d.%d; Isthmus needs 3.10 to 3.13: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/pyvenv.cfg pyproject.toml
+	@echo "Installing Isthmus into .venv (about a minute) ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,emulation]' >&2
+	@touch $@
+
+.venv/dev: .venv/pyvenv.cfg pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' >&2
+	@touch $@ .venv/demo
+
+.venv/proto: .venv/pyvenv.cfg
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.66.2' 'setuptools<80' >&2
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,116 @@
+"""What it costs to switch the head's width between two frames, and what the executor adds to the bare interpreter.
+
+Prints one JSON object. Every figure compares variants interleaved in this one run; times are of this machine.
+
+    python benchmarks/switch.py [--bundle signs] [--rounds 400]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from isthmus.device.executor import Executor, open_signature
+from isthmus.models import bundle as bundles
+from isthmus.models.bundle import Bundle
+
+
+def timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e6
+
+
+def open_all(bundle: Bundle, threads: int) -> dict[tuple[int, float], Callable[[], Any]]:
+    """Every signature of one interpreter, warm, each with an input of its own shape."""
+    interpreter = Interpreter(str(bundle.head_path), num_threads=threads)
+    calls: dict[tuple[int, float], Callable[[], Any]] = {}
+    for i, stage in enumerate(bundle.manifest.stages):
+        for s in stage:
+            details = interpreter.get_signature_runner(s.signature).get_input_details()
+            inputs = {k: np.random.default_rng(0).random(d["shape"], np.float32) for k, d in details.items()}
+            calls[i, s.width] = partial(open_signature(interpreter, s.signature), **inputs)
+    return calls
+
+
+def switching(bundle: Bundle, rounds: int, threads: int) -> dict[str, float]:
+    """First-stage time (µs) after the same width and after another one, in random order."""
+    calls, order = open_all(bundle, threads), random.Random(0)
+    widths = bundle.manifest.widths
+    same: dict[float, list[float]] = {w: [] for w in widths}
+    after: dict[float, list[float]] = {w: [] for w in widths}
+    before = widths[0]
+    for _ in range(rounds * len(widths) * 2):
+        width = order.choice([before, order.choice(widths)])
+        (same if width == before else after)[width].append(timed(calls[0, width]))
+        before = width
+    gaps = {q: [quantile(after[w], q) - quantile(same[w], q) for w in widths] for q in (0.5, 0.99)}
+    return {"p50_us": float(np.mean(gaps[0.5])), "p99_us": float(np.mean(gaps[0.99]))}
+
+
+def reloading(bundle: Bundle, threads: int, rounds: int = 15) -> float:
+    """What a frame costs more (µs, median) when its interpreter is loaded for it."""
+    width, warm = bundle.manifest.widths[-1], open_all(bundle, threads)
+    name = bundle.stage(0, width).signature
+    size = bundle.manifest.input.size
+    image = np.zeros((1, size, size, 3), np.float32)
+
+    def reload() -> None:
+        Interpreter(str(bundle.head_path), num_threads=threads).get_signature_runner(name)(image=image)
+
+    extra = [timed(reload) - timed(warm[0, width]) for _ in range(rounds)]
+    return float(np.median(extra))
+
+
+def overhead(bundle: Bundle, rounds: int) -> dict[str, float]:
+    """What the executor adds to each stage (µs, median): input, guess, size prediction and bookkeeping."""
+    executor, bare = Executor(bundle), open_all(bundle, 1)
+    size = bundle.manifest.input.size
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    found: dict[str, float] = {}
+    for width in (bundle.manifest.widths[0], bundle.manifest.widths[-1]):
+        for stage in range(len(bundle.manifest.stages)):
+            extra = []
+            for _ in range(rounds):
+                executor.hold(0, pixels)
+                for earlier in range(stage):
+                    executor.job(0, earlier, width)()
+                job = executor.job(0, stage, width)
+                extra.append((timed(job), timed(bare[stage, width])))
+            full, base = np.array(extra).T
+            found[f"stage{stage + 1}_w{width:g}"] = float(np.median(full) - np.median(base))
+    return found
+
+
+def quantile(values: list[float], q: float) -> float:
+    return float(np.quantile(values, q))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", default="signs")
+    parser.add_argument("--rounds", type=int, default=400)
+    arguments = parser.parse_args()
+    bundle = bundles.load(arguments.bundle)
+    switch = {threads: switching(bundle, arguments.rounds, threads) for threads in (1, 2)}
+    reload_us = {threads: reloading(bundle, threads) for threads in (1, 2)}
+    result = {
+        "bundle": arguments.bundle,
+        "switch_us": switch,
+        "reload_us": reload_us,
+        "switch_share_of_reload_2_threads": switch[2]["p50_us"] / reload_us[2],
+        "executor_overhead_us": overhead(bundle, arguments.rounds // 2),
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

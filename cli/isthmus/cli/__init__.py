@@ -1,0 +1,1 @@
+"""The face: `isthmus agent, serve, demo, relay, models, bench, doctor, certs`."""

@@ -1,0 +1,198 @@
+"""`isthmus demo`: server, shaped link and agent as real processes on this machine, watched live, then reported.
+
+Nothing here takes part in the run: it starts the same commands that a user would, reads the agent's answers, and counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from isthmus.cli import processes, runs
+from isthmus.cli.demo_view import View
+from isthmus.cli.field import seconds
+from isthmus.device.executor import Executor
+from isthmus.emulation import traces
+from isthmus.emulation.realtime import LIMITS
+from isthmus.models import bundle as bundles
+from isthmus.models.scenes import Drive
+from isthmus.proto import record
+from isthmus.proto.plan import Guess
+from isthmus.proto.record import FrameRecord, Recorder, Summary
+
+BUNDLE = "signs"
+PLAIN_EVERY = 75
+"""Without a terminal: a line of progress after so many frames."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the demo runs."""
+
+    source: str
+    trace: str
+    deadline_s: float
+    fps: float
+    frames: int
+    policy: str
+
+
+def demo(
+    camera: int | None = typer.Option(None, help="Use this camera instead of the generated video."),
+    trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
+    deadline: str = typer.Option("150ms", help="From capture to answer."),
+    fps: float = typer.Option(15.0, help="Frames a second."),
+    duration: str | None = typer.Option(None, help="How long to run [once through the trace]."),
+    seed: int = typer.Option(7, help="Of the generated video."),
+    policy: str = typer.Option("expected-utility", help="The agent's policy."),
+) -> None:
+    """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
+    length_s = seconds(duration, "--duration") or traces.find(trace).length_s
+    scenario = Scenario(
+        source=f"generated:{seed}" if camera is None else f"camera:{camera}",
+        trace=trace,
+        deadline_s=seconds(deadline, "--deadline") or 0.15,
+        fps=fps,
+        frames=max(1, int(length_s * fps)),
+        policy=policy,
+    )
+    folder = runs.new_folder()
+    path = _complete(scenario, folder, *_run(scenario, folder))
+    summary = record.summary(record.read(folder / runs.RECORDS)[1])
+    _tell(summary, path)
+
+
+def _run(scenario: Scenario, folder: Path) -> tuple[float, str]:
+    """Run the three processes to the end of the scenario; when the trace began, and what the relay says of its lag."""
+    with contextlib.ExitStack() as stack:
+        serve = ["serve", "--bundle", BUNDLE, "--insecure", "--listen", "127.0.0.1:0"]
+        server = stack.enter_context(processes.started(*serve))
+        address = processes.address_in(processes.first_line(server, "server"))
+        shape = ["relay", "--listen", "127.0.0.1:0", "--to", address, "--trace", scenario.trace]
+        relay = stack.enter_context(processes.started(*shape))
+        near_end = processes.address_in(processes.first_line(relay, "relay"))
+        began_s = time.monotonic()
+        observe = ["agent", "--bundle", BUNDLE, "--source", scenario.source, "--server", near_end, "--insecure"]
+        observe += [
+            "--deadline",
+            f"{scenario.deadline_s}s",
+            "--fps",
+            f"{scenario.fps}",
+            "--frames",
+            f"{scenario.frames}",
+        ]
+        observe += ["--policy", scenario.policy, "--record", str(folder / runs.RECORDS)]
+        agent = stack.enter_context(processes.started(*observe))
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(scenario, processes.output(agent), began_s)
+        code = processes.end(agent)
+        processes.end(relay)
+        lag = processes.output(relay).read().strip()
+    if code and not (folder / runs.RECORDS).is_file():
+        raise typer.Exit(code)
+    return began_s, lag
+
+
+def _watch(scenario: Scenario, answers: Iterable[str], began_s: float) -> None:
+    """Show the agent's answers as they come: a live view on a terminal, a line now and then elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    manifest = bundles.load(BUNDLE).manifest
+    title = f"isthmus demo · {manifest.name} · trace {scenario.trace} · deadline {scenario.deadline_s * 1000:.0f} ms"
+    view = View(manifest.labels, deadline_s=scenario.deadline_s, title=title)
+    trace = _rates(scenario.trace)
+    pictures = _replayed(scenario)
+    live = Live(view, console=console, refresh_per_second=10) if console.is_terminal else None
+    with live or contextlib.nullcontext():
+        for n, line in enumerate(answers, start=1):
+            answer = msgspec.json.decode(line, type=FrameRecord)
+            pixels = pictures.frame(answer.frame_id).image if pictures and live else None
+            view.show(answer, pixels, float(trace.up_Bps[trace.row_at(answer.captured_s - began_s)]))
+            if live is None and n % PLAIN_EVERY == 0:
+                console.print(f"  {n} of {scenario.frames} frames, {view.progress}")
+
+
+def _rates(name: str) -> traces.Trace:
+    found = traces.find(name)
+    return found if isinstance(found, traces.Trace) else found.binned()
+
+
+def _replayed(scenario: Scenario) -> Drive | None:
+    """The generated video once more: the same seed gives the same frames."""
+    kind, _, seed = scenario.source.partition(":")
+    return Drive(int(seed), scenario.fps) if kind == "generated" else None
+
+
+def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Path:
+    """Add to the records what the agent could not know, the link and the device alone; draw the report, return its path."""
+    path = folder / runs.RECORDS
+    header, answers = record.read(path)
+    header = msgspec.structs.replace(
+        header,
+        kind="emulated",
+        trace=scenario.trace,
+        trace_sha256=traces.find(scenario.trace).sha256,
+        trace_began_s=began_s,
+        notes=(LIMITS, lag),
+    )
+    alone = _alone(scenario, [a.frame_id for a in answers])
+    with Recorder(path, header) as out:
+        for answer in answers:
+            guess = alone.get(answer.frame_id)
+            if guess is not None:
+                answer = msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
+            out.write(answer)
+    return runs.write_report(path, folder)
+
+
+def _alone(scenario: Scenario, frames: list[int]) -> dict[int, Guess]:
+    """What the device would answer without a server: its last exit at full width, for every frame, as if always in time."""
+    drive = _replayed(scenario)
+    if drive is None:
+        return {}
+    bundle = bundles.load(BUNDLE)
+    executor, guesses = Executor(bundle), {}
+    for frame in frames:
+        executor.hold(frame, drive.frame(frame).image)
+        for stage in range(len(bundle.manifest.stages)):
+            guesses[frame] = executor.job(frame, stage, bundle.manifest.widths[-1])().guess
+        executor.forget(frame)
+    return guesses
+
+
+def _tell(summary: Summary, page: Path) -> None:
+    """The summary for people on standard error, for programs as the last line of standard output."""
+    rows = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("answered by the deadline", f"{summary.answered_by_deadline or 0:.2%} of {summary.frames} frames"),
+        ("right and on time", _percent(summary.accuracy)),
+        ("the device alone", _percent(summary.accuracy_local_only)),
+        ("answers from", ", ".join(f"{k} {n}" for k, n in summary.by_source.items())),
+        ("sent", f"{summary.bytes_per_frame or 0:.0f} bytes a frame"),
+        ("report", str(page)),
+    ):
+        rows.add_row(f"[dim]{name}[/]", value)
+    Console(stderr=True, highlight=False).print(rows)
+    shown = {
+        "frames": summary.frames,
+        "answered_by_deadline": summary.answered_by_deadline,
+        "accuracy": summary.accuracy,
+        "accuracy_local_only": summary.accuracy_local_only,
+        "by_source": summary.by_source,
+        "bytes_per_frame": summary.bytes_per_frame,
+        "report": str(page),
+    }
+    typer.echo(json.dumps(shown))
+
+
+def _percent(share: float | None) -> str:
+    return "the truth is not known" if share is None else f"{share:.1%}"

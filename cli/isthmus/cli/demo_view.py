@@ -1,0 +1,132 @@
+"""What the demo shows while it runs: the picture, its answer, where that came from, the link, the tally."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.align import Align
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from isthmus.proto.plan import Source
+from isthmus.proto.record import FrameRecord
+
+COLUMNS, ROWS = 44, 22
+HISTORY = 76
+BARS = "▁▂▃▄▅▆▇█"
+COLOURS = {Source.SERVER: "bright_blue", Source.EXIT: "yellow", Source.NONE: "bright_red"}
+NAMES = {Source.SERVER: "edge server", Source.EXIT: "early exit on the device", Source.NONE: "no answer"}
+
+
+class View:
+    """Keeps what the screen needs and draws it; `rich` renders the object itself."""
+
+    def __init__(self, labels: tuple[str, ...], *, deadline_s: float, title: str) -> None:
+        self._labels, self._deadline_s, self._title = labels, deadline_s, title
+        self._picture: Text = Text("starting ...")
+        self._last: FrameRecord | None = None
+        self._sources: deque[Source] = deque(maxlen=HISTORY)
+        self._rates: deque[float] = deque(maxlen=HISTORY)
+        self._rate_Bps: float | None = None
+        self._on_time = self._frames = self._right = self._known = 0
+        self._by_source = dict.fromkeys(Source, 0)
+
+    def show(self, record: FrameRecord, pixels: NDArray[np.uint8] | None, rate_Bps: float | None) -> None:
+        """Take up one answer, the picture it is for (H, W, 3 RGB) and the link's rate now."""
+        self._last, self._rate_Bps = record, rate_Bps
+        self._frames += 1
+        self._on_time += record.on_time and record.label is not None
+        self._by_source[record.source] += 1
+        self._sources.append(record.source)
+        if rate_Bps is not None:
+            self._rates.append(rate_Bps)
+        if record.right is not None:
+            self._known += 1
+            self._right += record.right
+        if pixels is not None:
+            self._picture = half_blocks(pixels)
+
+    @property
+    def progress(self) -> str:
+        """The tally in a few words, for where there is no terminal."""
+        return ", ".join(f"{n} by {NAMES[s]}" for s, n in self._by_source.items() if n)
+
+    def __rich__(self) -> RenderableType:
+        """The whole screen."""
+        row = Table.grid(padding=(0, 2))
+        row.add_row(self._picture, Group(self._answer(), Text(), self._tally()))
+        return Panel(Group(row, Text(), self._strip()), title=self._title, width=COLUMNS + 50, border_style="dim")
+
+    def _answer(self) -> RenderableType:
+        r = self._last
+        if r is None:
+            return Align.left(Text("waiting for the first answer"))
+        rows = Table.grid(padding=(0, 1))
+        rows.add_column(style="dim", justify="right", width=9)
+        rows.add_column(no_wrap=True)
+        told = self._name(r.label)
+        if r.truth is not None:
+            rows.add_row("in view", self._name(r.truth))
+        mark = "" if r.right is None else (" [green]✓[/]" if r.right else " [red]✗[/]")
+        rows.add_row("answer", f"[bold]{told}[/] {r.confidence:.0%}{mark}")
+        rows.add_row("from", f"[{COLOURS[r.source]}]{NAMES[r.source]}[/] [dim]({r.reason.value})[/]")
+        rows.add_row(
+            "width", "–" if r.width is None else f"{r.width:g}" + (f", exit {r.exit + 1}" if r.exit is not None else "")
+        )
+        rows.add_row("sent", f"{r.bytes_up} B" + (f" in {r.layers} layer{'s' * (r.layers > 1)}" if r.layers else ""))
+        rows.add_row("took", self._deadline_bar(r.latency_s))
+        rows.add_row("link", self._link())
+        return rows
+
+    def _name(self, label: int | None) -> str:
+        return "–" if label is None else self._labels[label]
+
+    def _deadline_bar(self, latency_s: float) -> str:
+        filled = min(10, round(10 * latency_s / self._deadline_s))
+        return f"{latency_s * 1000:3.0f} of {self._deadline_s * 1000:.0f} ms [cyan]{'━' * filled}[/][dim]{'─' * (10 - filled)}[/]"
+
+    def _link(self) -> str:
+        if self._rate_Bps is None:
+            return "not shaped"
+        if self._rate_Bps == 0:
+            return "[bold red]outage[/]"
+        return f"{self._rate_Bps * 8 / 1e6:.2f} Mbit/s up"
+
+    def _tally(self) -> RenderableType:
+        shares = ", ".join(f"[{COLOURS[s]}]{n}[/] {NAMES[s]}" for s, n in self._by_source.items() if n)
+        right = f"right and on time {self._right / self._known:.1%}" if self._known else ""
+        on_time = f"answered by the deadline {self._on_time / self._frames:.1%}" if self._frames else ""
+        return Text.from_markup(f"{self._frames} frames: {shares}\n{on_time}\n{right}")
+
+    def _strip(self) -> RenderableType:
+        """The last frames: the link above, the source of each answer below."""
+        bars, top = Text(), max(self._rates, default=1.0) or 1.0
+        for rate in self._rates:
+            bars.append(
+                "╳" if rate == 0 else BARS[min(7, int(8 * (rate / top) ** 0.5))], "red" if rate == 0 else "green"
+            )
+        marks = Text()
+        for source in self._sources:
+            marks.append("■", COLOURS[source])
+        return Group(Text("link ", "dim") + bars, Text("from ", "dim") + marks)
+
+
+def half_blocks(pixels: NDArray[np.uint8]) -> Text:
+    """A picture in terminal cells, two pixels to a cell: COLUMNS x ROWS."""
+    small = cv2.resize(pixels, (COLUMNS, 2 * ROWS), interpolation=cv2.INTER_AREA)
+    text = Text(no_wrap=True)
+    for upper, lower in zip(small[0::2], small[1::2], strict=True):
+        for u, v in zip(upper, lower, strict=True):
+            text.append("▀", Style(color=_rgb(u), bgcolor=_rgb(v)))
+        text.append("\n")
+    return text
+
+
+def _rgb(pixel: NDArray[np.uint8]) -> str:
+    return f"#{pixel[0]:02x}{pixel[1]:02x}{pixel[2]:02x}"

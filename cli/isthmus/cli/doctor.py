@@ -1,0 +1,104 @@
+"""`isthmus doctor`: what is wrong on this machine, and how to put it right."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata
+
+import typer
+from rich.console import Console
+
+from isthmus.device.executor import Executor, measure_stages
+from isthmus.models import bundle
+from isthmus.proto.errors import IsthmusError
+
+PARTS = {
+    "device": ("ai-edge-litert", "grpcio", "numpy", "opencv-python-headless", "protobuf", "zstandard"),
+    "server": ("onnxruntime", "prometheus-client"),
+    "emulation": ("matplotlib",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `way_out` says what to do when it is not well."""
+
+    what: str
+    well: bool
+    detail: str
+    way_out: str = ""
+
+
+def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    well = (3, 10) <= sys.version_info < (3, 14)
+    return [Finding("python", well, version, "use Python 3.10 to 3.13")]
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for extra, names in PARTS.items():
+        for name in names:
+            try:
+                findings.append(Finding(name, True, metadata.version(name)))
+            except metadata.PackageNotFoundError:
+                target = "isthmus" if extra == "device" else f"isthmus[{extra}]"
+                findings.append(Finding(name, extra != "device", "not installed", f"pip install '{target}'"))
+    return findings
+
+
+def _namespace() -> list[Finding]:
+    """A stray `isthmus/__init__.py` hides the other portions."""
+    path = getattr(import_module("isthmus"), "__file__", None)
+    return [Finding("namespace", path is None, path or "whole", "delete that file: isthmus is a namespace package")]
+
+
+def _bundles() -> list[Finding]:
+    findings = []
+    for path in sorted(bundle.ZOO.glob("*/bundle.toml")):
+        name = path.parent.name
+        try:
+            found = bundle.load(name)
+            stages = measure_stages(Executor(found), found)
+            widths = found.manifest.widths
+            times = [sum(s for (_, w), s in stages.items() if w == width) * 1000 for width in (widths[0], widths[-1])]
+            detail = f"verified; head {times[0]:.1f} ms at width {widths[0]}, {times[1]:.1f} ms at {widths[-1]}"
+            findings.append(Finding(f"bundle {name}", True, detail))
+        except IsthmusError as error:
+            findings.append(Finding(f"bundle {name}", False, str(error), "fetch the bundle again"))
+    return findings or [Finding("bundles", False, "none in the zoo", "reinstall isthmus")]
+
+
+def _server(address: str) -> list[Finding]:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=3):
+            return [Finding(f"server {address}", True, "accepts connections")]
+    except (OSError, ValueError) as error:
+        return [
+            Finding(f"server {address}", False, str(error), "is `isthmus serve` running there, and --listen right?")
+        ]
+
+
+def doctor(
+    server: str | None = typer.Option(None, help="HOST:PORT of an edge server to look at too."),
+    format_: str = typer.Option("text", "--format", help="text or json."),
+) -> None:
+    """Look at this machine: Python, packages, bundles, the head's speed, the server."""
+    checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _bundles]
+    if server is not None:
+        checks.append(lambda: _server(server))
+    findings = [finding for check in checks for finding in check()]
+    if format_ == "json":
+        typer.echo(json.dumps([asdict(f) for f in findings]))
+    else:
+        console = Console(highlight=False)
+        for f in findings:
+            mark = "[green]ok[/]  " if f.well else "[red]FAIL[/]"
+            console.print(f"{mark} {f.what}: {f.detail}" + ("" if f.well else f"\n     {f.way_out}"))
+    if not all(f.well for f in findings):
+        raise typer.Exit(1)

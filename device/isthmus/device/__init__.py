@@ -1,0 +1,1 @@
+"""The device half: head, early exits, scheduler, session and agent."""

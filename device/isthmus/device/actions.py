@@ -1,0 +1,59 @@
+"""What a session asks of its host, as data: the session appends them, the agent (or the emulator) performs them in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isthmus.proto.plan import Answer
+
+
+@dataclass(frozen=True)
+class RunStage:
+    """Run one stage of the head; report `Session.on_stage`. At most one is outstanding at any time."""
+
+    frame_id: int
+    stage: int
+    width: float
+
+
+@dataclass(frozen=True)
+class Send:
+    """Encode the frame's features at `step` (once, at its first layer), write this layer; report `Session.on_sent`.
+
+    `budget_s` is what is left to the answer's due time at the moment the action was appended.
+    """
+
+    frame_id: int
+    step: int
+    layer: int
+    last: bool
+    budget_s: float
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Write a heartbeat."""
+
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Hand the answer to the sinks: exactly one for every frame."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Nothing will be asked of this frame again; free its pixels and features. Exactly one, after its `Emit`."""
+
+    frame_id: int
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
+
+
+Action = RunStage | Send | Beat | Emit | Forget | Reconnect

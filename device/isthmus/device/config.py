@@ -1,0 +1,40 @@
+"""What an agent can be told. `proto.config` reads it from a file, ISTHMUS_AGENT_* variables and flags."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an agent can be told."""
+
+    bundle: str = "signs"
+    source: str = "generated:0"
+    server: str | None = None
+    """HOST:PORT of the edge server; None answers from the device alone."""
+    deadline_s: float = 0.1
+    """From a frame's capture to its answer."""
+    fps: float | None = None
+    """Frames a second; None takes the source's own pace, or 10 where it has none."""
+    frames: int | None = None
+    """Stop after so many frames; None goes on to the end of the source."""
+    certs: str | None = None
+    """Folder of ca.pem, device.pem and device.key."""
+    insecure: bool = False
+    """Talk to the server in plaintext."""
+    policy: str = "expected-utility"
+    threads: int = 1
+    """Threads of the head."""
+    client_id: str = "device"
+    record: str | None = None
+    """Also write every answer to this file, with the run's header."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deadline_s <= 60:
+            raise ValueError(f"deadline_s = {self.deadline_s}, expected more than 0 and at most 60 s")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps = {self.fps}, expected more than 0 and at most 1000")
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"frames = {self.frames}, expected at least 1")
+        if self.threads < 1:
+            raise ValueError(f"threads = {self.threads}, expected at least 1")

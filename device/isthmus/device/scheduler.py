@@ -1,0 +1,200 @@
+"""Deadline-aware choice of how a frame is answered. Pure: no clock, no IO, no randomness; a few table look-ups.
+
+Always one rule: take the option with the greatest expected utility, E[u] = Σ_j P(prefix j is back in time) · its accuracy
++ (otherwise) the exit's confidence - price of the bytes. Accuracies are conditional on what the exit is confident of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from isthmus.device.catalogue import Catalogue
+from isthmus.device.compute import StageTimes
+from isthmus.device.link import Outlook
+from isthmus.proto.plan import StageResult
+
+PRICE_PER_BYTE = 1e-5
+"""Utility that a byte costs on an idle link: a kilobyte must win a hundredth of a right answer."""
+INDIFFERENCE = 0.005
+"""Going on must promise so much more than stopping: tables are no more precise than that."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Answer from this exit."""
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """Run the next stage."""
+
+
+@dataclass(frozen=True)
+class Offload:
+    """Send `layers` layers at this quantiser step."""
+
+    step: int
+    layers: int
+
+
+Decision = Stop | GoOn | Offload
+STOP, GO_ON = Stop(), GoOn()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a decision may look at. `outlook` is None when nothing can be sent; `period_s` is the time between frames."""
+
+    budget_s: float
+    outlook: Outlook | None
+    times: StageTimes
+    period_s: float | None = None
+
+
+class Policy(Protocol):
+    """Chooses a width before the head and what to do after each exit."""
+
+    def width(self, situation: Situation) -> int:
+        """The index of the width to run the head at."""
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """What to do now that an exit has spoken; never GoOn after the last stage."""
+
+
+class ExpectedUtility:
+    """The shipped policy."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._last = catalogue.stages - 1
+
+    def width(self, situation: Situation) -> int:
+        """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
+        best, chosen = -1.0, 0
+        for w in range(len(self._catalogue.widths)):
+            head_s = sum(situation.times.cautious_s(stage, w) for stage in range(self._last + 1))
+            limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
+            if w and head_s > limit_s:
+                break  # wider ones take longer still
+            worth = self._before_head(w, situation, situation.budget_s - head_s)
+            if worth > best + INDIFFERENCE * (w > 0):
+                best, chosen = worth, w
+        return chosen
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """Stop, go on, or send: whatever promises most."""
+        w = self._catalogue.width_index(result.width)
+        stop = result.guess.confidence
+        if result.stage < self._last:
+            ahead_s = sum(situation.times.cautious_s(s, w) for s in range(result.stage + 1, self._last + 1))
+            if ahead_s > situation.budget_s:
+                return STOP
+            return GO_ON if self._further(w, result, situation, ahead_s) > stop + INDIFFERENCE else STOP
+        worth, decision = self._sending(w, result, situation)
+        return decision if worth > stop + INDIFFERENCE else STOP
+
+    def _price(self, size_bytes: float, situation: Situation, outlook: Outlook) -> float:
+        """What sending costs the frames after this one.
+
+        Drift plus penalty (Neely 2010): the length of the queue, as a share of what a frame may wait, times the share of
+        the link's capacity that one such message a frame would take. An idle link is almost free; a sender that fills
+        its own queue stops while the queue is still short enough for what is in it to be in time.
+        """
+        period_s = situation.period_s or situation.budget_s
+        crowding = outlook.queue_s / situation.budget_s * outlook.service_s(size_bytes) / period_s
+        return crowding + PRICE_PER_BYTE * size_bytes
+
+    def _before_head(self, w: int, situation: Situation, left_s: float) -> float:
+        alone = self._catalogue.exits[w][self._last].accuracy
+        outlook = situation.outlook
+        if outlook is None:
+            return alone
+        worth = alone
+        for row in self._catalogue.offloads[w]:
+            for known in row:
+                p, price = outlook.p_back(known.mean_bytes, left_s), self._price(known.mean_bytes, situation, outlook)
+                worth = max(worth, p * known.accuracy + (1 - p) * alone - price)
+        return worth
+
+    def _further(self, w: int, result: StageResult, situation: Situation, ahead_s: float) -> float:
+        """What running to the end of the head promises, judged by this exit's confidence."""
+        given = self._catalogue.bin(result.guess.confidence)
+        alone = self._catalogue.exits[w][self._last].given[result.stage][given]
+        worth, outlook = alone, situation.outlook
+        if outlook is None:
+            return worth
+        for row in self._catalogue.offloads[w]:
+            for known in row:
+                p = outlook.p_back(known.mean_bytes, situation.budget_s - ahead_s)
+                accuracy = known.given[result.stage][given]
+                price = self._price(known.mean_bytes, situation, outlook)
+                worth = max(worth, p * accuracy + (1 - p) * alone - price)
+        return worth
+
+    def _sending(self, w: int, result: StageResult, situation: Situation) -> tuple[float, Decision]:
+        """The best (step, layers) by the sizes predicted for these very features."""
+        best: float = -1.0
+        decision: Decision = STOP
+        outlook = situation.outlook
+        if outlook is None or result.layer_bytes is None:
+            return best, decision
+        given, confidence = self._catalogue.bin(result.guess.confidence), result.guess.confidence
+        for step, sizes in enumerate(result.layer_bytes):
+            worth, sent, p_before = confidence, 0, None
+            for layers, size in enumerate(sizes, start=1):
+                sent += size
+                p = outlook.p_back(sent, situation.budget_s)
+                gain = self._catalogue.offloads[w][step][layers - 1].given[self._last][given] - confidence
+                # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
+                before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
+                worth = confidence + p * gain + before - self._price(sent, situation, outlook)
+                p_before = (p, gain)
+                if worth > best:
+                    best, decision = worth, Offload(step, layers)
+        return best, decision
+
+
+class AlwaysOffload:
+    """Full width, everything sent at the finest step, whatever the link: the naive rival."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._widest, self._last = len(catalogue.widths) - 1, catalogue.stages - 1
+
+    def width(self, situation: Situation) -> int:
+        """The widest."""
+        return self._widest
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """On to the end, then everything."""
+        if result.stage < self._last:
+            return GO_ON
+        if situation.outlook is None or result.layer_bytes is None:
+            return STOP
+        return Offload(0, len(result.layer_bytes[0]))
+
+
+class LocalOnly:
+    """The last exit at the widest width that fits: what the device can do alone."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._widths, self._last = len(catalogue.widths), catalogue.stages - 1
+
+    def width(self, situation: Situation) -> int:
+        """The widest that finishes in time."""
+        for w in range(self._widths - 1, 0, -1):
+            if sum(situation.times.cautious_s(s, w) for s in range(self._last + 1)) <= situation.budget_s:
+                return w
+        return 0
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """On to the last exit."""
+        return GO_ON if result.stage < self._last else STOP
+
+
+POLICIES: dict[str, Callable[[Catalogue], Policy]] = {
+    "expected-utility": ExpectedUtility,
+    "always-offload": AlwaysOffload,
+    "local-only": LocalOnly,
+}

@@ -1,0 +1,318 @@
+r"""One stream's state machine: frames in, stages run, layers sent, replies in, one answer out for each by its deadline.
+
+Sans-IO. Every input carries `now`; what the host must do is appended as data and drained with `actions`. A frame is
+open from `on_frame` until its `Emit`, which its `Forget` follows at once:
+
+    waiting --RunStage--> running --Stop--> answered
+                             |  \\--GoOn--> running
+                             \\--Offload--> away --Result, Late, Busy, Invalid, lost--> answered
+    any of them --deadline--> answered, from the best exit that has spoken
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send
+from isthmus.device.catalogue import Catalogue, guess
+from isthmus.device.compute import StageTimes
+from isthmus.device.link import LinkEstimator
+from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
+from isthmus.proto import messages
+from isthmus.proto.machine import earliest
+from isthmus.proto.messages import ServerMessage, Welcome
+from isthmus.proto.plan import (
+    Answer,
+    Frame,
+    Guess,
+    LinkState,
+    OperatingPoint,
+    Reason,
+    ServerTimings,
+    Source,
+    StageResult,
+    Timings,
+)
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session may take its time over."""
+
+    guard_s: float = 0.004
+    """Answers are due so long before the deadline: the host needs a moment to hand them over."""
+    heartbeat_s: float = 0.5
+    silence_s: float = 3.0
+    """A server that owes us something and says nothing for so long is counted as lost."""
+
+
+NOWHERE = ServerTimings()
+
+
+class Phase(enum.Enum):
+    """Where an open frame is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    AWAY = "away"
+
+
+@dataclass
+class _Open:
+    """A frame that has no answer yet."""
+
+    frame: Frame
+    due_s: float
+    phase: Phase = Phase.WAITING
+    width: int = 0
+    guess: Guess | None = None
+    exit: int = 0
+    offload: Offload | None = None
+    started_s: float | None = None
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    sent_s: float = 0.0
+    bytes_up: int = 0
+
+
+class Session:
+    """One stream of frames, one head, at most one server."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        policy: Policy,
+        times: StageTimes,
+        *,
+        link: LinkEstimator | None = None,
+        config: SessionConfig = SessionConfig(),
+    ) -> None:
+        self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
+        self.link = link or LinkEstimator()
+        self.state = LinkState.DOWN
+        self._open: dict[int, _Open] = {}
+        self._running: int | None = None
+        """The frame whose stage the executor has; it may have been answered meanwhile."""
+        self._credits = 0
+        self._busy_until_s = -math.inf
+        self._actions: list[Action] = []
+        self._beat_at_s: float | None = None
+        self._beats = 0
+        self._heard_s = 0.0
+        self._last_frame_s: float | None = None
+        self._period_s: float | None = None
+
+    def actions(self) -> list[Action]:
+        """What the host must do now, in order; empties the list."""
+        asked, self._actions = self._actions, []
+        return asked
+
+    @property
+    def due_at(self) -> float | None:
+        """When to call `step` next, unless something happens before."""
+        return earliest(self._beat_at_s, self._silent_at_s, *(o.due_s for o in self._open.values()))
+
+    def step(self, now: float) -> None:
+        """Do whatever is due at `now`."""
+        for o in [o for o in self._open.values() if o.due_s <= now]:
+            self._at_deadline(o, now)
+        if self._silent_at_s is not None and self._silent_at_s <= now:
+            self._actions.append(Reconnect())
+            self.on_disconnected(now=now)
+        if self._beat_at_s is not None and self._beat_at_s <= now:
+            self._beat(now)
+
+    def on_frame(self, frame: Frame, *, now: float) -> None:
+        """A picture was captured. Frames that can no longer be begun in time are answered for at once."""
+        if self._last_frame_s is not None:
+            period_s = now - self._last_frame_s
+            self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
+        self._last_frame_s = now
+        self._open[frame.id] = _Open(frame, frame.deadline_s - self._config.guard_s)
+        self._start_next(now)
+
+    def on_stage(self, result: StageResult, *, now: float) -> None:
+        """The executor finished a stage."""
+        self._running = None
+        width = self._catalogue.width_index(result.width)
+        self._times.observe(result.stage, width, result.compute_s)
+        o = self._open.get(result.frame_id)
+        if o is not None:
+            o.guess, o.exit = result.guess, result.stage
+            o.head_s += result.compute_s
+            self._decide(o, result, now)
+        self._start_next(now)
+
+    def on_sent(self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0) -> None:
+        """A layer was encoded and written."""
+        self.link.on_sent(frame_id, layer, size_bytes, now)
+        if (o := self._open.get(frame_id)) is not None:
+            o.bytes_up += size_bytes
+            o.encode_s += encode_s
+
+    def on_connected(self, welcome: Welcome, *, now: float) -> None:
+        """A server took us on."""
+        self.state, self._credits, self._busy_until_s = LinkState.UP, welcome.credits, -math.inf
+        self.link.reset(now)
+        self.link.on_load(welcome.load)
+        self._heard_s, self._beat_at_s = now, now + self._config.heartbeat_s
+
+    def on_disconnected(self, *, now: float) -> None:
+        """The stream ended: what was away is answered from the exits, now."""
+        self.state, self._beat_at_s = LinkState.DOWN, None
+        self.link.reset(now)
+        for o in [o for o in self._open.values() if o.phase is Phase.AWAY]:
+            self._from_exit(o, Reason.DISCONNECTED, now)
+
+    def on_message(self, message: ServerMessage, *, now: float) -> None:
+        """The server said something."""
+        if self.state is LinkState.DOWN:
+            return  # of a stream that we have given up
+        self._heard_s = now
+        self.link.on_load(message.load)
+        match message:
+            case messages.Ack():
+                self.link.on_ack(message.frame_id, message.layer, now)
+            case messages.Result():
+                self._on_result(message, now)
+            case messages.Late():
+                self._refused(message.frame_id, Reason.LATE, now)
+            case messages.Busy():
+                self._busy_until_s = max(self._busy_until_s, now + message.retry_s)
+                self._refused(message.frame_id, Reason.BUSY, now)
+            case messages.Invalid():
+                # A damaged refinement leaves the base, which the server then uses; a damaged base leaves nothing.
+                if message.layer == 0:
+                    self._refused(message.frame_id, Reason.INVALID, now)
+            case messages.Drain():
+                self.state = LinkState.DRAINING
+            case messages.ServerHeartbeat():
+                self.link.on_beat(message.sequence, now)
+            case messages.Welcome():
+                self._credits = message.credits
+
+    @property
+    def _silent_at_s(self) -> float | None:
+        """When the server's silence becomes too long; None while it owes us nothing."""
+        since_s = self.link.waiting_since_s
+        if self.state is LinkState.DOWN or since_s is None:
+            return None
+        return max(since_s, self._heard_s) + self._config.silence_s
+
+    @property
+    def _away(self) -> int:
+        return sum(o.phase is Phase.AWAY for o in self._open.values())
+
+    def _situation(self, o: _Open, now: float) -> Situation:
+        usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
+        outlook = self.link.outlook(now) if usable else None
+        return Situation(o.due_s - now, outlook, self._times, self._period_s)
+
+    def _start_next(self, now: float) -> None:
+        """Give the executor the newest frame that waits; older ones that cannot be begun in time are answered for."""
+        if self._running is not None:
+            return
+        waiting = [o for o in self._open.values() if o.phase is Phase.WAITING]
+        quickest_s = self._times.expected_s(0, 0)
+        for o in waiting[:-1]:
+            if o.due_s - now < quickest_s:
+                self._answer(o, None, Source.NONE, Reason.OVERLOADED, None, now)
+        waiting = [o for o in waiting if o.frame.id in self._open]
+        if not waiting:
+            return
+        o = waiting[-1]
+        o.started_s, o.width = now, self._policy.width(self._situation(o, now))
+        self._run(o, 0)
+
+    def _run(self, o: _Open, stage: int) -> None:
+        o.phase, self._running = Phase.RUNNING, o.frame.id
+        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width]))
+
+    def _decide(self, o: _Open, result: StageResult, now: float) -> None:
+        situation = self._situation(o, now)
+        match self._policy.after_exit(result, situation):
+            case GoOn():
+                self._run(o, result.stage + 1)
+            case Offload() as offload:
+                self._send(o, offload, now)
+            case Stop():
+                self._from_exit(o, self._why_here(situation, now), now)
+
+    def _why_here(self, situation: Situation, now: float) -> Reason:
+        """Why a frame stayed on the device."""
+        if situation.outlook is not None:
+            return Reason.CONFIDENT
+        return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
+
+    def _send(self, o: _Open, offload: Offload, now: float) -> None:
+        o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
+        for layer in range(offload.layers):
+            last = layer == offload.layers - 1
+            self._actions.append(Send(o.frame.id, offload.step, layer, last, o.due_s - now))
+
+    def _on_result(self, result: messages.Result, now: float) -> None:
+        self.link.on_result(result.frame_id, result.layers_used, result.timings, now)
+        o = self._open.get(result.frame_id)
+        if o is None or o.offload is None:
+            return  # too late: it was answered from its exit
+        point = OperatingPoint(self._catalogue.widths[o.width], None, o.offload.step, result.layers_used)
+        try:
+            told = guess(result.outputs, self._catalogue.known(point).temperature)
+        except (ValueError, IndexError):
+            self._from_exit(o, Reason.INVALID, now)
+            return
+        self._answer(o, told, Source.SERVER, Reason.RETURNED, point, now, result.timings)
+
+    def _refused(self, frame_id: int, reason: Reason, now: float) -> None:
+        if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
+            self._from_exit(o, reason, now)
+
+    def _at_deadline(self, o: _Open, now: float) -> None:
+        if o.phase is Phase.AWAY:
+            self._from_exit(o, Reason.DEADLINE, now)  # no word to the server: it drops by the same budget
+        elif o.guess is not None:
+            self._from_exit(o, Reason.OVERLOADED, now)
+        else:
+            self._answer(o, None, Source.NONE, Reason.OVERLOADED, None, now)
+
+    def _from_exit(self, o: _Open, reason: Reason, now: float) -> None:
+        point = OperatingPoint(self._catalogue.widths[o.width], o.exit)
+        self._answer(o, o.guess, Source.EXIT, reason, point, now)
+
+    def _answer(
+        self,
+        o: _Open,
+        told: Guess | None,
+        source: Source,
+        reason: Reason,
+        point: OperatingPoint | None,
+        now: float,
+        server: ServerTimings = NOWHERE,
+    ) -> None:
+        """The frame's one answer."""
+        frame = o.frame
+        started_s = now if o.started_s is None else o.started_s
+        network_s = max(0.0, now - o.sent_s - server.total_s) if source is Source.SERVER else 0.0
+        del self._open[frame.id]
+        answer = Answer(
+            frame_id=frame.id,
+            label=told.label if told else None,
+            confidence=told.confidence if told else 0.0,
+            source=source,
+            reason=reason,
+            point=point,
+            answered_s=now,
+            latency_s=now - frame.captured_s,
+            on_time=now <= frame.deadline_s,
+            bytes_up=o.bytes_up,
+            timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
+        )
+        self._actions += [Emit(answer), Forget(frame.id)]
+
+    def _beat(self, now: float) -> None:
+        self._beats += 1
+        self._beat_at_s = now + self._config.heartbeat_s
+        self.link.on_beat_sent(self._beats, now)
+        self._actions.append(Beat(self._beats))

@@ -1,0 +1,250 @@
+"""Deadline-aware batching in front of one tail. Pure: no clock, no IO, no randomness.
+
+Frames wait in order of their deadlines (EDF). Whenever the engine is free: what can no longer finish is answered late
+before anything is computed; then the longest prefix runs that still meets its earliest deadline. It waits for company
+only while that makes a frame more than 15 % cheaper. At the door it admits what fits without hurting those inside.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from isthmus.edge_server.tail_times import TailTimes
+from isthmus.proto.messages import Hint
+from isthmus.proto.plan import Load
+
+P = TypeVar("P")
+
+WORTH_WAITING = 0.85
+"""Wait for one more frame only while cost per frame, the wait included, stays below this share of today's."""
+GAP_SMOOTHING = 0.125
+"""Weight of the newest gap between two arrivals."""
+
+
+@dataclass(frozen=True)
+class Item(Generic[P]):
+    """One frame for the tail. `due_s` is its deadline on the server's clock; the payload is the host's own."""
+
+    stream: int
+    frame_id: int
+    due_s: float
+    arrival_s: float
+    payload: P
+
+
+class Refusal(enum.Enum):
+    """Why a frame is not computed."""
+
+    LATE = "late"
+    """It could not finish in its budget, however idle the server were now."""
+    BUSY = "busy"
+    """Others are before it, or its stream has used up its credits."""
+
+
+@dataclass(frozen=True)
+class RunBatch(Generic[P]):
+    """Run these together, then call `on_done`."""
+
+    items: tuple[Item[P], ...]
+
+
+@dataclass(frozen=True)
+class Reject(Generic[P]):
+    """Tell the device no; `retry_s` from now a frame with the same budget would be admitted."""
+
+    item: Item[P]
+    why: Refusal
+    retry_s: float = 0.0
+    hint: Hint = Hint.NONE
+
+
+class Batcher(Generic[P]):
+    """One tail's queue and engine. Every item submitted and not cancelled ends in one RunBatch or one Reject."""
+
+    def __init__(self, times: TailTimes, *, max_batch: int = 8, stream_credits: int = 8) -> None:
+        """`times` must know batches of up to `max_batch`; `stream_credits` frames of one stream may be inside."""
+        self.times = times
+        self._max_batch, self._credits = max_batch, stream_credits
+        self._queue: list[tuple[float, int, int, Item[P]]] = []  # (due_s, turn, seq, item), sorted
+        self._seq = 0
+        self._turn = 0
+        self._last_turn: dict[int, int] = {}
+        self._inside: dict[int, int] = {}
+        self._running = False
+        self._free_at = 0.0
+        self._wake_at: float | None = None
+        self._waiting_since: float | None = None
+        self._last_arrival_s: float | None = None
+        self._gap_s: float | None = None
+        self._actions: list[RunBatch[P] | Reject[P]] = []
+
+    @property
+    def due_at(self) -> float | None:
+        """When the next step is due: at once after a change, or at the end of a wait for company."""
+        return None if self._running else self._wake_at
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not self._running and not self._queue
+
+    @property
+    def waiting(self) -> int:
+        """Frames in the queue."""
+        return len(self._queue)
+
+    def inside(self, stream: int) -> int:
+        """Frames of this stream that wait or run."""
+        return self._inside.get(stream, 0)
+
+    def actions(self) -> list[RunBatch[P] | Reject[P]]:
+        """What to do, in order; each action is handed out once."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def submit(self, item: Item[P], *, now: float) -> None:
+        """A frame is at the door."""
+        self.times.forget(now=now)
+        self._note_arrival(now)
+        if self.inside(item.stream) >= self._credits:
+            wait_s = self._free(now) - now + self.times.p95_s(1)
+            self._actions.append(Reject(item, Refusal.BUSY, wait_s))
+        elif now + self.times.p95_s(1) > item.due_s:
+            self._actions.append(Reject(item, Refusal.LATE))
+        else:
+            self._admit(item, now)
+
+    def cancel(self, stream: int, frame_id: int) -> None:
+        """Nobody wants this frame any more; one that runs already is left to finish."""
+        self._remove(lambda item: (item.stream, item.frame_id) == (stream, frame_id))
+
+    def forget(self, stream: int) -> None:
+        """The stream is gone, and its frames with it."""
+        self._remove(lambda item: item.stream == stream)
+        self._inside.pop(stream, None)
+        self._last_turn.pop(stream, None)
+
+    def on_done(self, batch: RunBatch[P], tail_s: float, *, now: float) -> None:
+        """The engine finished a batch, which took it `tail_s`, and is free."""
+        self.times.observe(len(batch.items), tail_s, now=now)
+        for item in batch.items:
+            self._release(item)
+        self._running = False
+        self._wake_at = now
+
+    def step(self, now: float) -> None:
+        """Give the free engine its next batch, if there is one worth running now."""
+        self._wake_at = None
+        if self._running:
+            return
+        self.times.forget(now=now)
+        self._drop_late(now)
+        if not self._queue:
+            self._waiting_since = None
+            return
+        size = self._prefix(now)
+        self._wake_at = self._wait_until(size, now)
+        if self._wake_at is None:
+            self._run(size, now)
+
+    def load(self, now: float) -> Load:
+        """What a frame that arrived now would meet, if it had to wait for all that is queued."""
+        full, rest = divmod(len(self._queue), self._max_batch)
+        wait_s = self._free(now) - now + full * self.times.p95_s(self._max_batch)
+        return Load(len(self._queue), wait_s, self.times.p95_s(rest + 1))
+
+    def _admit(self, item: Item[P], now: float) -> None:
+        turn = max(self._turn, self._last_turn.get(item.stream, -1) + 1)  # round robin among equal deadlines
+        self._seq += 1
+        entry = (item.due_s, turn, self._seq, item)
+        place = bisect.bisect(self._queue, entry)
+        if (shortage_s := self._shortage_s(place, item.due_s, now)) > 0:
+            hint = Hint.NARROWER if shortage_s <= self.times.p95_s(1) else Hint.EARLIER_EXIT
+            self._actions.append(Reject(item, Refusal.BUSY, shortage_s, hint))
+            return
+        self._queue.insert(place, entry)
+        self._last_turn[item.stream] = turn
+        self._inside[item.stream] = self.inside(item.stream) + 1
+        self._wake_at = now
+
+    def _shortage_s(self, place: int, due_s: float, now: float) -> float:
+        """Seconds that are missing for a newcomer at `place`, or that it would cost one behind it its deadline by."""
+        free = self._free(now)
+        if (own_s := free + self._span_s(place + 1) - due_s) > 0:
+            return own_s
+        for count, (behind_s, *_) in enumerate(self._queue[place:], start=place + 1):
+            if free + self._span_s(count) <= behind_s < free + self._span_s(count + 1):
+                return free + self._span_s(count + 1) - behind_s
+        return 0.0
+
+    def _span_s(self, count: int) -> float:
+        """Time for the first `count` of the queue in full batches: a lower bound, since deadlines may cut them."""
+        full, rest = divmod(count - 1, self._max_batch)
+        return full * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1)
+
+    def _free(self, now: float) -> float:
+        """When the engine is expected to be free."""
+        return max(now, self._free_at) if self._running else now
+
+    def _drop_late(self, now: float) -> None:
+        finish = now + self.times.p95_s(1)
+        late = bisect.bisect_left(self._queue, finish, key=lambda entry: entry[0])
+        for *_, item in self._queue[:late]:
+            self._release(item)
+            self._actions.append(Reject(item, Refusal.LATE))
+        del self._queue[:late]
+
+    def _prefix(self, now: float) -> int:
+        earliest = self._queue[0][0]
+        size = min(len(self._queue), self._max_batch)
+        while size > 1 and now + self.times.p95_s(size) > earliest:
+            size -= 1
+        return size
+
+    def _wait_until(self, size: int, now: float) -> float | None:
+        """Until when one more frame is worth waiting for; None to run at once.
+
+        With w waited and k frames, (w + t(k + 1)) / (k + 1) must stay below 0.85 t(k) / k, the earliest deadline must
+        allow a batch of k + 1, and the next frame must be expected by then: a lone stream never waits.
+        """
+        if size < len(self._queue) or size == self._max_batch:
+            return None
+        if self._waiting_since is None:
+            self._waiting_since = now
+        larger_s = self.times.p95_s(size + 1)
+        paying = self._waiting_since + WORTH_WAITING * self.times.p95_s(size) * (size + 1) / size - larger_s
+        until = min(paying, self._queue[0][0] - larger_s)
+        return until if until > now and self._next_arrival_s(now) <= until else None
+
+    def _run(self, size: int, now: float) -> None:
+        chosen = self._queue[:size]
+        del self._queue[:size]
+        self._turn = max(self._turn, max(turn for _, turn, _, _ in chosen))
+        self._running, self._free_at = True, now + self.times.p95_s(size)
+        self._waiting_since = None
+        self._actions.append(RunBatch(tuple(item for *_, item in chosen)))
+
+    def _note_arrival(self, now: float) -> None:
+        if self._last_arrival_s is not None:
+            gap = now - self._last_arrival_s
+            self._gap_s = gap if self._gap_s is None else self._gap_s + GAP_SMOOTHING * (gap - self._gap_s)
+        self._last_arrival_s = now
+
+    def _next_arrival_s(self, now: float) -> float:
+        return now + self._gap_s if self._gap_s is not None else float("inf")
+
+    def _remove(self, gone: Callable[[Item[P]], bool]) -> None:
+        for entry in [entry for entry in self._queue if gone(entry[3])]:
+            self._queue.remove(entry)
+            self._release(entry[3])
+
+    def _release(self, item: Item[P]) -> None:
+        left = self.inside(item.stream) - 1
+        if left > 0:
+            self._inside[item.stream] = left
+        else:
+            self._inside.pop(item.stream, None)

@@ -1,0 +1,52 @@
+"""What a server can be told. `proto.config` reads it from a file, ISTHMUS_SERVER_* variables and flags."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a server can be told."""
+
+    bundle: str = "signs"
+    listen: str = "127.0.0.1:50551"
+    """HOST:PORT; port 0 takes a free one."""
+    certs: str | None = None
+    """Folder of ca.pem, server.pem and server.key; devices must then show a certificate of the same authority."""
+    insecure: bool = False
+    """Serve in plaintext to whoever connects."""
+    metrics: str | None = None
+    """HOST:PORT of the Prometheus page."""
+    engine: str = "onnx"
+    threads: int = 1
+    """Threads of the tail."""
+    max_batch: int = 8
+    credits: int = 8
+    """Frames that one device may have in flight."""
+    max_streams: int = 64
+    grace_s: float = 5.0
+    """How long a stopping server still answers what is in flight."""
+    debug: bool = False
+    """Offer gRPC reflection."""
+
+    def __post_init__(self) -> None:
+        for key in ("listen", "metrics"):
+            if (address := getattr(self, key)) is not None:
+                _check_address(key, address)
+        for key in ("threads", "max_batch", "credits", "max_streams"):
+            if (value := getattr(self, key)) < 1:
+                raise ValueError(f"{key} = {value}, expected at least 1")
+        if not 0 <= self.grace_s <= 3600:
+            raise ValueError(f"grace_s = {self.grace_s}, expected 0 to 3600 s")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST and PORT of `HOST:PORT`; an IPv6 host stands in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_address(key: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{key} = '{address}', expected HOST:PORT")

@@ -1,0 +1,298 @@
+"""The gRPC face of `Streams`: performs what it decides, and is the one place on the server that reads the clock.
+
+One event loop carries all streams; the tail runs in one worker thread beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from numpy.typing import NDArray
+
+from isthmus.edge_server.batcher import Batcher, RunBatch
+from isthmus.edge_server.config import ServerConfig
+from isthmus.edge_server.engines import ENGINES, Engine
+from isthmus.edge_server.metrics import Metrics
+from isthmus.edge_server.security import credentials
+from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
+from isthmus.edge_server.tail_times import TailTimes
+from isthmus.models import bundle as bundles
+from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
+from isthmus.proto.codec import CODEC_VERSION
+from isthmus.proto.errors import BindError, ConfigError, WireError
+from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
+
+log = logging.getLogger(__name__)
+
+SERVICE = "isthmus.v1.Edge"
+WARM_UP_RUNS = 5
+UNREAD = 1024
+"""Replies that a device may leave unread before its stream is closed."""
+GOODBYE_S = 1.0
+"""How long a closed stream's last words may take before it is cut off."""
+STATUS = {
+    Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where one stream's replies wait, and the task that writes them."""
+
+    outbox: asyncio.Queue[Reply | Close | None]
+    writer: asyncio.Task[None] | None
+
+
+class EdgeService(edge_pb2_grpc.EdgeServicer):
+    """The service for one bundle and one engine. Warms the engine up; must then live on one running event loop."""
+
+    def __init__(
+        self,
+        served: Served,
+        engine: Engine,
+        *,
+        server_id: str = "edge",
+        limits: Limits | None = None,
+        max_batch: int = 8,
+    ) -> None:
+        limits = limits or Limits()
+        self.max_message_bytes = wire.max_message_bytes(served.codec)
+        self.metrics = Metrics()
+        self._engine = engine
+        times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
+        batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
+        self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
+        self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
+        self._desks: dict[int, Desk] = {}
+        self._empty = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
+        self._computing: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def Stream(
+        self,
+        request_iterator: AsyncIterator[edge_pb2.DeviceMessage],
+        context: grpc.aio.ServicerContext[edge_pb2.DeviceMessage, edge_pb2.ServerMessage],
+    ) -> None:
+        """One device's stream, from hello to goodbye."""
+        stream = self._streams.open(now=time.monotonic())
+        desk = self._desks[stream] = Desk(asyncio.Queue(), asyncio.current_task())
+        self._empty.clear()
+        self._pump()
+        reader = asyncio.create_task(self._read(stream, request_iterator, context.peer()))
+        why = "gone"
+        try:
+            while isinstance(action := await desk.outbox.get(), Reply):
+                await context.write(wire.to_server_pb(action.message))
+            if action is not None:
+                why = action.why
+                await context.abort(STATUS[action.ending], why)
+        finally:
+            log.info("stream %d: %s: closed: %s", stream, context.peer(), why)
+            await self._leave(stream, reader)
+
+    async def Describe(
+        self,
+        request: edge_pb2.DescribeRequest,
+        context: grpc.aio.ServicerContext[edge_pb2.DescribeRequest, edge_pb2.Description],
+    ) -> edge_pb2.Description:
+        """What this server serves and how busy it is."""
+        served, load = self._streams.served, self._streams.load(time.monotonic())
+        return edge_pb2.Description(
+            server_id=self._streams.server_id,
+            bundle_name=served.name,
+            bundle_sha256=served.sha256,
+            codec_version=CODEC_VERSION,
+            load=wire.to_server_pb(ServerHeartbeat(0, load)).load,
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
+        self._streams.drain(grace_s, now=time.monotonic())
+        self._pump()
+        if self._desks:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
+
+    def close(self) -> None:
+        """Let go of the worker thread and of the metrics' port."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._worker.shutdown(wait=False)
+        self.metrics.close()
+
+    async def _read(self, stream: int, requests: AsyncIterator[edge_pb2.DeviceMessage], peer: str) -> None:
+        try:
+            async for request in requests:
+                message = wire.from_device_pb(request)
+                if isinstance(message, Layer):
+                    self.metrics.on_layer(message)
+                elif isinstance(message, Hello):
+                    log.info("stream %d: %s: hello from %r", stream, peer, message.client_id)
+                self._streams.on_message(stream, message, now=time.monotonic())
+                self._pump()
+        except (WireError, DecodeError) as error:
+            self._streams.on_malformed(stream, f"message: {error}")
+            self._pump()
+        except Exception:  # a fault of ours: it costs this stream, and is not hidden
+            log.exception("stream %d: failed", stream)
+        finally:
+            self._desks[stream].outbox.put_nowait(None)
+
+    async def _leave(self, stream: int, reader: asyncio.Task[None]) -> None:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        self._streams.on_gone(stream)
+        del self._desks[stream]
+        if not self._desks:
+            self._empty.set()
+        self._pump()
+
+    def _pump(self) -> None:
+        """Take every due step, perform what came out, and ask to be woken for the next."""
+        while (due := self._streams.due_at) is not None and due <= (now := time.monotonic()):
+            self._streams.step(now)
+        for action in self._streams.actions():
+            self._perform(action)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_later(due - now, self._pump)
+
+    def _perform(self, action: Reply | Compute | Close) -> None:
+        match action:
+            case Compute(batch):
+                task = asyncio.create_task(self._compute(batch))
+                self._computing.add(task)
+                task.add_done_callback(self._computing.discard)
+            case Close(stream, ending):
+                self.metrics.on_close(ending.value)
+                desk = self._desks[stream]
+                desk.outbox.put_nowait(action)
+                if desk.writer is not None:  # a device that does not read would keep the writer for ever
+                    asyncio.get_running_loop().call_later(GOODBYE_S, desk.writer.cancel)
+            case Reply(stream, message):
+                self.metrics.on_reply(message)
+                outbox = self._desks[stream].outbox
+                outbox.put_nowait(action)
+                if outbox.qsize() == UNREAD:
+                    self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
+
+    async def _compute(self, batch: RunBatch[Ready]) -> None:
+        features = np.stack([item.payload.features for item in batch.items])
+        began = time.monotonic()
+        outputs: NDArray[np.float32] | None = None
+        try:
+            loop = asyncio.get_running_loop()
+            outputs, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, features)
+        except Exception:  # whatever an engine throws costs its batch, not the server
+            log.exception("tail: failed on a batch of %d", len(batch.items))
+            tail_s = time.monotonic() - began
+        self._streams.on_computed(batch, outputs, tail_s, now=time.monotonic())
+        self.metrics.on_batch(len(batch.items), tail_s)
+        self._pump()
+
+
+def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The tail's outputs and how long it took, in the thread that runs it."""
+    began = time.monotonic()
+    outputs = engine.run(features)
+    return outputs, time.monotonic() - began
+
+
+def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
+    """Best of a few runs for batches of 1, 2, 4 … and `max_batch`, in seconds; it is the prior of what is learnt."""
+    sizes = sorted({min(2**power, max_batch) for power in range(max_batch.bit_length() + 1)})
+    best = {}
+    for size in sizes:
+        features = np.zeros((size, served.codec.height, served.codec.width, served.codec.channels), np.float32)
+        best[size] = max(1e-6, min(timed(engine, features)[1] for _ in range(WARM_UP_RUNS)))
+    return best
+
+
+def bind(
+    service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
+    """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
+    server = grpc.aio.server(options=wire.server_options(service.max_message_bytes))
+    edge_pb2_grpc.add_EdgeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if debug:
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(listen) if credential is None else server.add_secure_port(listen, credential)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise BindError(f"{listen}: cannot listen; is it in use already? choose another with --listen HOST:PORT")
+    return server, status, f"{listen.rpartition(':')[0]}:{port}"
+
+
+async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve a bundle until SIGTERM (drains) or cancellation; `ready` is told the address once devices can connect.
+
+    Raises SecurityError, BundleError, ConfigError and BindError before that.
+    """
+    credential = credentials(config)
+    if config.engine not in ENGINES:
+        raise ConfigError(f"engine = '{config.engine}'; known: {', '.join(ENGINES)}")
+    bundle = bundles.load(config.bundle, files=("tail.onnx",))
+    service = EdgeService(
+        Served(bundle.manifest.name, bundle.sha256, bundle.codec),
+        ENGINES[config.engine](bundle.tail_path, config.threads),
+        server_id=socket.gethostname(),
+        limits=Limits(config.max_streams, config.credits),
+        max_batch=config.max_batch,
+    )
+    server, status, address = bind(service, config.listen, credential, debug=config.debug)
+    if config.metrics is not None:
+        service.metrics.serve(config.metrics)
+    await run(service, server, status, grace_s=config.grace_s, ready=lambda: ready(address) if ready else None)
+
+
+async def run(
+    service: EdgeService,
+    server: grpc.aio.Server,
+    status: health.aio.HealthServicer,
+    *,
+    grace_s: float,
+    ready: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM, then drain; cancellation stops at once."""
+    stop = asyncio.Event()
+    with contextlib.suppress(NotImplementedError):  # Windows: no draining there
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    try:
+        await server.start()
+        for name in ("", SERVICE):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        ready()
+        await stop.wait()
+        log.info("draining for at most %g s", grace_s)
+        await status.enter_graceful_shutdown()
+        await service.drain(grace_s)
+    finally:
+        await service.drain(0.0)
+        await server.stop(None)
+        service.close()

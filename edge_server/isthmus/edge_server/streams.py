@@ -1,0 +1,336 @@
+"""All streams of one server, their frames and their batcher, as one machine. Pure: no clock, no IO.
+
+Messages go in; what to reply, to compute and to close comes out. `server` performs it over gRPC; an emulator may too.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
+from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
+from isthmus.proto import messages as m
+from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
+from isthmus.proto.errors import CodecError
+from isthmus.proto.machine import earliest
+from isthmus.proto.plan import Load, ServerTimings
+
+SILENCE_S = 10.0
+"""A stream from which nothing is heard for so long is closed."""
+SWEEP_S = 1.0
+"""How often silent streams are looked for."""
+MARGIN_S = 0.002
+"""Kept between a frame's last possible start and the time its tail needs."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server must know of its bundle."""
+
+    name: str
+    sha256: bytes
+    codec: CodecConfig
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on."""
+
+    streams: int = 64
+    stream_credits: int = 8
+    """Frames of one stream in flight."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A frame's features (H, W, C) float32, decoded from `layers_used` layers that took `receive_s` to arrive."""
+
+    features: NDArray[np.float32]
+    layers_used: int
+    receive_s: float
+
+
+class Ending(enum.Enum):
+    """Why the server closes a stream."""
+
+    MISMATCH = "mismatch"
+    MALFORMED = "malformed"
+    OVERSIZED = "oversized"
+    CROWDED = "crowded"
+    SILENT = "silent"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Send this on the stream."""
+
+    stream: int
+    message: m.ServerMessage
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Run the tail on this batch, then call `on_computed`."""
+
+    batch: RunBatch[Ready]
+
+
+@dataclass(frozen=True)
+class Close:
+    """End the stream, after what was replied before."""
+
+    stream: int
+    ending: Ending
+    why: str
+
+
+@dataclass
+class Peer:
+    """One device's stream; `client_id` is None before its hello."""
+
+    heard_s: float
+    client_id: str | None = None
+
+
+class Streams:
+    """One server's state. Numbers its streams from 1 and never uses a number again."""
+
+    def __init__(self, served: Served, batcher: Batcher[Ready], *, server_id: str, limits: Limits) -> None:
+        self.served, self.server_id = served, server_id
+        self._batcher, self._assembly, self._codec = batcher, Assembly(), Codec(served.codec)
+        self._limits = limits
+        self._peers: dict[int, Peer] = {}
+        self._opened = 0
+        self._started_s = 0.0
+        self._sweep_at: float | None = None
+        self._draining = False
+        self._drain_until: float | None = None
+        self._actions: list[Reply | Compute | Close] = []
+
+    @property
+    def due_at(self) -> float | None:
+        """The earliest of all timers."""
+        return earliest(self._batcher.due_at, self._assembly.due_at, self._sweep_at, self._drain_until)
+
+    @property
+    def count(self) -> int:
+        """Streams that are open."""
+        return len(self._peers)
+
+    @property
+    def waiting(self) -> int:
+        """Frames in the queue."""
+        return self._batcher.waiting
+
+    def load(self, now: float) -> Load:
+        """How busy this server is."""
+        return self._batcher.load(now)
+
+    def actions(self) -> list[Reply | Compute | Close]:
+        """What to do, in order; each action is handed out once."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def open(self, *, now: float) -> int:
+        """A device connected; the number of its stream. One too many is closed at once."""
+        self._opened += 1
+        stream = self._opened
+        if self._draining:
+            self._actions.append(Close(stream, Ending.DRAINED, f"{self.server_id}: stopping; try again later"))
+        elif self.count >= self._limits.streams:
+            why = f"{self.server_id}: {self.count} streams are open, max_streams = {self._limits.streams}"
+            self._actions.append(Close(stream, Ending.CROWDED, why))
+        else:
+            self._peers[stream] = Peer(now)
+            if self._sweep_at is None:
+                self._sweep_at = now + SWEEP_S
+        return stream
+
+    def on_gone(self, stream: int) -> None:
+        """The stream ended, whoever ended it."""
+        self._drop(stream)
+        self._settle()
+
+    def on_malformed(self, stream: int, why: str) -> None:
+        """A message that is none of ours; costs this stream only."""
+        self._close(stream, Ending.MALFORMED, why)
+        self._settle()
+
+    def on_message(self, stream: int, message: m.DeviceMessage, *, now: float) -> None:
+        """A device said something."""
+        peer = self._peers.get(stream)
+        if peer is None:
+            return  # closed a moment ago
+        peer.heard_s = now
+        if isinstance(message, m.Hello) != (peer.client_id is None):
+            expected = "a hello first" if peer.client_id is None else "one hello only"
+            self._close(stream, Ending.MALFORMED, f"{type(message).__name__.lower()}: expected {expected}")
+            return
+        match message:
+            case m.Hello():
+                self._on_hello(stream, peer, message, now)
+            case m.Layer():
+                self._on_layer(stream, message, now)
+            case m.Cancel(frame_id):
+                self._assembly.close(stream, frame_id)
+                self._batcher.cancel(stream, frame_id)
+            case m.Heartbeat(sequence):
+                self._reply(stream, m.ServerHeartbeat(sequence, self._batcher.load(now)))
+        self._settle()
+
+    def on_computed(
+        self, batch: RunBatch[Ready], outputs: NDArray[np.float32] | None, tail_s: float, *, now: float
+    ) -> None:
+        """The tail's outputs (B, K) for a batch; None when the tail failed."""
+        self._batcher.on_done(batch, tail_s, now=now)
+        load = self._batcher.load(now)
+        for index, item in enumerate(batch.items):
+            if outputs is None:
+                self._reply(item.stream, m.Invalid(item.frame_id, 0, "tail: failed on this batch", load))
+                continue
+            timings = ServerTimings(
+                receive_s=item.payload.receive_s,
+                queue_s=self._started_s - item.arrival_s,
+                tail_s=tail_s,
+                send_s=max(0.0, now - self._started_s - tail_s),
+            )
+            logits = tuple(outputs[index].tolist())
+            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, logits, timings, load))
+        self._settle()
+
+    def drain(self, grace_s: float, *, now: float) -> None:
+        """Take on nothing new; answer what is in flight, then close every stream, after `grace_s` at the latest."""
+        self._draining, self._drain_until = True, now + grace_s
+        for stream in self._peers:
+            self._reply(stream, m.Drain(grace_s, self._batcher.load(now)))
+        self._settle()
+
+    def step(self, now: float) -> None:
+        """Do the one thing that is due."""
+        due = self.due_at
+        if due is None:
+            return
+        if due == self._assembly.due_at:
+            self._assembly.step(now)
+            self._collect(now)
+        elif due == self._batcher.due_at:
+            self._batcher.step(now)
+            self._dispatch(now)
+        elif due == self._sweep_at:
+            self._sweep(now)
+        else:
+            self._finish("the grace is over")
+        self._settle()
+
+    def _on_hello(self, stream: int, peer: Peer, hello: m.Hello, now: float) -> None:
+        if hello.codec_version != CODEC_VERSION:
+            versions = f"codec version {hello.codec_version}, this server speaks {CODEC_VERSION}"
+            why = f"{versions}; install the same Isthmus on both"
+        elif hello.bundle_sha256 != self.served.sha256:
+            theirs, ours = hello.bundle_sha256.hex()[:12], self.served.sha256.hex()[:12]
+            why = (
+                f"bundle {hello.bundle_name} {theirs}…, this server serves {self.served.name} {ours}…; "
+                "give both halves the same bundle"
+            )
+        else:
+            peer.client_id = hello.client_id
+            credit, size = self._limits.stream_credits, self.served.codec.max_layer_bytes
+            self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now)))
+            return
+        self._close(stream, Ending.MISMATCH, f"hello: {why}")
+
+    def _on_layer(self, stream: int, layer: m.Layer, now: float) -> None:
+        if len(layer.payload) > self.served.codec.max_layer_bytes:
+            why = f"layer of {len(layer.payload)} bytes, at most {self.served.codec.max_layer_bytes} are welcome"
+            self._close(stream, Ending.OVERSIZED, why)
+            return
+        load = self._batcher.load(now)
+        if not self._assembly.knows(stream, layer.frame_id) and (retry_s := self._no_room_s(stream, now)) is not None:
+            self._assembly.close(stream, layer.frame_id)
+            self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
+            return
+        self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
+        self._collect(now)
+
+    def _no_room_s(self, stream: int, now: float) -> float | None:
+        """When to try again, if a new frame of this stream is not welcome."""
+        if self._draining:
+            return max(0.0, self._drain_until - now) if self._drain_until is not None else 0.0
+        if self._assembly.count(stream) + self._batcher.inside(stream) >= self._limits.stream_credits:
+            load = self._batcher.load(now)
+            return load.wait_s + load.tail_s
+        return None
+
+    def _collect(self, now: float) -> None:
+        for action in self._assembly.actions():
+            match action:
+                case Accepted(stream, frame_id, layer):
+                    self._reply(stream, m.Ack(frame_id, layer, self._batcher.load(now)))
+                case Damaged(stream, frame_id, layer, why):
+                    self._reply(stream, m.Invalid(frame_id, layer, why, self._batcher.load(now)))
+                case Assembled():
+                    self._submit(action, now)
+
+    def _submit(self, frame: Assembled, now: float) -> None:
+        decoded = self._decode(frame, now)
+        if decoded is not None:
+            features, layers_used = decoded
+            ready = Ready(features, layers_used, now - frame.first_s)
+            self._batcher.submit(Item(frame.stream, frame.frame_id, frame.due_s, now, ready), now=now)
+            self._dispatch(now)
+
+    def _decode(self, frame: Assembled, now: float) -> tuple[NDArray[np.float32], int] | None:
+        """The features from as many layers as can be decoded; None when not even the base can."""
+        for count in range(len(frame.payloads), 0, -1):
+            try:
+                return self._codec.decode(frame.payloads[:count]), count
+            except CodecError as error:
+                why, load = str(error), self._batcher.load(now)
+                self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))
+        return None
+
+    def _dispatch(self, now: float) -> None:
+        for action in self._batcher.actions():
+            match action:
+                case RunBatch():
+                    self._started_s = now
+                    self._actions.append(Compute(action))
+                case Reject(item, Refusal.LATE):
+                    self._reply(item.stream, m.Late(item.frame_id, self._batcher.load(now)))
+                case Reject(item, Refusal.BUSY, retry_s, hint):
+                    self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
+
+    def _sweep(self, now: float) -> None:
+        for stream, peer in list(self._peers.items()):
+            if peer.heard_s + SILENCE_S <= now:
+                self._close(stream, Ending.SILENT, f"{self.server_id}: nothing heard for {SILENCE_S:g} s")
+        self._sweep_at = now + SWEEP_S if self._peers else None
+
+    def _settle(self) -> None:
+        """A draining server whose frames are all answered has nothing to stay for."""
+        if self._draining and self._batcher.idle and self._assembly.idle:
+            self._finish("all frames in flight are answered")
+
+    def _finish(self, why: str) -> None:
+        for stream in list(self._peers):
+            self._close(stream, Ending.DRAINED, f"{self.server_id}: stopping; {why}")
+        self._drain_until = None
+
+    def _reply(self, stream: int, message: m.ServerMessage) -> None:
+        if stream in self._peers:
+            self._actions.append(Reply(stream, message))
+
+    def _close(self, stream: int, ending: Ending, why: str) -> None:
+        if stream in self._peers:
+            self._actions.append(Close(stream, ending, why))
+            self._drop(stream)
+
+    def _drop(self, stream: int) -> None:
+        self._peers.pop(stream, None)
+        self._assembly.forget(stream)
+        self._batcher.forget(stream)

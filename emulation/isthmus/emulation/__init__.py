@@ -1,0 +1,1 @@
+"""Traces, links and worlds: the same code in virtual and in real time."""

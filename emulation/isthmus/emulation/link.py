@@ -1,0 +1,141 @@
+"""One direction of an emulated link: a FIFO that drains at the trace's rate, then a delay. Sans-IO.
+
+The one rule: bytes leave in order, each when the trace's integral says so. `position` counts in the bytes that the
+trace can have carried, so that a transfer's end is one look-up: `when(max(carried(now), position) + size)`.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from isthmus.emulation import capacity
+from isthmus.emulation.traces import AnyTrace, Direction, Floats, Trace
+
+Outage = Literal["hold", "drop"]
+_WINDOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """What a trace does not say. The same for both directions."""
+
+    start_s: float = 0.0
+    """Where in the trace the link begins."""
+    loop: bool = True
+    queue_bytes: float = float("inf")
+    """A message that would make the queue longer than this is dropped."""
+    outage: Outage = "hold"
+    """At rate 0, messages wait for better times, or those in and before the queue are lost."""
+    jitter_s: float = 0.0
+    """Standard deviation of a half-normal delay on top of the trace's."""
+    lossless: bool = False
+    """Ignore the trace's loss."""
+    seed: int = 0
+
+
+class ShapedLink:
+    """One direction of `trace`. Times are seconds on the caller's clock, which reads 0 when the link begins.
+
+    A `now` earlier than one already given is taken as that one. Raises DataError when the trace does not know the rate.
+    """
+
+    def __init__(self, trace: AnyTrace, direction: Direction, options: LinkOptions = LinkOptions()):
+        self._capacity = capacity.of(trace, direction, loop=options.loop)
+        self._options = options
+        self._random = random.Random(f"{options.seed}/{direction}")
+        self._delay = _Column.of(trace, [trace.rtt_s] if not isinstance(trace, Trace) else trace.rtt_s, options.loop)
+        self._loss = _Column.of(trace, [0.0] if not isinstance(trace, Trace) else trace.loss, options.loop)
+        self._now = options.start_s  # on the trace's own clock, as are all private times
+        self._position = self._capacity.carried(options.start_s)
+        self._delivered = 0.0
+        self.dropped = 0
+        """Messages that the full queue or an outage cost."""
+        self.lost = 0
+        """Messages that the trace's random loss cost."""
+
+    def send(self, size_bytes: int, now: float) -> float | None:
+        """When the last byte of a message sent at `now` arrives (infinity: never); None when it is lost."""
+        start = self._advance(now)
+        queue_bytes = max(0.0, self._position - start) + size_bytes
+        if queue_bytes > self._options.queue_bytes or self._cut_off(start, size_bytes):
+            self.dropped += 1
+            return None
+        self._position = max(start, self._position) + size_bytes
+        departed = max(self._now, self._capacity.when(self._position))
+        if not self._options.lossless and self._random.random() < self._loss.at(departed):
+            self.lost += 1
+            return None
+        arrival = departed + self._delay.at(departed) / 2 + self._jitter()
+        self._delivered = max(self._delivered, arrival)  # first in, first out: a shorter delay does not overtake
+        return self._delivered - self._options.start_s
+
+    def backlog_bytes(self, now: float) -> float:
+        """Bytes that have been sent and have not yet left the queue at `now`."""
+        return max(0.0, self._position - self._capacity.carried(max(self._now, now + self._options.start_s)))
+
+    def drained_at(self, left_bytes: float, now: float) -> float:
+        """When the backlog will be down to `left_bytes`, if nothing more is sent; not before `now`."""
+        self._advance(now)
+        return max(self._now, self._capacity.when(self._position - left_bytes)) - self._options.start_s
+
+    def rate_Bps(self, now: float) -> float:
+        """Bytes/s around `now`, averaged over half a second, for display."""
+        middle = now + self._options.start_s
+        begin = max(0.0, middle - _WINDOW_S / 2)
+        return (self._capacity.carried(begin + _WINDOW_S) - self._capacity.carried(begin)) / _WINDOW_S
+
+    def delay_s(self, now: float) -> float:
+        """The one-way delay at `now`, without queue and jitter."""
+        return self._delay.at(now + self._options.start_s) / 2
+
+    def _advance(self, now: float) -> float:
+        self._now = max(self._now, now + self._options.start_s)
+        return self._capacity.carried(self._now)
+
+    def _cut_off(self, start: float, size_bytes: int) -> bool:
+        """Whether an outage loses this message; it has then used the link up to the outage all the same."""
+        if self._options.outage == "hold":
+            return False
+        outage = self._capacity.outage_after(self._now)
+        if outage is None or self._capacity.carried(outage) >= max(start, self._position) + size_bytes:
+            return False
+        self._position = max(self._position, self._capacity.carried(outage))
+        return True
+
+    def _jitter(self) -> float:
+        return abs(self._random.gauss(0.0, self._options.jitter_s)) if self._options.jitter_s else 0.0
+
+
+class _Column:
+    """A column of a trace that is looked up by time; unknown values hold the last known one, or else 0."""
+
+    def __init__(self, time_s: Sequence[float], values: Sequence[float], length_s: float | None):
+        self._time_s = time_s
+        self._values = values
+        self._length_s = length_s
+
+    @classmethod
+    def of(cls, trace: AnyTrace, values: Floats | Sequence[float], loop: bool) -> _Column:
+        held = _held(np.asarray(values, dtype=np.float64)).tolist()
+        if len(set(held)) == 1:
+            return cls([0.0], held[:1], None)
+        assert isinstance(trace, Trace)
+        return cls(trace.time_s.tolist(), held, trace.length_s if loop else None)
+
+    def at(self, time_s: float) -> float:
+        within = time_s % self._length_s if self._length_s else time_s
+        return self._values[max(0, bisect_right(self._time_s, within) - 1)]
+
+
+def _held(values: Floats) -> Floats:
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return np.zeros_like(values)
+    last = np.maximum(np.searchsorted(known, np.arange(len(values)), side="right") - 1, 0)
+    return values[known[last]]

@@ -1,0 +1,1 @@
+"""Train, split, export and ship: bundles, profiles and the networks in them."""

@@ -1,0 +1,210 @@
+"""A bundle: one directory with a model in two halves and everything both halves must know of it.
+
+`bundle.toml` is read strictly: unknown keys, wrong hashes and missing files are a `BundleError` that names the file and
+the key. Device and server compare the bundle's hash at hello; it covers `bundle.toml`, and through it every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.proto.codec import CodecConfig
+from isthmus.proto.compat import tomllib
+from isthmus.proto.errors import BundleError
+from isthmus.proto.plan import OperatingPoint
+
+SCHEMA = 1
+ZOO = Path(__file__).parent / "zoo"
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of `bundle.toml`."""
+
+
+class Input(Strict, frozen=True):
+    """The picture the head takes: `size` x `size` RGB, (x / 255 - mean) / std per channel."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Bottleneck(Strict, frozen=True):
+    """The tensor that crosses, and how it is coded."""
+
+    height: int
+    width: int
+    channels: int
+    zero_point: tuple[float, ...]
+    """Mean of each channel, subtracted before quantising."""
+    steps: tuple[float, ...]
+    """The quantiser's ladder, finest first, in the features' own unit."""
+    tables: tuple[tuple[str, ...], ...]
+    """Static Huffman code lengths [step][layer], one hex digit for each of 256 bytes."""
+    size_fit: tuple[tuple[tuple[float, float, float], ...], ...]
+    """Size prediction [step][layer]: bytes = a + b u + c u^2 with u = log2(mean |x - zero point| / step)."""
+
+
+class Stage(Strict, frozen=True):
+    """A part of the head that ends in an early exit, at one width."""
+
+    width: float
+    signature: str
+    flops: int
+    temperature: float
+    """Divides the exit's logits before the softmax, so that its confidence is a probability."""
+
+
+class Point(Strict, frozen=True):
+    """One operating point with what validation measured of it."""
+
+    width: float
+    exit: int | None = None
+    step: int | None = None
+    layers: int = 0
+    accuracy: float = 0.0
+    bytes: float = 0.0
+    """Mean payload bytes of the layers used; 0 for an exit."""
+    temperature: float = 1.0
+    """Of the logits behind this point's answer."""
+    accuracy_given: tuple[tuple[float, ...], ...] = ()
+    """[exit][confidence bin]: accuracy of this point where that exit, at this width, was so confident."""
+
+    @property
+    def key(self) -> OperatingPoint:
+        """The point as session and scheduler name it."""
+        return OperatingPoint(self.width, self.exit, self.step, self.layers)
+
+
+class Manifest(Strict, frozen=True):
+    """`bundle.toml`."""
+
+    schema: int
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    input: Input
+    widths: tuple[float, ...]
+    stages: tuple[tuple[Stage, ...], ...]
+    """[stage][width], widths as in `widths`."""
+    bottleneck: Bottleneck
+    tail_flops: int
+    confidence_edges: tuple[float, ...]
+    """Inner edges of the confidence bins of `accuracy_given`, ascending."""
+    points: tuple[Point, ...]
+    files: dict[str, str]
+    """sha256 of each file."""
+    made_by: str = ""
+    """The command, seed and version that made it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: bytes
+
+    @property
+    def head_path(self) -> Path:
+        """The head: one .tflite with a signature for each stage and width."""
+        return self.folder / "head.tflite"
+
+    @property
+    def tail_path(self) -> Path:
+        """The tail: one .onnx with a dynamic batch."""
+        return self.folder / "tail.onnx"
+
+    @property
+    def codec(self) -> CodecConfig:
+        """What the codec must know, the same on both halves."""
+        b = self.manifest.bottleneck
+        return CodecConfig(
+            height=b.height,
+            width=b.width,
+            channels=b.channels,
+            zero_point=b.zero_point,
+            steps=b.steps,
+            tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in b.tables),
+            size_fit=b.size_fit,
+        )
+
+    def stage(self, index: int, width: float) -> Stage:
+        """Stage `index` at `width`; BundleError if the bundle has no such width."""
+        for stage in self.manifest.stages[index]:
+            if stage.width == width:
+                return stage
+        raise BundleError(f"{self.folder.name}: no width {width}; it has {self.manifest.widths}")
+
+    def outcomes(self) -> Outcomes:
+        """The outcome table: what every operating point really answered for each validation sample."""
+        with np.load(self.folder / "outcomes.npz", allow_pickle=False) as table:
+            return Outcomes(*(table[name] for name in Outcomes.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Validation samples (N) by operating points (P), in the order of `Manifest.points`."""
+
+    truth: NDArray[np.uint8]
+    """(N,) true classes."""
+    label: NDArray[np.uint8]
+    """(N, P) the class answered."""
+    confidence: NDArray[np.float16]
+    """(N, P) its calibrated probability."""
+    layer_bytes: NDArray[np.uint16]
+    """(N, W, S, L) payload bytes by width, step and layer."""
+
+
+def find(name: str) -> Path:
+    """The folder of a bundle: a path, or the name of one in the zoo. BundleError lists what there is."""
+    for folder in (Path(name), ZOO / name):
+        if (folder / "bundle.toml").is_file():
+            return folder
+    known = sorted(p.parent.name for p in ZOO.glob("*/bundle.toml"))
+    raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
+
+
+def load(name: str, *, files: tuple[str, ...] | None = None) -> Bundle:
+    """Read and verify the bundle called `name` (zoo name or path).
+
+    `files` names those to verify (default: all); a device without `tail.onnx` verifies its own half only.
+    Raises BundleError naming the file and the key.
+    """
+    folder = find(name)
+    path = folder / "bundle.toml"
+    raw = path.read_bytes()
+    manifest = _parse(path, raw)
+    for file in files if files is not None else tuple(manifest.files):
+        _verify(folder / file, manifest.files.get(file))
+    return Bundle(folder, manifest, hashlib.sha256(raw).digest())
+
+
+def _parse(path: Path, raw: bytes) -> Manifest:
+    try:
+        table = tomllib.loads(raw.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BundleError(f"{path}: not valid TOML ({error})") from error
+    if table.get("schema") != SCHEMA:
+        raise BundleError(f"{path}: schema {table.get('schema')}, this Isthmus reads schema {SCHEMA}")
+    try:
+        return msgspec.convert(table, Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _verify(path: Path, expected: str | None) -> None:
+    if expected is None:
+        raise BundleError(f"{path.parent / 'bundle.toml'}: files: no hash for {path.name}")
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; fetch the bundle again")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise BundleError(f"{path}: sha256 {found[:12]}…, bundle.toml says {expected[:12]}…; fetch the bundle again")

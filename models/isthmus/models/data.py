@@ -1,0 +1,91 @@
+"""Labelled pictures for training and evaluation: where they are found, how they are read, how they are varied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from isthmus.proto.errors import DataError
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """`images` (N, S, S, 3) uint8 RGB and `labels` (N,) int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def data_root() -> Path:
+    """The folder of real data: `ISTHMUS_DATA`, else `../shared/data` beside the checkout.
+
+    Raises DataError when neither is there.
+    """
+    named = os.environ.get("ISTHMUS_DATA")
+    root = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "data"
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set ISTHMUS_DATA to the folder that holds cifar10/")
+    return root
+
+
+def _read_grid(path: Path) -> NDArray[np.uint8]:
+    """1,000 pictures from one lossless grid of 25 x 40: (1000, 32, 32, 3) RGB."""
+    grid = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if grid is None:
+        raise DataError(f"{path}: missing or not a picture")
+    tiles = grid[:, :, ::-1].reshape(-1, 32, 25, 32, 3).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(tiles.reshape(-1, 32, 32, 3))
+
+
+def cifar10(split: str) -> Pictures:
+    """The `train` (50,000) or `test` (10,000) pictures of CIFAR-10; any first n x 1,000 are balanced.
+
+    Reads `cifar10/` under `data_root()`; raises DataError when it is absent.
+    """
+    folder = data_root() / "cifar10"
+    labels_path = folder / f"{split}_labels.npy"
+    if not labels_path.is_file():
+        raise DataError(f"{labels_path}: not there; see docs/training.md for how to obtain CIFAR-10")
+    labels = np.load(labels_path).astype(np.int64)
+    images = np.concatenate([_read_grid(folder / f"{split}_{i:02d}.webp") for i in range(len(labels) // 1000)])
+    return Pictures(images, labels)
+
+
+def normalised(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 (N, S, S, 3) -> float (N, 3, S, S), channels last in memory."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, S, S), strides of NHWC
+    return x.sub_(torch.tensor(mean).reshape(1, 3, 1, 1)).div_(torch.tensor(std).reshape(1, 3, 1, 1))
+
+
+def shifted(images: NDArray[np.uint8], pixels: int, flip: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Each picture moved by up to `pixels` (edges reflected) and, if `flip`, mirrored with probability one half."""
+    n, size = images.shape[:2]
+    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="reflect")
+    rows = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(size)  # (N, S)
+    columns = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(size)
+    if flip:
+        mirrored = rng.random(n) < 0.5
+        columns[mirrored] = columns[mirrored, ::-1]
+    return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Indices of one epoch in random order, full batches only."""
+    order = rng.permutation(n)
+    for start in range(0, n - size + 1, size):
+        yield order[start : start + size]

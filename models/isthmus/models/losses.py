@@ -1,0 +1,45 @@
+"""What is minimised: labels, the teacher's opinion, and features that do not depend on the width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """Mean Kullback-Leibler divergence from the teacher at `temperature` (Hinton et al. 2015), scaled by its square."""
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher.detach() / temperature, dim=1)
+    return F.kl_div(log_p, log_q, log_target=True, reduction="batchmean") * temperature**2
+
+
+def feature_invariance(features: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared distance of a narrow width's features to the full width's."""
+    return F.mse_loss(features, reference.detach())
+
+
+def expected_calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
+    """Weighted mean gap of confidence and accuracy over equal bins (Guo et al. 2017). Both (N,)."""
+    edges = torch.bucketize(probability, torch.linspace(0, 1, bins + 1)[1:-1])
+    gap = 0.0
+    for b in range(bins):
+        inside = edges == b
+        if inside.any():
+            gap += float(inside.float().mean() * (probability[inside].mean() - right[inside].float().mean()).abs())
+    return gap
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises cross entropy on held-out (N, K) logits (Guo et al. 2017)."""
+    log_t = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t], lr=0.1, max_iter=60)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(logits / log_t.exp(), labels)
+        torch.autograd.backward(loss)
+        return loss
+
+    optimiser.step(closure)
+    return float(log_t.exp())

@@ -1,0 +1,79 @@
+"""The shipped networks and how each is trained: one entry per bundle of the zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isthmus.models.backbones import Architecture, Conv
+
+WIDTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An architecture with the settings of its training."""
+
+    arch: Architecture
+    epochs: int
+    batch: int = 256
+    peak_rate: float = 0.25
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    exit_weight: float = 0.3
+    distill_weight: float = 1.0
+    distill_from: float = 0.25
+    """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""
+    straight_through_from: float = 0.5
+    """Share of the training after which rounding replaces noise."""
+    late_exit_epochs: int = 0
+    """Epochs of training the exits anew on the finished, frozen network; 0 keeps those that were trained with it."""
+    steps: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)
+    """The quantiser's ladder, in standard deviations of the features; finest first."""
+
+
+RECIPES: dict[str, Recipe] = {
+    "cifar10": Recipe(
+        arch=Architecture(
+            input_size=32,
+            classes=10,
+            widths=WIDTHS,
+            stages=(
+                (Conv(32), Conv(64, stride=2), Conv(64, residual=True)),
+                (Conv(96, stride=2), Conv(96, residual=True)),
+            ),
+            exit_channels=(64, 96),
+            bottleneck_channels=12,
+            tail=(
+                Conv(128),
+                Conv(128, residual=True),
+                Conv(128, residual=True),
+                Conv(256, stride=2),
+                Conv(256, residual=True),
+            ),
+        ),
+        epochs=30,
+    ),
+    "signs": Recipe(
+        arch=Architecture(
+            input_size=128,
+            classes=25,
+            widths=WIDTHS,
+            stages=(
+                (Conv(16, stride=2), Conv(32, stride=2), Conv(48, stride=2), Conv(48, residual=True)),
+                (Conv(64), Conv(64, residual=True)),
+            ),
+            exit_channels=(16, 16),
+            bottleneck_channels=6,
+            tail=(
+                Conv(96, stride=2),
+                Conv(96, residual=True),
+                Conv(192, stride=2),
+                Conv(192, residual=True),
+            ),
+        ),
+        epochs=8,
+        batch=128,
+        peak_rate=0.1,
+        late_exit_epochs=2,
+    ),
+}

@@ -1,0 +1,217 @@
+"""Joint training of head, exits, bottleneck and tail: sandwich rule, averaged teacher, random quantiser steps.
+
+Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
+features of all of them go through the one tail together. An exponential average of the weights, at full width and
+unquantised, teaches the narrow widths and the exits. A run is resumed from its checkpoint with the same result in kind,
+not bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isthmus.models import bottleneck, data, losses
+from isthmus.models.backbones import SplitNetwork
+from isthmus.models.recipes import Recipe
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pictures, their normalisation, and how far a picture may be varied without changing its label."""
+
+    pictures: data.Pictures
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shift_pixels: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: epochs done, and the loss of the last one."""
+
+    epochs: int
+    loss: float
+    seconds: float
+
+
+def learning_rate(progress: float, peak: float, warm_up: float = 0.2) -> float:
+    """Linear up to `peak`, linear down to a hundredth of it; `progress` in [0, 1]."""
+    if progress < warm_up:
+        return peak * (0.05 + 0.95 * progress / warm_up)
+    return peak * max(0.01, (1 - progress) / (1 - warm_up))
+
+
+class Trainer:
+    """One run: the network, its averaged teacher, the optimiser, and the generators that make it repeatable."""
+
+    def __init__(self, recipe: Recipe, training: TrainingSet, *, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.seed, self.recipe, self.training = seed, recipe, training
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.network = SplitNetwork(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        free = [p for p in self.network.parameters() if p.ndim == 1]
+        self.optimiser = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}],
+            lr=recipe.peak_rate,
+            momentum=0.9,
+            nesterov=True,
+        )
+        self.epochs_done = 0
+        self.steps_per_epoch = len(training.pictures) // recipe.batch
+
+    def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
+        """Train to the end of the recipe, resuming from `checkpoint` if it exists; returns the averaged network."""
+        if checkpoint.is_file():
+            self.load(checkpoint)
+            report(f"resumed after epoch {self.epochs_done} of {self.recipe.epochs}")
+        while self.epochs_done < self.recipe.epochs:
+            began = time.monotonic()
+            loss = self.epoch(report)
+            self.epochs_done += 1
+            self.save(checkpoint)
+            report(
+                f"epoch {self.epochs_done} of {self.recipe.epochs}: loss {loss:.3f}, {time.monotonic() - began:.0f} s"
+            )
+        return self.teacher
+
+    def epoch(self, report: Report) -> float:
+        """One pass over the pictures; the mean loss."""
+        total = 0.0
+        self.network.train()
+        pictures, batch = self.training.pictures, self.recipe.batch
+        for i, index in enumerate(data.batches(len(pictures), batch, self.rng)):
+            progress = (self.epochs_done + i / self.steps_per_epoch) / self.recipe.epochs
+            images = data.shifted(pictures.images[index], self.training.shift_pixels, self.training.flip, self.rng)
+            x = data.normalised(images, self.training.mean, self.training.std)
+            total += self.step(x, torch.from_numpy(pictures.labels[index]), progress)
+            if i % 50 == 49:
+                report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
+        return total / self.steps_per_epoch
+
+    def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
+        """One optimiser step on (N, 3, S, S) pictures; the loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress, self.recipe.peak_rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(x, labels, progress)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self._average()
+        return float(loss.detach())
+
+    def _parts(self, n: int) -> list[tuple[float, slice]]:
+        """Which width runs which samples: the sandwich rule, shared out over one batch."""
+        widths = self.recipe.arch.widths
+        between = widths[1:-1] or widths[:1]
+        middle = between[int(self.rng.integers(len(between)))]
+        half, quarter = n // 2, n // 4
+        return [
+            (widths[-1], slice(0, half)),
+            (widths[0], slice(half, half + quarter)),
+            (middle, slice(half + quarter, n)),
+        ]
+
+    def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
+        recipe = self.recipe
+        smoothing = recipe.label_smoothing
+        features, exits, parts = [], [], self._parts(len(x))
+        for width, part in parts:
+            f, e = self.network.head(x[part], width)
+            features.append(f)
+            exits.append(e)
+        joined = torch.cat(features)
+        logits = self.network.tail(self._quantise(joined, progress))
+        per_exit = [torch.cat(column) for column in zip(*exits, strict=True)]
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        for e in per_exit:
+            loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
+        if progress < recipe.distill_from:
+            return loss
+        narrow = slice(parts[0][1].stop, len(x))
+        with torch.no_grad():
+            reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
+            opinion = self.teacher.tail(reference)
+        loss = loss + recipe.distill_weight * 0.5 * (
+            losses.distillation(logits[narrow], opinion) + losses.feature_invariance(joined[narrow], reference)
+        )
+        for e in per_exit:
+            loss = loss + recipe.exit_weight * recipe.distill_weight * 0.5 * (
+                losses.distillation(e[narrow], opinion) + losses.distillation(e[parts[0][1]], logits[parts[0][1]])
+            )
+        return loss
+
+    def _quantise(self, features: Tensor, progress: float) -> Tensor:
+        low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * 2.0
+        step = bottleneck.random_steps(len(features), low, high, self.generator)
+        if progress < self.recipe.straight_through_from:
+            return bottleneck.noisy(features, step, self.generator)
+        return bottleneck.straight_through(features, step)
+
+    @torch.no_grad()
+    def _average(self, decay: float = 0.995) -> None:
+        """Exponential average of the weights; statistics of the batch norms included."""
+        for mine, theirs in zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on, then rename: a run killed while saving keeps the last checkpoint."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "teacher": self.teacher.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "epochs_done": self.epochs_done,
+                "seed": self.seed,
+                "rng": self.rng.bit_generator.state,
+                "generator": self.generator.get_state(),
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Take up a checkpoint of the same architecture."""
+        state = torch.load(path, weights_only=False)
+        self.network.load_state_dict(state["network"])
+        self.teacher.load_state_dict(state["teacher"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epochs_done, self.seed = state["epochs_done"], state["seed"]
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+
+
+@torch.no_grad()
+def accuracy(network: SplitNetwork, x: Tensor, labels: Tensor, width: float, step: float) -> tuple[float, list[float]]:
+    """Share right at one width: through the tail (unquantised if `step` is 0), and at every exit."""
+    network.eval()
+    right, exit_right = 0, [0] * len(network.arch.stages)
+    for i in range(0, len(x), 500):
+        features, exits = network.head(x[i : i + 500], width)
+        y = labels[i : i + 500]
+        logits = network.tail(features if step == 0 else bottleneck.quantised(features, step))
+        right += int((logits.argmax(1) == y).sum())
+        exit_right = [r + int((e.argmax(1) == y).sum()) for r, e in zip(exit_right, exits, strict=True)]
+    n = len(x)
+    return right / n, [math.fsum([r]) / n for r in exit_right]

@@ -1,0 +1,1 @@
+"""What both halves must agree on: vocabulary, codec, wire, and the errors they raise."""

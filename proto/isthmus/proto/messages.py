@@ -1,0 +1,137 @@
+"""What the two halves say to each other, as frozen data; `wire` turns it into protobuf and back.
+
+Budgets and durations only: no wall clock ever crosses.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from isthmus.proto.plan import Load, ServerTimings
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A device introduces itself: first message of a stream."""
+
+    bundle_name: str
+    bundle_sha256: bytes
+    codec_version: int
+    client_id: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One refinement layer of one frame's features. `reference` is the frame coded against, None = intra."""
+
+    frame_id: int
+    layer: int
+    last: bool
+    budget_s: float
+    payload: bytes
+    crc: int
+    tail: int = 0
+    reference: int | None = None
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The device no longer needs an answer to this frame."""
+
+    frame_id: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Proof of life, echoed by the server with the same sequence number."""
+
+    sequence: int
+
+
+DeviceMessage = Hello | Layer | Cancel | Heartbeat
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The server takes the device on. `credits` frames may be in flight."""
+
+    server_id: str
+    credits: int
+    max_layer_bytes: int
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A layer arrived whole."""
+
+    frame_id: int
+    layer: int
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The tail's logits for a frame."""
+
+    frame_id: int
+    layers_used: int
+    outputs: tuple[float, ...]
+    timings: ServerTimings
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class Late:
+    """The frame could no longer finish in its budget and was not computed."""
+
+    frame_id: int
+    load: Load = Load()
+
+
+class Hint(enum.Enum):
+    """What would make a refused frame welcome."""
+
+    NONE = 0
+    NARROWER = 1
+    EARLIER_EXIT = 2
+
+
+@dataclass(frozen=True)
+class Busy:
+    """The frame was not admitted; `retry_s` from now it is worth trying again."""
+
+    frame_id: int
+    retry_s: float
+    hint: Hint = Hint.NONE
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A layer could not be decoded; only that layer is lost."""
+
+    frame_id: int
+    layer: int
+    why: str
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The server will stop: no new frames; those in flight are answered within `grace_s`."""
+
+    grace_s: float
+    load: Load = Load()
+
+
+@dataclass(frozen=True)
+class ServerHeartbeat:
+    """The echo of a device's heartbeat."""
+
+    sequence: int
+    load: Load = Load()
+
+
+ServerMessage = Welcome | Ack | Result | Late | Busy | Invalid | Drain | ServerHeartbeat

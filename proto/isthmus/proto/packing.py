@@ -1,0 +1,162 @@
+"""Features to packed bytes and back: quantise, split into two nested layers, several symbols to a byte.
+
+The base has 5 levels, 3 to a byte; a run of bytes that are all zero is one byte of its own. The refinement has 3 levels,
+5 to a byte, first those of the non-zero bases, then the rest, since the two differ. Bytes run along rows, channel by
+channel, so that each holds neighbours: a byte-wise Huffman code behind it then goes below one bit for a symbol and sees
+their correlation. Every operation is one IEEE float32 or integer operation: the same bytes on every CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.proto.errors import CodecError
+
+LIMIT = 7
+"""Symbols are clipped to -7..7."""
+LAYERS = 2
+MAX_STEPS = 1e12
+"""Features as far out as this many steps are refused like infinite ones."""
+MAX_RUN = 128
+"""Every so many bytes, counted from the last, a base byte stands for itself; runs reach up to it."""
+ALPHABET = (5**3 + MAX_RUN - 2, 3**5)
+"""Bytes that occur, by layer: the base's 125 and its runs of 2 to 127, the refinement's 243."""
+
+_LEVELS = (5, 3)
+_PER_BYTE = (3, 5)
+_GROUP = 15  # elements that fill whole bytes in both layers
+_PLACES = tuple(np.array([v**i for i in range(n)], np.float32) for v, n in zip(_LEVELS, _PER_BYTE, strict=True))
+_ZERO = (5**3 - 1) // 2  # the base byte of three zeros
+_RUN = np.array([-1, _ZERO, *range(5**3, ALPHABET[0])], np.float32)  # run length to byte; -1: no run, no byte
+_RUN_LENGTH = np.array([1] * 5**3 + list(range(2, MAX_RUN)) + [0] * (256 - ALPHABET[0]))
+_ZERO_BASE = 2  # the base's digit for zero
+_QUOTIENT = (np.arange(2 * LIMIT + 1) - LIMIT + 1) // 3
+_REMAINDER = (np.arange(2 * LIMIT + 1) - LIMIT - 3 * _QUOTIENT) * np.where(_QUOTIENT < 0, -1, 1)
+_BASE = (_QUOTIENT + _ZERO_BASE).astype(np.float32)  # by symbol + 7: the base's digit 0..4,
+_REFINEMENT = (_REMAINDER + 1).astype(np.float32)  # and the refinement's 0..2, counted away from zero
+
+
+def packed_bytes(elements: int, layer: int) -> int:
+    """Bytes of one layer before its entropy stage."""
+    return -(-elements // _PER_BYTE[layer])
+
+
+def _digits(layer: int) -> NDArray[np.uint8]:
+    """(256, n): the digits of each byte; the base's times 3, so that the two layers' digits add up to 0..14."""
+    places = _PLACES[layer].astype(np.intp)
+    digits = np.arange(256)[:, None] // places % _LEVELS[layer]
+    if layer == 0:
+        digits[5**3 :] = digits[_ZERO]  # runs
+    return (digits * (3 if layer == 0 else 1)).astype(np.uint8)
+
+
+_DIGITS = tuple(_digits(layer) for layer in range(LAYERS))
+_BASE_OF = np.arange(15) // 3 - 2
+_SYMBOLS = (3 * _BASE_OF, 3 * _BASE_OF + np.where(_BASE_OF < 0, -1, 1) * (np.arange(15) % 3 - 1))
+"""The symbol that a sum of digits stands for: of the base alone, and of both layers."""
+
+
+def _non_zero_first(zero: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The order in which refinements travel."""
+    return zero.argsort(kind="stable")
+
+
+def _quiet() -> np.errstate:
+    """Comparisons find what is not finite; and BLAS, on small matrices, warns of lanes that it never uses."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+class Packing:
+    """Quantiser and packer of one bottleneck. Holds scratch memory: one thread at a time."""
+
+    def __init__(self, shape: tuple[int, int, int], zero_point: Sequence[float], steps: Sequence[float]) -> None:
+        """`shape` is (H, W, C), with a zero point for each channel. Raises CodecError if they do not fit."""
+        height, width, channels = shape
+        if min(shape) < 1 or len(zero_point) != channels:
+            raise CodecError(f"config: {len(zero_point)} zero points for a bottleneck of {shape}")
+        if not steps or not all(0 < step < math.inf for step in steps):
+            raise CodecError(f"config: steps {tuple(steps)} must be positive, and at least one")
+        self.shape = shape
+        self.elements = height * width * channels
+        self.packed_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(LAYERS))
+        self._zero = np.array(zero_point, np.float32)
+        self._steps = [np.float32(step) for step in steps]
+        self._values = [[s.astype(np.float32) * step for s in _SYMBOLS] for step in self._steps]
+        self._most = min((min(steps) * MAX_STEPS) ** 2, 1e38)
+        self._symbols = np.zeros(-(-self.elements // _GROUP) * _GROUP, np.float32)
+        self._planar = self._symbols[: self.elements].reshape(channels, height, width).transpose(1, 2, 0)
+        self._ordered = np.ones(len(self._symbols), np.float32)  # digits of 1: a refinement of zero
+        self._expected = np.full(self.packed_bytes[0], _ZERO, np.float32)
+        self._expected[::-MAX_RUN] = -1
+        self._ones = np.ones(self.elements, np.float32)
+
+    def magnitude(self, features: NDArray[np.float32]) -> float:
+        """Mean |x - zero point| of features (H, W, C) float32. Raises CodecError as `pack` does."""
+        with _quiet():
+            self._check(features)
+            distance = np.abs(features - self._zero).ravel()
+            return float(np.dot(distance, self._ones)) / self.elements
+
+    def _check(self, features: NDArray[np.float32]) -> None:
+        if features.shape != self.shape or features.dtype != np.float32:
+            raise CodecError(f"features: {features.dtype} {features.shape}, the bundle's are float32 {self.shape}")
+        flat = features.ravel()
+        if not np.dot(flat, flat) <= self._most:
+            raise CodecError(f"features: NaN, infinite or beyond {MAX_STEPS:g} steps; check the head and its input")
+
+    def pack(self, features: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Packed bytes of base and refinement, as whole float32, of features (H, W, C) float32.
+
+        Raises CodecError on another shape or type, NaN, infinity, or a value beyond `MAX_STEPS`.
+        """
+        with _quiet():
+            self._check(features)
+            q = self._symbols
+            np.subtract(features, self._zero, out=self._planar)
+            np.divide(q, self._steps[step], out=q)
+            np.rint(q, out=q)
+            index = (q + np.float32(LIMIT)).astype(np.intp)
+            base = _BASE.take(index, mode="clip")
+            order = _non_zero_first(base[: self.elements] == _ZERO_BASE)
+            _REFINEMENT.take(index.take(order), mode="clip", out=self._ordered[: self.elements])
+            groups = np.dot(base.reshape(-1, _PER_BYTE[0]), _PLACES[0])[: self.packed_bytes[0]]
+            refinement = np.dot(self._ordered.reshape(-1, _PER_BYTE[1]), _PLACES[1])[: self.packed_bytes[1]]
+        return self._shorten(groups), refinement
+
+    def _shorten(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Base bytes with each run of zeros as one byte; the last byte always stands for itself."""
+        kept = np.flatnonzero(packed != self._expected)
+        pairs = np.empty((len(kept), 2), np.float32)  # the run before each kept byte, and the byte
+        pairs[0, 0] = _RUN[kept[0]]
+        pairs[1:, 0] = _RUN.take(kept[1:] - kept[:-1] - 1)
+        pairs[:, 1] = packed.take(kept)
+        return pairs[pairs >= 0]
+
+    def expand(self, layer: int, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One byte for each group of symbols: runs written out, what follows the last group cut off.
+
+        Raises CodecError when there are fewer than a frame has.
+        """
+        full = packed.repeat(_RUN_LENGTH.take(packed)) if layer == 0 else packed
+        if len(full) < self.packed_bytes[layer]:
+            raise CodecError(f"{len(full)} packed bytes, expected {self.packed_bytes[layer]}")
+        return full[: self.packed_bytes[layer]]
+
+    def unpack(self, packed: Sequence[NDArray[np.uint8]], step: int) -> NDArray[np.float32]:
+        """(H, W, C) float32 from the expanded bytes of the base, or of the base and its refinement."""
+        height, width, channels = self.shape
+        digits = _DIGITS[0].take(packed[0], axis=0).ravel()[: self.elements]
+        if len(packed) == LAYERS:
+            refinement = np.empty_like(digits)
+            refinement[_non_zero_first(digits == 3 * _ZERO_BASE)] = (
+                _DIGITS[1].take(packed[1], axis=0).ravel()[: self.elements]
+            )
+            digits = digits + refinement
+        planar = self._values[step][len(packed) - 1].take(digits).reshape(channels, height, width)
+        out = np.empty(self.shape, np.float32)
+        np.add(planar.transpose(1, 2, 0), self._zero, out=out)
+        return out

@@ -1,0 +1,151 @@
+"""The frozen vocabulary: what travels between the rooms. SI units, no behaviour beyond derived values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from isthmus.proto.compat import StrEnum
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture's place in time, on its device's own clock. The pixels stay with whoever captured them."""
+
+    id: int
+    captured_s: float
+    deadline_s: float
+    label: int | None = None
+    """The true class, where the source knows it; never seen by session or scheduler."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How a frame is answered: at `width`, from `exit` (0-based) on the device, or offloaded when `exit` is None.
+
+    `step` indexes the quantiser's ladder (0 = finest) and `layers` counts the layers that the server uses.
+    """
+
+    width: float
+    exit: int | None = None
+    step: int | None = None
+    layers: int = 0
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An answer that somebody holds: a class, and the calibrated probability that it is right."""
+
+    label: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage of the head produced for one frame.
+
+    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of the features; None before the last stage.
+    """
+
+    frame_id: int
+    stage: int
+    width: float
+    guess: Guess
+    compute_s: float
+    layer_bytes: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a server says of itself with every message."""
+
+    queue: int = 0
+    """Frames waiting."""
+    wait_s: float = 0.0
+    """Expected wait of a frame that arrived now."""
+    tail_s: float = 0.0
+    """Time of the tail at the batch size now in use, 95th percentile."""
+
+
+@dataclass(frozen=True)
+class ServerTimings:
+    """Where a frame's time went on the server."""
+
+    receive_s: float = 0.0
+    """From its first layer to its last."""
+    queue_s: float = 0.0
+    tail_s: float = 0.0
+    send_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """Everything between the first layer's arrival and the result's departure."""
+        return self.receive_s + self.queue_s + self.tail_s + self.send_s
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    EXIT = "exit"
+    SERVER = "server"
+    NONE = "none"
+    """No half had an answer at the deadline: said honestly, with no label."""
+
+
+class Reason(StrEnum):
+    """Why the answer came from there."""
+
+    CONFIDENT = "confident"
+    """The exit was expected to be worth as much as anything the link could bring back."""
+    RETURNED = "returned"
+    """The server's answer came back in time."""
+    DEADLINE = "deadline"
+    """Offloaded, and the deadline came first."""
+    LATE = "late"
+    """The server said that it could not make it."""
+    BUSY = "busy"
+    """The server would not admit the frame."""
+    INVALID = "invalid"
+    """The server could not decode the frame."""
+    DISCONNECTED = "disconnected"
+    """No server to offload to."""
+    OVERLOADED = "overloaded"
+    """The device was still occupied with other frames."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where one frame's latency went; zero where it never was. `network_s` is both directions together."""
+
+    wait_s: float = 0.0
+    """Before the head began."""
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    network_s: float = 0.0
+    server: ServerTimings = ServerTimings()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The one answer to a frame, given by its deadline."""
+
+    frame_id: int
+    label: int | None
+    confidence: float
+    source: Source
+    reason: Reason
+    point: OperatingPoint | None
+    answered_s: float
+    """On the device's clock, as are the frame's own times."""
+    latency_s: float
+    on_time: bool
+    bytes_up: int
+    timings: Timings = Timings()
+
+
+class LinkState(enum.Enum):
+    """What the session knows of its server."""
+
+    DOWN = "down"
+    UP = "up"
+    DRAINING = "draining"

@@ -1,0 +1,266 @@
+"""One row per frame and the header of a run: the same for live, real-time emulated and simulated runs.
+
+JSON Lines: the header first, then one record a line, each written whole, so that a run that is cut off leaves a file
+that reads. A damaged line is refused with file and line; only a last line that was cut short is forgiven, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from isthmus.proto.errors import DataError
+from isthmus.proto.plan import Answer, Frame, Guess, Reason, Source
+
+SCHEMA = 1
+
+
+class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a run was made: enough to make it again."""
+
+    schema: int = SCHEMA
+    kind: Literal["live", "emulated", "simulated"]
+    """Live: a real link; emulated: real processes around a shaped link; simulated: virtual time."""
+    bundle: str
+    bundle_sha256: str
+    policy: str
+    trace: str | None = None
+    trace_sha256: str | None = None
+    trace_began_s: float = 0.0
+    """When the trace began, on the clock of the frames' times."""
+    trace_start_s: float = 0.0
+    """Where in the trace it began."""
+    deadline_s: float
+    """From capture to answer."""
+    fps: float
+    seed: int | None = None
+    command: str = ""
+    version: str = ""
+    started: str = ""
+    """ISO 8601, given by the caller."""
+    host: dict[str, str | int | float] = {}
+    notes: tuple[str, ...] = ()
+    """What a reader must know to judge the run: limits of a back end, the lag that was measured."""
+
+
+class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One frame and its one answer, flat. Times in seconds on the device's clock; None is unknown or not applicable."""
+
+    frame_id: int
+    captured_s: float
+    deadline_s: float
+    """The moment, not the span."""
+    truth: int | None = None
+    label: int | None = None
+    confidence: float
+    source: Source
+    reason: Reason
+    width: float | None = None
+    exit: int | None = None
+    step: int | None = None
+    layers: int = 0
+    answered_s: float
+    latency_s: float
+    on_time: bool
+    bytes_up: int = 0
+    wait_s: float = 0.0
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    network_s: float = 0.0
+    server_receive_s: float = 0.0
+    server_queue_s: float = 0.0
+    server_tail_s: float = 0.0
+    server_send_s: float = 0.0
+    local_label: int | None = None
+    """What the last early exit on the device said: the answer that local-only would have given."""
+    local_confidence: float | None = None
+    goodput_Bps: float | None = None
+    """The device's estimate of its uplink when it decided."""
+    picture: str | None = None
+    """What the source calls the frame: a file's name, say."""
+    answer: str | None = None
+    """The name of `label`."""
+
+    @classmethod
+    def from_answer(
+        cls,
+        frame: Frame,
+        answer: Answer,
+        local: Guess | None = None,
+        *,
+        goodput_Bps: float | None = None,
+        picture: str | None = None,
+        answer_name: str | None = None,
+    ) -> FrameRecord:
+        """The record of `frame` and its `answer`; `local` is the last early exit's guess, None if no exit had run."""
+        point, timings = answer.point, answer.timings
+        return cls(
+            frame_id=frame.id,
+            captured_s=frame.captured_s,
+            deadline_s=frame.deadline_s,
+            truth=frame.label,
+            label=answer.label,
+            confidence=answer.confidence,
+            source=answer.source,
+            reason=answer.reason,
+            width=point.width if point else None,
+            exit=point.exit if point else None,
+            step=point.step if point else None,
+            layers=point.layers if point else 0,
+            answered_s=answer.answered_s,
+            latency_s=answer.latency_s,
+            on_time=answer.on_time,
+            bytes_up=answer.bytes_up,
+            wait_s=timings.wait_s,
+            head_s=timings.head_s,
+            encode_s=timings.encode_s,
+            network_s=timings.network_s,
+            server_receive_s=timings.server.receive_s,
+            server_queue_s=timings.server.queue_s,
+            server_tail_s=timings.server.tail_s,
+            server_send_s=timings.server.send_s,
+            local_label=local.label if local else None,
+            local_confidence=local.confidence if local else None,
+            goodput_Bps=goodput_Bps,
+            picture=picture,
+            answer=answer_name,
+        )
+
+    @property
+    def right(self) -> bool | None:
+        """Right *and* on time; None when the truth is unknown."""
+        return None if self.truth is None else self.on_time and self.label == self.truth
+
+    @property
+    def local_right(self) -> bool | None:
+        """Whether local-only would have been right; its time is the exit's, which comes before any deadline kept."""
+        return None if self.truth is None else self.local_label == self.truth
+
+
+class Recorder:
+    """Writes a run to `path`: the header at once, then one whole line for each record. Raises DataError."""
+
+    def __init__(self, path: Path, header: RunHeader):
+        self._encoder = msgspec.json.Encoder()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)  # a line is on its way before the next: Ctrl-C loses none
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
+        self._line(header)
+
+    def write(self, record: FrameRecord) -> None:
+        """Append one record."""
+        self._line(record)
+
+    def close(self) -> None:
+        """Close the file; further writes raise ValueError."""
+        self._file.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _line(self, value: msgspec.Struct) -> None:
+        self._file.write(self._encoder.encode(value) + b"\n")
+
+
+class Run(NamedTuple):
+    """A file of records as it was found."""
+
+    header: RunHeader
+    records: list[FrameRecord]
+    cut_lines: int
+    """1 when the last line was cut short and left out."""
+
+
+def read(path: Path) -> tuple[RunHeader, list[FrameRecord]]:
+    """The header and the records of a run; see `load`."""
+    run = load(path)
+    return run.header, run.records
+
+
+def load(path: Path) -> Run:
+    """A run with the count of lines that were cut off; raises DataError with file and line for any other damage."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    cut = bool(lines.pop())  # every whole line ends in a newline
+    if not lines:
+        raise DataError(f"{path}: line 1: has no header; is it a record of a run?")
+    header = _decoded(lines[0], RunHeader, f"{path}: line 1")
+    if header.schema != SCHEMA:
+        raise DataError(f"{path}: line 1: schema {header.schema}, and this version reads {SCHEMA}")
+    records = [_decoded(line, FrameRecord, f"{path}: line {n}") for n, line in enumerate(lines[1:], start=2)]
+    return Run(header, records, int(cut))
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in figures. Shares are 0 to 1; None where nothing could be counted."""
+
+    frames: int
+    labelled_frames: int
+    """Those with a known truth: the only ones that accuracy counts."""
+    answered_by_deadline: float | None
+    """The share of frames with an answer (a label) by the deadline."""
+    accuracy: float | None
+    """The share right and on time."""
+    accuracy_local_only: float | None
+    """What the device alone would have got right."""
+    by_source: dict[str, int]
+    by_reason: dict[str, int]
+    by_width: dict[str, int]
+    bytes_up: int
+    bytes_per_frame: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
+    latency_p99_s: float | None
+
+
+def summary(records: Sequence[FrameRecord]) -> Summary:
+    """The figures of a run; order does not matter."""
+    bytes_up = sum(record.bytes_up for record in records)
+    latencies = [record.latency_s for record in records]
+    p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
+    return Summary(
+        frames=len(records),
+        labelled_frames=sum(record.truth is not None for record in records),
+        answered_by_deadline=_share(record.on_time and record.label is not None for record in records),
+        accuracy=_share(record.right for record in records),
+        accuracy_local_only=_share(record.local_right for record in records),
+        by_source=_counts(record.source.value for record in records),
+        by_reason=_counts(record.reason.value for record in records),
+        by_width=_counts(f"{record.width:g}" for record in records if record.width is not None),
+        bytes_up=bytes_up,
+        bytes_per_frame=bytes_up / len(records) if records else None,
+        latency_p50_s=p50,
+        latency_p95_s=p95,
+        latency_p99_s=p99,
+    )
+
+
+def _share(values: Iterable[bool | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: not a {kind.__name__} ({error})") from error

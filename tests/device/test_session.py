@@ -1,0 +1,279 @@
+"""The session over a real link, codec and batcher, in virtual time: lab protocols, then any order of events at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isthmus.device.actions import Emit, Forget, RunStage, Send
+from isthmus.device.compute import StageTimes
+from isthmus.device.scheduler import AlwaysOffload, LocalOnly
+from isthmus.device.session import Session
+from isthmus.proto import messages
+from isthmus.proto.plan import Answer, Frame, Guess, Load, Reason, ServerTimings, Source, StageResult
+from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue
+
+
+def sources(answers: list[Answer]) -> Counter[str]:
+    return Counter(a.source.value for a in answers)
+
+
+def reasons(answers: list[Answer]) -> Counter[str]:
+    return Counter(a.reason.value for a in answers)
+
+
+def test_a_good_link_brings_the_servers_answers() -> None:
+    pair = Pair().connected().run(20)
+    late = pair.between(1, 19)
+    assert sources(late)["server"] > 0.97 * len(late)
+    assert {a.label for a in late if a.source is Source.SERVER} == {LABEL_SERVER}
+    assert all(a.on_time for a in late)
+
+
+def test_a_sure_exit_is_not_sent() -> None:
+    pair = Pair(confidence=lambda _: 0.99).connected().run(10)
+    assert set(reasons(pair.between(1, 9))) == {"confident"}
+    assert not pair.sent
+
+
+def test_without_a_server_the_device_answers() -> None:
+    pair = Pair().run(10)
+    assert set(reasons(pair.between(0, 9))) == {"disconnected"}
+    assert {a.label for _, a in pair.answers} == {LABEL_LOCAL}
+
+
+def test_a_blackout_costs_no_answer_and_the_server_is_back_within_a_second() -> None:
+    pair = Pair((20, 8, 8, 20), (10, 0, 0, 20), (3600, 8, 8, 20)).connected().run(40)
+    everything = pair.between(0, 39)
+    assert all(a.on_time and a.label is not None for a in everything)
+    assert sources(pair.between(21, 29.8)) == {"exit": len(pair.between(21, 29.8))}
+    assert sources(pair.between(31, 39))["server"] > 0.9 * len(pair.between(31, 39))
+
+
+def test_in_a_blackout_the_device_stops_sending_into_the_void() -> None:
+    pair = Pair((10, 8, 8, 20), (20, 0, 0, 20)).connected().run(12)
+    before = len(pair.sent)
+    pair.run(8)
+    assert len(pair.sent) - before < 20  # of 120 frames
+
+
+def test_a_narrow_link_is_not_flooded() -> None:
+    """24 kbit/s carries 3 kB/s; everything at the finest step would be 5 kB/s."""
+    slow = (3600.0, 0.024, 1.0, 40.0)
+    greedy = Pair(slow, policy="always-offload", deadline_s=0.4).connected().run(30)
+    ours = Pair(slow, deadline_s=0.4).connected().run(30)
+    assert sources(greedy.between(10, 29))["server"] < 0.2 * len(greedy.between(10, 29))
+    assert sources(ours.between(10, 29))["server"] > 0.4 * len(ours.between(10, 29))
+    assert all(a.on_time for a in ours.between(0, 29))
+
+
+def test_a_server_that_dies_is_answered_for_at_once() -> None:
+    pair = Pair().connected().run(5.06)
+    pair.cut()
+    away = [a for _, a in pair.answers if a.reason is Reason.DISCONNECTED and a.answered_s == pair.now]
+    assert all(a.source is Source.EXIT for a in away)
+    pair.run(5)
+    assert set(reasons(pair.between(5.2, 9.9))) == {"disconnected"}
+    pair.connect()
+    pair.run(5)
+    assert "server" in sources(pair.between(11, 14))
+
+
+def test_a_draining_server_gets_nothing_new() -> None:
+    pair = Pair().connected().run(5)
+    pair.do(lambda: pair.server.drain(2.0, now=pair.now))
+    pair.run(5)
+    assert sources(pair.between(5.2, 9.9)) == {"exit": len(pair.between(5.2, 9.9))}
+
+
+def test_more_frames_than_the_head_can_take_are_answered_for_honestly() -> None:
+    pair = Pair(fps=400, policy="local-only", deadline_s=0.05).run(3)
+    answered = pair.between(0, 2.8)
+    assert all(a.on_time for a in answered)
+    assert {a.reason for a in answered if a.source is Source.NONE} == {Reason.OVERLOADED}
+    assert sources(answered)["exit"] > 0.1 * len(answered)
+
+
+def test_a_silent_server_is_given_up_and_called_again() -> None:
+    """A frozen peer keeps its connection open: only our own clock tells."""
+    session = Session(catalogue(), AlwaysOffload(catalogue()), StageTimes(((0.004, 0.01), (0.003, 0.008))))
+    session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
+    asked: list[str] = []
+    while (due := session.due_at) is not None and due < 10 and "Reconnect" not in asked:
+        session.step(due)
+        asked += [type(a).__name__ for a in session.actions()]
+        given_up_s = due
+    assert asked[-1] == "Reconnect"
+    assert 3 < given_up_s < 5
+
+
+def test_never_more_in_flight_than_the_credits() -> None:
+    pair = (
+        Pair((3600, 0.5, 1, 400), fps=50, deadline_s=0.9, stream_credits=3, policy="always-offload").connected().run(10)
+    )
+    assert reasons(pair.between(2, 9))["busy"] > 0
+    assert "busy" not in {a.reason for _, a in pair.answers if a.source is Source.SERVER}
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (messages.Late(0), Reason.LATE),
+        (messages.Busy(0, 0.5), Reason.BUSY),
+        (messages.Invalid(0, 0, "checksum"), Reason.INVALID),
+        (messages.Result(0, 2, (float("nan"),) * 4, ServerTimings()), Reason.INVALID),
+    ],
+)
+def test_a_refusal_is_answered_from_the_exit_at_once(reply: messages.ServerMessage, reason: Reason) -> None:
+    session = Session(catalogue(), AlwaysOffload(catalogue()), StageTimes(((0.004, 0.01), (0.003, 0.008))))
+    session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
+    session.on_frame(Frame(0, 0.0, 0.2), now=0.0)
+    for stage in (0, 1):
+        sizes = ((100, 200), (80, 150)) if stage else None
+        session.on_stage(StageResult(0, stage, 1.0, Guess(LABEL_LOCAL, 0.6), 0.01, sizes), now=0.02)
+    assert sum(isinstance(a, Send) for a in session.actions()) == 2
+    session.on_message(reply, now=0.05)
+    emit, forget = session.actions()
+    assert isinstance(emit, Emit)
+    assert (emit.answer.source, emit.answer.reason, emit.answer.label) == (Source.EXIT, reason, LABEL_LOCAL)
+    assert isinstance(forget, Forget)
+
+
+def test_after_busy_nothing_is_sent_until_it_is_worth_trying() -> None:
+    session = Session(catalogue(), AlwaysOffload(catalogue()), StageTimes(((0.004, 0.01), (0.003, 0.008))))
+    session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
+    session.on_message(messages.Busy(99, 0.5), now=0.0)
+
+    def sends(frame_id: int, now: float) -> int:
+        session.on_frame(Frame(frame_id, now, now + 0.2), now=now)
+        for stage in (0, 1):
+            sizes = ((100, 200), (80, 150)) if stage else None
+            session.on_stage(StageResult(frame_id, stage, 1.0, Guess(0, 0.6), 0.01, sizes), now=now + 0.02)
+        return sum(isinstance(a, Send) for a in session.actions())
+
+    assert sends(0, 0.3) == 0
+    assert sends(1, 0.6) == 2
+
+
+def test_a_damaged_refinement_leaves_the_base_at_work() -> None:
+    session = Session(catalogue(), AlwaysOffload(catalogue()), StageTimes(((0.004, 0.01), (0.003, 0.008))))
+    session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
+    session.on_frame(Frame(0, 0.0, 0.2), now=0.0)
+    for stage in (0, 1):
+        sizes = ((100, 200), (80, 150)) if stage else None
+        session.on_stage(StageResult(0, stage, 1.0, Guess(LABEL_LOCAL, 0.6), 0.01, sizes), now=0.02)
+    session.actions()
+    session.on_message(messages.Invalid(0, 1, "checksum"), now=0.04)
+    assert not session.actions()
+    session.on_message(messages.Result(0, 1, (0.0, 5.0, 0.0, 0.0), ServerTimings()), now=0.06)
+    emit = session.actions()[0]
+    assert isinstance(emit, Emit)
+    assert emit.answer.source is Source.SERVER
+    assert emit.answer.point is not None
+    assert emit.answer.point.layers == 1
+
+
+def test_a_wider_head_is_not_run_where_frames_come_faster_than_it() -> None:
+    pair = Pair(fps=60, policy="expected-utility", stages_s=((0.002, 0.02), (0.002, 0.02))).run(5)
+    assert {a.point.width for a in pair.between(1, 4) if a.point} == {0.5}
+
+
+def test_the_same_run_twice_is_the_same_to_the_last_answer() -> None:
+    rows = ((5, 0.2, 1, 60), (5, 4, 4, 30), (5, 0, 0, 30))
+    assert Pair(*rows).connected().run(25).answers == Pair(*rows).connected().run(25).answers
+
+
+def test_local_only_never_sends() -> None:
+    assert not Pair(policy="local-only").connected().run(5).sent
+
+
+EVENTS = st.sampled_from(
+    [
+        "frame",
+        "stage",
+        "connect",
+        "disconnect",
+        "result",
+        "late",
+        "busy",
+        "invalid",
+        "drain",
+        "ack",
+        "wait",
+        "long wait",
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(EVENTS, max_size=60), st.booleans())
+def test_whatever_happens_every_frame_is_answered_once_and_in_time(events: list[str], offloads: bool) -> None:
+    known = catalogue()
+    session = Session(known, AlwaysOffload(known) if offloads else LocalOnly(known), StageTimes(((0.004, 0.01),) * 2))
+    now, frames = 0.0, 0
+    answered: Counter[int] = Counter()
+    forgotten: Counter[int] = Counter()
+    running: list[RunStage] = []
+
+    def drain() -> None:
+        for action in session.actions():
+            match action:
+                case Emit(answer):
+                    answered[answer.frame_id] += 1
+                    assert answer.on_time
+                case Forget(frame_id):
+                    assert answered[frame_id] == 1
+                    forgotten[frame_id] += 1
+                case RunStage():
+                    assert not running
+                    running.append(action)
+                case Send(frame_id, _, layer):
+                    session.on_sent(frame_id, layer, 100, now=now)
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        until = now + seconds
+        while (due := session.due_at) is not None and due <= until:
+            now = max(now, due)
+            session.step(now)
+            drain()
+        now = until
+
+    for event in events:
+        match event:
+            case "frame":
+                session.on_frame(Frame(frames, now, now + 0.1), now=now)
+                frames += 1
+            case "stage" if running:
+                done = running.pop()
+                sizes = ((100, 200), (80, 150)) if done.stage else None
+                session.on_stage(
+                    StageResult(done.frame_id, done.stage, done.width, Guess(0, 0.6), 0.01, sizes), now=now
+                )
+            case "connect":
+                session.on_connected(messages.Welcome("edge", 2, 10_000), now=now)
+            case "disconnect":
+                session.on_disconnected(now=now)
+            case "result":
+                session.on_message(messages.Result(frames - 1, 2, (0.0, 1.0, 0.0, 0.0), ServerTimings()), now=now)
+            case "late":
+                session.on_message(messages.Late(frames - 1, Load(3, 0.1, 0.1)), now=now)
+            case "busy":
+                session.on_message(messages.Busy(frames - 1, 0.05), now=now)
+            case "invalid":
+                session.on_message(messages.Invalid(frames - 1, 0, ""), now=now)
+            case "drain":
+                session.on_message(messages.Drain(1.0), now=now)
+            case "ack":
+                session.on_message(messages.Ack(frames - 1, 0), now=now)
+            case "wait":
+                pass_time(0.03)
+            case "long wait":
+                pass_time(1.0)
+        drain()
+    pass_time(1.0)
+    assert answered == Counter(range(frames))
+    assert forgotten == answered

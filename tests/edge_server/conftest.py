@@ -1,0 +1,61 @@
+"""A small bundle's facts, an engine that is as simple as can be, and frames to send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from isthmus.edge_server.streams import Served
+from isthmus.proto import codec
+from isthmus.proto.messages import Hello, Layer
+
+SHAPE = (4, 4, 8)
+
+
+class Sums:
+    """A tail of two logits: the sum of the features, and its negative."""
+
+    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        total = features.sum(axis=(1, 2, 3))
+        return np.stack([total, -total], axis=1)
+
+
+@pytest.fixture
+def engine() -> Sums:
+    return Sums()
+
+
+@pytest.fixture(scope="session")
+def served() -> Served:
+    samples = np.random.default_rng(0).normal(size=(64, *SHAPE)).astype(np.float32)
+    return Served("tiny", bytes(range(32)), codec.fit(samples, (0.0,) * SHAPE[2], (0.5, 1.0)))
+
+
+@pytest.fixture(scope="session")
+def features() -> NDArray[np.float32]:
+    return np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def hello(served: Served) -> Hello:
+    return Hello(served.name, served.sha256, codec.CODEC_VERSION, "cam0")
+
+
+Frame = Callable[..., tuple[Layer, Layer]]
+
+
+@pytest.fixture(scope="session")
+def frame(served: Served, features: NDArray[np.float32]) -> Frame:
+    payloads = codec.Codec(served.codec).encode(features, 0)
+
+    def make(frame_id: int, *, budget_s: float = 30.0) -> tuple[Layer, Layer]:
+        base, fine = (
+            Layer(frame_id, index, index == 1, budget_s, payload, codec.checksum(payload))
+            for index, payload in enumerate(payloads)
+        )
+        return base, fine
+
+    return make

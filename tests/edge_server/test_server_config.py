@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isthmus.edge_server.config import ServerConfig, split_address
+from isthmus.proto import config
+from isthmus.proto.errors import ConfigError
+
+
+def load(tmp_path: Path, text: str) -> ServerConfig:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return config.load(ServerConfig, path, {}, prefix="ISTHMUS_SERVER")
+
+
+def test_the_defaults_are_safe(tmp_path: Path) -> None:
+    found = load(tmp_path, "")
+    assert found == ServerConfig()
+    assert found.listen.startswith("127.0.0.1:")
+    assert not found.insecure
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"server\.toml: unknown key 'bundel'; known: bundle, listen"):
+        load(tmp_path, 'bundel = "signs"')
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('listen = "50551"', "listen"),
+        ('listen = "localhost:http"', "listen"),
+        ('metrics = "localhost:99999"', "metrics"),
+        ("max_batch = 0", "max_batch"),
+        ("credits = -1", "credits"),
+        ("grace_s = -1.0", "grace_s"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} = "):
+        load(tmp_path, text)
+
+
+def test_a_value_of_another_type_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\$\.threads"):
+        load(tmp_path, 'threads = "many"')
+
+
+def test_addresses_are_split() -> None:
+    assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert split_address("[::1]:50551") == ("::1", 50551)

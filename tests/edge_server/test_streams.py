@@ -1,0 +1,279 @@
+"""All that a server decides, in virtual time: messages in, replies out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isthmus.edge_server.batcher import Batcher
+from isthmus.edge_server.streams import SILENCE_S, Close, Compute, Ending, Limits, Reply, Served, Streams
+from isthmus.edge_server.tail_times import TailTimes
+from isthmus.proto import messages as m
+from isthmus.proto.codec import Codec, checksum
+from isthmus.proto.machine import earliest
+from isthmus.proto.messages import DeviceMessage, Hello
+
+TAIL_S = 0.010
+
+
+class Server:
+    """`Streams` with an engine that takes 10 ms whatever the batch; `said` holds the replies of each stream."""
+
+    def __init__(self, served: Served, engine: Any, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        times = TailTimes({1: TAIL_S, 8: TAIL_S}, max_batch=8)
+        self.streams = Streams(
+            served, Batcher(times, stream_credits=limits.stream_credits), server_id="edge", limits=limits
+        )
+        self.engine, self.now = engine, 0.0
+        self.said: dict[int, list[m.ServerMessage]] = {}
+        self.closed: dict[int, tuple[Ending, str]] = {}
+        self.batches: list[int] = []
+        self.running: Compute | None = None
+        self.done_at: float | None = None
+
+    def open(self) -> int:
+        stream = self.streams.open(now=self.now)
+        self.said[stream] = []
+        self.collect()
+        return stream
+
+    def hear(self, stream: int, *messages: DeviceMessage) -> None:
+        for message in messages:
+            self.streams.on_message(stream, message, now=self.now)
+        self.collect()
+
+    def collect(self) -> None:
+        for action in self.streams.actions():
+            match action:
+                case Reply(stream, message):
+                    self.said[stream].append(message)
+                case Close(stream, ending, why):
+                    self.closed[stream] = ending, why
+                case Compute(batch):
+                    self.running, self.done_at = action, self.now + TAIL_S
+                    self.batches.append(len(batch.items))
+
+    def run_until(self, until_s: float, *, broken: bool = False) -> None:
+        while (due := earliest(self.done_at, self.streams.due_at)) is not None and due <= until_s:
+            self.now = max(self.now, due)
+            if due == self.done_at and self.running is not None:
+                batch, self.running, self.done_at = self.running.batch, None, None
+                outputs = self.engine.run(np.stack([item.payload.features for item in batch.items]))
+                self.streams.on_computed(batch, None if broken else outputs, TAIL_S, now=self.now)
+            else:
+                self.streams.step(self.now)
+            self.collect()
+        self.now = until_s
+
+    def kinds(self, stream: int) -> list[str]:
+        return [type(message).__name__ for message in self.said[stream]]
+
+
+@pytest.fixture
+def server(served: Served, engine: Any) -> Server:
+    return Server(served, engine)
+
+
+def test_a_frame_from_hello_to_result(server: Server, served: Served, hello: Hello, frame: Any, features: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello)
+    server.hear(stream, frame(1)[0])
+    server.run_until(0.02)
+    server.hear(stream, frame(1)[1])
+    server.run_until(1.0)
+    assert server.kinds(stream) == ["Welcome", "Ack", "Ack", "Result"]
+    welcome, *_, result = server.said[stream]
+    assert isinstance(welcome, m.Welcome)
+    assert (welcome.server_id, welcome.credits, welcome.max_layer_bytes) == ("edge", 8, served.codec.max_layer_bytes)
+    assert isinstance(result, m.Result)
+    codec = Codec(served.codec)
+    assert result.outputs[0] == pytest.approx(float(codec.decode(codec.encode(features, 0)).sum()), rel=1e-4)
+    assert result.layers_used == 2
+    assert (result.timings.receive_s, result.timings.tail_s) == pytest.approx((0.02, TAIL_S))
+
+
+def test_frames_that_wait_share_a_batch(server: Server, hello: Hello, frame: Any) -> None:
+    streams = [server.open() for _ in range(3)]
+    for stream in streams:
+        server.hear(stream, hello, *frame(1))
+    server.run_until(1.0)
+    assert server.batches == [3]
+    assert all(server.kinds(stream)[-1] == "Result" for stream in streams)
+
+
+def test_a_missing_refinement_is_not_waited_for_beyond_the_deadline(server: Server, hello: Hello, frame: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello, frame(1, budget_s=0.1)[0])
+    server.run_until(0.1)
+    result = server.said[stream][-1]
+    assert isinstance(result, m.Result)
+    assert result.layers_used == 1
+    assert 0.08 < result.timings.receive_s < 0.09
+
+
+@pytest.mark.parametrize("broken", ["crc", "content"])
+def test_a_damaged_refinement_costs_only_itself(server: Server, hello: Hello, frame: Any, broken: str) -> None:
+    stream = server.open()
+    base, fine = frame(1)
+    if broken == "crc":
+        fine = dataclasses.replace(fine, crc=fine.crc ^ 1)
+    else:  # the checksum is right, and what it covers is the wrong layer
+        fine = dataclasses.replace(fine, payload=base.payload, crc=base.crc)
+    server.hear(stream, hello, base, fine)
+    server.run_until(1.0)
+    invalid = next(message for message in server.said[stream] if isinstance(message, m.Invalid))
+    assert invalid.layer == 1
+    result = server.said[stream][-1]
+    assert isinstance(result, m.Result)
+    assert result.layers_used == 1
+
+
+def test_a_base_that_cannot_be_decoded_costs_the_frame_but_not_the_stream(
+    server: Server, hello: Hello, frame: Any
+) -> None:
+    stream = server.open()
+    base, _ = frame(1)
+    rubbish = dataclasses.replace(base, payload=b"\xff" * 9, crc=checksum(b"\xff" * 9), last=True)
+    server.hear(stream, hello, rubbish, *frame(2))
+    server.run_until(1.0)
+    assert [(message.frame_id, message.layer) for message in server.said[stream] if isinstance(message, m.Invalid)] == [
+        (1, 0)
+    ]
+    assert [message.frame_id for message in server.said[stream] if isinstance(message, m.Result)] == [2]
+
+
+def test_another_bundle_is_refused_with_both_named(server: Server, hello: Hello) -> None:
+    stream = server.open()
+    server.hear(stream, dataclasses.replace(hello, bundle_name="cifar10", bundle_sha256=b"\xab" * 32))
+    assert server.closed[stream] == (
+        Ending.MISMATCH,
+        "hello: bundle cifar10 abababababab…, this server serves tiny 000102030405…; give both halves the same bundle",
+    )
+
+
+def test_another_codec_is_refused_with_both_named(server: Server, hello: Hello) -> None:
+    stream = server.open()
+    server.hear(stream, dataclasses.replace(hello, codec_version=9))
+    assert server.closed[stream] == (
+        Ending.MISMATCH,
+        "hello: codec version 9, this server speaks 1; install the same Isthmus on both",
+    )
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_one_hello_and_first(server: Server, hello: Hello, count: int) -> None:
+    stream = server.open()
+    server.hear(stream, *[hello] * count, m.Heartbeat(1))
+    assert server.closed[stream][0] is Ending.MALFORMED
+
+
+def test_an_oversized_layer_ends_its_stream_only(server: Server, served: Served, hello: Hello, frame: Any) -> None:
+    good, bad = server.open(), server.open()
+    server.hear(good, hello)
+    huge = dataclasses.replace(frame(1)[0], payload=b"\x00" * (served.codec.max_layer_bytes + 1))
+    server.hear(bad, hello, huge)
+    server.hear(good, *frame(1))
+    server.run_until(1.0)
+    assert {stream: ending for stream, (ending, _) in server.closed.items()} == {bad: Ending.OVERSIZED}
+    assert server.kinds(good)[-1] == "Result"
+
+
+def test_more_frames_than_credits_are_busy(served: Served, engine: Any, hello: Hello, frame: Any) -> None:
+    server = Server(served, engine, Limits(stream_credits=2))
+    stream = server.open()
+    server.hear(stream, hello, frame(1)[0], *frame(2), *frame(3))
+    assert server.kinds(stream) == ["Welcome", "Ack", "Ack", "Ack", "Busy", "Ack"]
+    server.hear(stream, m.Cancel(1), *frame(4))
+    server.run_until(1.0)
+    assert {message.frame_id for message in server.said[stream] if isinstance(message, m.Result)} == {2, 4}
+
+
+def test_a_frame_without_time_is_late(server: Server, hello: Hello, frame: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello, *frame(1, budget_s=TAIL_S / 2))
+    assert server.kinds(stream)[-1] == "Late"
+
+
+def test_one_stream_too_many_is_refused(served: Served, engine: Any, hello: Hello) -> None:
+    server = Server(served, engine, Limits(streams=1))
+    first, second = server.open(), server.open()
+    assert server.closed[second] == (Ending.CROWDED, "edge: 1 streams are open, max_streams = 1")
+    server.streams.on_gone(first)
+    third = server.open()
+    server.hear(third, hello)
+    assert server.kinds(third) == ["Welcome"]
+
+
+def test_a_heartbeat_is_echoed_and_keeps_the_stream(server: Server, hello: Hello) -> None:
+    loud, silent, mute = server.open(), server.open(), server.open()
+    server.hear(loud, hello)
+    server.hear(silent, hello)
+    for second in range(1, 15):
+        server.run_until(second)
+        server.hear(loud, m.Heartbeat(second))
+    assert {stream: ending for stream, (ending, _) in server.closed.items()} == dict.fromkeys(
+        (silent, mute), Ending.SILENT
+    )
+    assert [message.sequence for message in server.said[loud] if isinstance(message, m.ServerHeartbeat)][:3] == [
+        1,
+        2,
+        3,
+    ]
+    server.run_until(2 * SILENCE_S + 14)
+    assert loud in server.closed
+    assert server.streams.due_at is None, "an empty server sleeps"
+
+
+def test_draining_answers_what_is_in_flight_and_takes_nothing_new(server: Server, hello: Hello, frame: Any) -> None:
+    busy, idle = server.open(), server.open()
+    server.hear(busy, hello, frame(1)[0], *frame(2))
+    server.hear(idle, hello)
+    server.streams.drain(5.0, now=server.now)
+    server.hear(busy, *frame(3), frame(1)[1])
+    server.run_until(1.0)
+    answers = [(type(a).__name__, a.frame_id) for a in server.said[busy] if isinstance(a, m.Busy | m.Result)]
+    assert sorted(answers) == [("Busy", 3), ("Result", 1), ("Result", 2)]
+    assert "Drain" in server.kinds(idle)
+    assert {stream: ending for stream, (ending, _) in server.closed.items()} == dict.fromkeys(
+        (busy, idle), Ending.DRAINED
+    )
+    late = server.open()
+    assert server.closed[late][0] is Ending.DRAINED
+
+
+def test_draining_ends_with_the_grace(server: Server, hello: Hello, frame: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello, frame(1)[0])
+    server.streams.drain(0.5, now=0.0)
+    server.run_until(0.4)
+    assert server.closed == {}
+    server.run_until(0.6)
+    assert server.closed[stream] == (Ending.DRAINED, "edge: stopping; the grace is over")
+
+
+def test_a_failing_tail_costs_its_batch_only(server: Server, hello: Hello, frame: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello, *frame(1))
+    server.run_until(0.5, broken=True)
+    server.hear(stream, *frame(2))
+    server.run_until(1.0)
+    assert [type(a).__name__ for a in server.said[stream] if not isinstance(a, m.Ack)] == [
+        "Welcome",
+        "Invalid",
+        "Result",
+    ]
+
+
+def test_a_gone_stream_is_not_spoken_to(server: Server, hello: Hello, frame: Any) -> None:
+    stream = server.open()
+    server.hear(stream, hello, *frame(1))
+    server.run_until(0.001)
+    server.streams.on_gone(stream)
+    server.hear(stream, *frame(2))
+    server.run_until(1.0)
+    assert "Result" not in server.kinds(stream)
+    assert server.streams.count == 0

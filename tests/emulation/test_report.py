@@ -1,0 +1,141 @@
+"""The report: a page that stands alone, figures that are the summary's, and odd runs that still make one."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isthmus.emulation import plots, report, traces
+from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
+from isthmus.proto.errors import DataError
+from isthmus.proto.plan import Reason, Source
+from isthmus.proto.record import FrameRecord, RunHeader, summary
+
+DEMO = traces.find("demo")
+BEGAN_S = 500.0
+
+
+def header(*, trace: str | None = "demo", bundle: str = "signs", start_s: float = 0.0) -> RunHeader:
+    return RunHeader(
+        kind="emulated",
+        bundle=bundle,
+        bundle_sha256="ab" * 32,
+        policy="utility",
+        trace=trace,
+        trace_began_s=BEGAN_S if trace else 0.0,
+        trace_start_s=start_s,
+        deadline_s=0.1,
+        fps=5.0,
+        host={"cores": 4},
+        notes=("relay: holds bytes and cannot lose them",),
+    )
+
+
+def records(length_s: float = 72.0, *, truth: int | None = 1, source: Source | None = None) -> list[FrameRecord]:
+    """Five frames a second, of which every other one is answered by the server."""
+    rows = []
+    for i in range(int(length_s * 5)):
+        origin = source or (Source.EXIT if i % 2 else Source.SERVER)
+        captured_s = BEGAN_S + i / 5
+        rows.append(
+            FrameRecord(
+                frame_id=i,
+                captured_s=captured_s,
+                deadline_s=captured_s + 0.1,
+                truth=truth,
+                label=None if origin is Source.NONE else 1,
+                confidence=0.9,
+                source=origin,
+                reason=Reason.RETURNED,
+                width=None if origin is Source.NONE else 0.5,
+                answered_s=captured_s + 0.05,
+                latency_s=0.05,
+                on_time=True,
+                bytes_up=2000 if origin is Source.SERVER else 0,
+                local_label=i % 3,
+                goodput_Bps=1e5,
+            )
+        )
+    return rows
+
+
+class Links(HTMLParser):
+    """Everything that a page would load or lead to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+
+def test_a_report_has_its_files_and_its_page_loads_nothing(tmp_path: Path) -> None:
+    page = report.write(tmp_path / "a" / "report", header(), records(), DEMO)
+    text = page.read_text(encoding="utf-8")
+    names = {path.name for path in page.parent.iterdir()}
+    assert names == {"index.html", "summary.json", "timeline.png", "accuracy.png", "latency.png", "bytes.png"}
+    links = Links(text).found
+    assert len(links) == 4
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "relay: holds bytes and cannot lose them" in text
+
+
+def test_the_figures_are_the_summary_s_and_outages_stand_apart(tmp_path: Path) -> None:
+    rows = records()
+    page = report.write(tmp_path, header(), rows, DEMO)
+    facts = json.loads((tmp_path / "summary.json").read_text())
+    assert facts["summary"]["accuracy"] == summary(rows).accuracy == 1.0
+    assert facts["header"]["policy"] == "utility"
+    assert facts["by_link"]["outage"]["frames"] == 50
+    assert facts["by_link"]["link up"]["frames"] == 360 - 50
+    text = page.read_text(encoding="utf-8")
+    assert "<b>100.0 %</b><span>right and on time</span><small>the device alone: 33.3 %</small>" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "trace", "pictures"),
+    [
+        ([], DEMO, 0),
+        (records(1.0), None, 4),
+        (records(0.2), DEMO, 4),
+        (records(3.0, truth=None), DEMO, 3),
+        (records(3.0, source=Source.NONE), DEMO, 4),
+        (records(150.0), DEMO, 4),
+        (records(6.0), PacketTrace("cell", np.array([1, 700, 1400, 5000]), None), 4),
+        (records(6.0), Trace("down", *np.array([[0.0], [np.nan], [1e5], [0.02], [0.0]])), 4),
+    ],
+    ids=["nothing", "no trace", "one frame", "no truth", "no answers", "longer than its trace", "packets", "no uplink"],
+)
+def test_odd_runs_make_a_page_all_the_same(
+    tmp_path: Path, rows: list[FrameRecord], trace: AnyTrace | None, pictures: int
+) -> None:
+    page = report.write(tmp_path, header(), rows, trace)
+    assert page.read_text(encoding="utf-8").count("<figure") == pictures
+
+
+def test_what_a_bundle_calls_itself_cannot_write_html(tmp_path: Path) -> None:
+    page = report.write(tmp_path, header(bundle="<script>alert(1)</script>"), records(1.0))
+    assert "<script" not in page.read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="name another folder"):
+        report.write(tmp_path / "file", header(), records(1.0))
+
+
+def test_the_link_s_rows_go_round_from_where_the_run_began() -> None:
+    trace = Trace("t", *np.array([[0.0, 1.0, 3.0], [8.0, 0.0, 4.0], [1, 1, 1], [0, 0, 0], [0, 0, 0]]))
+    view = plots.View(header(start_s=2.0), records(6.0), trace)
+    assert trace.length_s == 5.0
+    assert list(view.link_rows()) == [(0, 1, 0.0), (1, 3, 4.0), (3, 4, 8.0), (4, 6, 0.0)]
+    assert view.outages() == [(0, 1), (4, 6)]
+    assert sum(view.in_outage()) == 15

@@ -1,0 +1,196 @@
+"""Records: whole lines or nothing, damage named by line, and figures that count only what was right and on time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isthmus.proto import record
+from isthmus.proto.errors import DataError
+from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, Reason, ServerTimings, Source, Timings
+from isthmus.proto.record import FrameRecord, Recorder, RunHeader
+
+HEADER = RunHeader(
+    kind="emulated",
+    bundle="signs",
+    bundle_sha256="ab",
+    policy="utility",
+    trace="demo",
+    trace_sha256="cd",
+    deadline_s=0.1,
+    fps=15.0,
+    seed=7,
+    command="isthmus demo",
+    version="0.1.0",
+    started="2025-01-01T00:00:00+00:00",
+    host={"cores": 2},
+    notes=("relay",),
+)
+FRAME = Frame(id=3, captured_s=10.0, deadline_s=10.1, label=5)
+ANSWER = Answer(
+    frame_id=3,
+    label=5,
+    confidence=0.9,
+    source=Source.SERVER,
+    reason=Reason.RETURNED,
+    point=OperatingPoint(width=0.5, step=1, layers=2),
+    answered_s=10.06,
+    latency_s=0.06,
+    on_time=True,
+    bytes_up=1234,
+    timings=Timings(0.001, 0.01, 0.002, 0.03, ServerTimings(0.004, 0.005, 0.006, 0.007)),
+)
+
+
+def row(
+    frame_id: int = 0,
+    *,
+    truth: int | None = 1,
+    label: int | None = 1,
+    local: int | None = 1,
+    on_time: bool = True,
+    source: Source = Source.EXIT,
+    latency_s: float = 0.01,
+    width: float | None = 0.5,
+    bytes_up: int = 0,
+) -> FrameRecord:
+    return FrameRecord(
+        frame_id=frame_id,
+        captured_s=0.0,
+        deadline_s=0.1,
+        truth=truth,
+        label=label,
+        confidence=0.5,
+        source=source,
+        reason=Reason.CONFIDENT,
+        width=width,
+        answered_s=latency_s,
+        latency_s=latency_s,
+        on_time=on_time,
+        bytes_up=bytes_up,
+        local_label=local,
+    )
+
+
+def test_an_answer_lies_flat_in_its_record() -> None:
+    flat = FrameRecord.from_answer(FRAME, ANSWER, Guess(4, 0.6), goodput_Bps=5e4)
+    assert (flat.frame_id, flat.truth, flat.label, flat.source, flat.width, flat.exit) == (3, 5, 5, "server", 0.5, None)
+    assert (flat.step, flat.layers, flat.bytes_up, flat.goodput_Bps) == (1, 2, 1234, 5e4)
+    assert (flat.wait_s, flat.head_s, flat.encode_s, flat.network_s) == (0.001, 0.01, 0.002, 0.03)
+    assert (flat.server_receive_s, flat.server_queue_s, flat.server_tail_s, flat.server_send_s) == (
+        0.004,
+        0.005,
+        0.006,
+        0.007,
+    )
+    assert (flat.local_label, flat.local_confidence) == (4, 0.6)
+    assert (flat.right, flat.local_right) == (True, False)
+
+
+def test_an_answer_without_a_point_or_a_guess() -> None:
+    none = Answer(3, None, 0.0, Source.NONE, Reason.OVERLOADED, None, 10.1, 0.1, True, 0)
+    flat = FrameRecord.from_answer(FRAME, none)
+    assert (flat.width, flat.layers, flat.local_label, flat.right, flat.local_right) == (None, 0, None, False, False)
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [FrameRecord.from_answer(FRAME, ANSWER, Guess(4, 0.6)), row(4), row(5, truth=None, label=None)]
+    with Recorder(tmp_path / "new" / "run.jsonl", HEADER) as recorder:
+        for one in rows:
+            recorder.write(one)
+    assert record.read(tmp_path / "new" / "run.jsonl") == (HEADER, rows)
+
+
+def test_what_is_written_is_on_disk_before_the_run_ends(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run.jsonl", HEADER)
+    recorder.write(row(1))
+    assert record.read(tmp_path / "run.jsonl") == (HEADER, [row(1)])
+    recorder.close()
+
+
+def test_every_prefix_of_a_file_reads_or_names_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with Recorder(path, HEADER) as recorder:
+        recorder.write(row(1))
+        recorder.write(row(2))
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        lines = whole[:end].count(b"\n")
+        if lines == 0:
+            with pytest.raises(DataError, match=r"line 1: has no header"):
+                record.load(path)
+        else:
+            run = record.load(path)
+            assert (len(run.records), run.cut_lines) == (lines - 1, int(not whole[:end].endswith(b"\n")))
+
+
+@pytest.mark.parametrize(
+    ("number", "damaged", "problem"),
+    [
+        (1, b"{}", "line 1: not a RunHeader"),
+        (2, b'{"frame_id": 1', "line 2: not a FrameRecord"),
+        (2, b'{"frame_id": 1}', "line 2: not a FrameRecord"),
+        (3, b"\xff\xfe", "line 3: not a FrameRecord"),
+        (3, b"", "line 3: not a FrameRecord"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, number: int, damaged: bytes, problem: str) -> None:
+    path = tmp_path / "run.jsonl"
+    with Recorder(path, HEADER) as recorder:
+        recorder.write(row(1))
+        recorder.write(row(2))
+    lines = path.read_bytes().splitlines()
+    lines[number - 1] = damaged
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(DataError) as refused:
+        record.load(path)
+    assert str(refused.value).startswith(f"{path}: {problem}")
+
+
+def test_a_record_of_another_schema_or_with_unknown_keys_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    Recorder(path, HEADER).close()
+    header = json.loads(path.read_bytes())
+    path.write_text(json.dumps(header | {"schema": 2}) + "\n")
+    with pytest.raises(DataError, match="schema 2, and this version reads 1"):
+        record.load(path)
+    path.write_text(json.dumps(header | {"colour": "red"}) + "\n")
+    with pytest.raises(DataError, match="colour"):
+        record.load(path)
+
+
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        record.read(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="name another place"):
+        Recorder(tmp_path, HEADER)
+
+
+def test_accuracy_counts_what_is_right_and_on_time() -> None:
+    rows = [
+        row(1, source=Source.SERVER, local=2, bytes_up=300, latency_s=0.05),
+        row(2, label=2),
+        row(3, on_time=False, latency_s=0.2),
+        row(4, truth=None, width=0.25),
+        row(5, label=None, local=None, source=Source.NONE, width=None),
+    ]
+    figures = record.summary(rows)
+    assert (figures.frames, figures.labelled_frames) == (5, 4)
+    assert figures.accuracy == 1 / 4
+    assert figures.accuracy_local_only == 2 / 4
+    assert figures.answered_by_deadline == 3 / 5
+    assert figures.by_source == {"exit": 3, "none": 1, "server": 1}
+    assert figures.by_width == {"0.25": 1, "0.5": 3}
+    assert (figures.bytes_up, figures.bytes_per_frame) == (300, 60.0)
+    assert figures.latency_p50_s == 0.01
+    assert 0.05 < (figures.latency_p99_s or 0) <= 0.2
+
+
+def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:
+    assert record.summary([]).accuracy is None
+    assert record.summary([]).latency_p50_s is None
+    assert record.summary([row(truth=None)]).accuracy is None
+    assert record.summary([row(truth=None)]).answered_by_deadline == 1.0

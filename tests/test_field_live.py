@@ -1,0 +1,186 @@
+"""Real processes, as a user starts them: the link cut, the server killed, the wrong bundle, the wrong key."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from isthmus.models.scenes import Drive
+
+ISTHMUS = [sys.executable, "-m", "isthmus.cli"]
+DEADLINE = "400ms"
+"""Generous: these tests are about where answers come from, and share their machine with others."""
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([*ISTHMUS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*ISTHMUS, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read() if process.stderr else ""
+    return next(word.rstrip(",") for word in line.split() if word.rstrip(",").rpartition(":")[2].isdecimal())
+
+
+def answers(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def serve(
+    listen: str = "127.0.0.1:0", bundle: str = "signs"
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return running("serve", "--bundle", bundle, "--insecure", "--listen", listen)
+
+
+def watch(server: str, frames: int, *more: str) -> list[str]:
+    fixed = [
+        "agent",
+        "--bundle",
+        "signs",
+        "--source",
+        "generated:3",
+        "--insecure",
+        "--deadline",
+        DEADLINE,
+        "--fps",
+        "15",
+    ]
+    return [*fixed, "--server", server, "--frames", str(frames), *more]
+
+
+def test_a_blackout_costs_no_answer(tmp_path: Path) -> None:
+    trace = tmp_path / "cut.csv"
+    trace.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,8,8,20,0\n6,0,0,20,0\n10,8,8,20,0\n30,8,8,20,0\n")
+    with (
+        serve() as server,
+        running("relay", "--listen", "127.0.0.1:0", "--to", address(server), "--trace", str(trace)) as relay,
+    ):
+        near_end = address(relay)
+        began_s = time.monotonic()
+        with running(*watch(near_end, 15 * 16)) as agent:
+            rows = list(answers(agent))
+    assert [row["frame_id"] for row in sorted(rows, key=lambda r: r["frame_id"])] == list(range(15 * 16))
+    assert all(row["label"] is not None for row in rows)
+    assert sum(row["on_time"] for row in rows) >= 0.95 * len(rows)
+
+    def sources(start_s: float, end_s: float) -> set[str]:
+        return {row["source"] for row in rows if start_s <= row["captured_s"] - began_s < end_s}
+
+    assert "server" in sources(0, 6)
+    assert sources(6.5, 9.5) == {"exit"}
+    assert "server" in sources(12, 30)
+
+
+def test_killed_and_restarted_the_server_is_used_again() -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serve())
+        where = address(server)
+        agent = stack.enter_context(running(*watch(where, 15 * 16)))
+        seen: list[str] = []
+        for row in answers(agent):
+            seen.append(row["source"])
+            assert row["label"] is not None
+            if len(seen) == 60:
+                assert "server" in seen
+                os.kill(server.pid, signal.SIGKILL)
+            if len(seen) == 120:
+                assert set(seen[70:]) == {"exit"}
+                stack.enter_context(serve(where))
+        assert "server" in seen[-60:]
+        assert len(seen) == 15 * 16
+
+
+def test_without_a_server_the_device_answers_from_the_start() -> None:
+    done = finished(*watch("127.0.0.1:9", 20))
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 20
+    assert {row["source"] for row in rows} == {"exit"}
+    assert {row["reason"] for row in rows} == {"disconnected"}
+
+
+def test_a_server_of_another_bundle_is_refused_with_both_named() -> None:
+    with serve(bundle="cifar10") as server:
+        done = finished(*watch(address(server), 200))
+    assert done.returncode == 8
+    assert "signs" in done.stderr
+    assert "cifar10" in done.stderr
+
+
+def test_a_port_in_use_ends_the_second_server() -> None:
+    with serve() as server:
+        done = finished("serve", "--insecure", "--listen", address(server))
+    assert done.returncode == 7
+    assert "in use" in done.stderr
+
+
+def test_plaintext_must_be_spelled_out() -> None:
+    for arguments in (["serve"], ["agent", "--server", "127.0.0.1:9"]):
+        done = finished(*arguments)
+        assert done.returncode == 9
+        assert "--insecure" in done.stderr
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('bundle = "signs"\ndeadlin_s = 0.1\n')
+    done = finished("agent", "--config", str(path))
+    assert done.returncode == 3
+    assert "agent.toml: unknown key 'deadlin_s'" in done.stderr.replace("\n", "")
+
+
+def test_a_bundle_that_is_not_there_is_named() -> None:
+    done = finished("agent", "--bundle", "sings")
+    assert done.returncode == 4
+    assert "sings: no bundle" in done.stderr
+
+
+def test_a_picture_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), Drive(1).frame(i).image[:, :, ::-1])
+    (tmp_path / "1.png").write_bytes(b"damaged")
+    done = finished("agent", "--bundle", "signs", "--source", str(tmp_path), "--deadline", DEADLINE)
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["picture"]: (row["source"], row["reason"]) for row in rows}["1.png"] == ("none", "invalid")
+    assert [row["source"] for row in rows].count("exit") == 2
+    assert "1.png: not a picture" in done.stderr
+
+
+def test_the_record_is_valid_after_ctrl_c(tmp_path: Path) -> None:
+    from isthmus.proto import record
+
+    path = tmp_path / "run.jsonl"
+    with running("agent", "--source", "generated:1", "--record", str(path)) as agent:
+        for n, _ in enumerate(answers(agent)):
+            if n == 10:
+                agent.send_signal(signal.SIGINT)
+        agent.wait(30)
+        assert agent.returncode == 130
+    header, rows = record.read(path)
+    assert header.bundle == "signs"
+    assert len(rows) >= 10
