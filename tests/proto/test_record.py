@@ -55,6 +55,7 @@ def row(
     latency_s: float = 0.01,
     width: float | None = 0.5,
     bytes_up: int = 0,
+    energy_J: float | None = None,
 ) -> FrameRecord:
     return FrameRecord(
         frame_id=frame_id,
@@ -70,6 +71,7 @@ def row(
         latency_s=latency_s,
         on_time=on_time,
         bytes_up=bytes_up,
+        energy_J=energy_J,
         local_label=local,
     )
 
@@ -187,6 +189,11 @@ def test_accuracy_counts_what_is_right_and_on_time() -> None:
     assert (figures.bytes_up, figures.bytes_per_frame) == (300, 60.0)
     assert figures.latency_p50_s == 0.01
     assert 0.05 < (figures.latency_p99_s or 0) <= 0.2
+
+
+def test_energy_is_that_of_the_frames_whose_energy_is_known() -> None:
+    assert record.summary([row(1, energy_J=0.2), row(2), row(3, energy_J=0.4)]).energy_per_frame_J == pytest.approx(0.3)
+    assert record.summary([row(1)]).energy_per_frame_J is None
 
 
 def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:

@@ -30,6 +30,10 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     bundle: str
     bundle_sha256: str
     policy: str
+    profile: str | None = None
+    """The device's table of latency and power that the run lived by; None on a device that is just itself."""
+    scenario: str | None = None
+    """The named scenario that it is of, if any."""
     trace: str | None = None
     trace_sha256: str | None = None
     trace_began_s: float = 0.0
@@ -69,6 +73,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     latency_s: float
     on_time: bool
     bytes_up: int = 0
+    energy_J: float | None = None
+    """What the frame cost the device above idling, computing and radio together; None where nothing measured it."""
     wait_s: float = 0.0
     head_s: float = 0.0
     encode_s: float = 0.0
@@ -223,6 +229,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     by_width: dict[str, int]
     bytes_up: int
     bytes_per_frame: float | None
+    energy_per_frame_J: float | None
+    """Of the frames whose energy is known."""
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None
@@ -232,6 +240,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
     """The figures of a run; order does not matter."""
     bytes_up = sum(record.bytes_up for record in records)
     latencies = [record.latency_s for record in records]
+    energies = [record.energy_J for record in records if record.energy_J is not None]
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
     return Summary(
         frames=len(records),
@@ -244,6 +253,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
         by_width=_counts(f"{record.width:g}" for record in records if record.width is not None),
         bytes_up=bytes_up,
         bytes_per_frame=bytes_up / len(records) if records else None,
+        energy_per_frame_J=sum(energies) / len(energies) if energies else None,
         latency_p50_s=p50,
         latency_p95_s=p95,
         latency_p99_s=p99,
