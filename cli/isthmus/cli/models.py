@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from isthmus.cli import split
 from isthmus.models import bundle
 from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
     from isthmus.models.workshop import Workshop
 
-app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export.")
+app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
+app.command("split")(split.split)
 CHECKPOINTS = Path("checkpoints")
 
 

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models.pictures import SUFFIXES
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import SourceError
-
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ class Folder:
 
     def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
         self._labels = {name: i for i, name in enumerate(labels)}
-        self._paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+        self._paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not self._paths:
-            kinds = ", ".join(sorted(PICTURE_SUFFIXES))
+            kinds = ", ".join(sorted(SUFFIXES))
             raise SourceError(f"{path}: no pictures in this folder (looked for {kinds})")
         self._next = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -29,18 +29,6 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def data_root() -> Path:
-    """The folder of real data: `ISTHMUS_DATA`, else `../shared/data` beside the checkout.
-
-    Raises DataError when neither is there.
-    """
-    named = os.environ.get("ISTHMUS_DATA")
-    root = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "data"
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set ISTHMUS_DATA to the folder that holds cifar10/")
-    return root
 
 
 def _read_grid(path: Path) -> NDArray[np.uint8]:

@@ -10,7 +10,8 @@
     ├── SecurityError            9   certificates, keys, plaintext without --insecure
     ├── LagError                10   real-time emulation fell behind its budget
     ├── CodecError              11   one damaged or hostile layer; costs that layer only
-    └── WireError               12   a message that breaks the protocol; costs that stream only
+    ├── WireError               12   a message that breaks the protocol; costs that stream only
+    └── ModelError              13   a model that cannot be read, or not be cut
 
 The number is the exit code when the error ends a process; 0 is success, 2 a usage error, 130 Ctrl-C.
 """
@@ -82,3 +83,9 @@ class WireError(IsthmusError):
     """A message that breaks the protocol; ends that stream and nothing else."""
 
     exit_code = 12
+
+
+class ModelError(IsthmusError):
+    """A model that cannot be read or cut: names the file, and the operator where it is one."""
+
+    exit_code = 13

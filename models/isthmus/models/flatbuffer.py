@@ -1,0 +1,277 @@
+"""A `.tflite` file as the graph that `split` cuts, and parts of that graph as `.tflite` files again. Reads and writes bytes only.
+
+What cannot be cut is refused when the file is read, with the operator that stops it; so every graph that comes out of
+`read` can be cut wherever it says so. A part keeps its tensors' quantisation, its operators' options and the constants
+that it uses, byte for byte; nothing else comes along.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
+from isthmus.proto.errors import ModelError
+
+IDENTIFIER = b"TFL3"
+_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_VALUE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a graph: real value = scale * (stored - zero_point) where it is quantised, scale 0 where it is not."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+    constant: bool
+
+    @property
+    def elements(self) -> int:
+        """Values in it."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Its bytes in memory."""
+        return self.elements * _VALUE_BYTES.get(self.dtype, 4)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator, in order of execution; absent optional inputs are left out."""
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    flops: int
+    estimated: bool
+    """Its kind is not known to `operators`: one operation is counted for each value that it gives."""
+    traffic_bytes: int
+    """What it reads, constants included, and what it writes."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model of one subgraph with static shapes."""
+
+    path: Path
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    model: Any
+    """The file as the schema's own objects."""
+
+    @property
+    def flops(self) -> int:
+        """Of one pass."""
+        return sum(operator.flops for operator in self.operators)
+
+
+def read(path: Path) -> Graph:
+    """The graph in `path`. Raises ModelError naming the file, and the operator that cannot be cut around."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    model = _parsed(path, raw)
+    _refuse(path, model)
+    subgraph = model.subgraphs[0]
+    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
+    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+    return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
+
+
+def _parsed(path: Path, raw: bytes) -> Any:
+    if raw[4:8] != IDENTIFIER:
+        raise ModelError(f"{path}: not a .tflite model: bytes 4 to 8 are {raw[4:8]!r}, expected {IDENTIFIER!r}")
+    try:
+        Interpreter(
+            model_content=raw
+        )  # its verifier checks every offset; the schema's Python would follow them anywhere
+    except (ValueError, RuntimeError) as error:
+        if "custom" not in str(error).lower():  # which is named below
+            raise ModelError(f"{path}: truncated or damaged ({str(error).strip() or 'LiteRT refuses it'})") from error
+    return schema.ModelT.InitFromPackedBuf(raw, 0)
+
+
+def _refuse(path: Path, model: Any) -> None:
+    if model.externalBuffers or any(buffer.offset > 1 for buffer in model.buffers):
+        raise ModelError(f"{path}: its weights lie outside the flatbuffer; convert the model again, below 2 GB")
+    for number, subgraph in enumerate(model.subgraphs):
+        for index, operator in enumerate(subgraph.operators or []):
+            _refuse_operator(path, model, subgraph, f"operator {index}" if number == 0 else "an operator", operator)
+    if len(model.subgraphs) != 1:
+        raise ModelError(f"{path}: {len(model.subgraphs)} subgraphs, expected one; export one signature on its own")
+    tensors = model.subgraphs[0].tensors
+    for index in _indices(model.subgraphs[0].inputs):
+        if _is_dynamic(tensors[index]):
+            raise ModelError(f"{path}: input {_text(tensors[index].name)}: {_DYNAMIC}")
+    for tensor in tensors:
+        if tensor.isVariable:
+            raise ModelError(f"{path}: tensor {_text(tensor.name)} keeps state from frame to frame; it cannot be cut")
+
+
+_DYNAMIC = "a shape that is only known at run time; convert the model again with fixed input sizes"
+
+
+def _refuse_operator(path: Path, model: Any, subgraph: Any, where: str, operator: Any) -> None:
+    kind = _kind(model, operator)
+    code = model.operatorCodes[operator.opcodeIndex]
+    if kind == "CUSTOM":
+        raise ModelError(f"{path}: {where}, custom {_text(code.customCode)}: custom operators cannot be cut around")
+    if kind in CONTROL_FLOW:
+        raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; export the model without it")
+    if kind in STATEFUL:
+        raise ModelError(f"{path}: {where}, {kind}: keeps state from frame to frame; it cannot be cut")
+    if kind in UNKNOWN_SIZE or any(_is_dynamic(subgraph.tensors[i]) for i in _indices(operator.outputs)):
+        raise ModelError(f"{path}: {where}, {kind}: {_DYNAMIC}")
+
+
+def _is_dynamic(tensor: Any) -> bool:
+    """Whether a size is unknown, the batch's aside: that one is run at 1, as the file's own shape says."""
+    signature = [] if tensor.shapeSignature is None else list(tensor.shapeSignature)
+    shape = [] if tensor.shape is None else list(tensor.shape)
+    return any(size < 0 for size in signature[1:]) or any(size < 1 for size in shape)
+
+
+def _kind(model: Any, operator: Any) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return _KINDS.get(number, f"builtin {number}")
+
+
+def _tensor(model: Any, index: int, tensor: Any) -> Tensor:
+    quantisation = tensor.quantization
+    scales = [] if quantisation is None or quantisation.scale is None else list(quantisation.scale)
+    zeros = [] if quantisation is None or quantisation.zeroPoint is None else list(quantisation.zeroPoint)
+    data = model.buffers[tensor.buffer].data
+    return Tensor(
+        index=index,
+        name=_text(tensor.name),
+        shape=tuple(int(size) for size in ([] if tensor.shape is None else tensor.shape)),
+        dtype=_TYPES[tensor.type],
+        scale=float(scales[0]) if len(scales) == 1 else 0.0,
+        zero_point=int(zeros[0]) if len(zeros) == 1 else 0,
+        constant=data is not None and len(data) > 0,
+    )
+
+
+def _operator(model: Any, index: int, operator: Any, tensors: Sequence[Tensor]) -> Operator:
+    kind = _kind(model, operator)
+    inputs = tuple(i for i in _indices(operator.inputs) if i >= 0)
+    outputs = _indices(operator.outputs)
+    counted = flops(kind, [tensors[i].shape for i in inputs], [tensors[i].shape for i in outputs], operator)
+    traffic = sum(tensors[i].size_bytes for i in (*inputs, *outputs))
+    estimate = sum(tensors[i].elements for i in outputs)
+    return Operator(index, kind, inputs, outputs, estimate if counted is None else counted, counted is None, traffic)
+
+
+def _indices(vector: Any) -> tuple[int, ...]:
+    return () if vector is None else tuple(int(i) for i in vector)
+
+
+def _text(name: bytes | str | None) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name or ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Operators of a graph that are to be a signature `key` of a file: named tensors in, named tensors out."""
+
+    graph: Graph
+    key: str
+    operators: tuple[int, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+def written(parts: Sequence[Part]) -> bytes:
+    """A `.tflite` with one subgraph and one signature for each part; constants and operator codes that it uses, no others."""
+    model = schema.ModelT()
+    model.version = max(part.graph.model.version for part in parts)
+    model.description = "a part of a model, cut by isthmus"
+    model.buffers, model.operatorCodes, model.subgraphs, model.signatureDefs = [schema.BufferT()], [], [], []
+    for part in parts:
+        _Copy(model, part).add()
+    builder = flatbuffers.Builder(sum(len(b.data) for b in model.buffers if b.data is not None) + 65536)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Copy:
+    """Copies one part into a model, numbering anew whatever comes along."""
+
+    def __init__(self, model: Any, part: Part) -> None:
+        self._model, self._part = model, part
+        self._source = part.graph.model
+        self._subgraph = self._source.subgraphs[0]
+        self._tensors: dict[int, int] = {}
+        self._buffers: dict[int, int] = {0: 0}
+        self._codes: dict[int, int] = {}
+        self._new = schema.SubGraphT()
+
+    def add(self) -> None:
+        """Append the part's subgraph and its signature."""
+        part, new = self._part, self._new
+        new.name, new.tensors, new.operators = part.key, [], []
+        new.inputs = [self._tensor(i) for i in part.inputs.values()]
+        new.operators = [self._operator(self._subgraph.operators[i]) for i in part.operators]
+        new.outputs = [self._tensor(i) for i in part.outputs.values()]
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = part.key, len(self._model.subgraphs)
+        signature.inputs = [self._port(name, i) for name, i in part.inputs.items()]
+        signature.outputs = [self._port(name, i) for name, i in part.outputs.items()]
+        self._model.subgraphs.append(new)
+        self._model.signatureDefs.append(signature)
+
+    def _port(self, name: str, tensor: int) -> Any:
+        port = schema.TensorMapT()
+        port.name, port.tensorIndex = name, self._tensors[tensor]
+        return port
+
+    def _tensor(self, index: int) -> int:
+        """The new number of a tensor; -1 stands for an input that an operator does without."""
+        if index < 0:
+            return -1
+        if index not in self._tensors:
+            tensor = copy.copy(self._subgraph.tensors[index])
+            tensor.buffer = self._buffer(tensor.buffer)
+            self._tensors[index] = len(self._new.tensors)
+            self._new.tensors.append(tensor)
+        return self._tensors[index]
+
+    def _buffer(self, index: int) -> int:
+        if index not in self._buffers:
+            self._buffers[index] = len(self._model.buffers)
+            self._model.buffers.append(self._source.buffers[index])
+        return self._buffers[index]
+
+    def _operator(self, operator: Any) -> Any:
+        new = copy.copy(operator)
+        new.opcodeIndex = self._code(operator.opcodeIndex)
+        new.inputs = [self._tensor(i) for i in _indices(operator.inputs)]
+        new.outputs = [self._tensor(i) for i in _indices(operator.outputs)]
+        new.intermediates = [self._tensor(i) for i in _indices(operator.intermediates)]
+        return new
+
+    def _code(self, index: int) -> int:
+        if index not in self._codes:
+            self._codes[index] = len(self._model.operatorCodes)
+            self._model.operatorCodes.append(self._source.operatorCodes[index])
+        return self._codes[index]

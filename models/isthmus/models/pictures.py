@@ -1,0 +1,67 @@
+"""Pictures for those who train nothing: sample pictures from a folder or a zip archive, and where real data is found."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.proto.errors import DataError
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def data_root() -> Path:
+    """The folder of real data: `ISTHMUS_DATA`, else `../shared/data` beside the checkout.
+
+    Raises DataError when neither is there.
+    """
+    named = os.environ.get("ISTHMUS_DATA")
+    root = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "data"
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set ISTHMUS_DATA to the folder that holds cifar10/")
+    return root
+
+
+def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
+    """At most `most` pictures (H, W, 3) RGB, spread evenly over a folder (and those below it) or a zip archive.
+
+    Raises DataError when there is none, or one that cannot be read.
+    """
+    names = _names(path)
+    if not names:
+        raise DataError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
+    chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
+    return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        found = [str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()]
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            found = archive.namelist()
+    else:
+        raise DataError(f"{path}: neither a folder of pictures nor a zip archive of them")
+    return sorted(name for name in found if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _read(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        yield from ((name, (path / name).read_bytes()) for name in names)
+        return
+    with zipfile.ZipFile(path) as archive:
+        yield from ((name, archive.read(name)) for name in names)
+
+
+def _decoded(path: Path, name: str, raw: bytes) -> NDArray[np.uint8]:
+    pixels = cv2.imdecode(np.frombuffer(raw or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise DataError(f"{path}: {name}: not a picture that OpenCV can read")
+    rgb: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return rgb
