@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from isthmus.emulation.capacity import PacketCapacity, RateCapacity
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.traces import PacketTrace, Trace
 from isthmus.proto.errors import DataError
+from real_traces import REAL, needs_real
 
 HEADER = "time_s,up_mbps,down_mbps,rtt_ms,loss\n"
-REAL = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).parents[3] / "shared" / "traces"))
 REAL_CSV = sorted(set(REAL.glob("*.csv")) - {REAL / "manifest.csv"}) or [REAL / "absent.csv"]
 REAL_LISTS = sorted(REAL.glob("mahimahi/*.up")) or [REAL / "absent.up"]
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"absent: {REAL} (set ISTHMUS_TRACES)")
 
 
 def write(path: Path, text: str) -> Path:
@@ -124,6 +122,15 @@ def test_scaled_swapped_looped() -> None:
     assert [once.send(900_000, t / 3) for t in range(20)] == [double.send(900_000, t / 3) for t in range(20)]
     assert [trace.row_at(t) for t in (0, 0.99, 1, 3.5)] == [0, 0, 1, 0]
     assert trace.row_at(99, loop=False) == 2
+
+
+def test_a_direction_that_nobody_recorded_takes_the_other_s() -> None:
+    unknown = np.full(2, np.nan)
+    trace = Trace("t", np.arange(2.0), unknown, np.array([5.0, 6.0]), unknown, unknown)
+    np.testing.assert_array_equal(trace.mirrored().up_Bps, [5, 6])
+    np.testing.assert_array_equal(trace.swapped().mirrored().down_Bps, [5, 6])
+    with pytest.raises(DataError, match=r"^t: neither direction"):
+        Trace("t", np.arange(2.0), *np.full((4, 2), np.nan)).mirrored()
 
 
 columns = st.lists(

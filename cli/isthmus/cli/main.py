@@ -9,7 +9,7 @@ from importlib import metadata
 import typer
 from rich.console import Console
 
-from isthmus.cli import demo, doctor, field, models, runs
+from isthmus.cli import demo, doctor, field, models, runs, traces
 from isthmus.proto.errors import IsthmusError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("report")(runs.report)
 app.command("doctor")(doctor.doctor)
 app.add_typer(field.certs, name="certs")
 app.add_typer(models.app, name="models")
+app.add_typer(traces.app, name="traces")
 
 
 @app.callback()
@@ -44,7 +45,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the `isthmus` command."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
         app()
     except IsthmusError as error:

@@ -1,4 +1,4 @@
-"""Traces that are made, not recorded: four generators, and the recipes of the traces that are shipped. Pure and seeded.
+"""Traces that are made, not recorded: five generators, and the recipes of the traces that are shipped. Pure and seeded.
 
 Every file in `shipped/` is `to_csv` of its recipe below, and a test makes them all again and compares. They have the
 shape of their kind of link (see each recipe); for claims about a real network use recordings of it.
@@ -23,9 +23,14 @@ def constant(*, up_mbps: float, down_mbps: float, rtt_ms: float, length_s: float
 
 
 def steps(rows: Sequence[tuple[float, float, float, float]], *, loss: float = 0.0) -> Trace:
-    """Rows of (seconds that it holds, up Mbit/s, down Mbit/s, rtt ms), on a grid of seconds."""
-    seconds, up, down, rtt_ms = np.repeat(np.array(rows), [math.ceil(row[0]) for row in rows], axis=0).T
-    return _trace(np.ones_like(seconds), up, down, rtt_ms, loss)
+    """Rows of (seconds that it holds, up Mbit/s, down Mbit/s, rtt ms), cut into equal parts of at most a second."""
+    table = np.array(rows, dtype=float)
+    parts = np.ceil(table[:, 0]).astype(int)
+    if table[-1, 0] != parts[-1]:
+        parts[-1] = max(2, parts[-1])  # a trace's last row holds as long as the row before it
+    table[:, 0] /= parts
+    seconds, up, down, rtt_ms = np.repeat(table, parts, axis=0).T
+    return _trace(seconds, up, down, rtt_ms, loss)
 
 
 def sinusoid(
@@ -37,11 +42,41 @@ def sinusoid(
     length_s: float,
     step_s: float = 0.5,
     loss: float = 0.0,
+    noise: float = 0.0,
+    seed: int = 0,
 ) -> Trace:
-    """Up swings by `swing` (0 to 1) of its mean, down is four times that: a cell whose load comes and goes."""
+    """Up swings by `swing` (0 to 1) of its mean, down is four times that: a cell whose load comes and goes.
+
+    `noise` is the standard deviation of a Gaussian, as a share of the mean, added to each step; no rate is below 0.
+    """
     time_s = np.arange(0.0, length_s, step_s)
-    up = mean_mbps * (1 + swing * np.sin(2 * math.pi * time_s / period_s))
+    rng = random.Random(seed)
+    wander = np.array([rng.gauss(0.0, noise) if noise else 0.0 for _ in time_s])
+    up = np.maximum(mean_mbps * (1 + swing * np.sin(2 * math.pi * time_s / period_s) + wander), 0.0)
     return _trace(np.full_like(time_s, step_s), up, 4 * up, np.full_like(time_s, rtt_ms), loss)
+
+
+def on_off(
+    *,
+    up_mbps: float,
+    down_mbps: float,
+    on_s: float,
+    off_s: float,
+    rtt_ms: float,
+    length_s: float,
+    seed: int,
+    step_s: float = 0.1,
+    loss: float = 0.0,
+) -> Trace:
+    """A link that is there for `on_s` in the mean and gone for `off_s`: a two-state Markov chain in steps of `step_s`."""
+    rng = random.Random(seed)
+    leave = {True: min(1.0, step_s / on_s), False: min(1.0, step_s / off_s)}
+    on, states = True, []
+    for _ in range(round(length_s / step_s)):
+        states.append(on)
+        on = on != (rng.random() < leave[on])
+    there = np.array(states, dtype=float)
+    return _trace(np.full_like(there, step_s), there * up_mbps, there * down_mbps, np.full_like(there, rtt_ms), loss)
 
 
 def markov(

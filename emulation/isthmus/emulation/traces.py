@@ -96,6 +96,15 @@ class Trace:
         """With up and down exchanged: most public traces have recorded the downlink only."""
         return replace(self, up_Bps=self.down_Bps, down_Bps=self.up_Bps)
 
+    def mirrored(self) -> Trace:
+        """With a direction that is unknown throughout given the other's rates; raises DataError when both are."""
+        up, down = (not np.isnan(rates).all() for rates in (self.up_Bps, self.down_Bps))
+        if not up and not down:
+            raise DataError(f"{self.name}: neither direction's rate is known")
+        return replace(
+            self, up_Bps=self.up_Bps if up else self.down_Bps, down_Bps=self.down_Bps if down else self.up_Bps
+        )
+
     def looped(self, times: int) -> Trace:
         """Itself `times` over, one after the other."""
         starts = np.repeat(np.arange(times) * self.length_s, len(self.time_s))
@@ -115,13 +124,13 @@ class Trace:
 class PacketTrace:
     """Mahimahi's form: the milliseconds at which one packet of 1500 bytes may leave, up and down; None is unknown.
 
-    The last entry is also the length after which a list begins again. `rtt_s` is added by whoever knows it.
+    The last entry is also the length after which a list begins again. `rtt_s` is added by whoever knows it; NaN is unknown.
     """
 
     name: str
     up_ms: Integers | None = field(repr=False)
     down_ms: Integers | None = field(repr=False)
-    rtt_s: float = 0.0
+    rtt_s: float = math.nan
 
     def __post_init__(self) -> None:
         for departures in (self.up_ms, self.down_ms):
@@ -231,7 +240,7 @@ def write_csv(trace: Trace, path: Path) -> None:
     path.write_text(to_csv(trace))
 
 
-def read_mahimahi(up: Path | None, down: Path | None, *, name: str, rtt_s: float = 0.0) -> PacketTrace:
+def read_mahimahi(up: Path | None, down: Path | None, *, name: str, rtt_s: float = math.nan) -> PacketTrace:
     """A packet trace from Mahimahi's lists, kept exactly; raises DataError with file and line."""
     if up is None and down is None:
         raise DataError(f"{name}: neither {name}.up nor {name}.down exists")
