@@ -1,39 +1,35 @@
-"""A device and a server in virtual time: the real session, link estimator, codec and batcher over the real sans-IO link.
+"""A world of one device and one server, with the real codec: what a lab protocol needs of `isthmus.emulation`.
 
 Only the networks are stood in for: stages and tails take a fixed time, exits are as confident as a script says.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from functools import cache
-from itertools import count
 
 import numpy as np
 
-from isthmus.device import actions
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.compute import StageTimes
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.edge_server import streams
-from isthmus.edge_server.batcher import Batcher
+from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.nodes import Device, Server
 from isthmus.emulation.synthetic import steps
-from isthmus.emulation.traces import Trace
-from isthmus.proto import messages
-from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, checksum, fit
-from isthmus.proto.machine import earliest
+from isthmus.emulation.timeline import Timeline
+from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
+from isthmus.proto.machine import run_virtual
+from isthmus.proto.messages import Hello
 from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
 LABEL_LOCAL, LABEL_SERVER = 0, 1
 TAIL_S = 0.005
-OVERHEAD_BYTES = 30
-"""What framing adds to a message."""
 HASH = b"\x01" * 32
 
 
@@ -66,7 +62,37 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
     )
 
 
-class Pair:
+class Head:
+    """Stages that take a fixed time and are as confident as a script says; features that are always the same."""
+
+    def __init__(self, stages_s: tuple[tuple[float, float], ...], confidence: Callable[[int], float]) -> None:
+        config, self._features = coding()
+        self._codec, self._stages_s, self._confidence = Codec(config), stages_s, confidence
+        self._sizes = self._codec.predict(self._features)
+        self.sent: list[tuple[int, int, int]] = []
+        """(frame, step, layer) of every payload."""
+
+    def run(self, frame_id: int, stage: int, width: float) -> StageResult:
+        told = Guess(LABEL_LOCAL, self._confidence(frame_id))
+        took_s = self._stages_s[stage][WIDTHS.index(width)]
+        return StageResult(frame_id, stage, width, told, took_s, self._sizes if stage == 1 else None)
+
+    def encode(self, frame_id: int, step: int, layer: int) -> bytes:
+        self.sent.append((frame_id, step, layer))
+        return self._codec.encode(self._features, step)[layer]
+
+    def forget(self, frame_id: int) -> None:
+        """Nothing is kept of a frame."""
+
+
+class Tail:
+    """Always the same class, in a fixed time."""
+
+    def run(self, batch: RunBatch[streams.Ready]) -> tuple[np.ndarray, float]:
+        return np.tile(np.eye(CLASSES, dtype=np.float32)[LABEL_SERVER] * 6, (len(batch.items), 1)), TAIL_S
+
+
+class Pair(Timeline):
     """One device, one server, one link; `run` moves time on. `stages_s[stage][width]` is what stages really take."""
 
     def __init__(
@@ -80,154 +106,54 @@ class Pair:
         stream_credits: int = 8,
     ) -> None:
         """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link."""
-        known = catalogue()
+        super().__init__()
+        known, (config, _) = catalogue(), coding()
         chosen = POLICIES[policy](known) if isinstance(policy, str) else policy
-        self.session = Session(known, chosen, StageTimes(stages_s))
-        config, self._features = coding()
-        self._codec = Codec(config)
-        self._sizes = self._codec.predict(self._features)
-        served = streams.Served("pair", HASH, config)
         times = TailTimes({b: TAIL_S * (0.8 + 0.2 * b) for b in range(1, 9)}, max_batch=8)
-        self._batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)
-        self.server = streams.Streams(
-            served, self._batcher, server_id="edge", limits=streams.Limits(stream_credits=stream_credits)
+        batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)
+        limits = streams.Limits(stream_credits=stream_credits)
+        self.server = Server(
+            self,
+            streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),
+            Tail(),
         )
-        trace: Trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
-        self._up, self._down = ShapedLink(trace, "up"), ShapedLink(trace, "down")
-        self._confidence, self._deadline_s, self._stages_s = confidence, deadline_s, stages_s
-        self._events: list[tuple[float, int, Callable[[float], None]]] = []
-        self._order = count()
-        self._stream: int | None = None
-        self.now = 0.0
+        self.head = Head(stages_s, confidence)
+        trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
+        self.device = Device(
+            self,
+            Session(known, chosen, StageTimes(stages_s)),
+            self.head,
+            ShapedLink(trace, "up"),
+            ShapedLink(trace, "down"),
+            lambda frame, answer, *_: self.answers.append((frame, answer)),
+            hello=Hello("pair", HASH, CODEC_VERSION, "device"),
+            servers=[self.server],
+        )
         self.answers: list[tuple[Frame, Answer]] = []
-        self.forgotten: list[int] = []
-        self.sent: list[actions.Send] = []
-        self._frames: dict[int, Frame] = {}
-        self._next_frame, self._period_s = 0, 1 / fps
-        self._at(0.05, self._capture)
+        self._deadline_s, self._period_s = deadline_s, 1 / fps
+        self.at(0.05, self._capture, 0)
 
     def connected(self) -> Pair:
         """Itself, with a stream on its way."""
-        self.connect()
+        self.device.connect(self.now)
         return self
 
-    def connect(self) -> None:
-        """Open a stream; the hello is on its way."""
-        self._stream = self.server.open(now=self.now)
-        self._to_server(messages.Hello("pair", HASH, CODEC_VERSION, "device"), 0.0)
-
     def cut(self) -> None:
-        """The stream dies on both sides."""
-        if self._stream is not None:
-            self.server.on_gone(self._stream)
-        self._stream = None
-        self.session.on_disconnected(now=self.now)
-        self._perform()
-
-    def do(self, what: Callable[[], None]) -> None:
-        """Something from outside happens now."""
-        what()
-        self._perform()
+        """The server dies, and the device is told."""
+        self.server.die(self.now)
+        self.device.hang_up(self.now)
 
     def run(self, seconds: float) -> Pair:
-        """Let so much time pass, one due event at a time, in due order."""
-        until = self.now + seconds
-        while (due := self._due) is not None and due <= until:
-            self.now = max(self.now, due)
-            if self._events and self._events[0][0] <= due:
-                heapq.heappop(self._events)[2](self.now)
-            elif self.session.due_at == due:
-                self.session.step(self.now)
-            else:
-                self.server.step(self.now)
-            self._perform()
-        self.now = until
+        """Let so much time pass."""
+        until_s = self.now + seconds
+        run_virtual(self, until_s=until_s)
+        self.now = until_s
         return self
 
     def between(self, start_s: float, end_s: float) -> list[Answer]:
         """Answers to the frames captured then."""
         return [a for f, a in self.answers if start_s <= f.captured_s < end_s]
 
-    @property
-    def _due(self) -> float | None:
-        first = self._events[0][0] if self._events else None
-        return earliest(first, self.session.due_at, self.server.due_at)
-
-    def _at(self, when: float, what: Callable[[float], None]) -> None:
-        if when != float("inf"):
-            heapq.heappush(self._events, (when, next(self._order), what))
-
-    def _capture(self, now: float) -> None:
-        frame = Frame(self._next_frame, now, now + self._deadline_s)
-        self._frames[frame.id] = frame
-        self._next_frame += 1
-        self.session.on_frame(frame, now=now)
-        self._at(now + self._period_s, self._capture)
-
-    def _perform(self) -> None:
-        while asked := self.session.actions():
-            for action in asked:
-                self._device_does(action)
-        while replies := self.server.actions():
-            for reply in replies:
-                self._server_does(reply)
-
-    def _device_does(self, action: actions.Action) -> None:
-        match action:
-            case actions.RunStage(frame_id, stage, width):
-                took_s = self._stages_s[stage][WIDTHS.index(width)]
-                self._at(self.now + took_s, lambda t: self._stage_done(frame_id, stage, width, took_s, t))
-            case actions.Send():
-                self.sent.append(action)
-                payload = self._codec.encode(self._features, action.step)[action.layer]
-                self._to_server(
-                    messages.Layer(
-                        action.frame_id, action.layer, action.last, action.budget_s, payload, checksum(payload)
-                    ),
-                    len(payload),
-                )
-                self.session.on_sent(action.frame_id, action.layer, len(payload), now=self.now)
-            case actions.Beat(sequence):
-                self._to_server(messages.Heartbeat(sequence), 0)
-            case actions.Emit(answer):
-                self.answers.append((self._frames[answer.frame_id], answer))
-            case actions.Forget(frame_id):
-                self.forgotten.append(frame_id)
-            case actions.Reconnect():
-                self.cut()
-                self.connect()
-
-    def _stage_done(self, frame_id: int, stage: int, width: float, took_s: float, now: float) -> None:
-        told = Guess(LABEL_LOCAL, self._confidence(frame_id))
-        sizes = self._sizes if stage == 1 else None
-        self.session.on_stage(StageResult(frame_id, stage, width, told, took_s, sizes), now=now)
-
-    def _server_does(self, action: streams.Reply | streams.Compute | streams.Close) -> None:
-        match action:
-            case streams.Reply(stream, message):
-                self._to_device(stream, message)
-            case streams.Compute(batch):
-                outputs = np.tile(np.eye(CLASSES, dtype=np.float32)[LABEL_SERVER] * 6, (len(batch.items), 1))
-                self._at(self.now + TAIL_S, lambda t: self.server.on_computed(batch, outputs, TAIL_S, now=t))
-            case streams.Close(stream):
-                if stream == self._stream:
-                    self._at(self.now, lambda _: self.cut())
-
-    def _to_server(self, message: messages.DeviceMessage, payload_bytes: float) -> None:
-        stream = self._stream
-        arrives = self._up.send(int(payload_bytes) + OVERHEAD_BYTES, self.now)
-        if stream is not None and arrives is not None:
-            self._at(arrives, lambda t: self.server.on_message(stream, message, now=t))
-
-    def _to_device(self, stream: int, message: messages.ServerMessage) -> None:
-        arrives = self._down.send(OVERHEAD_BYTES, self.now)
-        if arrives is not None:
-            self._at(arrives, lambda t: self._hear(stream, message, t))
-
-    def _hear(self, stream: int, message: messages.ServerMessage, now: float) -> None:
-        if stream != self._stream:
-            return  # of a stream that is gone
-        if isinstance(message, messages.Welcome):
-            self.session.on_connected(message, now=now)
-        else:
-            self.session.on_message(message, now=now)
+    def _capture(self, now: float, frame_id: int) -> None:
+        self.at(now + self._period_s, self._capture, frame_id + 1)
+        self.device.take(now, Frame(frame_id, now, now + self._deadline_s))

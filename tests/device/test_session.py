@@ -36,7 +36,7 @@ def test_a_good_link_brings_the_servers_answers() -> None:
 def test_a_sure_exit_is_not_sent() -> None:
     pair = Pair(confidence=lambda _: 0.99).connected().run(10)
     assert set(reasons(pair.between(1, 9))) == {"confident"}
-    assert not pair.sent
+    assert not pair.head.sent
 
 
 def test_without_a_server_the_device_answers() -> None:
@@ -55,9 +55,9 @@ def test_a_blackout_costs_no_answer_and_the_server_is_back_within_a_second() -> 
 
 def test_in_a_blackout_the_device_stops_sending_into_the_void() -> None:
     pair = Pair((10, 8, 8, 20), (20, 0, 0, 20)).connected().run(12)
-    before = len(pair.sent)
+    before = len(pair.head.sent)
     pair.run(8)
-    assert len(pair.sent) - before < 20  # of 120 frames
+    assert len(pair.head.sent) - before < 20  # of 120 frames
 
 
 def test_a_narrow_link_is_not_flooded() -> None:
@@ -77,14 +77,15 @@ def test_a_server_that_dies_is_answered_for_at_once() -> None:
     assert all(a.source is Source.EXIT for a in away)
     pair.run(5)
     assert set(reasons(pair.between(5.2, 9.9))) == {"disconnected"}
-    pair.connect()
+    pair.server.revive(pair.now)
     pair.run(5)
     assert "server" in sources(pair.between(11, 14))
 
 
 def test_a_draining_server_gets_nothing_new() -> None:
     pair = Pair().connected().run(5)
-    pair.do(lambda: pair.server.drain(2.0, now=pair.now))
+    pair.server.core.drain(2.0, now=pair.now)
+    pair.server.perform(pair.now)
     pair.run(5)
     assert sources(pair.between(5.2, 9.9)) == {"exit": len(pair.between(5.2, 9.9))}
 
@@ -187,7 +188,7 @@ def test_the_same_run_twice_is_the_same_to_the_last_answer() -> None:
 
 
 def test_local_only_never_sends() -> None:
-    assert not Pair(policy="local-only").connected().run(5).sent
+    assert not Pair(policy="local-only").connected().run(5).head.sent
 
 
 EVENTS = st.sampled_from(

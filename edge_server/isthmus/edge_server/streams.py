@@ -6,6 +6,7 @@ Messages go in; what to reply, to compute and to close comes out. `server` perfo
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,9 +101,19 @@ class Peer:
 class Streams:
     """One server's state. Numbers its streams from 1 and never uses a number again."""
 
-    def __init__(self, served: Served, batcher: Batcher[Ready], *, server_id: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        served: Served,
+        batcher: Batcher[Ready],
+        *,
+        server_id: str,
+        limits: Limits,
+        decode: Callable[[Sequence[bytes]], NDArray[np.float32]] | None = None,
+    ) -> None:
+        """`decode` stands in for the codec of what is served, where the payloads are not its own (the emulator's)."""
         self.served, self.server_id = served, server_id
-        self._batcher, self._assembly, self._codec = batcher, Assembly(), Codec(served.codec)
+        self._batcher, self._assembly = batcher, Assembly()
+        self._features = decode or Codec(served.codec).decode
         self._limits = limits
         self._peers: dict[int, Peer] = {}
         self._opened = 0
@@ -288,7 +299,7 @@ class Streams:
         """The features from as many layers as can be decoded; None when not even the base can."""
         for count in range(len(frame.payloads), 0, -1):
             try:
-                return self._codec.decode(frame.payloads[:count]), count
+                return self._features(frame.payloads[:count]), count
             except CodecError as error:
                 why, load = str(error), self._batcher.load(now)
                 self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))

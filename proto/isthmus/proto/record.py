@@ -101,6 +101,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         local: Guess | None = None,
         *,
         goodput_Bps: float | None = None,
+        energy_J: float | None = None,
         picture: str | None = None,
         answer_name: str | None = None,
     ) -> FrameRecord:
@@ -123,6 +124,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             latency_s=answer.latency_s,
             on_time=answer.on_time,
             bytes_up=answer.bytes_up,
+            energy_J=energy_J,
             wait_s=timings.wait_s,
             head_s=timings.head_s,
             encode_s=timings.encode_s,

@@ -1,0 +1,224 @@
+"""A head and a tail that replay an outcome table: what the real network answered, in the time that a profile says.
+
+Accuracy is therefore counted, never assumed: frame by frame, an answer is the one that the bundle's network gave for a
+validation picture at that operating point. Pure and seeded; whatever one frame meets does not depend on what became of
+the others, so that every policy, the clairvoyant too, plays the same frames.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.device.catalogue import Catalogue
+from isthmus.edge_server.batcher import RunBatch
+from isthmus.edge_server.streams import Ready
+from isthmus.models.bundle import Bundle, Outcomes
+from isthmus.proto.errors import BundleError
+from isthmus.proto.plan import Guess, OperatingPoint, StageResult
+
+SIZE_ERROR = 0.03
+"""Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
+10 % at a base of 30 bytes. The errors of one picture's layers go together (correlation 0.4 to 0.8): one draw serves all."""
+STAGE_NOISE = 0.05
+"""Standard deviation of the logarithm of a stage's time."""
+TAIL_NOISE = 0.05
+"""The same of a batch's time."""
+_MEDIAN = 0.6745  # of |x| for a standard normal x
+_NOISES = 4099  # prime, so that frames and stages do not fall into step with it
+
+
+@dataclass(frozen=True)
+class Content:
+    """What frames replay: a catalogue and its outcome table, validation samples (N) by operating points (P)."""
+
+    catalogue: Catalogue
+    outcomes: Outcomes
+    points: tuple[OperatingPoint, ...]
+    """The columns of the outcome table."""
+    tail_flops: int
+    """Of the server's part of one frame."""
+
+    def __post_init__(self) -> None:
+        n, p = self.outcomes.label.shape
+        widths, steps = len(self.catalogue.widths), len(self.catalogue.offloads[0])
+        if (
+            len(self.points) != p
+            or self.outcomes.layer_bytes.shape[:3] != (n, widths, steps)
+            or len(self.outcomes.truth) != n
+        ):
+            raise BundleError(
+                f"outcomes: {n} samples by {p} points with sizes {self.outcomes.layer_bytes.shape}, the catalogue has "
+                f"{len(self.points)} points, {widths} widths and {steps} steps; give the outcome table of this bundle"
+            )
+        known = {k.point for row in self.catalogue.exits for k in row}
+        known |= {k.point for width in self.catalogue.offloads for step in width for k in step}
+        if missing := known - set(self.points):
+            raise BundleError(f"outcomes: no column for {next(iter(missing))}; give the outcome table of this bundle")
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Content:
+        """A bundle's own. Raises BundleError when its outcome table is another bundle's."""
+        manifest = bundle.manifest
+        try:
+            points = tuple(point.key for point in manifest.points)
+            return cls(Catalogue.from_manifest(manifest), bundle.outcomes(), points, manifest.tail_flops)
+        except BundleError as error:
+            raise BundleError(f"{bundle.folder.name}: {error}") from error
+
+
+class Replay:
+    """A `Content` laid out for look-up: plain lists, sample first. Shared by all devices that replay it."""
+
+    def __init__(self, content: Content, *, seed: int) -> None:
+        catalogue, outcomes = content.catalogue, content.outcomes
+        column = {point: i for i, point in enumerate(content.points)}
+        labels, confidences = outcomes.label.tolist(), outcomes.confidence.tolist()
+        self.catalogue = catalogue
+        self.truth: list[int] = outcomes.truth.tolist()
+        self.classes = int(outcomes.label.max()) + 1
+        exits = [[column[known.point] for known in row] for row in catalogue.exits]
+        self.offload_column = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
+        """[width][step][layers - 1]: the column of `label` and `confidence`."""
+        self.label: list[list[int]] = labels
+        self.confidence: list[list[float]] = confidences
+        self.guess = [
+            [[Guess(label[c], min(conf[c], 1.0)) for c in row] for row in exits]
+            for label, conf in zip(labels, confidences, strict=True)
+        ]
+        """[sample][width][exit]"""
+        self.layer_bytes: list[list[list[list[int]]]] = outcomes.layer_bytes.tolist()
+        """[sample][width][step][layer]: what is really sent."""
+        rng = random.Random(f"{seed}/sizes")
+        self.predicted_bytes = [
+            [_erring(sizes, math.exp(rng.gauss(0.0, SIZE_ERROR / _MEDIAN))) for sizes in widths]
+            for widths in self.layer_bytes
+        ]
+        """[sample][width][step][layer]: what the device believes before it encodes."""
+        self._logits: dict[tuple[int, int], tuple[float, ...]] = {}
+
+    def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
+        """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
+        column = self.offload_column[width][step][layers - 1]
+        told = self._logits.get((sample, column))
+        if told is None:
+            temperature = self.catalogue.offloads[width][step][layers - 1].temperature
+            least, most = 1 / self.classes + 1e-3, 1 - 1e-4
+            p = min(max(self.confidence[sample][column], least), most)
+            top = temperature * math.log(p * (self.classes - 1) / (1 - p))
+            label = self.label[sample][column]
+            told = tuple(top if k == label else 0.0 for k in range(self.classes))
+            self._logits[sample, column] = told
+        return told
+
+
+def _erring(sizes: Sequence[Sequence[int]], factor: float) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(round(size * factor) for size in layers) for layers in sizes)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One device's frames: when each is captured, and which validation sample it shows."""
+
+    frames: int
+    period_s: float
+    deadline_s: float
+    first_s: float
+    order: tuple[int, ...]
+    """Samples in the order in which they are shown, over and over."""
+
+    @classmethod
+    def seeded(cls, seed: int, device: int, samples: int, *, fps: float, duration_s: float, deadline_s: float) -> Feed:
+        """The feed of device number `device`: samples shuffled, and a start within the first period."""
+        rng = random.Random(f"{seed}/{device}/feed")
+        order = list(range(samples))
+        rng.shuffle(order)
+        return cls(max(1, round(duration_s * fps)), 1 / fps, deadline_s, rng.random() / fps, tuple(order))
+
+    def captured_s(self, frame_id: int) -> float:
+        """When frame `frame_id` (from 0) is captured."""
+        return self.first_s + frame_id * self.period_s
+
+    def sample(self, frame_id: int) -> int:
+        """The validation sample that it shows."""
+        return self.order[frame_id % len(self.order)]
+
+
+class Head:
+    """A device's executor: the table's answers, after the profile's times. The world's counterpart of `Executor`."""
+
+    def __init__(
+        self, replay: Replay, feed: Feed, stages_s: Sequence[Sequence[float]], *, seed: int, device: int
+    ) -> None:
+        """`stages_s[stage][width]`: the profile's seconds on an idle, cool device."""
+        self.replay, self.feed = replay, feed
+        self.stages_s = tuple(tuple(row) for row in stages_s)
+        self._widths = replay.catalogue.widths
+        self._last = len(stages_s) - 1
+        rng = random.Random(f"{seed}/{device}/stages")
+        self._noise = [math.exp(rng.gauss(0.0, STAGE_NOISE)) for _ in range(_NOISES)]
+        self._shown: dict[int, tuple[int, int]] = {}
+        self.slowdown = 1.0
+        """How many times slower than its profile the device runs: heat, and whoever else works there."""
+
+    def stage_s(self, frame_id: int, stage: int, width: int) -> float:
+        """What a stage takes at the present slowdown, for the width of this index."""
+        noise = self._noise[(frame_id * len(self.stages_s) + stage) % _NOISES]
+        return self.stages_s[stage][width] * noise * self.slowdown
+
+    def run(self, frame_id: int, stage: int, width: float) -> StageResult:
+        """What one stage gives; it is known at once and comes after its `compute_s`."""
+        w = self._widths.index(width)
+        sample = self.feed.sample(frame_id)
+        sizes = None
+        if stage == self._last:
+            self._shown[frame_id] = sample, w
+            sizes = self.replay.predicted_bytes[sample][w]
+        guess = self.replay.guess[sample][w][stage]
+        return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
+
+    def encode(self, frame_id: int, step: int, layer: int) -> bytes:
+        """A payload as long as the real one; the base begins with where the answer stands in the table."""
+        sample, w = self._shown[frame_id]
+        size = self.replay.layer_bytes[sample][w][step][layer]
+        if layer:
+            return bytes(size)
+        return np.array([sample, w, step], np.float32).tobytes().ljust(size, b"\0")
+
+    def forget(self, frame_id: int) -> None:
+        """Nothing more will be asked of this frame."""
+        self._shown.pop(frame_id, None)
+
+
+def decode(payloads: Sequence[bytes]) -> NDArray[np.float32]:
+    """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's counterpart of the codec."""
+    return np.frombuffer(payloads[0], np.float32, 3)
+
+
+class Tail:
+    """A server's engine: the table's logits, after the profile's time for the batch."""
+
+    def __init__(self, replay: Replay, batch_s: Callable[[int], float], *, seed: int, server: int) -> None:
+        """`batch_s(b)`: the profile's seconds for a batch of b."""
+        self._replay, self._batch_s = replay, batch_s
+        rng = random.Random(f"{seed}/{server}/tail")
+        self._noise = [math.exp(rng.gauss(0.0, TAIL_NOISE)) for _ in range(_NOISES)]
+        self.slowdown = 1.0
+
+    def tail_s(self, frame_ids: Iterable[int]) -> float:
+        """What a batch of these frames takes at the present slowdown: it is as slow as its slowest."""
+        noises = [self._noise[frame_id % _NOISES] for frame_id in frame_ids]
+        return self._batch_s(len(noises)) * max(noises) * self.slowdown
+
+    def run(self, batch: RunBatch[Ready]) -> tuple[NDArray[np.float32], float]:
+        """The outputs (B, K) and how long they take."""
+        logits = []
+        for item in batch.items:
+            sample, width, step = item.payload.features.tolist()
+            logits.append(self._replay.logits(int(sample), int(width), int(step), item.payload.layers_used))
+        return np.array(logits, np.float32), self.tail_s(item.frame_id for item in batch.items)

@@ -1,0 +1,156 @@
+"""What is emulated, as one frozen value: network, machines, frames, policy, what happens when, and the seed of it all.
+
+A scenario is a TOML file whose every key is a field below; an unknown key is refused by name. Those in `scenarios/` ship
+with Isthmus and go by their names.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from isthmus.emulation.link import LinkOptions
+from isthmus.proto.compat import tomllib
+from isthmus.proto.errors import ConfigError
+
+SHELF = Path(__file__).parent / "scenarios"
+
+
+class Happening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something that begins at a time and, after a while, ends."""
+
+    what: Literal["load", "throttling", "server-load", "server-lost"]
+    """Work beside the head; the devices' heat; work beside the tail; the first server without power."""
+    at_s: float
+    for_s: float = math.inf
+    factor: float = 1.0
+    """How many times slower it makes a device ("load") or a server ("server-load")."""
+    state: str = "none"
+    """Of the profile's throttling."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.at_s < math.inf and self.for_s > 0):
+            raise ValueError(f"at_s = {self.at_s}, for_s = {self.for_s}, expected from 0 on and more than 0")
+        if not 0.1 <= self.factor <= 1000:
+            raise ValueError(f"factor = {self.factor}, expected 0.1 to 1000")
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One emulation. Everything that happens in it follows from these values."""
+
+    name: str = ""
+    about: str = ""
+    """One line for whoever chooses among scenarios."""
+    seed: int = 1
+
+    trace: str = "lte-drive"
+    """A file, or the name of a shipped trace."""
+    swap: bool = False
+    """Play the recorded downlink as the uplink: most public traces have nothing else."""
+    scale: float = 1.0
+    """Both rates times this."""
+    rtt_ms: float = 40.0
+    """Where the trace does not say."""
+    down_mbps: float = 10.0
+    """Where the trace does not say."""
+    start_s: float = 0.0
+    """Where in the trace it begins. With links of their own, further devices begin spread over the trace."""
+    queue_bytes: float = math.inf
+    outage: Literal["hold", "drop"] = "hold"
+    jitter_ms: float = 0.0
+    share: Literal["own", "cell"] = "own"
+    """Each device has a link of its own, or all of them one, first come, first served."""
+
+    profile: str = "pi4"
+    threads: Literal["all", "one"] = "all"
+    int8: bool = False
+    radio: str = "wifi"
+    """Which of the profile's radios pays for what is sent."""
+    sessions: int = 1
+    """Devices, each with its own stream of frames."""
+
+    server: str = "edge"
+    """The servers' profile."""
+    servers: int = 1
+    """Device k turns to server k modulo this first, and to the next one when it is lost."""
+    max_batch: int = 8
+    credits: int = 8
+    """Frames that one device may have in flight."""
+
+    bundle: str = "cifar10"
+    policy: str = "expected-utility"
+    deadline_s: float = 0.15
+    fps: float = 15.0
+    duration_s: float | None = None
+    """None: once through the trace."""
+    events: tuple[Happening, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, least, most in _RANGES:
+            value = getattr(self, key)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"{key} = {value}, expected {least:g} to {most:g}")
+
+    @property
+    def link(self) -> LinkOptions:
+        """What the trace does not say, for the first device's links."""
+        return LinkOptions(
+            start_s=self.start_s,
+            queue_bytes=self.queue_bytes,
+            outage=self.outage,
+            jitter_s=self.jitter_ms / 1e3,
+            seed=self.seed,
+        )
+
+
+_RANGES = (
+    ("scale", 1e-6, 1e6),
+    ("rtt_ms", 0, 60_000),
+    ("down_mbps", 1e-3, 1e6),
+    ("start_s", 0, 1e7),
+    ("queue_bytes", 1, math.inf),
+    ("jitter_ms", 0, 60_000),
+    ("sessions", 1, 100_000),
+    ("servers", 1, 1000),
+    ("max_batch", 1, 1024),
+    ("credits", 1, 1024),
+    ("deadline_s", 1e-3, 3600),
+    ("fps", 1e-3, 1000),
+    ("duration_s", 1e-3, 1e7),
+)
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the scenarios that come with Isthmus."""
+    return tuple(sorted(path.stem for path in SHELF.glob("*.toml")))
+
+
+def load(name: str | Path, changes: dict[str, object] | None = None) -> Scenario:
+    """A scenario by its file or its shipped name, with some keys changed.
+
+    Raises ConfigError naming the file and the key, or the scenarios that there are.
+    """
+    path = SHELF / f"{name}.toml" if str(name) in shipped() else Path(name)
+    if not path.is_file():
+        raise ConfigError(f"scenario: no '{name}'; there are {', '.join(shipped())}, or name a file")
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from error
+    return of({"name": path.stem} | table | (changes or {}), where=str(path))
+
+
+def of(table: dict[str, object], *, where: str = "scenario") -> Scenario:
+    """A scenario from its keys; ConfigError names `where` and the key."""
+    unknown = sorted(set(table) - set(Scenario.__struct_fields__))
+    if unknown:
+        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; known: {', '.join(Scenario.__struct_fields__)}")
+    try:
+        return msgspec.convert(table, Scenario)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,96 @@
+"""Head and tail that replay an outcome table: the session must hear exactly what the table says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from isthmus.device.catalogue import guess
+from isthmus.edge_server.batcher import Item, RunBatch
+from isthmus.edge_server.streams import Ready
+from isthmus.emulation.fakes import SIZE_ERROR, Content, Feed, Head, Replay, Tail, decode
+from isthmus.models import bundle as bundles
+from isthmus.proto.errors import BundleError
+
+STAGES_S = ((0.01, 0.02, 0.03, 0.04),) * 2
+
+
+@cache
+def content(name: str = "cifar10") -> Content:
+    return Content.of(bundles.load(name))
+
+
+@cache
+def replay() -> Replay:
+    return Replay(content(), seed=1)
+
+
+def head(seed: int = 1) -> Head:
+    feed = Feed.seeded(seed, 0, len(replay().truth), fps=10, duration_s=100, deadline_s=0.1)
+    return Head(replay(), feed, STAGES_S, seed=seed, device=0)
+
+
+def test_what_comes_back_is_the_tables_answer_at_its_confidence() -> None:
+    """Through the payload, the server's decoder, the logits and the session's own softmax."""
+    device, tail = head(), Tail(replay(), lambda b: 0.001 * b, seed=1, server=0)
+    outcomes, points = content().outcomes, content().points
+    for frame_id in range(60):
+        width, step, layers = frame_id % 4, frame_id % 3, 1 + frame_id % 2
+        known = content().catalogue.offloads[width][step][layers - 1]
+        device.run(frame_id, 1, known.point.width)
+        payloads = [device.encode(frame_id, step, layer) for layer in range(layers)]
+        sample = device.feed.sample(frame_id)
+        assert [len(p) for p in payloads] == outcomes.layer_bytes[sample, width, step, :layers].tolist()
+        batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(decode(payloads), layers, 0.0)),))
+        (logits,), _ = tail.run(batch)
+        told, column = guess(logits.tolist(), known.temperature), points.index(known.point)
+        assert told.label == outcomes.label[sample, column]
+        assert told.confidence == pytest.approx(min(float(outcomes.confidence[sample, column]), 1 - 1e-4), abs=2e-3)
+
+
+def test_the_exits_say_what_the_table_says() -> None:
+    device, outcomes = head(), content().outcomes
+    result = device.run(5, 0, 0.5)
+    column = content().points.index(content().catalogue.exits[1][0].point)
+    assert result.guess.label == outcomes.label[device.feed.sample(5), column]
+    assert result.layer_bytes is None
+    assert device.run(5, 1, 0.5).layer_bytes is not None
+
+
+def test_predicted_sizes_err_as_much_as_the_codecs() -> None:
+    real = np.array(replay().layer_bytes, float)
+    error = np.abs(np.array(replay().predicted_bytes) / real - 1)[real > 100]
+    assert np.median(error) == pytest.approx(SIZE_ERROR, rel=0.1)
+
+
+def test_what_a_frame_meets_is_the_same_whatever_was_done_before_it() -> None:
+    one, other = head(), head()
+    for frame_id in range(9):
+        one.run(frame_id, 0, 1.0)
+    assert one.run(9, 1, 0.25) == other.run(9, 1, 0.25)
+    assert head(seed=2).run(9, 1, 0.25) != other.run(9, 1, 0.25)
+
+
+def test_a_slower_device_takes_longer() -> None:
+    cool, hot = head(), head()
+    hot.slowdown = 1.8
+    assert hot.stage_s(3, 1, 2) == pytest.approx(1.8 * cool.stage_s(3, 1, 2))
+
+
+def test_a_feed_shows_every_sample_before_it_shows_one_twice() -> None:
+    feed = Feed.seeded(1, 0, 50, fps=10, duration_s=30, deadline_s=0.1)
+    assert sorted(feed.sample(i) for i in range(50)) == list(range(50))
+    assert feed.frames == 300
+    assert 0 <= feed.first_s < 0.1
+    assert feed.captured_s(10) - feed.captured_s(0) == pytest.approx(1.0)
+
+
+def test_an_outcome_table_of_another_bundle_is_refused() -> None:
+    with pytest.raises(BundleError, match="give the outcome table of this bundle"):
+        replace(content(), points=content().points[1:])
+    other = replace(content().outcomes, layer_bytes=content().outcomes.layer_bytes[:, :3])
+    with pytest.raises(BundleError, match="outcomes: 2000 samples"):
+        replace(content(), outcomes=other)
