@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.emulation.link import LinkOptions, ShapedLink
+from isthmus.emulation import traces
+from isthmus.emulation.link import Bursts, LinkOptions, ShapedLink
 from isthmus.emulation.traces import PacketTrace, Trace
-from isthmus.proto.errors import DataError
+from isthmus.proto.errors import ConfigError, DataError
+from real_traces import REAL, needs_real
 
+REAL_LISTS = sorted([*REAL.glob("mahimahi/*.up"), *REAL.glob("mahimahi/*.down")]) or [REAL / "absent.up"]
 Rows = list[tuple[float, float]]
 
 rows = st.lists(
@@ -155,6 +160,38 @@ def test_loss_and_jitter_come_from_the_seed_alone() -> None:
     assert None not in [link([(1.0, 1e6)], loss=0.3, lossless=True).send(1, 0.0) for _ in range(100)]
 
 
+def test_a_large_message_is_as_likely_lost_as_one_of_its_packets() -> None:
+    def share_lost(size_bytes: int) -> float:
+        shaped = link([(1.0, 1e9)], loss=0.05)
+        return [shaped.send(size_bytes, 0.0) for _ in range(4000)].count(None) / 4000
+
+    assert share_lost(100) == pytest.approx(0.05, abs=0.015)
+    assert share_lost(15_000) == pytest.approx(1 - 0.95**10, abs=0.03)
+
+
+def test_bursts_are_lost_together_and_do_not_depend_on_what_is_sent() -> None:
+    def lost_at(gap_s: float, size_bytes: int, seed: int = 4) -> list[float]:
+        shaped = link([(1.0, 1e9)], bursts=Bursts(good_s=2.0, bad_s=0.5), seed=seed)
+        times = [gap_s * i for i in range(round(400 / gap_s))]
+        return [now for now in times if shaped.send(size_bytes, now) is None]
+
+    lost = lost_at(0.02, 100)
+    assert len(lost) * 0.02 / 400 == pytest.approx(0.2, abs=0.05), "bad_s of good_s + bad_s"
+    again = sum(b - a < 0.021 for a, b in itertools.pairwise(lost))
+    assert again / len(lost) > 0.9, "after a loss, mostly another"
+    assert set(lost_at(0.04, 9000)) == {now for now in lost if round(now / 0.02) % 2 == 0}
+    assert lost_at(0.02, 100, seed=5) != lost
+
+
+def test_bursts_leave_what_never_departs_and_what_is_lossless_alone() -> None:
+    bursts = Bursts(good_s=0.1, bad_s=10.0)
+    ended = link([(1.0, 1000.0), (1.0, 0.0)], loop=False, bursts=bursts)
+    assert ended.send(2000, 0.0) == math.inf
+    assert None not in [link([(1.0, 1e6)], bursts=bursts, lossless=True).send(1, 5.0 * i) for i in range(100)]
+    with pytest.raises(ConfigError, match=r"^bursts: .*must be above 0"):
+        Bursts(good_s=0.0, bad_s=1.0)
+
+
 def test_an_unknown_rate_and_one_that_never_comes_are_refused() -> None:
     unknown = trace([(1.0, np.nan), (1.0, 5.0)])
     with pytest.raises(DataError, match=r"^t: the up rate is unknown at 0 s; give one to `filled`"):
@@ -198,6 +235,36 @@ def test_mahimahi_departures_are_exact_to_the_packet(departures: list[int], gaps
     shaped = ShapedLink(PacketTrace("m", np.array(departures), None), "up")
     left = [shaped.send(size, ms / 1e3) for ms, size in arrivals]
     assert [round((t or 0) * 1e3) for t in left] == mahimahi_by_hand(departures, arrivals)
+
+
+def replayed(path: Path) -> None:
+    """Saturated, and with a packet every 7 ms, the link departs when a direct reading of the file says."""
+    direction = "up" if path.suffix == ".up" else "down"
+    entries = [int(line) for line in path.read_text().split()]
+    trace = traces.find(path)
+    saturated, paced = ShapedLink(trace, direction), ShapedLink(trace, direction)
+    endless = [cycle * entries[-1] + ms for cycle in range(2) for ms in entries]
+    usable = [ms for ms in endless if ms > 0]  # those of 0 ms have gone when the first packet comes
+    assert [saturated.send(1500, 0.0) for _ in usable] == [ms / 1e3 for ms in usable]
+
+    chances = iter(endless)
+    for arrival_ms in itertools.count(0, 7):
+        departure_ms = next((ms for ms in chances if ms > arrival_ms), None)
+        if departure_ms is None:
+            break
+        assert paced.send(1500, arrival_ms / 1e3) == departure_ms / 1e3
+
+
+def test_a_mahimahi_file_is_replayed_to_the_packet(tmp_path: Path) -> None:
+    path = tmp_path / "cell.down"
+    path.write_text("0\n0\n3\n3\n3\n40\n41\n97\n250\n250\n250\n260\n")
+    replayed(path)
+
+
+@needs_real
+@pytest.mark.parametrize("path", REAL_LISTS, ids=lambda path: path.name)
+def test_real_mahimahi_files_are_replayed_to_the_packet(path: Path) -> None:
+    replayed(path)
 
 
 def test_a_saturated_mahimahi_link_sends_one_packet_at_each_entry() -> None:

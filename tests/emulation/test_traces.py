@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.emulation import synthetic, traces
-from isthmus.emulation.capacity import PacketCapacity, RateCapacity
+from isthmus.emulation.capacity import RateCapacity
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.traces import PacketTrace, Trace
 from isthmus.proto.errors import DataError
@@ -19,7 +19,6 @@ from real_traces import REAL, needs_real
 
 HEADER = "time_s,up_mbps,down_mbps,rtt_ms,loss\n"
 REAL_CSV = sorted(set(REAL.glob("*.csv")) - {REAL / "manifest.csv"}) or [REAL / "absent.csv"]
-REAL_LISTS = sorted(REAL.glob("mahimahi/*.up")) or [REAL / "absent.up"]
 
 
 def write(path: Path, text: str) -> Path:
@@ -212,15 +211,3 @@ def test_real_traces_read_and_carry_their_mean(path: Path) -> None:
     lengths = np.diff(np.append(trace.time_s, trace.length_s))
     capacity = RateCapacity(trace.time_s.tolist(), rates.tolist(), trace.length_s)
     assert capacity.carried(3 * trace.length_s) == pytest.approx(3 * float(rates @ lengths), rel=1e-9)
-
-
-@needs_real
-@pytest.mark.parametrize("path", REAL_LISTS, ids=lambda path: path.stem)
-def test_real_mahimahi_lists_are_delivered_to_the_packet(path: Path) -> None:
-    trace = traces.find(path)
-    assert isinstance(trace, PacketTrace)
-    departures = trace.departures_ms("up").tolist()
-    link = ShapedLink(trace, "up")
-    later = [ms for ms in departures if ms > 0]  # at 0 s, those of 0 ms have gone
-    assert [link.send(1500, 0.0) for _ in later] == [ms / 1e3 for ms in later]
-    assert PacketCapacity(departures).carried(departures[-1] / 1e3) >= 1500 * len(departures)

@@ -6,6 +6,7 @@ trace can have carried, so that a transfer's end is one look-up: `when(max(carri
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,10 +16,29 @@ from typing import Literal
 import numpy as np
 
 from isthmus.emulation import capacity
-from isthmus.emulation.traces import AnyTrace, Direction, Floats, Trace
+from isthmus.emulation.traces import PACKET_BYTES, AnyTrace, Direction, Floats, Trace
+from isthmus.proto.errors import ConfigError
 
 Outage = Literal["hold", "drop"]
 _WINDOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """Loss in bursts: the link is in a good state for `good_s` in the mean, then in a bad one for `bad_s`, and so on.
+
+    Gilbert's and Elliott's two-state model (Bell System Technical Journal 39, 1960, and 42, 1963) in continuous time, so
+    that the bursts do not depend on what is sent. `loss_bad` is a packet's chance to be lost in the bad state; in the
+    good one it is the trace's.
+    """
+
+    good_s: float
+    bad_s: float
+    loss_bad: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.good_s > 0 and self.bad_s > 0 and 0 <= self.loss_bad <= 1):
+            raise ConfigError(f"bursts: {self}: both times must be above 0, and loss_bad from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -34,8 +54,10 @@ class LinkOptions:
     """At rate 0, messages wait for better times, or those in and before the queue are lost."""
     jitter_s: float = 0.0
     """Standard deviation of a half-normal delay on top of the trace's."""
+    bursts: Bursts | None = None
+    """Loss in bursts, on top of the trace's."""
     lossless: bool = False
-    """Ignore the trace's loss."""
+    """Ignore all loss."""
     seed: int = 0
 
 
@@ -51,13 +73,14 @@ class ShapedLink:
         self._random = random.Random(f"{options.seed}/{direction}")
         self._delay = _Column.of(trace, [trace.rtt_s] if not isinstance(trace, Trace) else trace.rtt_s, options.loop)
         self._loss = _Column.of(trace, [0.0] if not isinstance(trace, Trace) else trace.loss, options.loop)
+        self._burst = _BurstPath(options, direction) if options.bursts and not options.lossless else None
         self._now = options.start_s  # on the trace's own clock, as are all private times
         self._position = self._capacity.carried(options.start_s)
         self._delivered = 0.0
         self.dropped = 0
         """Messages that the full queue or an outage cost."""
         self.lost = 0
-        """Messages that the trace's random loss cost."""
+        """Messages of which random loss cost a packet."""
 
     def send(self, size_bytes: int, now: float) -> float | None:
         """When the last byte of a message sent at `now` arrives (infinity: never); None when it is lost."""
@@ -68,7 +91,9 @@ class ShapedLink:
             return None
         self._position = max(start, self._position) + size_bytes
         departed = max(self._now, self._capacity.when(self._position))
-        if not self._options.lossless and self._random.random() < self._loss.at(departed):
+        if departed == math.inf:
+            return math.inf
+        if self._loses(departed, size_bytes):
             self.lost += 1
             return None
         arrival = departed + self._delay.at(departed) / 2 + self._jitter()
@@ -108,8 +133,36 @@ class ShapedLink:
         self._position = max(self._position, self._capacity.carried(outage))
         return True
 
+    def _loses(self, departed: float, size_bytes: int) -> bool:
+        """Whether one of a message's packets is lost."""
+        if self._options.lossless:
+            return False
+        loss = self._loss.at(departed)
+        if self._burst is not None and self._burst.bad_at(departed):
+            loss = max(loss, self._burst.loss_bad)
+        packets = math.ceil(size_bytes / PACKET_BYTES)
+        return self._random.random() >= (1.0 - loss) ** packets
+
     def _jitter(self) -> float:
         return abs(self._random.gauss(0.0, self._options.jitter_s)) if self._options.jitter_s else 0.0
+
+
+class _BurstPath:
+    """When the link is in its bad state; asked for times that do not decrease."""
+
+    def __init__(self, options: LinkOptions, direction: Direction) -> None:
+        assert options.bursts is not None
+        self.loss_bad = options.bursts.loss_bad
+        self._mean_s = {False: options.bursts.good_s, True: options.bursts.bad_s}
+        self._random = random.Random(f"{options.seed}/{direction}/bursts")
+        self._bad = False
+        self._until_s = options.start_s + self._random.expovariate(1 / self._mean_s[False])
+
+    def bad_at(self, time_s: float) -> bool:
+        while time_s >= self._until_s:
+            self._bad = not self._bad
+            self._until_s += self._random.expovariate(1 / self._mean_s[self._bad])
+        return self._bad
 
 
 class _Column:
