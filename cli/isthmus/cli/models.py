@@ -10,6 +10,7 @@ import typer
 
 from isthmus.cli import split
 from isthmus.models import bundle
+from isthmus.models import inputs as sent_inputs
 from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,3 +86,11 @@ def export(
     """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
     path = checkpoint or CHECKPOINTS / f"{name}.pt"
     _workshop(name).export(path, out or bundle.ZOO / name, threads=threads, report=typer.echo)
+
+
+@app.command()
+def inputs(name: str = typer.Argument(help="A bundle of the zoo, or a folder.")) -> None:
+    """Measure what sending the picture itself would give (JPEG, WebP), for the rivals that do; writes inputs.npz."""
+    found = bundle.load(name)
+    sent_inputs.measure(found, typer.echo)
+    typer.echo(f"{sent_inputs.path_of(found)}: written")

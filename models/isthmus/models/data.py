@@ -1,19 +1,27 @@
-"""Labelled pictures for training and evaluation: where they are found, how they are read, how they are varied."""
+"""Labelled pictures for training and evaluation: where they are found, how they are read, how they are varied.
+
+Only `normalised` needs torch, so that a bundle can be measured where there is none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from isthmus.models import scenes
 from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -54,8 +62,25 @@ def cifar10(split: str) -> Pictures:
     return Pictures(images, labels)
 
 
+RENDERED_AT_ONCE = 1000
+
+
+def rendered_scenes(n: int, seed: int) -> Pictures:
+    """`n` scenes of the renderer, over all cores; each thousand has a seed of its own, so cores do not matter."""
+    seeds = [seed * 10_000 + part for part in range(-(-n // RENDERED_AT_ONCE))]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        images, labels = zip(*pool.map(_rendered, seeds), strict=True)
+    return Pictures(np.concatenate(images)[:n], np.concatenate(labels)[:n])
+
+
+def _rendered(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    return scenes.samples(RENDERED_AT_ONCE, seed)
+
+
 def normalised(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 (N, S, S, 3) -> float (N, 3, S, S), channels last in memory."""
+    import torch
+
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)  # (N, 3, S, S), strides of NHWC
     return x.sub_(torch.tensor(mean).reshape(1, 3, 1, 1)).div_(torch.tensor(std).reshape(1, 3, 1, 1))
 

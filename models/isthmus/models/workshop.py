@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -53,29 +51,13 @@ def _cifar10_validation() -> Validation:
 SCENES_MEAN, SCENES_STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
 
 
-RENDERED_AT_ONCE = 1000
-
-
-def _scenes(n: int, seed: int) -> data.Pictures:
-    """`n` (whole thousands) rendered scenes, over all cores; each thousand has a seed of its own, so cores do not matter."""
-    parts = range(n // RENDERED_AT_ONCE)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        rendered = list(pool.map(_rendered, [seed * 10_000 + part for part in parts]))
-    images, labels = zip(*rendered, strict=True)
-    return data.Pictures(np.concatenate(images), np.concatenate(labels))
-
-
-def _rendered(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return scenes.samples(RENDERED_AT_ONCE, seed)
-
-
 def _signs_training() -> TrainingSet:
     # No flips: a mirrored arrow is another sign.
-    return TrainingSet(_scenes(60_000, seed=1), SCENES_MEAN, SCENES_STD, shift_pixels=8, flip=False)
+    return TrainingSet(data.rendered_scenes(60_000, seed=1), SCENES_MEAN, SCENES_STD, shift_pixels=8, flip=False)
 
 
 def _signs_validation() -> Validation:
-    test = _scenes(6_000, seed=2)
+    test = data.rendered_scenes(6_000, seed=2)
     return Validation(test, _halves(len(test)), SCENES_MEAN, SCENES_STD)
 
 

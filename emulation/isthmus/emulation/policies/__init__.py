@@ -1,0 +1,65 @@
+"""The rivals: each one small file, each one line here. `contestant(name, bundle)` gives one, ready for a session.
+
+The clairvoyant is no policy, since it sees what no policy may: `clairvoyant.solve` bounds what any of these can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility, LocalOnly
+from isthmus.emulation.policies import contestant as contestants
+from isthmus.emulation.policies.contestant import Contestant, PolicyFactory, Table
+from isthmus.emulation.policies.input_offload import InputOffload
+from isthmus.emulation.policies.local_exit import LocalExit
+from isthmus.emulation.policies.slimmable import Slimmable
+from isthmus.emulation.policies.spinn import Spinn
+from isthmus.emulation.policies.static_split import StaticSplit
+from isthmus.emulation.policies.throughput_argmax import ThroughputArgmax
+from isthmus.models import inputs
+from isthmus.models.bundle import Bundle
+from isthmus.proto.errors import ConfigError
+
+CLAIRVOYANT = "clairvoyant"
+"""How reports call the bound."""
+
+
+@dataclass(frozen=True)
+class _Rival:
+    policy: PolicyFactory
+    table: Callable[[Bundle], Table] = contestants.features
+
+
+_RIVALS: dict[str, _Rival] = {
+    "expected-utility": _Rival(ExpectedUtility),
+    "local-first-exit": _Rival(partial(LocalExit, index=0)),
+    "local-only": _Rival(LocalOnly),
+    "always-offload": _Rival(AlwaysOffload),
+    "always-jpeg": _Rival(InputOffload, partial(contestants.pictures, format_="jpeg")),
+    "always-webp": _Rival(InputOffload, partial(contestants.pictures, format_="webp")),
+    "static-split": _Rival(StaticSplit),
+    "throughput-argmax": _Rival(ThroughputArgmax),
+    "spinn": _Rival(Spinn),
+    "slimmable": _Rival(Slimmable),
+}
+NAMES = tuple(_RIVALS)
+"""All causal policies, the shipped one first."""
+
+
+def contestant(name: str, bundle: Bundle) -> Contestant:
+    """The policy called `name` on the tables of `bundle`.
+
+    Raises ConfigError listing the names, BundleError or DataError when the bundle lacks what the rival plays on.
+    """
+    if name not in _RIVALS:
+        raise ConfigError(f"policy: '{name}' is not one of {', '.join((*NAMES, CLAIRVOYANT))}")
+    rival = _RIVALS[name]
+    return Contestant(name, rival.table(bundle), rival.policy)
+
+
+def available(bundle: Bundle) -> tuple[str, ...]:
+    """The names that this bundle has tables for: those that send pictures need `isthmus models inputs` once."""
+    pictures = inputs.fault(bundle) is None
+    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.table is contestants.features)

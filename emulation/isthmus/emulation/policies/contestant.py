@@ -1,0 +1,100 @@
+"""Who takes part in an emulation: operating points, what each of them really answered, and a policy that chooses.
+
+Rivals that send features share the bundle's operating points; rivals that send the input have others (a step of theirs
+is a picture quality, their layers are one), so each contestant brings its own. The real session runs every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.device.catalogue import Catalogue, Known
+from isthmus.device.scheduler import Policy
+from isthmus.models import inputs
+from isthmus.models.bundle import Bundle, Outcomes
+from isthmus.proto.plan import OperatingPoint
+
+PolicyFactory = Callable[[Catalogue], Policy]
+LEANING = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Operating points and their outcome table. `outcomes.label[:, columns[point]]` is what `point` answered.
+
+    `outcomes.layer_bytes[sample][width][step][layer]` are payload bytes, indices as in the catalogue.
+    """
+
+    catalogue: Catalogue
+    outcomes: Outcomes
+    points: tuple[OperatingPoint, ...]
+    """In the order of the outcome table's columns."""
+
+    @cached_property
+    def columns(self) -> dict[OperatingPoint, int]:
+        """Where each operating point stands in the outcome table."""
+        return {point: column for column, point in enumerate(self.points)}
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """One policy with the table it plays on."""
+
+    name: str
+    table: Table
+    policy: PolicyFactory
+
+    def new_policy(self) -> Policy:
+        """A fresh policy for one session."""
+        return self.policy(self.table.catalogue)
+
+
+def features(bundle: Bundle) -> Table:
+    """The bundle's own operating points; raises BundleError when it lacks one."""
+    manifest = bundle.manifest
+    return Table(Catalogue.from_manifest(manifest), bundle.outcomes(), tuple(p.key for p in manifest.points))
+
+
+def pictures(bundle: Bundle, *, format_: str) -> Table:
+    """The bundle's exits, and the picture itself at every quality in place of its features.
+
+    The accuracy of a quality given an exit's confidence is counted from the tables, as the bundle's own was. Raises
+    DataError when the table of inputs is missing or of another bundle.
+    """
+    own, sent = features(bundle), inputs.load(bundle)
+    f, catalogue = list(inputs.FORMATS).index(format_), own.catalogue
+    edges, n = catalogue.confidence_edges, len(sent.label)
+    exits = [known.point for width in catalogue.exits for known in width]
+    qualities = range(len(inputs.QUALITIES))
+    right = sent.label[:, f] == own.outcomes.truth[:, None]  # (N, Q)
+
+    def known(width: float, exits_here: tuple[Known, ...], q: int) -> Known:
+        bins = [np.searchsorted(edges, own.outcomes.confidence[:, own.columns[e.point]], "right") for e in exits_here]
+        given = tuple(_share_by_bin(right[:, q], b, len(edges) + 1) for b in bins)
+        size = float(sent.size_bytes[:, f, q].mean())
+        return Known(OperatingPoint(width, None, q, 1), float(right[:, q].mean()), 1.0, given, size)
+
+    offloads = tuple(
+        tuple((known(width, catalogue.exits[w], q),) for q in qualities) for w, width in enumerate(catalogue.widths)
+    )
+    columns = [own.columns[point] for point in exits]
+    repeats = len(catalogue.widths)
+    outcomes = Outcomes(
+        truth=own.outcomes.truth,
+        label=np.hstack([own.outcomes.label[:, columns], np.tile(sent.label[:, f], (1, repeats))]),
+        confidence=np.hstack([own.outcomes.confidence[:, columns], np.tile(sent.confidence[:, f], (1, repeats))]),
+        layer_bytes=np.broadcast_to(sent.size_bytes[:, None, f, :, None], (n, repeats, len(inputs.QUALITIES), 1)),
+    )
+    points = (*exits, *(row[0].point for width in offloads for row in width))
+    return Table(replace(catalogue, offloads=offloads), outcomes, points)
+
+
+def _share_by_bin(right: NDArray[np.bool_], bins: NDArray[np.int64], count: int) -> tuple[float, ...]:
+    """Share right in each bin; one of few samples leans on the mean (20 samples' worth), as in the bundle's tables."""
+    hits, sizes = np.bincount(bins, right, count), np.bincount(bins, minlength=count)
+    return tuple(((hits + LEANING * right.mean()) / (sizes + LEANING)).tolist())

@@ -1,0 +1,25 @@
+"""Rival: always stop at one early exit, at the widest width that reaches it in time. Nothing is ever sent."""
+
+from __future__ import annotations
+
+from isthmus.device.catalogue import Catalogue
+from isthmus.device.scheduler import GO_ON, STOP, Decision, Situation
+from isthmus.proto.plan import StageResult
+
+
+class LocalExit:
+    """Answers from exit `index`; the shipped local-only is the same at the last exit."""
+
+    def __init__(self, catalogue: Catalogue, index: int) -> None:
+        self._widths, self._index = len(catalogue.widths), index
+
+    def width(self, situation: Situation) -> int:
+        """The widest at which the exit is reached in time."""
+        for w in range(self._widths - 1, 0, -1):
+            if sum(situation.times.cautious_s(s, w) for s in range(self._index + 1)) <= situation.budget_s:
+                return w
+        return 0
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """On to the exit."""
+        return GO_ON if result.stage < self._index else STOP

@@ -1,0 +1,47 @@
+"""Rival: the published controller of Slimmable Encoders (Assine et al. 2023), as their logs show it.
+
+Before the head, take the most accurate mode with table time + bytes / bandwidth + decoder within the deadline; if there
+is none, the quickest. The table's time is the idle device's, not what the encoder takes today, and no round trip, queue,
+uncertainty or confidence enters: on their logs this rule gives the mode that they chose for 82 to 100 % of the frames.
+Every frame is sent. Their system has no early exits; here a frame that misses is answered from the last one.
+"""
+
+from __future__ import annotations
+
+from isthmus.device.catalogue import Catalogue, Known
+from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
+from isthmus.emulation.policies.estimates import head_s
+from isthmus.proto.plan import StageResult
+
+
+class Slimmable:
+    """Mode by table, then everything is sent."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._modes = [known for width in catalogue.offloads for row in width for known in row]
+        self._mode = self._modes[0]
+
+    def width(self, situation: Situation) -> int:
+        """The width of the chosen mode; without a link the last choice stands."""
+        if situation.outlook is not None:
+            in_time = [mode for mode in self._modes if self._total_s(mode, situation) <= situation.budget_s]
+            if in_time:
+                self._mode = max(in_time, key=lambda mode: mode.accuracy)
+            else:
+                self._mode = min(self._modes, key=lambda mode: self._total_s(mode, situation))
+        return self._catalogue.width_index(self._mode.point.width)
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        """To the end, then as the mode says."""
+        if result.stage < self._catalogue.stages - 1:
+            return GO_ON
+        if situation.outlook is None or result.layer_bytes is None or self._mode.point.step is None:
+            return STOP
+        return Offload(self._mode.point.step, self._mode.point.layers)
+
+    def _total_s(self, mode: Known, situation: Situation) -> float:
+        assert situation.outlook is not None
+        table_s = head_s(self._catalogue, situation, self._catalogue.width_index(mode.point.width))
+        transfer_s = situation.outlook.service_s(mode.mean_bytes)
+        return table_s / situation.times.contention + transfer_s + situation.outlook.server_s

@@ -1,0 +1,202 @@
+"""What would be answered if the picture itself were sent: the rival to sending features, measured on real pictures.
+
+Every validation picture is coded as JPEG and as WebP at several qualities, decoded, and put through the whole network at
+full width without a quantiser (LiteRT head, ONNX tail). The sizes are what a pair of halves would send that knows the
+format: what all files of one quality have in common (JPEG's tables, WebP's container) is not counted. `inputs.npz` lies
+beside a bundle and names the bundle that it was measured with; a bundle without one is whole, and only lacks the rivals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.models import data, scenes
+from isthmus.models.bundle import Bundle, Outcomes
+from isthmus.proto.errors import BundleError, ConfigError, DataError
+
+FILE = "inputs.npz"
+QUALITIES = (90, 70, 50, 30, 10)
+"""Finest first, as a bundle's steps."""
+FORMATS: dict[str, tuple[str, int, int]] = {
+    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY, 0),
+    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY, 20),
+}
+"""Suffix, name of the quality, bytes of the container around the coded picture."""
+AGREEMENT = 0.99
+"""The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
+BATCH = 250
+Report = Callable[[str], None]
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Validation samples (N) by formats (F) and qualities (Q), in the order of `FORMATS` and `QUALITIES`."""
+
+    size_bytes: NDArray[np.uint16]
+    """(N, F, Q) bytes to send."""
+    label: NDArray[np.uint8]
+    """(N, F, Q) the class that the whole network answered for the decoded picture."""
+    confidence: NDArray[np.float16]
+    """(N, F, Q) its probability, at the temperature of the bundle's finest point."""
+
+
+def path_of(bundle: Bundle) -> Path:
+    """Where the table of `bundle` lies, if there is one."""
+    return bundle.folder / FILE
+
+
+def load(bundle: Bundle) -> Inputs:
+    """The table of `bundle`; DataError tells how to make it when it is missing or of another bundle."""
+    path, name = path_of(bundle), bundle.folder.name
+    way_out = f"run `isthmus models inputs {name}` to let the rivals send pictures"
+    if not path.is_file():
+        raise DataError(f"{path}: not there; {way_out}")
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            measured_with = str(table["bundle_sha256"])
+            inputs = Inputs(*(table[field] for field in Inputs.__dataclass_fields__))
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(f"{path}: not a table of inputs ({error}); {way_out}") from error
+    if measured_with != bundle.sha256.hex():
+        raise DataError(f"{path}: measured with another bundle ({measured_with[:12]}…); {way_out}")
+    return inputs
+
+
+def fault(bundle: Bundle) -> str | None:
+    """Why `bundle` has no table of inputs, and the way out; None when it has one."""
+    try:
+        load(bundle)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def measure(bundle: Bundle, report: Report) -> Inputs:
+    """Code, decode and answer every picture of the outcome table, and write the table beside the bundle.
+
+    Raises ConfigError when no pictures are known for the bundle or onnxruntime is missing, DataError when the pictures
+    at hand are not those of its outcome table.
+    """
+    network, outcomes = _Network(bundle), bundle.outcomes()
+    images = _pictures(bundle, outcomes, network)
+    shape = (len(images), len(FORMATS), len(QUALITIES))
+    table = Inputs(np.zeros(shape, np.uint16), np.zeros(shape, np.uint8), np.zeros(shape, np.float16))
+    for f, format_ in enumerate(FORMATS):
+        for q, quality in enumerate(QUALITIES):
+            decoded, sizes = coded(images, format_, quality)
+            label, confidence = network.answers(decoded)
+            table.size_bytes[:, f, q], table.label[:, f, q], table.confidence[:, f, q] = sizes, label, confidence
+            right = float((label == outcomes.truth).mean())
+            report(f"{format_} {quality}: {sizes.mean():.0f} bytes, accuracy {right:.4f}")
+    fields = {name: getattr(table, name) for name in Inputs.__dataclass_fields__}
+    np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
+    return table
+
+
+def coded(images: Images, format_: str, quality: int) -> tuple[Images, NDArray[np.int64]]:
+    """Pictures (N, S, S, 3) RGB after coding and decoding, and the bytes (N,) that each takes on the wire."""
+    suffix, key, container_bytes = FORMATS[format_]
+    files = [cv2.imencode(suffix, image[:, :, ::-1], [key, quality])[1].tobytes() for image in images]
+    known = container_bytes + _common_prefix([file[container_bytes:] for file in files])
+    return np.stack([_decoded(file) for file in files]), np.array([len(file) - known for file in files])
+
+
+def _common_prefix(files: list[bytes]) -> int:
+    """How many bytes all files begin with; none are common to one file alone."""
+    first, last = min(files), max(files)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+
+
+def _decoded(file: bytes) -> Images:
+    picture = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None  # its own encoder's file
+    return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8)
+
+
+def _pictures(bundle: Bundle, outcomes: Outcomes, network: _Network) -> Images:
+    """The pictures of the outcome table, proved to be them by their classes and by what the exits answer."""
+    name = bundle.manifest.name
+    if name not in _CORPORA:
+        raise ConfigError(f"{name}: its pictures are not known here; there are those of {', '.join(_CORPORA)}")
+    n = len(outcomes.truth)
+    for pictures in _CORPORA[name](n):
+        if len(pictures) == n and (pictures.labels == outcomes.truth).all():
+            break
+    else:
+        raise DataError(f"{name}: the pictures here are not those of its outcome table; export the bundle again")
+    same = float((network.exit_labels(pictures.images) == outcomes.label[:, network.exit_column]).mean())
+    if same < AGREEMENT:
+        raise DataError(f"{name}: its head agrees with its outcome table in {same:.1%} only; export the bundle again")
+    return pictures.images
+
+
+def _cifar10(n: int) -> Iterator[data.Pictures]:
+    test = data.cifar10("test")
+    yield data.Pictures(test.images[:n], test.labels[:n])
+
+
+def _signs(n: int) -> Iterator[data.Pictures]:
+    yield data.rendered_scenes(n, seed=2)
+    images, labels = scenes.samples(n, 20_000)  # bundles from before scenes were rendered in thousands
+    yield data.Pictures(images, labels)
+
+
+_CORPORA: dict[str, Callable[[int], Iterator[data.Pictures]]] = {"cifar10": _cifar10, "signs": _signs}
+"""Where the validation pictures of a bundle may come from, likeliest first."""
+
+
+class _Network:
+    """The whole network at full width, in the files that are shipped."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        try:
+            import onnxruntime as ort
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise ConfigError(f"{error.name}: not installed; `pip install 'isthmus[server]'`") from error
+        manifest = bundle.manifest
+        width = max(manifest.widths)
+        interpreter = Interpreter(str(bundle.head_path), num_threads=1)
+        signatures = [bundle.stage(i, width).signature for i in range(len(manifest.stages))]
+        self._stages: list[Any] = [interpreter.get_signature_runner(key) for key in signatures]
+        try:
+            self._tail: Any = ort.InferenceSession(str(bundle.tail_path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen, without a common base
+            raise BundleError(f"{bundle.tail_path}: not a tail that ONNX Runtime can read ({error})") from error
+        finest = max((p for p in manifest.points if p.width == width and p.step == 0), key=lambda p: p.layers)
+        self._temperature = finest.temperature
+        self._mean = np.asarray(manifest.input.mean, np.float32)
+        self._std = np.asarray(manifest.input.std, np.float32)
+        self._size = manifest.input.size
+        last = len(manifest.stages) - 1
+        self.exit_column = next(i for i, p in enumerate(manifest.points) if p.width == width and p.exit == last)
+
+    def exit_labels(self, images: Images) -> NDArray[np.int64]:
+        """What the last exit answers: (N,)."""
+        return np.array([self._head(image)["logits"][0].argmax() for image in images])
+
+    def answers(self, images: Images) -> tuple[NDArray[np.int64], Floats]:
+        """Class and confidence (N,) of the tail's answers."""
+        features = np.concatenate([self._head(image)["features"] for image in images])
+        batches = [features[i : i + BATCH] for i in range(0, len(features), BATCH)]
+        logits = np.concatenate([self._tail.run(["logits"], {"features": batch})[0] for batch in batches])
+        z = logits / self._temperature
+        label = z.argmax(axis=1)
+        confidence: Floats = 1 / np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)
+        return label, confidence
+
+    def _head(self, image: Images) -> dict[str, Floats]:
+        x = ((image.astype(np.float32) / 255 - self._mean) / self._std)[None]
+        out: dict[str, Floats] = self._stages[0](image=x)
+        for stage in self._stages[1:]:
+            out = stage(hidden=out["hidden"])
+        return out

@@ -1,0 +1,165 @@
+"""The rivals by themselves: who there is, what they play on, and what each chooses in a situation anyone can judge."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isthmus.device.compute import StageTimes
+from isthmus.device.link import LinkEstimator, Outlook
+from isthmus.device.scheduler import GO_ON, STOP, Offload, Situation
+from isthmus.emulation import policies
+from isthmus.models import bundle, inputs
+from isthmus.proto.errors import ConfigError, DataError
+from isthmus.proto.plan import Guess, OperatingPoint, StageResult
+
+SIGNS = bundle.load("signs")
+SURE, UNSURE = Guess(0, 0.99), Guess(0, 0.4)
+
+
+def situation(*, goodput_Bps: float | None = 1e6, budget_s: float = 0.15) -> Situation:
+    """A link that has shown `goodput_Bps` and 20 ms; None is a lost one. The head takes 4 to 16 ms."""
+    return Situation(budget_s, None if goodput_Bps is None else outlook(goodput_Bps), times(), 1 / 15)
+
+
+def times() -> StageTimes:
+    return StageTimes([[0.002, 0.004, 0.006, 0.008]] * 2)
+
+
+def outlook(goodput_Bps: float) -> Outlook:
+    link = LinkEstimator()
+    for n in range(200):
+        link.on_sent(n, 0, 500, now := n * 2.0)
+        link.on_ack(n, 0, now + 0.02 + 500 / goodput_Bps)
+        link.on_beat_sent(n, now + 1.5)
+        link.on_beat(n, now + 1.52 + 30 / goodput_Bps)
+    return link.outlook(now + 1.6)
+
+
+def result(guess: Guess, sizes: tuple[tuple[int, ...], ...] | None, stage: int = 1, width: float = 1.0) -> StageResult:
+    return StageResult(0, stage, width, guess, 0.008, sizes)
+
+
+def mean_sizes(name: str) -> tuple[tuple[int, ...], ...]:
+    table = policies.contestant(name, SIGNS).table
+    return tuple(tuple(int(b) for b in row) for row in table.outcomes.layer_bytes.mean(axis=(0, 1)))
+
+
+def chosen(name: str, where: Situation, guess: Guess = UNSURE) -> object:
+    """What the rival does after the last exit, its width chosen before."""
+    contestant = policies.contestant(name, SIGNS)
+    policy = contestant.new_policy()
+    width = contestant.table.catalogue.widths[policy.width(where)]
+    return policy.after_exit(result(guess, mean_sizes(name), width=width), where)
+
+
+def test_an_unknown_policy_is_refused_with_the_names() -> None:
+    with pytest.raises(ConfigError, match=r"'psychic' is not one of expected-utility, .*slimmable, clairvoyant"):
+        policies.contestant("psychic", SIGNS)
+
+
+@pytest.mark.parametrize("name", policies.available(SIGNS))
+def test_every_contestant_knows_what_each_of_its_points_answered(name: str) -> None:
+    contestant = policies.contestant(name, SIGNS)
+    catalogue, outcomes = contestant.table.catalogue, contestant.table.outcomes
+    points = [k.point for width in catalogue.exits for k in width]
+    points += [k.point for width in catalogue.offloads for row in width for k in row]
+    assert sorted(contestant.table.columns, key=repr) == sorted(points, key=repr)
+    n, widths, steps = len(outcomes.truth), len(catalogue.widths), len(catalogue.offloads[0])
+    assert outcomes.label.shape == outcomes.confidence.shape == (n, len(points))
+    assert outcomes.layer_bytes.shape == (n, widths, steps, len(catalogue.offloads[0][0]))
+    for known in (k for width in catalogue.offloads for row in width for k in row):
+        right = outcomes.label[:, contestant.table.columns[known.point]] == outcomes.truth
+        assert right.mean() == pytest.approx(known.accuracy, abs=1e-4)
+
+
+def test_pictures_cost_more_the_better_they_are() -> None:
+    for name in ("always-jpeg", "always-webp"):
+        sizes = [row[0] for row in mean_sizes(name)]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_bundle_without_a_table_of_inputs_lacks_those_rivals_only(tmp_path: Path) -> None:
+    folder = tmp_path / "signs"
+    shutil.copytree(SIGNS.folder, folder, ignore=shutil.ignore_patterns("inputs.npz"))
+    bare = bundle.load(str(folder))
+    assert set(policies.NAMES) - set(policies.available(bare)) == {"always-jpeg", "always-webp"}
+    with pytest.raises(DataError, match=r"inputs\.npz: not there; run `isthmus models inputs signs`"):
+        policies.contestant("always-jpeg", bare)
+    (folder / "inputs.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"inputs\.npz: not a table of inputs"):
+        inputs.load(bare)
+
+
+def test_a_table_of_another_bundle_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "signs"
+    shutil.copytree(SIGNS.folder, folder)
+    path = folder / "bundle.toml"
+    path.write_text(path.read_text().replace("made_by = ", "made_by = 'another' # "))
+    with pytest.raises(DataError, match="measured with another bundle"):
+        inputs.load(bundle.load(str(folder)))
+
+
+def test_coding_counts_only_what_differs_between_files() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (4, 32, 32, 3)).astype(np.uint8)
+    for format_ in inputs.FORMATS:
+        fine, fine_bytes = inputs.coded(images, format_, 90)
+        coarse, coarse_bytes = inputs.coded(images, format_, 10)
+        assert (coarse_bytes < fine_bytes).all()
+        error = [float(np.abs(x.astype(float) - images).mean()) for x in (fine, coarse)]
+        assert error[0] < error[1]
+
+
+def test_sure_frames_stay_with_spinn_and_go_with_slimmable() -> None:
+    here = situation()
+    assert chosen("spinn", here, SURE) == STOP
+    assert isinstance(chosen("spinn", here), Offload)
+    assert isinstance(chosen("slimmable", here, SURE), Offload)
+
+
+def test_a_dead_link_leaves_every_rival_its_exits() -> None:
+    here = situation(goodput_Bps=None)
+    for name in policies.available(SIGNS):
+        assert chosen(name, here) == STOP, name
+
+
+def test_on_a_narrow_link_those_that_count_stop_and_those_that_always_send_send_little() -> None:
+    here = situation(goodput_Bps=100.0)
+    assert chosen("throughput-argmax", here) == chosen("spinn", here) == STOP
+    assert chosen("slimmable", here) == Offload(3, 1)
+    assert chosen("always-webp", here) == Offload(4, 1)
+    assert chosen("static-split", here) == chosen("static-split", situation())
+
+
+def test_the_first_exit_alone_never_goes_on() -> None:
+    policy = policies.contestant("local-first-exit", SIGNS).new_policy()
+    assert policy.after_exit(result(UNSURE, None, stage=0), situation()) == STOP
+    assert (
+        policies.contestant("local-only", SIGNS).new_policy().after_exit(result(UNSURE, None, stage=0), situation())
+        == GO_ON
+    )
+    assert policy.width(situation()) == 3
+
+
+def test_slimmable_believes_its_table_and_not_what_the_encoder_takes() -> None:
+    table = policies.contestant("slimmable", SIGNS).table
+    slow, budget_s = times(), 0.045
+    for _ in range(50):
+        slow.observe(0, 3, 0.030)
+    policy = policies.contestant("slimmable", SIGNS).new_policy()
+    assert table.catalogue.widths[policy.width(Situation(budget_s, outlook(1e6), slow, 1 / 15))] == 1.0
+    assert (
+        policies.contestant("throughput-argmax", SIGNS)
+        .new_policy()
+        .width(Situation(budget_s, outlook(1e6), slow, 1 / 15))
+        < 3
+    )
+
+
+def test_points_are_named_by_quality() -> None:
+    table = policies.contestant("always-jpeg", SIGNS).table
+    assert OperatingPoint(1.0, None, len(inputs.QUALITIES) - 1, 1) in table.columns
