@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from isthmus.cli.main import app
+from isthmus.cli.main import application
 from isthmus.emulation import traces
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 
@@ -17,7 +17,7 @@ runner = CliRunner()
 
 
 def isthmus(*arguments: str) -> str:
-    result = runner.invoke(app, ["traces", *arguments])
+    result = runner.invoke(application(["traces"]), ["traces", *arguments])
     if isinstance(result.exception, IsthmusError):
         raise result.exception
     assert result.exit_code == 0, result.output

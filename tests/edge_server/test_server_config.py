@@ -43,6 +43,11 @@ def test_a_value_that_makes_no_sense_is_named(tmp_path: Path, text: str, key: st
         load(tmp_path, text)
 
 
+def test_plaintext_beside_certificates_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="insecure contradicts certs"):
+        load(tmp_path, 'certs = "here"\ninsecure = true')
+
+
 def test_a_value_of_another_type_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\$\.threads"):
         load(tmp_path, 'threads = "many"')

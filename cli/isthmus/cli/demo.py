@@ -20,7 +20,7 @@ from rich.table import Table
 
 from isthmus.cli import processes, runs
 from isthmus.cli.demo_view import View
-from isthmus.cli.field import seconds
+from isthmus.cli.role import seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
 from isthmus.emulation.realtime import LIMITS

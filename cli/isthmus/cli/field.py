@@ -1,47 +1,25 @@
-"""The roles that run in the field: `isthmus agent`, `serve`, `relay`, and the certificates between them.
+"""The roles that run in the field: `isthmus agent` and `isthmus serve`.
 
-Every key of a role's configuration file is also a flag and an environment variable (ISTHMUS_AGENT_DEADLINE_S, ...).
+Every key of a role's configuration file is also a flag and an environment variable: `deadline_s` in the file is
+`--deadline 100ms` and ISTHMUS_AGENT_DEADLINE_S=0.1.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
 import shlex
-import signal
 import sys
-from collections.abc import Coroutine
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from isthmus.cli.extras import missing
+from isthmus.cli.role import run_role, seconds
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import run_agent
-from isthmus.emulation import traces
-from isthmus.emulation.realtime import OPTIONS, Relay
 from isthmus.proto import config
-from isthmus.proto.errors import ConfigError
 
-certs = typer.Typer(no_args_is_help=True, help="Certificates for TLS in both directions.")
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
-
-
-def seconds(text: str | None, flag: str) -> float | None:
-    """'100ms' or '0.1s' or '0.1' as seconds; ConfigError names the flag."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9.]+)\s*(ms|s|)", text.strip())
-    try:
-        value = float(match[1]) if match else None
-    except ValueError:
-        value = None
-    if match is None or value is None:
-        raise ConfigError(f"{flag}: '{text}' is not a duration; write 100ms or 0.1s")
-    return value / 1000 if match[2] == "ms" else value
 
 
 def agent(
@@ -75,7 +53,7 @@ def agent(
         "record": record,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
-    _run(run_agent(settings, command=shlex.join(sys.argv)))
+    run_role(run_agent(settings, command=shlex.join(sys.argv)))
 
 
 def serve(
@@ -85,6 +63,7 @@ def serve(
     certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
     insecure: bool | None = INSECURE,
     metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
+    engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
     threads: int | None = typer.Option(None, help="Threads of the tail [1]."),
     max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
     credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
@@ -97,13 +76,14 @@ def serve(
         from isthmus.edge_server.config import ServerConfig
         from isthmus.edge_server.server import serve as run_server
     except ImportError as error:
-        raise ConfigError(f"{error.name}: not installed; the server needs `pip install 'isthmus[server]'`") from error
+        raise missing(error, "server") from error
     flags: dict[str, object] = {
         "bundle": bundle,
         "listen": listen,
         "certs": certs_,
         "insecure": insecure,
         "metrics": metrics,
+        "engine": engine,
         "threads": threads,
         "max_batch": max_batch,
         "credits": credits,
@@ -112,55 +92,4 @@ def serve(
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
-    _run(run_server(settings, ready=typer.echo))
-
-
-def relay(
-    listen: str = typer.Option("127.0.0.1:50552", help="HOST:PORT that the agent connects to."),
-    to: str = typer.Option("127.0.0.1:50551", help="HOST:PORT of the edge server."),
-    trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
-    start: str = typer.Option("0s", help="Begin so far into the trace."),
-) -> None:
-    """Shape the link between agent and server by a trace, without privileges: rates, delays, outages (no loss)."""
-    options = replace(OPTIONS, start_s=seconds(start, "--start") or 0.0)
-    _run(_relay(Relay(traces.find(trace), listen=listen, upstream=to, options=options), f"{to}, trace {trace}"))
-
-
-async def _relay(shaper: Relay, beyond: str) -> None:
-    async with shaper:
-        typer.echo(f"{shaper.host}:{shaper.port} shapes the way to {beyond}")
-        stopped = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-        await stopped.wait()
-        lag = shaper.lag
-        typer.echo(
-            f"relay: {lag.deliveries} deliveries, behind their schedule by {lag.p50_s * 1000:.1f} ms at the median, "
-            f"{lag.p99_s * 1000:.1f} ms at the 99th percentile"
-        )
-
-
-@certs.command("init")
-def certs_init(
-    folder: Path = typer.Argument(help="Where to put them; made if it is not there."),
-    host: list[str] = typer.Option(["localhost", "127.0.0.1"], help="Names and addresses of the server; repeatable."),
-) -> None:
-    """Make a private authority, a server certificate and a device certificate."""
-    try:
-        from isthmus.edge_server import security
-    except ImportError as error:
-        raise ConfigError(f"{error.name}: not installed; this needs `pip install 'isthmus[server]'`") from error
-    security.init(folder, tuple(host))
-    typer.echo(
-        f"{folder}: ca.pem, server.pem, server.key, device.pem, device.key\n"
-        f"server: isthmus serve --certs {folder}    (needs ca.pem, server.pem, server.key)\n"
-        f"device: isthmus agent --certs {folder}    (needs ca.pem, device.pem, device.key)"
-    )
-
-
-def _run(role: Coroutine[Any, Any, None]) -> None:
-    """Run a role to its end; a reader that went away (`| head`) ends it quietly."""
-    try:
-        asyncio.run(role)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+    run_role(run_server(settings, ready=typer.echo))

@@ -1,36 +1,57 @@
-"""The face: `isthmus`. Every error that is ours ends with its own exit code and one clear line; Ctrl-C ends with 130."""
+"""The face: `isthmus`. Every error that is ours ends with its own exit code and one clear line; Ctrl-C ends with 130.
+
+Only the command that was asked for is imported: an agent on a small board loads nothing of the emulator.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from importlib import metadata
+from collections.abc import Sequence
+from importlib import import_module, metadata
 
 import typer
 from rich.console import Console
 
-from isthmus.cli import demo, doctor, field, models, runs, traces
 from isthmus.proto.errors import IsthmusError
 
-app = typer.Typer(
-    name="isthmus",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="One neural network in two halves: a head on the device, a tail on an edge server, an answer by every deadline.",
-)
-app.command("agent")(field.agent)
-app.command("serve")(field.serve)
-app.command("relay")(field.relay)
-app.command("demo")(demo.demo)
-app.command("report")(runs.report)
-app.command("doctor")(doctor.doctor)
-app.add_typer(field.certs, name="certs")
-app.add_typer(models.app, name="models")
-app.add_typer(traces.app, name="traces")
+COMMANDS = {
+    "agent": "field:agent",
+    "serve": "field:serve",
+    "relay": "relay:relay",
+    "demo": "demo:demo",
+    "report": "runs:report",
+    "doctor": "doctor:doctor",
+    "certs": "certs:app",
+    "models": "models:app",
+    "traces": "traces:app",
+}
+"""Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
 
 
-@app.callback()
+def application(arguments: Sequence[str]) -> typer.Typer:
+    """The command line for `arguments`: the one command that they begin with, or else (help, a typing error) all."""
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    app = typer.Typer(
+        name="isthmus",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # or rich takes a default in [brackets] for a style, and shows nothing
+        help="One neural network in two halves: a head on the device, a tail on an edge server, an answer by every "
+        "deadline.",
+    )
+    app.callback()(_options)
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(f"isthmus.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
 def _options(
     version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to standard error."),
@@ -47,7 +68,7 @@ def main() -> None:
     """Entry point of the `isthmus` command."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
-        app()
+        application(sys.argv[1:])()
     except IsthmusError as error:
         errors.print(f"[bold red]error:[/] {_plain(error)}")
         sys.exit(error.exit_code)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from isthmus.cli import split
+from isthmus.cli.extras import missing
 from isthmus.models import bundle
 from isthmus.models import inputs as sent_inputs
-from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
     from isthmus.models.workshop import Workshop
@@ -61,7 +61,7 @@ def _workshop(name: str) -> Workshop:
     try:
         from isthmus.models import workshop
     except ImportError as error:
-        raise ConfigError(f"{error.name}: not installed; training needs `pip install 'isthmus[train]'`") from error
+        raise missing(error, "train") from error
     return workshop.open_workshop(name)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.field import seconds
+from isthmus.cli.role import seconds
 from isthmus.emulation import synthetic, traces
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import ConfigError, DataError

@@ -30,6 +30,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Also write every answer to this file, with the run's header."""
 
     def __post_init__(self) -> None:
+        if self.certs is not None and self.insecure:
+            raise ValueError("insecure contradicts certs; drop one of them")
         if not 0 < self.deadline_s <= 60:
             raise ValueError(f"deadline_s = {self.deadline_s}, expected more than 0 and at most 60 s")
         if self.fps is not None and not 0 < self.fps <= 1000:

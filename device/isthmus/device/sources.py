@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.pictures import SUFFIXES
-from isthmus.models.scenes import Drive
 from isthmus.proto.errors import SourceError
 
 
@@ -133,6 +132,8 @@ class Generated:
     live = False
 
     def __init__(self, seed: int, fps: float = 15.0) -> None:
+        from isthmus.models.scenes import Drive  # 10 MB of pictures that no other source needs
+
         self.fps: float | None = fps
         self._drive = Drive(seed, fps)
         self._next = 0

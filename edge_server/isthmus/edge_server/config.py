@@ -30,6 +30,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Offer gRPC reflection."""
 
     def __post_init__(self) -> None:
+        if self.certs is not None and self.insecure:
+            raise ValueError("insecure contradicts certs; drop one of them")
         for key in ("listen", "metrics"):
             if (address := getattr(self, key)) is not None:
                 _check_address(key, address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,23 +15,34 @@ from isthmus.proto.errors import ConfigError
 Config = TypeVar("Config", bound=msgspec.Struct)
 
 
+def flag(key: str) -> str:
+    """How `key` is spelled as a flag: `deadline_s` is `--deadline`, which takes its unit with the value."""
+    return "--" + key.removesuffix("_s").replace("_", "-")
+
+
 def load(kind: type[Config], path: Path | None, flags: dict[str, object], *, prefix: str) -> Config:
     """A `kind` from `path` (None: its defaults); then `PREFIX_KEY` variables, then the flags that are not None.
 
-    Raises ConfigError naming the file, variable or flag, and the key.
+    Raises ConfigError that begins with the file, variable or flag, and names the key.
     """
     known = kind.__struct_fields__
     table = _read(path) if path is not None else {}
-    where = str(path) if path is not None else prefix.lower()
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise ConfigError(f"{where}: unknown key '{unknown[0]}'; known: {', '.join(known)}")
-    table |= {key: os.environ[f"{prefix}_{key.upper()}"] for key in known if f"{prefix}_{key.upper()}" in os.environ}
-    table |= {key: value for key, value in flags.items() if value is not None}
+    origin = dict.fromkeys(table, str(path))
+    for key in sorted(set(table) - set(known)):
+        raise ConfigError(f"{path}: unknown key '{key}'; known: {', '.join(known)}")
+    for name in sorted(name for name in os.environ if name.startswith(f"{prefix}_")):
+        key = name.removeprefix(f"{prefix}_").lower()
+        if key not in known:
+            raise ConfigError(f"{name}: unknown key '{key}' in this variable's name; known: {', '.join(known)}")
+        table[key], origin[key] = os.environ[name], name
+    for key, value in flags.items():
+        if value is not None:
+            table[key], origin[key] = value, flag(key)
     try:
         return msgspec.convert(table, kind, strict=False)  # variables are text
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        wrong = next((key for key in table if re.search(rf"\b{key}\b", str(error))), None)
+        raise ConfigError(f"{origin.get(wrong or '', path or prefix)}: {error}") from error
 
 
 def _read(path: Path) -> dict[str, object]:

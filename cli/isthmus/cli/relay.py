@@ -1,0 +1,37 @@
+"""`isthmus relay`: a shaped link between two real processes, without privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import replace
+
+import typer
+
+from isthmus.cli.role import run_role, seconds
+from isthmus.emulation import traces
+from isthmus.emulation.realtime import OPTIONS, Relay
+
+
+def relay(
+    listen: str = typer.Option("127.0.0.1:50552", help="HOST:PORT that the agent connects to."),
+    to: str = typer.Option("127.0.0.1:50551", help="HOST:PORT of the edge server."),
+    trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
+    start: str = typer.Option("0s", help="Begin so far into the trace."),
+) -> None:
+    """Shape the link between agent and server by a trace, without privileges: rates, delays, outages (no loss)."""
+    options = replace(OPTIONS, start_s=seconds(start, "--start") or 0.0)
+    run_role(_relay(Relay(traces.find(trace), listen=listen, upstream=to, options=options), f"{to}, trace {trace}"))
+
+
+async def _relay(shaper: Relay, beyond: str) -> None:
+    async with shaper:
+        typer.echo(f"{shaper.host}:{shaper.port} shapes the way to {beyond}")
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        await stopped.wait()
+        lag = shaper.lag
+        typer.echo(
+            f"relay: {lag.deliveries} deliveries, behind their schedule by {lag.p50_s * 1000:.1f} ms at the median, "
+            f"{lag.p99_s * 1000:.1f} ms at the 99th percentile"
+        )
