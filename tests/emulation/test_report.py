@@ -20,7 +20,7 @@ DEMO = traces.find("demo")
 BEGAN_S = 500.0
 
 
-def header(*, trace: str | None = "demo", bundle: str = "signs", start_s: float = 0.0) -> RunHeader:
+def header(*, trace: str | None = "demo", bundle: str = "signs", start_s: float = 0.0, fps: float = 5.0) -> RunHeader:
     return RunHeader(
         kind="emulated",
         bundle=bundle,
@@ -30,7 +30,7 @@ def header(*, trace: str | None = "demo", bundle: str = "signs", start_s: float 
         trace_began_s=BEGAN_S if trace else 0.0,
         trace_start_s=start_s,
         deadline_s=0.1,
-        fps=5.0,
+        fps=fps,
         host={"cores": 4},
         notes=("relay: holds bytes and cannot lose them",),
     )
@@ -64,6 +64,9 @@ def records(length_s: float = 72.0, *, truth: int | None = 1, source: Source | N
     return rows
 
 
+LOADING = ("src", "href", "xlink:href", "srcset", "data", "action")
+
+
 class Links(HTMLParser):
     """Everything that a page would load or lead to."""
 
@@ -73,31 +76,46 @@ class Links(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.found += [value or "" for name, value in attrs if name in LOADING]
 
 
-def test_a_report_has_its_files_and_its_page_loads_nothing(tmp_path: Path) -> None:
-    page = report.write(tmp_path / "a" / "report", header(), records(), DEMO)
-    text = page.read_text(encoding="utf-8")
-    names = {path.name for path in page.parent.iterdir()}
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of one demo-like run; drawing takes seconds, so it is drawn once."""
+    return report.write(tmp_path_factory.mktemp("runs") / "a" / "report", header(), records(), DEMO)
+
+
+def test_a_report_has_its_files_and_its_page_loads_nothing(drawn: Path) -> None:
+    text = drawn.read_text(encoding="utf-8")
+    names = {path.name for path in drawn.parent.iterdir()}
     assert names == {"index.html", "summary.json", "timeline.png", "accuracy.png", "latency.png", "bytes.png"}
-    links = Links(text).found
-    assert len(links) == 4
-    assert all(link.startswith("data:image/png;base64,") for link in links)
-    assert not re.search(r"https?://|@import|url\(", text)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in Links(text).found)
+    assert not re.search(r"<script|@import|url\((?!#)", text)
+    assert set(re.findall(r"https?://[^\"]*", text)) == {"http://www.w3.org/1999/xlink"}  # a name, never loaded
+    assert text.count("<svg") == 2 * text.count("<figure") == 8
     assert "relay: holds bytes and cannot lose them" in text
 
 
-def test_the_figures_are_the_summary_s_and_outages_stand_apart(tmp_path: Path) -> None:
-    rows = records()
-    page = report.write(tmp_path, header(), rows, DEMO)
-    facts = json.loads((tmp_path / "summary.json").read_text())
-    assert facts["summary"]["accuracy"] == summary(rows).accuracy == 1.0
+def test_the_figures_are_the_summary_s_and_outages_stand_apart(drawn: Path) -> None:
+    facts = json.loads((drawn.parent / "summary.json").read_text())
+    assert facts["summary"]["accuracy"] == summary(records()).accuracy == 1.0
     assert facts["header"]["policy"] == "utility"
     assert facts["by_link"]["outage"]["frames"] == 50
     assert facts["by_link"]["link up"]["frames"] == 360 - 50
-    text = page.read_text(encoding="utf-8")
+    text = drawn.read_text(encoding="utf-8")
     assert "<b>100.0 %</b><span>right and on time</span><small>the device alone: 33.3 %</small>" in text
+
+
+def test_a_page_is_the_same_when_it_is_drawn_again(drawn: Path, tmp_path: Path) -> None:
+    assert report.write(tmp_path, header(), records(), DEMO).read_bytes() == drawn.read_bytes()
+
+
+def test_every_colour_of_a_picture_has_one_for_dark_pages(drawn: Path) -> None:
+    text = drawn.read_text(encoding="utf-8")
+    pictures = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert not re.search(r"(?:fill|stroke): #", pictures)
+    for name in set(re.findall(r"var\((--c[0-9a-f]{6})\)", text)):
+        assert text.count(f"{name}: #") == 2
 
 
 @pytest.mark.parametrize(
@@ -121,6 +139,11 @@ def test_odd_runs_make_a_page_all_the_same(
     assert page.read_text(encoding="utf-8").count("<figure") == pictures
 
 
+def test_a_live_run_that_kept_its_source_s_own_pace_is_drawn(tmp_path: Path) -> None:
+    page = report.write(tmp_path, header(trace=None, fps=0.0), records(3.0))
+    assert "15 frames, each to be answered within 100 ms" in page.read_text(encoding="utf-8")
+
+
 def test_what_a_bundle_calls_itself_cannot_write_html(tmp_path: Path) -> None:
     page = report.write(tmp_path, header(bundle="<script>alert(1)</script>"), records(1.0))
     assert "<script" not in page.read_text(encoding="utf-8")
@@ -136,6 +159,7 @@ def test_the_link_s_rows_go_round_from_where_the_run_began() -> None:
     trace = Trace("t", *np.array([[0.0, 1.0, 3.0], [8.0, 0.0, 4.0], [1, 1, 1], [0, 0, 0], [0, 0, 0]]))
     view = plots.View(header(start_s=2.0), records(6.0), trace)
     assert trace.length_s == 5.0
-    assert list(view.link_rows()) == [(0, 1, 0.0), (1, 3, 4.0), (3, 4, 8.0), (4, 6, 0.0)]
+    assert view.uplink is not None
+    assert list(view.uplink.rows()) == [(0, 1, 0.0), (1, 3, 4.0), (3, 4, 8.0), (4, 6, 0.0)]
     assert view.outages() == [(0, 1), (4, 6)]
     assert sum(view.in_outage()) == 15

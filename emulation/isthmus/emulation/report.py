@@ -7,30 +7,18 @@ write(folder, header, records, trace) -> folder/index.html
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from isthmus.emulation import plots
+from isthmus.emulation import ink, page, plots
+from isthmus.emulation.ink import Picture
+from isthmus.emulation.page import Row
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, RunHeader, Summary, summary
-
-Row = Sequence[str]
-_TITLES = {
-    "timeline": (
-        "What was decided, and under which link",
-        "One mark per frame, in the colour of the half that answered; grey is an outage. Orange bars among the bytes "
-        "are features that were sent and did not come back as an answer in time.",
-    ),
-    "accuracy": ("Accuracy over time", "An answer counts when it is right and on time."),
-    "latency": ("Latency", "From capture to answer."),
-    "bytes": ("Bytes sent", "Payload of the layers, frame by frame."),
-}
 
 
 def write(folder: Path, header: RunHeader, records: Sequence[FrameRecord], trace: AnyTrace | None = None) -> Path:
@@ -39,33 +27,50 @@ def write(folder: Path, header: RunHeader, records: Sequence[FrameRecord], trace
     `trace` is what the run's link replayed, for the panel above the decisions; None leaves that panel out, and so does
     an uplink that the trace does not know.
     """
-    view = plots.View(header, records, _uplink(trace)) if records else None
-    pictures = _pictures(view) if view else {}
+    view = plots.View(header, records, uplink(trace)) if records else None
+    pictures = _pictures(view) if view else []
     stretches = _stretches(view) if view else {}
     facts = {"header": header, "summary": summary(records), "by_link": stretches}
-    page = _page(header, summary(records), stretches, pictures)
+    return save(folder, _page(header, summary(records), stretches, pictures), pictures, facts)
+
+
+def save(folder: Path, text: str, pictures: Sequence[Picture], facts: object) -> Path:
+    """A page, its pictures and its figures into `folder`; returns the page's path. Raises DataError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
-        for name, picture in pictures.items():
-            (folder / f"{name}.png").write_bytes(picture)
-        (folder / "index.html").write_text(page, encoding="utf-8")
+        for picture in pictures:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
+        (folder / "index.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; name another folder for the report") from error
     return folder / "index.html"
 
 
-def _uplink(trace: AnyTrace | None) -> Trace | None:
+def uplink(trace: AnyTrace | None) -> Trace | None:
+    """A trace as rates to draw; None where its uplink is not known throughout."""
     if isinstance(trace, PacketTrace):  # in whole seconds: at narrow rates, shorter bins would read as outages
         return PacketTrace(trace.name, trace.departures_ms("up"), None).binned(1.0)
     return None if trace is None or np.isnan(trace.up_Bps).any() else trace
 
 
-def _pictures(view: plots.View) -> dict[str, bytes]:
-    drawn = {"timeline": plots.timeline(view)}
+def _pictures(view: plots.View) -> list[Picture]:
+    drawn = [
+        ink.picture(
+            "timeline",
+            "What was decided, and under which link",
+            "One mark per frame, in the colour of the half that answered; grey is an outage. Orange bars among the bytes "
+            "are features that were sent and did not come back as an answer in time.",
+            lambda sheet: plots.timeline(view, sheet),
+        )
+    ]
     if any(record.truth is not None for record in view.records):
-        drawn["accuracy"] = plots.accuracy(view)
-    return drawn | {"latency": plots.latency_cdf(view), "bytes": plots.bytes_histogram(view)}
+        words = "Accuracy over time", "An answer counts when it is right and on time; grey is an outage."
+        drawn.append(ink.picture("accuracy", *words, lambda sheet: plots.accuracy(view, sheet)))
+    words = "Latency", "From capture to answer."
+    drawn.append(ink.picture("latency", *words, lambda sheet: plots.latency_cdf(view, sheet)))
+    words = "Bytes sent", "Payload of the layers, frame by frame."
+    return [*drawn, ink.picture("bytes", *words, lambda sheet: plots.bytes_histogram(view, sheet))]
 
 
 def _stretches(view: plots.View) -> dict[str, Summary]:
@@ -79,61 +84,51 @@ def _stretches(view: plots.View) -> dict[str, Summary]:
     }
 
 
-def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], pictures: Mapping[str, bytes]) -> str:
-    title = f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}"
-    body = [
-        f"<header><p>Isthmus · {escape(header.kind)} run</p><h1>{escape(title)}</h1>{_lead(header, figures)}</header>",
-        f'<section class="tiles">{"".join(_tiles(figures))}</section>',
-        _notes(header),
-        *(_figure(name, picture) for name, picture in pictures.items()),
-        '<section class="tables">',
-        _table("Who answered", ("source", "frames", "share"), _shares(figures.by_source, figures.frames)),
-        _table("Why", ("reason", "frames", "share"), _shares(figures.by_reason, figures.frames)),
-        _table("Width of the head", ("width", "frames", "share"), _shares(figures.by_width, figures.frames)),
-        "</section>",
-        _by_link(stretches),
-        _manifest(header),
-    ]
-    return _SHELL.format(title=escape(title), body="\n".join(part for part in body if part))
+def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], pictures: Sequence[Picture]) -> str:
+    return page.page(
+        f"{header.kind} run",
+        f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}",
+        _lead(header, figures),
+        [
+            _tiles(figures),
+            page.notes(header.notes),
+            *(page.figure(picture) for picture in pictures),
+            page.side_by_side(
+                page.table("Who answered", ("source", "frames", "share"), _shares(figures.by_source, figures.frames)),
+                page.table("Why", ("reason", "frames", "share"), _shares(figures.by_reason, figures.frames)),
+                page.table(
+                    "Width of the head", ("width", "frames", "share"), _shares(figures.by_width, figures.frames)
+                ),
+            ),
+            _by_link(stretches),
+            manifest(header),
+        ],
+    )
 
 
 def _lead(header: RunHeader, figures: Summary) -> str:
     if not figures.frames:
-        return "<p>No frame was recorded.</p>"
-    return (
-        f"<p>{figures.frames:,} frames at {header.fps:g} a second, each to be answered within "
-        f"{header.deadline_s * 1e3:g} ms.</p>"
-    )
+        return "No frame was recorded."
+    pace = f" at {header.fps:g} a second" if header.fps else ""
+    on = f" on {header.profile}" if header.profile else ""
+    return f"{figures.frames:,} frames{pace}{on}, each to be answered within {header.deadline_s * 1e3:g} ms."
 
 
-def _tiles(figures: Summary) -> Iterable[str]:
-    alone = _percent(figures.accuracy_local_only)
+def _tiles(figures: Summary) -> str:
+    alone = page.percent(figures.accuracy_local_only)
     unknown = figures.frames - figures.labelled_frames
-    yield _tile(_percent(figures.answered_by_deadline), "answered by the deadline", f"of {figures.frames:,} frames")
-    yield _tile(_percent(figures.accuracy), "right and on time", f"the device alone: {alone}")
-    yield _tile(_kilobytes(figures.bytes_per_frame), "sent per frame", f"{_kilobytes(figures.bytes_up)} in all")
-    yield _tile(
-        _milliseconds(figures.latency_p50_s),
-        "median latency",
-        f"95 %: {_milliseconds(figures.latency_p95_s)}, 99 %: {_milliseconds(figures.latency_p99_s)}",
-    )
+    latency = f"95 %: {page.milliseconds(figures.latency_p95_s)}, 99 %: {page.milliseconds(figures.latency_p99_s)}"
+    each = [
+        (page.percent(figures.answered_by_deadline), "answered by the deadline", f"of {figures.frames:,} frames"),
+        (page.percent(figures.accuracy), "right and on time", f"the device alone: {alone}"),
+        (page.size(figures.bytes_per_frame), "sent per frame", f"{page.size(figures.bytes_up)} in all"),
+        (page.milliseconds(figures.latency_p50_s), "median latency", latency),
+    ]
+    if figures.energy_per_frame_J is not None:
+        each.append((page.energy(figures.energy_per_frame_J), "per frame", "above idling, computing and radio"))
     if unknown:
-        yield _tile(f"{unknown:,}", "frames of unknown truth", "left out of accuracy")
-
-
-def _tile(figure: str, name: str, more: str) -> str:
-    return f"<div><b>{escape(figure)}</b><span>{escape(name)}</span><small>{escape(more)}</small></div>"
-
-
-def _notes(header: RunHeader) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in header.notes)}</ul>'
-
-
-def _figure(name: str, picture: bytes) -> str:
-    title, caption = _TITLES[name]
-    data = base64.b64encode(picture).decode()
-    image = f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
-    return f'<figure class="{name}"><h2>{title}</h2>{image}<figcaption>{caption}</figcaption></figure>'
+        each.append((f"{unknown:,}", "frames of unknown truth", "left out of accuracy"))
+    return page.tiles(*each)
 
 
 def _by_link(stretches: Mapping[str, Summary]) -> str:
@@ -141,90 +136,26 @@ def _by_link(stretches: Mapping[str, Summary]) -> str:
         (
             name,
             f"{part.frames:,}",
-            _percent(part.answered_by_deadline),
-            _percent(part.accuracy),
-            _percent(part.accuracy_local_only),
-            _kilobytes(part.bytes_per_frame),
+            page.percent(part.answered_by_deadline),
+            page.percent(part.accuracy),
+            page.percent(part.accuracy_local_only),
+            page.size(part.bytes_per_frame),
         )
         for name, part in stretches.items()
     ]
     columns = ("", "frames", "answered by the deadline", "right and on time", "the device alone", "sent per frame")
-    return _table("With and without a link", columns, rows) if rows else ""
+    return page.table("With and without a link", columns, rows) if rows else ""
 
 
-def _manifest(header: RunHeader) -> str:
+def manifest(header: RunHeader) -> str:
+    """How a run was made: all of its header that says something."""
     facts = msgspec.to_builtins(header)
     host = facts.pop("host")
     del facts["notes"]  # they stand above the pictures
-    rows = [(name, "" if value is None else str(value)) for name, value in facts.items()]
+    rows = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
     rows += [(f"host: {name}", str(value)) for name, value in host.items()]
-    return f'<div class="manifest">{_table("How this run was made", ("", ""), rows)}</div>'
-
-
-def _table(title: str, columns: Row, rows: Iterable[Row]) -> str:
-    def line(tag: str, cells: Row) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    head = f"<thead>{line('th', columns)}</thead>" if any(columns) else ""
-    body = "".join(line("td", row) for row in rows)
-    return f"<div><h2>{escape(title)}</h2><table>{head}<tbody>{body}</tbody></table></div>"
+    return page.table("How this run was made", ("", ""), rows, name="manifest")
 
 
 def _shares(counts: Mapping[str, int], frames: int) -> list[Row]:
-    return [(name, f"{count:,}", _percent(count / frames)) for name, count in counts.items()]
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.1f} %"
-
-
-def _kilobytes(size_bytes: float | None) -> str:
-    if size_bytes is None:
-        return "unknown"
-    return f"{size_bytes / 1e6:.2f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.2f} kB"
-
-
-def _milliseconds(time_s: float | None) -> str:
-    return "unknown" if time_s is None else f"{time_s * 1e3:.1f} ms"
-
-
-_SHELL = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color: #222; background: #fff; font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }}
-.tiles b, table {{ font-variant-numeric: tabular-nums; }}
-body {{ max-width: 68rem; margin: 2rem auto 4rem; padding: 0 1.2rem; }}
-header p {{ margin: 0; color: #666; }}
-h1 {{ margin: .1rem 0 .3rem; font-size: 1.7rem; line-height: 1.25; }}
-h2 {{ margin: 0 0 .4rem; font-size: 1.05rem; }}
-.tiles, .tables {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); }}
-.tiles {{ gap: .8rem; margin: 1.5rem 0 1.2rem; }}
-.tiles div {{ border: 1px solid #ddd; border-top: 3px solid #0072b2; border-radius: 4px; padding: .7rem 1rem .8rem; }}
-.tiles b {{ font-size: 1.65rem; font-weight: 600; line-height: 1.3; }}
-.tiles b, .tiles span, .tiles small {{ display: block; }}
-.tiles small, figcaption, .notes {{ color: #666; font-size: .85rem; }}
-.notes {{ margin: 0 0 2rem; padding-left: 1.1rem; }}
-figure {{ margin: 0 0 2.2rem; }}
-figure img {{ display: block; width: 100%; height: auto; }}
-figure.latency, figure.bytes {{ display: inline-block; width: calc(50% - .7rem); vertical-align: top; }}
-figure.latency {{ margin-right: 1rem; }}
-.tables {{ gap: 1.5rem 2rem; margin-bottom: 2rem; }}
-table {{ border-collapse: collapse; width: 100%; margin-bottom: 2rem; font-size: .92rem; }}
-.tables table {{ margin: 0; }}
-th, td {{ padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #e6e6e6; text-align: right; font-weight: 400; }}
-th {{ color: #666; font-size: .85rem; }}
-th:first-child, td:first-child, .manifest td {{ text-align: left; }}
-.manifest td:first-child {{ color: #666; white-space: nowrap; width: 11rem; vertical-align: top; }}
-.manifest td {{ overflow-wrap: anywhere; }}
-@media (max-width: 42rem) {{ figure.latency, figure.bytes {{ display: block; width: 100%; }} }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    return [(name, f"{count:,}", page.percent(count / frames)) for name, count in counts.items()]

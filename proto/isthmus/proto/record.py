@@ -36,6 +36,11 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The named scenario that it is of, if any."""
     trace: str | None = None
     trace_sha256: str | None = None
+    """Of the trace as it was found."""
+    trace_swapped: bool = False
+    """Its downlink was played as the uplink."""
+    trace_scale: float = 1.0
+    """Its rates were played times this."""
     trace_began_s: float = 0.0
     """When the trace began, on the clock of the frames' times."""
     trace_start_s: float = 0.0

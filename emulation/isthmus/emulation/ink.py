@@ -1,0 +1,171 @@
+"""How pictures are inked: one style, colours that every eye tells apart, SVG for the page and PNG for a file.
+
+On a page a picture is inline SVG, drawn twice, for a screen and for a phone. Its text is set by the page and each of its
+colours is a variable of the page, so that it is sharp at any size and follows the reader's light or dark theme.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, and greys. The second of a pair is for dark pages.
+INK, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
+BLUE, ORANGE, VERMILLION, GREEN, BROWN = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#9c5f00"
+FILL, LINE, PALE = "#c9d7e3", "#4a6a85", "#c4c4c4"
+DARK = {
+    INK: "#e9e7e4", SOFT: "#a5a29d", AXIS: "#565b61", GRID: "#2a2e33", SHADE: "#33383e",
+    BLUE: "#4aa8e0", ORANGE: "#f0b429", VERMILLION: "#f07f3c", GREEN: "#2cc79a", BROWN: "#d9bb8c",
+    FILL: "#2b4256", LINE: "#8fb3d1", PALE: "#555a60",
+}  # fmt: skip
+# What an SVG inside a page has no use for: names of groups, a font and strokes of its own, which the page gives.
+_UNWANTED = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"<metadata>.*?</metadata>",
+        r"<style.*?</style>",
+        r"<!--.*?-->",
+        r' id="(?:matplotlib\.)?[a-z0-9]+_[0-9_]+"',
+        r"font-family: [^;\"]*; ",
+        r' transform="rotate\(-0 [^)]*\)"',
+        r"\n *(?=<)",
+    )
+)
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_BOX = re.compile(r'<svg [^>]*viewBox="([^"]*)"[^>]*>')
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_EM_PT = 5.3
+"""How wide a letter of 9 points is, about: the page chooses the font."""
+DOTS_PER_INCH = 144
+"""Of what is drawn as points: twice a screen's, so that it stays sharp on a fine one."""
+
+
+class Sheet(enum.Enum):
+    """What a picture is drawn on; the value is its width in inches, of 96 pixels on a page."""
+
+    WIDE = 10.5
+    NARROW = 4.1
+
+    @property
+    def narrow(self) -> bool:
+        """A phone held upright."""
+        return self is Sheet.NARROW
+
+
+Draw = Callable[[Sheet], Figure]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its words, ready for a page and for a file."""
+
+    name: str
+    title: str
+    caption: str
+    wide_svg: str
+    narrow_svg: str
+    png: bytes
+
+
+def picture(name: str, title: str, caption: str, draw: Draw) -> Picture:
+    """Draw for both sheets; the PNG is the wide one on white."""
+    wide, narrow = _laid_out(draw(Sheet.WIDE)), _laid_out(draw(Sheet.NARROW))
+    return Picture(name, title, caption, _svg(wide, title), _svg(narrow, title), _png(wide))
+
+
+def blank(sheet: Sheet, height_in: float, *, share: float = 1.0) -> Figure:
+    """An empty figure; `share` is how much of a wide sheet it takes, a narrow one is always taken whole."""
+    width_in = sheet.value * (1.0 if sheet.narrow else share)
+    return Figure(figsize=(width_in, height_in), layout="constrained", dpi=DOTS_PER_INCH)
+
+
+def plain(axis: Axes, *, grid: str = "y") -> None:
+    """The house's axes: two quiet spines, a faint grid along `grid`."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(AXIS)
+    axis.tick_params(which="both", colors=AXIS, labelcolor=INK, labelsize=8.5)
+    axis.xaxis.label.set(color=SOFT, fontsize=9)
+    axis.yaxis.label.set(color=SOFT, fontsize=9)
+    axis.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+    axis.set_axisbelow(True)
+
+
+def key(axis: Axes, *words: tuple[str, str]) -> None:
+    """What is what in a panel: (words, colour), above it at the left, instead of a legend."""
+    axis.set_title(" ", loc="left", fontsize=9)  # keeps the line free
+    at_pt = 0.0
+    for text, colour in words:
+        axis.annotate(
+            text, (0, 1), (at_pt, 5), xycoords="axes fraction", textcoords="offset points", color=colour, fontsize=9,
+            fontweight="normal" if colour == SOFT else "bold", annotation_clip=False,
+        )  # fmt: skip
+        at_pt += _EM_PT * len(text) + 12
+
+
+def deadline(axis: Axes, at: float, *, vertical: bool) -> None:
+    """The dashed line that an answer must not cross, with its name."""
+    if vertical:
+        axis.axvline(at, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        axis.annotate("deadline ", (at, 0.03), xycoords=("data", "axes fraction"), color=INK, ha="right", fontsize=8.5)
+    else:
+        axis.axhline(at, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        axis.annotate("deadline", (0.004, at), xycoords=("axes fraction", "data"), va="bottom", fontsize=8.5, color=INK)
+
+
+def css() -> str:
+    """The colours as variables of a page, light and dark."""
+
+    def block(colours: dict[str, str]) -> str:
+        return " ".join(f"{_variable(light)}: {colour};" for light, colour in colours.items())
+
+    return (
+        f":root {{ {block({light: light for light in DARK})} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"
+    )
+
+
+def var(colour: str) -> str:
+    """A colour as the page writes it."""
+    return f"var({_variable(colour)})"
+
+
+def _variable(colour: str) -> str:
+    return f"--c{colour.removeprefix('#')}"
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """With its panels in their places for good: to find them takes as long as to draw."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    salt = f"{label} {figure.get_figwidth()}"  # ids: one page, many pictures
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", metadata=_NO_METADATA, transparent=True)
+    text = buffer.getvalue()
+    for pattern in _UNWANTED:
+        text = pattern.sub("", text)
+    text = _COLOUR.sub(lambda found: var(found[0]) if found[0] in DARK else found[0], text)
+    box = _BOX.search(text)
+    assert box is not None, "matplotlib writes a viewBox"
+    opening = (
+        f'<svg viewBox="{box[1]}" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{escape(label)}">'
+    )
+    return opening + text[box.end() :]
