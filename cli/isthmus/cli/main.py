@@ -25,6 +25,7 @@ COMMANDS = {
     "certs": "certs:app",
     "models": "models:app",
     "traces": "traces:app",
+    "bench": "bench:app",
 }
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
 

@@ -97,6 +97,22 @@ def read(path: Path) -> Graph:
     return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
 
 
+def signatures(path: Path) -> dict[str, tuple[Operator, ...]]:
+    """The operators behind each signature of the file in `path`, of any number of subgraphs. Raises ModelError."""
+    try:
+        model = _parsed(path, path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    found = {}
+    for signature in model.signatureDefs or []:
+        subgraph = model.subgraphs[signature.subgraphIndex]
+        tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
+        found[_text(signature.signatureKey)] = tuple(
+            _operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators)
+        )
+    return found
+
+
 def _parsed(path: Path, raw: bytes) -> Any:
     if raw[4:8] != IDENTIFIER:
         raise ModelError(f"{path}: not a .tflite model: bytes 4 to 8 are {raw[4:8]!r}, expected {IDENTIFIER!r}")

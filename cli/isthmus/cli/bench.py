@@ -1,0 +1,142 @@
+"""`isthmus bench`: what machines can do. Fits the shipped profiles, and measures this machine as a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+import typer
+
+from isthmus.models import bundle as bundles
+from isthmus.models import profiles, rates
+from isthmus.models.profiles import Cost, Profile, Timing
+from isthmus.proto.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
+FORMAT = typer.Option("text", "--format", help="text or json.")
+OUT = typer.Option(None, help="Write the profile to this file.")
+MEASURED = "measured"
+
+
+@app.command("profiles")
+def profiles_(
+    name: list[str] = typer.Argument(None, help="Profiles or files [all that are shipped]."),
+    write: bool = typer.Option(False, "--write", help="Store fit and error in the files again."),
+    format_: str = FORMAT,
+) -> None:
+    """Fit each profile's rates on its timings, and say how well they predict the networks left out of the fit."""
+    rows = []
+    for given in name or profiles.names():
+        fitted, errors = rates.fit(profiles.load(given), source="fit")
+        if write:
+            profiles.path_of(given).write_text(profiles.render(fitted))
+        for r in fitted.rates:
+            rows.append(
+                {
+                    "profile": fitted.name,
+                    "threads": r.threads,
+                    "left_out_median": r.left_out_median,
+                    "left_out_worst": r.left_out_worst,
+                    "left_out": {workload: round(e, 3) for workload, e in errors[r.threads].items()},
+                }
+            )
+    typer.echo(json.dumps(rows) if format_ == "json" else _table(rows))
+
+
+def _table(rows: list[dict[str, object]]) -> str:
+    lines = ["error of the time predicted for a network that the fit had not seen"]
+    for row in rows:
+        left_out = row["left_out"]
+        assert isinstance(left_out, dict)
+        each = "  ".join(f"{workload} {error:+.0%}" for workload, error in left_out.items())
+        head = f"{row['profile']}, {row['threads']}:"
+        lines.append(f"{head:24} median {row['left_out_median']:.0%}, worst {row['left_out_worst']:.0%};  {each}")
+    return "\n".join(lines)
+
+
+@app.command()
+def server(
+    bundle: list[str] = typer.Option(["cifar10", "signs"], help="Bundles whose tails are timed; at least two."),
+    threads: int = typer.Option(os.cpu_count() or 1, help="Threads of one batch."),
+    max_batch: int = typer.Option(32, help="The largest batch."),
+    name: str = typer.Option("edge-server", help="What the profile is called."),
+    out: Path | None = OUT,
+    format_: str = FORMAT,
+) -> None:
+    """Time tails on this machine, batch by batch, and write it down as a server's profile."""
+    timings: list[Timing] = []
+    costs = {}
+    for given in bundle:
+        found = bundles.load(given)
+        workload = f"{found.manifest.name}-tail"
+        costs[workload] = Cost(
+            flops=found.manifest.tail_flops, traffic_bytes=0, ops=0, source="bundle", confidence="estimate"
+        )
+        for size, seconds in _tail_times(found, threads, max_batch).items():
+            seconds = float(f"{seconds:.4g}")
+            timings.append(
+                Timing(workload=workload, batch=size, seconds=seconds, source=MEASURED, confidence="measured")
+            )
+    measured = Profile(
+        schema=profiles.SCHEMA,
+        name=name,
+        title=f"{threads} {'thread' if threads == 1 else 'threads'} of {machine()}",
+        kind="server",
+        sources={
+            MEASURED: f"{command()}; best of a few runs",
+            "bundle": "FLOPs of the bundle's tail, from its bundle.toml",
+            "fit": "isthmus bench server: t(b) = call + b * FLOPs * flop, least squares of the relative error",
+        },
+        rates=(),
+        workloads=costs,
+        timings=tuple(timings),
+    )
+    _tell(rates.fit(measured, source="fit")[0], out, format_)
+
+
+def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
+    try:
+        from isthmus.edge_server import engines, streams
+        from isthmus.edge_server.server import warm_up
+    except ImportError as error:
+        raise ConfigError(f"{error.name}: not installed; needs `pip install 'isthmus[server]'`") from error
+    engine = engines.OnnxEngine(found.tail_path, threads)
+    served = streams.Served(found.manifest.name, found.sha256, found.codec)
+    rounds = [warm_up(engine, served, max_batch) for _ in range(5)]
+    return {size: min(times[size] for times in rounds) for size in rounds[0]}
+
+
+def _tell(profile: Profile, out: Path | None, format_: str) -> None:
+    """Show what was measured; write it where `out` says."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(profiles.render(profile))
+    if format_ == "json":
+        import msgspec
+
+        typer.echo(msgspec.json.encode(profile))
+    else:
+        typer.echo(str(out) if out is not None else profiles.render(profile), nl=out is not None)
+
+
+def command() -> str:
+    """What is running, on what and when: the source of everything that this run measures."""
+    program = shlex.join(["isthmus", *sys.argv[1:]])
+    return f"{program} (isthmus {metadata.version('isthmus')}) on {machine()}, {date.today().isoformat()}"
+
+
+def machine() -> str:
+    """The machine in words: its model where the kernel tells, else its processor."""
+    model = Path("/proc/device-tree/model")
+    if model.is_file():
+        return model.read_text().rstrip("\0")
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({os.cpu_count()} cores)"
