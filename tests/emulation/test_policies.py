@@ -44,15 +44,15 @@ def result(guess: Guess, sizes: tuple[tuple[int, ...], ...] | None, stage: int =
 
 
 def mean_sizes(name: str) -> tuple[tuple[int, ...], ...]:
-    table = policies.contestant(name, SIGNS).table
-    return tuple(tuple(int(b) for b in row) for row in table.outcomes.layer_bytes.mean(axis=(0, 1)))
+    content = policies.contestant(name, SIGNS).content
+    return tuple(tuple(int(b) for b in row) for row in content.outcomes.layer_bytes.mean(axis=(0, 1)))
 
 
 def chosen(name: str, where: Situation, guess: Guess = UNSURE) -> object:
     """What the rival does after the last exit, its width chosen before."""
     contestant = policies.contestant(name, SIGNS)
     policy = contestant.new_policy()
-    width = contestant.table.catalogue.widths[policy.width(where)]
+    width = contestant.content.catalogue.widths[policy.width(where)]
     return policy.after_exit(result(guess, mean_sizes(name), width=width), where)
 
 
@@ -64,15 +64,16 @@ def test_an_unknown_policy_is_refused_with_the_names() -> None:
 @pytest.mark.parametrize("name", policies.available(SIGNS))
 def test_every_contestant_knows_what_each_of_its_points_answered(name: str) -> None:
     contestant = policies.contestant(name, SIGNS)
-    catalogue, outcomes = contestant.table.catalogue, contestant.table.outcomes
+    catalogue, outcomes = contestant.content.catalogue, contestant.content.outcomes
+    columns = {point: i for i, point in enumerate(contestant.content.points)}
     points = [k.point for width in catalogue.exits for k in width]
     points += [k.point for width in catalogue.offloads for row in width for k in row]
-    assert sorted(contestant.table.columns, key=repr) == sorted(points, key=repr)
+    assert sorted(columns, key=repr) == sorted(points, key=repr)
     n, widths, steps = len(outcomes.truth), len(catalogue.widths), len(catalogue.offloads[0])
     assert outcomes.label.shape == outcomes.confidence.shape == (n, len(points))
     assert outcomes.layer_bytes.shape == (n, widths, steps, len(catalogue.offloads[0][0]))
     for known in (k for width in catalogue.offloads for row in width for k in row):
-        right = outcomes.label[:, contestant.table.columns[known.point]] == outcomes.truth
+        right = outcomes.label[:, columns[known.point]] == outcomes.truth
         assert right.mean() == pytest.approx(known.accuracy, abs=1e-4)
 
 
@@ -146,12 +147,12 @@ def test_the_first_exit_alone_never_goes_on() -> None:
 
 
 def test_slimmable_believes_its_table_and_not_what_the_encoder_takes() -> None:
-    table = policies.contestant("slimmable", SIGNS).table
+    content = policies.contestant("slimmable", SIGNS).content
     slow, budget_s = times(), 0.045
     for _ in range(50):
         slow.observe(0, 3, 0.030)
     policy = policies.contestant("slimmable", SIGNS).new_policy()
-    assert table.catalogue.widths[policy.width(Situation(budget_s, outlook(1e6), slow, 1 / 15))] == 1.0
+    assert content.catalogue.widths[policy.width(Situation(budget_s, outlook(1e6), slow, 1 / 15))] == 1.0
     assert (
         policies.contestant("throughput-argmax", SIGNS)
         .new_policy()
@@ -161,5 +162,5 @@ def test_slimmable_believes_its_table_and_not_what_the_encoder_takes() -> None:
 
 
 def test_points_are_named_by_quality() -> None:
-    table = policies.contestant("always-jpeg", SIGNS).table
-    assert OperatingPoint(1.0, None, len(inputs.QUALITIES) - 1, 1) in table.columns
+    content = policies.contestant("always-jpeg", SIGNS).content
+    assert OperatingPoint(1.0, None, len(inputs.QUALITIES) - 1, 1) in content.points

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility, LocalOnly
+from isthmus.emulation.fakes import Content
 from isthmus.emulation.policies import contestant as contestants
-from isthmus.emulation.policies.contestant import Contestant, PolicyFactory, Table
+from isthmus.emulation.policies.contestant import Contestant, PolicyFactory
 from isthmus.emulation.policies.input_offload import InputOffload
 from isthmus.emulation.policies.local_exit import LocalExit
 from isthmus.emulation.policies.slimmable import Slimmable
@@ -29,7 +30,7 @@ CLAIRVOYANT = "clairvoyant"
 @dataclass(frozen=True)
 class _Rival:
     policy: PolicyFactory
-    table: Callable[[Bundle], Table] = contestants.features
+    content: Callable[[Bundle], Content] = Content.of
 
 
 _RIVALS: dict[str, _Rival] = {
@@ -56,10 +57,10 @@ def contestant(name: str, bundle: Bundle) -> Contestant:
     if name not in _RIVALS:
         raise ConfigError(f"policy: '{name}' is not one of {', '.join((*NAMES, CLAIRVOYANT))}")
     rival = _RIVALS[name]
-    return Contestant(name, rival.table(bundle), rival.policy)
+    return Contestant(name, rival.content(bundle), rival.policy)
 
 
 def available(bundle: Bundle) -> tuple[str, ...]:
     """The names that this bundle has tables for: those that send pictures need `isthmus models inputs` once."""
     pictures = inputs.fault(bundle) is None
-    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.table is contestants.features)
+    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import Policy
+from isthmus.emulation.fakes import Content
 from isthmus.models import inputs
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.plan import OperatingPoint
@@ -24,49 +24,26 @@ LEANING = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """Operating points and their outcome table. `outcomes.label[:, columns[point]]` is what `point` answered.
-
-    `outcomes.layer_bytes[sample][width][step][layer]` are payload bytes, indices as in the catalogue.
-    """
-
-    catalogue: Catalogue
-    outcomes: Outcomes
-    points: tuple[OperatingPoint, ...]
-    """In the order of the outcome table's columns."""
-
-    @cached_property
-    def columns(self) -> dict[OperatingPoint, int]:
-        """Where each operating point stands in the outcome table."""
-        return {point: column for column, point in enumerate(self.points)}
-
-
-@dataclass(frozen=True, eq=False)
 class Contestant:
-    """One policy with the table it plays on."""
+    """One policy with what its frames replay."""
 
     name: str
-    table: Table
+    content: Content
     policy: PolicyFactory
 
     def new_policy(self) -> Policy:
         """A fresh policy for one session."""
-        return self.policy(self.table.catalogue)
+        return self.policy(self.content.catalogue)
 
 
-def features(bundle: Bundle) -> Table:
-    """The bundle's own operating points; raises BundleError when it lacks one."""
-    manifest = bundle.manifest
-    return Table(Catalogue.from_manifest(manifest), bundle.outcomes(), tuple(p.key for p in manifest.points))
-
-
-def pictures(bundle: Bundle, *, format_: str) -> Table:
+def pictures(bundle: Bundle, *, format_: str) -> Content:
     """The bundle's exits, and the picture itself at every quality in place of its features.
 
     The accuracy of a quality given an exit's confidence is counted from the tables, as the bundle's own was. Raises
     DataError when the table of inputs is missing or of another bundle.
     """
-    own, sent = features(bundle), inputs.load(bundle)
+    own, sent = Content.of(bundle), inputs.load(bundle)
+    column = {point: i for i, point in enumerate(own.points)}
     f, catalogue = list(inputs.FORMATS).index(format_), own.catalogue
     edges, n = catalogue.confidence_edges, len(sent.label)
     exits = [known.point for width in catalogue.exits for known in width]
@@ -74,7 +51,7 @@ def pictures(bundle: Bundle, *, format_: str) -> Table:
     right = sent.label[:, f] == own.outcomes.truth[:, None]  # (N, Q)
 
     def known(width: float, exits_here: tuple[Known, ...], q: int) -> Known:
-        bins = [np.searchsorted(edges, own.outcomes.confidence[:, own.columns[e.point]], "right") for e in exits_here]
+        bins = [np.searchsorted(edges, own.outcomes.confidence[:, column[e.point]], "right") for e in exits_here]
         given = tuple(_share_by_bin(right[:, q], b, len(edges) + 1) for b in bins)
         size = float(sent.size_bytes[:, f, q].mean())
         return Known(OperatingPoint(width, None, q, 1), float(right[:, q].mean()), 1.0, given, size)
@@ -82,7 +59,7 @@ def pictures(bundle: Bundle, *, format_: str) -> Table:
     offloads = tuple(
         tuple((known(width, catalogue.exits[w], q),) for q in qualities) for w, width in enumerate(catalogue.widths)
     )
-    columns = [own.columns[point] for point in exits]
+    columns = [column[point] for point in exits]
     repeats = len(catalogue.widths)
     outcomes = Outcomes(
         truth=own.outcomes.truth,
@@ -91,7 +68,9 @@ def pictures(bundle: Bundle, *, format_: str) -> Table:
         layer_bytes=np.broadcast_to(sent.size_bytes[:, None, f, :, None], (n, repeats, len(inputs.QUALITIES), 1)),
     )
     points = (*exits, *(row[0].point for width in offloads for row in width))
-    return Table(replace(catalogue, offloads=offloads), outcomes, points)
+    # The server runs the head too, at full width.
+    flops = own.tail_flops + sum(row[-1] for row in catalogue.stage_flops)
+    return Content(replace(catalogue, offloads=offloads), outcomes, points, flops)
 
 
 def _share_by_bin(right: NDArray[np.bool_], bins: NDArray[np.int64], count: int) -> tuple[float, ...]:
