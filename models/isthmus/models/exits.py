@@ -27,7 +27,7 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
         assert isinstance(trunk_end, SlimConv)
         stage.exit = Exit(trunk_end.c_out, channels, recipe.arch.classes, recipe.arch.widths).train()
     parameters = [p for stage in stages for p in stage.exit.parameters()]
-    optimiser = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True)
     steps = recipe.late_exit_epochs * (len(training.pictures) // recipe.batch)
     done, total = 0, 0.0
     for _ in range(recipe.late_exit_epochs):

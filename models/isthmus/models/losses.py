@@ -19,6 +19,14 @@ def feature_invariance(features: Tensor, reference: Tensor) -> Tensor:
     return F.mse_loss(features, reference.detach())
 
 
+def rate(features: Tensor) -> Tensor:
+    """Mean magnitude: up to a constant, the bits of the features under a Laplacian prior.
+
+    Their variance is fixed by a batch norm, so this asks for many small values and a few large ones, which code short.
+    """
+    return features.abs().mean()
+
+
 def expected_calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
     """Weighted mean gap of confidence and accuracy over equal bins (Guo et al. 2017). Both (N,)."""
     edges = torch.bucketize(probability, torch.linspace(0, 1, bins + 1)[1:-1])
@@ -42,4 +50,4 @@ def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
         return loss
 
     optimiser.step(closure)
-    return float(log_t.exp())
+    return float(log_t.detach().exp())

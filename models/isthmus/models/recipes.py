@@ -16,12 +16,16 @@ class Recipe:
     arch: Architecture
     epochs: int
     batch: int = 256
-    peak_rate: float = 0.25
-    weight_decay: float = 5e-4
+    turn_rate: float = 0.025
+    """Peak relative change of a convolution's weights a step."""
+    peak_rate: float = 0.05
+    """Peak learning rate of everything else."""
     label_smoothing: float = 0.1
     exit_weight: float = 0.3
+    rate_weight: float = 0.1
+    """Of the features' mean magnitude: what their bytes cost in training."""
     distill_weight: float = 1.0
-    distill_from: float = 0.25
+    distill_from: float = 0.4
     """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""
     straight_through_from: float = 0.5
     """Share of the training after which rounding replaces noise."""
@@ -51,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
                 Conv(256, residual=True),
             ),
         ),
-        epochs=30,
+        epochs=32,
     ),
     "signs": Recipe(
         arch=Architecture(
@@ -62,7 +66,7 @@ RECIPES: dict[str, Recipe] = {
                 (Conv(16, stride=2), Conv(32, stride=2), Conv(48, stride=2), Conv(48, residual=True)),
                 (Conv(64), Conv(64, residual=True)),
             ),
-            exit_channels=(16, 16),
+            exit_channels=(32, 64),
             bottleneck_channels=6,
             tail=(
                 Conv(96, stride=2),
@@ -73,7 +77,6 @@ RECIPES: dict[str, Recipe] = {
         ),
         epochs=8,
         batch=128,
-        peak_rate=0.1,
         late_exit_epochs=2,
     ),
 }

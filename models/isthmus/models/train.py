@@ -22,9 +22,12 @@ from torch.nn import functional as F
 
 from isthmus.models import bottleneck, data, losses
 from isthmus.models.backbones import SplitNetwork
+from isthmus.models.muon import Muon
 from isthmus.models.recipes import Recipe
 
 Report = Callable[[str], None]
+BASE_STEP = 3.0
+"""The base layer alone is a quantiser three times as coarse as both layers together."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Progress:
     seconds: float
 
 
-def learning_rate(progress: float, peak: float, warm_up: float = 0.2) -> float:
+def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
     """Linear up to `peak`, linear down to a hundredth of it; `progress` in [0, 1]."""
     if progress < warm_up:
         return peak * (0.05 + 0.95 * progress / warm_up)
@@ -64,13 +67,11 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(seed)
         self.network = SplitNetwork(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        free = [p for p in self.network.parameters() if p.ndim == 1]
-        self.optimiser = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}],
-            lr=recipe.peak_rate,
-            momentum=0.9,
-            nesterov=True,
+        convolutions = [p for p in self.network.parameters() if p.ndim == 4]
+        others = [p for p in self.network.parameters() if p.ndim < 4]
+        self.optimisers = (
+            Muon(convolutions, lr=recipe.turn_rate),
+            torch.optim.SGD(others, lr=recipe.peak_rate, momentum=0.9, nesterov=True),
         )
         self.epochs_done = 0
         self.steps_per_epoch = len(training.pictures) // recipe.batch
@@ -106,13 +107,16 @@ class Trainer:
 
     def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
         """One optimiser step on (N, 3, S, S) pictures; the loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress, self.recipe.peak_rate)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(x, labels, progress)
+        for optimiser, peak in zip(self.optimisers, (self.recipe.turn_rate, self.recipe.peak_rate), strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(progress, peak)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self._loss(x, labels, progress)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimiser.step()
+        nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
         self._average()
         return float(loss.detach())
 
@@ -136,10 +140,10 @@ class Trainer:
             f, e = self.network.head(x[part], width)
             features.append(f)
             exits.append(e)
-        joined = torch.cat(features)
-        logits = self.network.tail(self._quantise(joined, progress))
-        per_exit = [torch.cat(column) for column in zip(*exits, strict=True)]
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        joined = torch.cat(features).float()
+        logits = self.network.tail(self._quantise(joined, progress)).float()
+        per_exit = [torch.cat(column).float() for column in zip(*exits, strict=True)]
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) + recipe.rate_weight * losses.rate(joined)
         for e in per_exit:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
         if progress < recipe.distill_from:
@@ -147,9 +151,9 @@ class Trainer:
         narrow = slice(parts[0][1].stop, len(x))
         with torch.no_grad():
             reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
-            opinion = self.teacher.tail(reference)
+            opinion = self.teacher.tail(reference).float()
         loss = loss + recipe.distill_weight * 0.5 * (
-            losses.distillation(logits[narrow], opinion) + losses.feature_invariance(joined[narrow], reference)
+            losses.distillation(logits[narrow], opinion) + losses.feature_invariance(joined[narrow], reference.float())
         )
         for e in per_exit:
             loss = loss + recipe.exit_weight * recipe.distill_weight * 0.5 * (
@@ -158,7 +162,7 @@ class Trainer:
         return loss
 
     def _quantise(self, features: Tensor, progress: float) -> Tensor:
-        low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * 2.0
+        low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * BASE_STEP
         step = bottleneck.random_steps(len(features), low, high, self.generator)
         if progress < self.recipe.straight_through_from:
             return bottleneck.noisy(features, step, self.generator)
@@ -181,7 +185,7 @@ class Trainer:
             {
                 "network": self.network.state_dict(),
                 "teacher": self.teacher.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epochs_done": self.epochs_done,
                 "seed": self.seed,
                 "rng": self.rng.bit_generator.state,
@@ -196,7 +200,8 @@ class Trainer:
         state = torch.load(path, weights_only=False)
         self.network.load_state_dict(state["network"])
         self.teacher.load_state_dict(state["teacher"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])

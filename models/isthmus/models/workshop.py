@@ -14,7 +14,6 @@ from isthmus.models import data, exits, scenes
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.bundle import Bundle
 from isthmus.models.evaluate import Validation, evaluate
-from isthmus.models.export import write_bundle
 from isthmus.models.recipes import RECIPES, Recipe
 from isthmus.models.train import Trainer, TrainingSet
 from isthmus.proto.errors import ConfigError, DataError
@@ -87,6 +86,8 @@ class Workshop:
 
     def export(self, checkpoint: Path, target: Path, *, threads: int, report: Report) -> Bundle:
         """Evaluate the averaged network of `checkpoint` and write its bundle to `target`."""
+        from isthmus.models.export import write_bundle  # training alone needs none of the converters
+
         torch.set_num_threads(threads)
         network, seed, epochs = load_averaged(checkpoint, self.recipe)
         validation = self.corpus.validation()
