@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from isthmus.device.executor import Executor, open_signature
+from isthmus.device.executor import Executor
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle
+from isthmus.models.litert import Signature
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -37,7 +38,7 @@ def open_all(bundle: Bundle, threads: int) -> dict[tuple[int, float], Callable[[
         for s in stage:
             details = interpreter.get_signature_runner(s.signature).get_input_details()
             inputs = {k: np.random.default_rng(0).random(d["shape"], np.float32) for k, d in details.items()}
-            calls[i, s.width] = partial(open_signature(interpreter, s.signature), **inputs)
+            calls[i, s.width] = partial(Signature(interpreter, s.signature).stored, **inputs)
     return calls
 
 

@@ -6,6 +6,7 @@ Only the networks are stood in for: stages and tails take a fixed time, exits ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -25,6 +26,7 @@ from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
 from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, StageResult
+from isthmus.proto.tasks import Packed
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
@@ -62,10 +64,18 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
     )
 
 
+def silent() -> Catalogue:
+    """The same without early exits."""
+    known = catalogue()
+    nothing = ((0.0,) * 3,) * 2
+    exits = tuple((Known(OperatingPoint(w), 0.0, 1.0, nothing),) * 2 for w in WIDTHS)
+    return replace(known, exits=exits)
+
+
 class Head:
     """Stages that take a fixed time and are as confident as a script says; features that are always the same."""
 
-    def __init__(self, stages_s: tuple[tuple[float, float], ...], confidence: Callable[[int], float]) -> None:
+    def __init__(self, stages_s: tuple[tuple[float, float], ...], confidence: Callable[[int], float | None]) -> None:
         config, self._features = coding()
         self._codec, self._stages_s, self._confidence = Codec(config), stages_s, confidence
         self._sizes = self._codec.predict(self._features)
@@ -73,7 +83,8 @@ class Head:
         """(frame, step, layer) of every payload."""
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
-        told = Guess(LABEL_LOCAL, self._confidence(frame_id))
+        confidence = self._confidence(frame_id)
+        told = None if confidence is None else Guess(LABEL_LOCAL, confidence)
         took_s = self._stages_s[stage][WIDTHS.index(width)]
         return StageResult(frame_id, stage, width, told, took_s, self._sizes if stage == 1 else None)
 
@@ -88,8 +99,9 @@ class Head:
 class Tail:
     """Always the same class, in a fixed time."""
 
-    def run(self, batch: RunBatch[streams.Ready]) -> tuple[np.ndarray, float]:
-        return np.tile(np.eye(CLASSES, dtype=np.float32)[LABEL_SERVER] * 6, (len(batch.items), 1)), TAIL_S
+    def run(self, batch: RunBatch[streams.Ready]) -> tuple[list[Packed], float]:
+        logits = tuple(6.0 * (k == LABEL_SERVER) for k in range(CLASSES))
+        return [logits] * len(batch.items), TAIL_S
 
 
 class Pair(Timeline):
@@ -99,15 +111,16 @@ class Pair(Timeline):
         self,
         *rows: tuple[float, float, float, float],
         policy: str | Policy = "expected-utility",
-        confidence: Callable[[int], float] = lambda _: 0.6,
+        confidence: Callable[[int], float | None] = lambda _: 0.6,
         fps: float = 15.0,
         deadline_s: float = 0.15,
         stages_s: tuple[tuple[float, float], ...] = ((0.004, 0.010), (0.003, 0.008)),
         stream_credits: int = 8,
+        known: Catalogue | None = None,
     ) -> None:
-        """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link."""
+        """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks."""
         super().__init__()
-        known, (config, _) = catalogue(), coding()
+        known, (config, _) = known or catalogue(), coding()
         chosen = POLICIES[policy](known) if isinstance(policy, str) else policy
         times = TailTimes({b: TAIL_S * (0.8 + 0.2 * b) for b in range(1, 9)}, max_batch=8)
         batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "emulation": {"emulation", "device", "edge_server", "models", "proto"},
     "cli": {"cli", "emulation", "device", "edge_server", "models", "proto"},
 }
-TRAINING_ONLY = {"torch", "litert_torch", "onnxscript", "ai_edge_quantizer", "tomli_w"}
+TRAINING_ONLY = {"torch", "litert_torch", "onnxscript", "ai_edge_quantizer"}
 
 
 def imports(path: Path) -> set[str]:

@@ -14,7 +14,7 @@ from isthmus.device.scheduler import AlwaysOffload, LocalOnly
 from isthmus.device.session import Session
 from isthmus.proto import messages
 from isthmus.proto.plan import Answer, Frame, Guess, Load, Reason, ServerTimings, Source, StageResult
-from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue
+from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue, silent
 
 
 def sources(answers: list[Answer]) -> Counter[str]:
@@ -68,6 +68,28 @@ def test_a_narrow_link_is_not_flooded() -> None:
     assert sources(greedy.between(10, 29))["server"] < 0.2 * len(greedy.between(10, 29))
     assert sources(ours.between(10, 29))["server"] > 0.4 * len(ours.between(10, 29))
     assert all(a.on_time for a in ours.between(0, 29))
+
+
+def mute(*rows: tuple[float, float, float, float], policy: str = "expected-utility") -> Pair:
+    return Pair(*rows, policy=policy, known=silent(), confidence=lambda _: None)
+
+
+@pytest.mark.parametrize("policy", ["expected-utility", "always-offload"])
+def test_without_early_exits_the_server_answers_or_nobody_does(policy: str) -> None:
+    """A late frame is answered late, honestly: no label, no half named, and the reason."""
+    pair = mute((10, 8, 8, 20), (10, 0, 0, 20), (3600, 8, 8, 20), policy=policy).connected().run(30)
+    assert sources(pair.between(1, 9))["server"] > 0.95 * len(pair.between(1, 9))
+    cut = pair.between(10.5, 19.8)
+    assert sources(cut) == {"none": len(cut)}
+    assert set(reasons(cut)) <= {"deadline", "link", "disconnected", "busy"}
+    assert all(a.label is None and a.point is None and a.on_time for a in cut)
+    assert sources(pair.between(22, 29))["server"] > 0.9 * len(pair.between(22, 29))
+
+
+def test_without_early_exits_or_a_server_every_frame_says_so() -> None:
+    pair = mute().run(5)
+    assert reasons(pair.between(0, 4.9)) == {"disconnected": len(pair.between(0, 4.9))}
+    assert {a.source for _, a in pair.answers} == {Source.NONE}
 
 
 def test_a_server_that_dies_is_answered_for_at_once() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec
 from isthmus.proto.messages import Hello, Layer
+from isthmus.proto.tasks import Packed
 
 SHAPE = (4, 4, 8)
 
@@ -18,9 +19,8 @@ SHAPE = (4, 4, 8)
 class Sums:
     """A tail of two logits: the sum of the features, and its negative."""
 
-    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        total = features.sum(axis=(1, 2, 3))
-        return np.stack([total, -total], axis=1)
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
+        return [(total, -total) for total in features.sum(axis=(1, 2, 3)).tolist()]
 
 
 @pytest.fixture

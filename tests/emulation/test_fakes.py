@@ -8,12 +8,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from isthmus.device.catalogue import guess
 from isthmus.edge_server.batcher import Item, RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.emulation.fakes import SIZE_ERROR, Content, Feed, Head, Replay, Tail, decode
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import BundleError
+from isthmus.proto.tasks import Classification
 
 STAGES_S = ((0.01, 0.02, 0.03, 0.04),) * 2
 
@@ -46,7 +46,8 @@ def test_what_comes_back_is_the_tables_answer_at_its_confidence() -> None:
         assert [len(p) for p in payloads] == outcomes.layer_bytes[sample, width, step, :layers].tolist()
         batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(decode(payloads), layers, 0.0)),))
         (logits,), _ = tail.run(batch)
-        told, column = guess(logits.tolist(), known.temperature), points.index(known.point)
+        told = Classification().guess(logits, temperature=known.temperature, accuracy=0.0)
+        column = points.index(known.point)
         assert told.label == outcomes.label[sample, column]
         assert told.confidence == pytest.approx(min(float(outcomes.confidence[sample, column]), 1 - 1e-4), abs=2e-3)
 
@@ -55,6 +56,7 @@ def test_the_exits_say_what_the_table_says() -> None:
     device, outcomes = head(), content().outcomes
     result = device.run(5, 0, 0.5)
     column = content().points.index(content().catalogue.exits[1][0].point)
+    assert result.guess is not None
     assert result.guess.label == outcomes.label[device.feed.sample(5), column]
     assert result.layer_bytes is None
     assert device.run(5, 1, 0.5).layer_bytes is not None

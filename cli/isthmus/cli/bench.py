@@ -106,7 +106,7 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
         from isthmus.edge_server.server import warm_up
     except ImportError as error:
         raise ConfigError(f"{error.name}: not installed; needs `pip install 'isthmus[server]'`") from error
-    engine = engines.OnnxEngine(found.tail_path, threads)
+    engine = engines.Tail(found, threads)
     served = streams.Served(found.manifest.name, found.sha256, found.codec)
     rounds = [warm_up(engine, served, max_batch) for _ in range(5)]
     return {size: min(times[size] for times in rounds) for size in rounds[0]}

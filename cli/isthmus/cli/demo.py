@@ -160,11 +160,12 @@ def _alone(scenario: Scenario, frames: list[int]) -> dict[int, Guess]:
     if drive is None:
         return {}
     bundle = bundles.load(BUNDLE)
-    executor, guesses = Executor(bundle), {}
+    executor, guesses = Executor(bundle), dict[int, Guess]()
     for frame in frames:
         executor.hold(frame, drive.frame(frame).image)
         for stage in range(len(bundle.manifest.stages)):
-            guesses[frame] = executor.job(frame, stage, bundle.manifest.widths[-1])().guess
+            if (guess := executor.job(frame, stage, bundle.manifest.widths[-1])().guess) is not None:
+                guesses[frame] = guess
         executor.forget(frame)
     return guesses
 

@@ -140,7 +140,7 @@ class Agent:
 
     def _stage_done(self, done: asyncio.Future[StageResult]) -> None:
         result = done.result()
-        if result.frame_id in self._frames:
+        if result.frame_id in self._frames and result.guess is not None:
             self._local[result.frame_id] = result.guess
         self._session.on_stage(result, now=self._loop.time())
         self._perform()

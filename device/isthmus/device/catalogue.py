@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isthmus.models.bundle import Manifest, Point
 from isthmus.proto.errors import BundleError
-from isthmus.proto.plan import Guess, OperatingPoint
+from isthmus.proto.plan import OperatingPoint
+from isthmus.proto.tasks import Classification, Task
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Known:
     accuracy: float
     temperature: float
     given: tuple[tuple[float, ...], ...]
-    """[exit][confidence bin]: accuracy of this point where that exit, at this width, was so confident."""
+    """[stage][confidence bin]: accuracy of this point where the device, after that stage, was so confident."""
     mean_bytes: float = 0.0
     """Payload bytes of all its layers together; 0 for an exit."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A bundle as the scheduler sees it: widths ascending, one early exit at the end of every stage."""
+    """A bundle as the scheduler sees it: widths ascending, at most one early exit at the end of every stage."""
 
     widths: tuple[float, ...]
     confidence_edges: tuple[float, ...]
@@ -35,9 +35,11 @@ class Catalogue:
     stage_flops: tuple[tuple[int, ...], ...]
     """[stage][width]"""
     exits: tuple[tuple[Known, ...], ...]
-    """[width][exit]"""
+    """[width][stage]: the early exit that has spoken last by its end; one that is worth nothing where none has."""
     offloads: tuple[tuple[tuple[Known, ...], ...], ...]
     """[width][step][layers - 1]; steps finest first."""
+    task: Task = Classification()
+    """How answers are read."""
 
     @property
     def stages(self) -> int:
@@ -49,24 +51,31 @@ class Catalogue:
         """Lay out a bundle's points. Raises BundleError naming an operating point that it lacks."""
         points = {p.key: p for p in manifest.points}
         steps, layers = len(manifest.bottleneck.steps), max((p.layers for p in manifest.points), default=0)
-        widths = tuple(sorted(manifest.widths))
+        widths, bins = tuple(sorted(manifest.widths)), len(manifest.confidence_edges) + 1
         flops = [{s.width: s.flops for s in stage} for stage in manifest.stages]
+        spoken = _last_exits(manifest)
+        """[stage]: the exit that has spoken last, as its stage and as its row of `accuracy_given`."""
+
+        def known(key: OperatingPoint) -> Known:
+            return _by_stage(_known(points, key), [row for _, row in spoken], bins)
+
         try:
             return cls(
                 widths=widths,
                 confidence_edges=manifest.confidence_edges,
                 stage_flops=tuple(tuple(stage[w] for w in widths) for stage in flops),
                 exits=tuple(
-                    tuple(_known(points, OperatingPoint(w, exit=e)) for e in range(len(manifest.stages)))
-                    for w in widths
-                ),
-                offloads=tuple(
                     tuple(
-                        tuple(_known(points, OperatingPoint(w, None, s, n + 1)) for n in range(layers))
-                        for s in range(steps)
+                        _silent(w, bins, len(spoken)) if e is None else known(OperatingPoint(w, exit=e))
+                        for e, _ in spoken
                     )
                     for w in widths
                 ),
+                offloads=tuple(
+                    tuple(tuple(known(OperatingPoint(w, None, s, n + 1)) for n in range(layers)) for s in range(steps))
+                    for w in widths
+                ),
+                task=manifest.answers,
             )
         except KeyError as error:
             raise BundleError(f"{manifest.name}: bundle.toml lacks {error.args[0]}; export the bundle again") from error
@@ -89,18 +98,28 @@ class Catalogue:
         return self.offloads[w][point.step][point.layers - 1]
 
 
+def _last_exits(manifest: Manifest) -> list[tuple[int | None, int | None]]:
+    """For each stage the exit that has spoken last: its stage, and its row of `accuracy_given`; None before any has."""
+    spoken: list[tuple[int | None, int | None]] = []
+    stage, row = None, None
+    for index, widths in enumerate(manifest.stages):
+        if widths[0].exit:
+            stage, row = index, 0 if row is None else row + 1
+        spoken.append((stage, row))
+    return spoken
+
+
 def _known(points: Mapping[OperatingPoint, Point], key: OperatingPoint) -> Known:
     p = points[key]
     return Known(key, p.accuracy, p.temperature, p.accuracy_given, p.bytes)
 
 
-def guess(logits: Sequence[float], temperature: float) -> Guess:
-    """The class of the greatest logit and its calibrated probability, softmax(logits / temperature) (Guo et al. 2017).
+def _silent(width: float, bins: int, stages: int) -> Known:
+    """What a stage without an early exit is worth before any exit has spoken: nothing."""
+    return Known(OperatingPoint(width), 0.0, 1.0, ((0.0,) * bins,) * stages)
 
-    `logits` (K,). Raises ValueError if there are none, or one that is not finite.
-    """
-    if len(logits) == 0 or not all(map(math.isfinite, logits)):
-        raise ValueError(f"logits: {len(logits)} values, not all finite; the model or its outputs are damaged")
-    top = max(logits)
-    total = sum(math.exp((x - top) / temperature) for x in logits)
-    return Guess(list(logits).index(top), 1.0 / total)
+
+def _by_stage(known: Known, spoken: Sequence[int | None], bins: int) -> Known:
+    """`given` by stage: a stage without an exit is as confident as the last exit before it, or not at all."""
+    rows = [known.given[e] if e is not None else (known.accuracy,) * bins for e in spoken]
+    return replace(known, given=tuple(rows))

@@ -33,9 +33,6 @@ from isthmus.proto.plan import Answer, Frame, Guess
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.security import channel_credentials
 
-HEAD_FILES = ("head.tflite",)
-"""The device needs no tail: it verifies its own half."""
-
 
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """Run an agent to the end of its source, writing one line of JSON for every answer to standard output.
@@ -45,7 +42,7 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     if config.policy not in POLICIES:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
     credentials = _credentials(config)
-    bundle = bundles.load(config.bundle, files=HEAD_FILES)
+    bundle = bundles.load(config.bundle, half="head")
     executor = Executor(bundle, threads=config.threads)
     source = open_source(config.source, bundle.manifest.labels)
     with contextlib.closing(source), _answers(config, bundle, command) as write:
@@ -108,10 +105,9 @@ def _answers(config: AgentConfig, bundle: Bundle, command: str) -> Iterator[Told
         recorder = None
         if config.record is not None:
             recorder = stack.enter_context(Recorder(Path(config.record), _header(config, bundle, command)))
-        labels = bundle.manifest.labels
 
         def write(frame: Frame, picture: str, answer: Answer, local: Guess | None) -> None:
-            name = None if answer.label is None else labels[answer.label]
+            name = None if answer.label is None else bundle.manifest.name_of(answer.label)
             row = FrameRecord.from_answer(frame, answer, local, picture=picture, answer_name=name)
             sys.stdout.buffer.write(encoder.encode(row) + b"\n")
             sys.stdout.buffer.flush()

@@ -86,7 +86,7 @@ class ExpectedUtility:
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop, go on, or send: whatever promises most."""
         w = self._catalogue.width_index(result.width)
-        stop = result.guess.confidence
+        stop = result.confidence
         if result.stage < self._last:
             ahead_s = sum(situation.times.cautious_s(s, w) for s in range(result.stage + 1, self._last + 1))
             if ahead_s > situation.budget_s:
@@ -120,7 +120,7 @@ class ExpectedUtility:
 
     def _further(self, w: int, result: StageResult, situation: Situation, ahead_s: float) -> float:
         """What running to the end of the head promises, judged by this exit's confidence."""
-        given = self._catalogue.bin(result.guess.confidence)
+        given = self._catalogue.bin(result.confidence)
         alone = self._catalogue.exits[w][self._last].given[result.stage][given]
         worth, outlook = alone, situation.outlook
         if outlook is None:
@@ -140,7 +140,7 @@ class ExpectedUtility:
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
-        given, confidence = self._catalogue.bin(result.guess.confidence), result.guess.confidence
+        given, confidence = self._catalogue.bin(result.confidence), result.confidence
         for step, sizes in enumerate(result.layer_bytes):
             worth, sent, p_before = confidence, 0, None
             for layers, size in enumerate(sizes, start=1):

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send
-from isthmus.device.catalogue import Catalogue, guess
+from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
 from isthmus.device.link import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
@@ -68,7 +68,8 @@ class _Open:
     phase: Phase = Phase.WAITING
     width: int = 0
     guess: Guess | None = None
-    exit: int = 0
+    exit: OperatingPoint | None = None
+    """Which early exit `guess` is of."""
     offload: Offload | None = None
     started_s: float | None = None
     head_s: float = 0.0
@@ -140,7 +141,7 @@ class Session:
         self._times.observe(result.stage, width, result.compute_s)
         o = self._open.get(result.frame_id)
         if o is not None:
-            o.guess, o.exit = result.guess, result.stage
+            o.guess, o.exit = result.guess, self._catalogue.exits[width][result.stage].point
             o.head_s += result.compute_s
             self._decide(o, result, now)
         self._start_next(now)
@@ -238,12 +239,12 @@ class Session:
             case Offload() as offload:
                 self._send(o, offload, now)
             case Stop():
-                self._from_exit(o, self._why_here(situation, now), now)
+                self._from_exit(o, self._why_here(o, situation), now)
 
-    def _why_here(self, situation: Situation, now: float) -> Reason:
+    def _why_here(self, o: _Open, situation: Situation) -> Reason:
         """Why a frame stayed on the device."""
         if situation.outlook is not None:
-            return Reason.CONFIDENT
+            return Reason.CONFIDENT if o.guess is not None else Reason.LINK
         return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
 
     def _send(self, o: _Open, offload: Offload, now: float) -> None:
@@ -259,7 +260,8 @@ class Session:
             return  # too late: it was answered from its exit
         point = OperatingPoint(self._catalogue.widths[o.width], None, o.offload.step, result.layers_used)
         try:
-            told = guess(result.outputs, self._catalogue.known(point).temperature)
+            known = self._catalogue.known(point)
+            told = self._catalogue.task.guess(result.outputs, temperature=known.temperature, accuracy=known.accuracy)
         except (ValueError, IndexError):
             self._from_exit(o, Reason.INVALID, now)
             return
@@ -270,16 +272,15 @@ class Session:
             self._from_exit(o, reason, now)
 
     def _at_deadline(self, o: _Open, now: float) -> None:
-        if o.phase is Phase.AWAY:
-            self._from_exit(o, Reason.DEADLINE, now)  # no word to the server: it drops by the same budget
-        elif o.guess is not None:
-            self._from_exit(o, Reason.OVERLOADED, now)
-        else:
-            self._answer(o, None, Source.NONE, Reason.OVERLOADED, None, now)
+        # No word to the server about what is away: it drops by the same budget.
+        self._from_exit(o, Reason.DEADLINE if o.phase is Phase.AWAY else Reason.OVERLOADED, now)
 
     def _from_exit(self, o: _Open, reason: Reason, now: float) -> None:
-        point = OperatingPoint(self._catalogue.widths[o.width], o.exit)
-        self._answer(o, o.guess, Source.EXIT, reason, point, now)
+        """The last exit's answer; where no exit has spoken, none, said honestly."""
+        if o.guess is None:
+            self._answer(o, None, Source.NONE, reason, None, now)
+        else:
+            self._answer(o, o.guess, Source.EXIT, reason, o.exit, now)
 
     def _answer(
         self,
@@ -308,6 +309,7 @@ class Session:
             on_time=now <= frame.deadline_s,
             bytes_up=o.bytes_up,
             timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
+            detail=told.detail if told else None,
         )
         self._actions += [Emit(answer), Forget(frame.id)]
 

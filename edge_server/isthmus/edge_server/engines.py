@@ -1,32 +1,52 @@
-"""What runs a tail: features in, logits out. One class for each engine, one line of registration."""
+"""What runs a tail: features in, answers out, packed for the wire. One class for each engine, one line of registration.
+
+A tail is one file or several, each given what the one before gave: a distilled bundle's decoder runs in ONNX Runtime, the
+original model's second half behind it in LiteRT.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from isthmus.proto.errors import BundleError
+from isthmus.models.bundle import Bundle
+from isthmus.models.crossing import parted
+from isthmus.models.litert import Signature, opened
+from isthmus.proto.errors import BundleError, ConfigError, ModelError
+from isthmus.proto.tasks import Packed
 
-INPUT, OUTPUT = "features", "logits"
+Arrays = tuple[NDArray[Any], ...]
+LITERT_BATCHES = (8, 4, 2)
+"""Sizes for which a LiteRT model keeps an interpreter of its own; what is left over runs one by one."""
 
 
 class Engine(Protocol):
-    """A tail, ready to run; called by one thread at a time."""
+    """A bundle's tail, ready to run; called by one thread at a time."""
 
-    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (B, H, W, C) to logits (B, K)."""
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
+        """Features (B, H, W, C) to B answers."""
 
 
-class OnnxEngine:
+class Model(Protocol):
+    """One file of a tail: real values in, real values out, each (B, ...), in the order of `inputs` and `outputs`."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, tensors: Arrays) -> Arrays:
+        """Run it on a batch."""
+
+
+class OnnxModel:
     """ONNX Runtime on the CPU, with `threads` threads for one batch."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        """Raises BundleError naming the file when it cannot be read or is no tail."""
+        """Raises BundleError naming the file when it cannot be read."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -34,15 +54,91 @@ class OnnxEngine:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen, without a common base
             raise BundleError(f"{path}: not a tail that ONNX Runtime can read ({error})") from error
-        inputs = [port.name for port in self._session.get_inputs()]
-        outputs = [port.name for port in self._session.get_outputs()]
-        if inputs != [INPUT] or OUTPUT not in outputs:
-            raise BundleError(f"{path}: takes {inputs} and gives {outputs}, expected ['{INPUT}'] and '{OUTPUT}'")
+        self.inputs = tuple(port.name for port in self._session.get_inputs())
+        self.outputs = tuple(port.name for port in self._session.get_outputs())
 
-    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features (B, H, W, C) to logits (B, K)."""
-        logits: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: features})[0]
-        return logits
+    def run(self, tensors: Arrays) -> Arrays:
+        """Run it on a batch."""
+        return tuple(self._session.run(self.outputs, dict(zip(self.inputs, tensors, strict=True))))
 
 
-ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": OnnxEngine}
+class LiteRtModel:
+    """LiteRT's interpreter on the CPU: whole batches where the graph lets its inputs be resized, else one by one."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Raises BundleError naming the file when it cannot be read."""
+        try:
+            interpreter = opened(path, threads=threads)
+            (key,) = interpreter.get_signature_list()
+            self._one = Signature(interpreter, key)
+        except (ModelError, ValueError, RuntimeError) as error:
+            raise BundleError(f"{path}: not a tail that LiteRT can run ({error})") from error
+        self.inputs, self.outputs = tuple(sorted(self._one.inputs)), tuple(self._one.outputs)
+        self.batched: dict[int, Signature] = {}
+        for size in LITERT_BATCHES:
+            try:
+                signature = Signature(opened(path, threads=threads), key, batch=size)
+            except (ValueError, RuntimeError):  # a shape in the graph insists on one
+                break
+            if not self._agrees(signature, size):
+                break
+            self.batched[size] = signature
+
+    def run(self, tensors: Arrays) -> Arrays:
+        """Run it on a batch."""
+        done, parts, count = 0, [], len(tensors[0])
+        while done < count:
+            size = next((size for size in self.batched if size <= count - done), 1)
+            signature = self.batched.get(size, self._one)
+            given = {name: array[done : done + size] for name, array in zip(self.inputs, tensors, strict=True)}
+            parts.append(signature(**given))
+            done += size
+        return tuple(np.concatenate([part[name] for part in parts]) for name in self.outputs)
+
+    def _agrees(self, batched: Signature, size: int) -> bool:
+        """Whether a batch gives what its members give alone: a graph may take a batch and mean something else by it."""
+        rng = np.random.default_rng(0)
+        real = {n: _noise(port.scale, (size, *port.shape[1:]), rng) for n, port in self._one.inputs.items()}
+        together = batched(**real)
+        for i in range(size):
+            alone = self._one(**{name: values[i : i + 1] for name, values in real.items()})
+            for name, values in alone.items():
+                if together[name].shape[:1] != (size,) or not np.allclose(together[name][i], values[0], 1e-3, 1e-3):
+                    return False
+        return True
+
+
+def _noise(scale: float, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    return rng.normal(0, 32 * scale or 1.0, shape).astype(np.float32)
+
+
+ENGINES: dict[str, Callable[[Path, int], Model]] = {"onnx": OnnxModel, "litert": LiteRtModel}
+
+
+class Tail:
+    """A bundle's tail: its files one after the other, and its task's packing behind them."""
+
+    def __init__(self, bundle: Bundle, threads: int, *, engine: str = "onnx") -> None:
+        """`engine` runs the parts that are ONNX. Raises ConfigError or BundleError naming what is wrong."""
+        if engine not in ENGINES:
+            raise ConfigError(f"engine = '{engine}'; known: {', '.join(ENGINES)}")
+        manifest = bundle.manifest
+        self._tensors, self._task = manifest.bottleneck.tensors, manifest.answers
+        self._parts: list[Model] = []
+        given = tuple(t.name for t in self._tensors) or ("features",)
+        for part in manifest.tail:
+            kind = engine if part.engine == "onnx" else part.engine
+            if kind not in ENGINES:
+                raise BundleError(f"{part.file}: engine '{kind}' unknown; this Isthmus knows {', '.join(ENGINES)}")
+            model = ENGINES[kind](bundle.folder / part.file, threads)
+            if (model.inputs != given) if not self._parts else (len(model.inputs) != len(given)):
+                raise BundleError(f"{part.file}: takes {list(model.inputs)}, is given {list(given)}")
+            self._parts.append(model)
+            given = model.outputs
+
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
+        """Features (B, H, W, C) to B answers."""
+        tensors: Arrays = parted(features, self._tensors)
+        for part in self._parts:
+            tensors = part.run(tensors)
+        return [self._task.pack([output[i] for output in tensors]) for i in range(len(features))]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.config import ServerConfig
-from isthmus.edge_server.engines import ENGINES, Engine
+from isthmus.edge_server.engines import Engine, Tail
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import credentials
 from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
@@ -33,8 +33,9 @@ from isthmus.edge_server.tail_times import TailTimes
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import BindError, ConfigError, WireError
+from isthmus.proto.errors import BindError, WireError
 from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
+from isthmus.proto.tasks import Packed
 
 log = logging.getLogger(__name__)
 
@@ -201,23 +202,23 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     async def _compute(self, batch: RunBatch[Ready]) -> None:
         features = np.stack([item.payload.features for item in batch.items])
         began = time.monotonic()
-        outputs: NDArray[np.float32] | None = None
+        answers: list[Packed] | None = None
         try:
             loop = asyncio.get_running_loop()
-            outputs, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, features)
+            answers, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, features)
         except Exception:  # whatever an engine throws costs its batch, not the server
             log.exception("tail: failed on a batch of %d", len(batch.items))
             tail_s = time.monotonic() - began
-        self._streams.on_computed(batch, outputs, tail_s, now=time.monotonic())
+        self._streams.on_computed(batch, answers, tail_s, now=time.monotonic())
         self.metrics.on_batch(len(batch.items), tail_s)
         self._pump()
 
 
-def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """The tail's outputs and how long it took, in the thread that runs it."""
+def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[list[Packed], float]:
+    """The tail's answers and how long it took, in the thread that runs it."""
     began = time.monotonic()
-    outputs = engine.run(features)
-    return outputs, time.monotonic() - began
+    answers = engine.run(features)
+    return answers, time.monotonic() - began
 
 
 def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
@@ -255,12 +256,10 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     Raises SecurityError, BundleError, ConfigError and BindError before that.
     """
     credential = credentials(config)
-    if config.engine not in ENGINES:
-        raise ConfigError(f"engine = '{config.engine}'; known: {', '.join(ENGINES)}")
-    bundle = bundles.load(config.bundle, files=("tail.onnx",))
+    bundle = bundles.load(config.bundle, half="tail")
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
-        ENGINES[config.engine](bundle.tail_path, config.threads),
+        Tail(bundle, config.threads, engine=config.engine),
         server_id=socket.gethostname(),
         limits=Limits(config.max_streams, config.credits),
         max_batch=config.max_batch,

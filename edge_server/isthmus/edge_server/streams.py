@@ -19,6 +19,7 @@ from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.machine import earliest
 from isthmus.proto.plan import Load, ServerTimings
+from isthmus.proto.tasks import Packed
 
 SILENCE_S = 10.0
 """A stream from which nothing is heard for so long is closed."""
@@ -195,13 +196,13 @@ class Streams:
         self._settle()
 
     def on_computed(
-        self, batch: RunBatch[Ready], outputs: NDArray[np.float32] | None, tail_s: float, *, now: float
+        self, batch: RunBatch[Ready], answers: Sequence[Packed] | None, tail_s: float, *, now: float
     ) -> None:
-        """The tail's outputs (B, K) for a batch; None when the tail failed."""
+        """The tail's answers to a batch, packed by the bundle's task; None when the tail failed."""
         self._batcher.on_done(batch, tail_s, now=now)
         load = self._batcher.load(now)
         for index, item in enumerate(batch.items):
-            if outputs is None:
+            if answers is None:
                 self._reply(item.stream, m.Invalid(item.frame_id, 0, "tail: failed on this batch", load))
                 continue
             timings = ServerTimings(
@@ -210,8 +211,7 @@ class Streams:
                 tail_s=tail_s,
                 send_s=max(0.0, now - self._started_s - tail_s),
             )
-            logits = tuple(outputs[index].tolist())
-            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, logits, timings, load))
+            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answers[index], timings, load))
         self._settle()
 
     def drain(self, grace_s: float, *, now: float) -> None:

@@ -21,6 +21,7 @@ from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
 from isthmus.proto.plan import Guess, OperatingPoint, StageResult
+from isthmus.proto.tasks import Packed
 
 SIZE_ERROR = 0.03
 """Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
@@ -56,7 +57,7 @@ class Content:
                 f"outcomes: {n} samples by {p} points with sizes {self.outcomes.layer_bytes.shape}, the catalogue has "
                 f"{len(self.points)} points, {widths} widths and {steps} steps; give the outcome table of this bundle"
             )
-        known = {k.point for row in self.catalogue.exits for k in row}
+        known = {k.point for row in self.catalogue.exits for k in row if k.point.exit is not None}
         known |= {k.point for width in self.catalogue.offloads for step in width for k in step}
         if missing := known - set(self.points):
             raise BundleError(f"outcomes: no column for {next(iter(missing))}; give the outcome table of this bundle")
@@ -82,16 +83,16 @@ class Replay:
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
         self.classes = int(outcomes.label.max()) + 1
-        exits = [[column[known.point] for known in row] for row in catalogue.exits]
+        exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
         self.offload_column = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
         """[width][step][layers - 1]: the column of `label` and `confidence`."""
         self.label: list[list[int]] = labels
         self.confidence: list[list[float]] = confidences
         self.guess = [
-            [[Guess(label[c], min(conf[c], 1.0)) for c in row] for row in exits]
+            [[None if c is None else Guess(label[c], min(conf[c], 1.0)) for c in row] for row in exits]
             for label, conf in zip(labels, confidences, strict=True)
         ]
-        """[sample][width][exit]"""
+        """[sample][width][stage]; None where no exit has spoken yet."""
         self.layer_bytes: list[list[list[list[int]]]] = outcomes.layer_bytes.tolist()
         """[sample][width][step][layer]: what is really sent."""
         rng = random.Random(f"{seed}/sizes")
@@ -215,10 +216,10 @@ class Tail:
         noises = [self._noise[frame_id % _NOISES] for frame_id in frame_ids]
         return self._batch_s(len(noises)) * max(noises) * self.slowdown
 
-    def run(self, batch: RunBatch[Ready]) -> tuple[NDArray[np.float32], float]:
-        """The outputs (B, K) and how long they take."""
-        logits = []
+    def run(self, batch: RunBatch[Ready]) -> tuple[list[Packed], float]:
+        """The answers and how long they take."""
+        logits: list[Packed] = []
         for item in batch.items:
             sample, width, step = item.payload.features.tolist()
             logits.append(self._replay.logits(int(sample), int(width), int(step), item.payload.layers_used))
-        return np.array(logits, np.float32), self.tail_s(item.frame_id for item in batch.items)
+        return logits, self.tail_s(item.frame_id for item in batch.items)

@@ -10,9 +10,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isthmus.device import actions
 from isthmus.device.session import Session
 from isthmus.device.transport import BACK_OFF_S, WELCOME_TIMEOUT_S
@@ -25,6 +22,7 @@ from isthmus.emulation.timeline import Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
 from isthmus.proto.plan import Answer, Frame, Guess, StageResult
+from isthmus.proto.tasks import Packed
 
 
 class Executor(Protocol):
@@ -43,8 +41,8 @@ class Executor(Protocol):
 class Engine(Protocol):
     """A tail in virtual time."""
 
-    def run(self, batch: RunBatch[Ready]) -> tuple[NDArray[np.float32], float]:
-        """The outputs (B, K) of a batch and how long they take."""
+    def run(self, batch: RunBatch[Ready]) -> tuple[Sequence[Packed], float]:
+        """The answers to a batch and how long they take."""
 
 
 class Core(Protocol):
@@ -131,15 +129,15 @@ class Server:
                 case streams.Reply(stream, message):
                     self._pipes[stream].send(message, 0, now)
                 case streams.Compute(batch):
-                    outputs, tail_s = self.engine.run(batch)
-                    self._timeline.at(now + tail_s, self._computed, batch, outputs, tail_s)
+                    answers, tail_s = self.engine.run(batch)
+                    self._timeline.at(now + tail_s, self._computed, batch, answers, tail_s)
                 case streams.Close(stream):
                     if (down := self._pipes.pop(stream, None)) is not None:
                         down.send(None, 0, now)
         self._alarm.set()
 
-    def _computed(self, now: float, batch: RunBatch[Ready], outputs: NDArray[np.float32], tail_s: float) -> None:
-        self.core.on_computed(batch, outputs, tail_s, now=now)
+    def _computed(self, now: float, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float) -> None:
+        self.core.on_computed(batch, answers, tail_s, now=now)
         self.perform(now)
 
 
@@ -262,7 +260,7 @@ class Device:
                 self.hang_up(now)
 
     def _stage_done(self, now: float, result: StageResult) -> None:
-        if result.frame_id in self._frames:
+        if result.frame_id in self._frames and result.guess is not None:
             self._local[result.frame_id] = result.guess
         self.core.on_stage(result, now=now)
         self.perform(now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -18,8 +19,10 @@ from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
 from isthmus.proto.plan import OperatingPoint
+from isthmus.proto.tasks import TASKS, Task
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 adds what a model that was not trained here needs, all of it optional: every bundle of schema 1 reads as one of 2."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -28,11 +31,31 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Input(Strict, frozen=True):
-    """The picture the head takes: `size` x `size` RGB, (x / 255 - mean) / std per channel."""
+    """The picture a stage takes: `size` high and wide, RGB, (x / 255 - mean) / std per channel.
+
+    A stage that stores integers rounds these values by its own scale: see `litert.Port`.
+    """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    width: int | None = None
+    """Of the picture, where it is not square."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self.size, self.width or self.size
+
+
+class Crossing(Strict, frozen=True):
+    """One of several tensors that cross together, by its name in the signatures of head and tail."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Without the batch."""
+    gain: float
+    """What crosses is real values / gain: the tensors then share one quantiser."""
 
 
 class Bottleneck(Strict, frozen=True):
@@ -49,16 +72,47 @@ class Bottleneck(Strict, frozen=True):
     """Static Huffman code lengths [step][layer], one hex digit for each of 256 bytes."""
     size_fit: tuple[tuple[tuple[float, float, float], ...], ...]
     """Size prediction [step][layer]: bytes = a + b u + c u^2 with u = log2(mean |x - zero point| / step)."""
+    tensors: tuple[Crossing, ...] = ()
+    """What the (1, N, 1) values consist of, tensor after tensor, channel after channel; none: one tensor `features` of
+    (height, width, channels)."""
+
+    @classmethod
+    def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = ()) -> Bottleneck:
+        """As `bundle.toml` has it."""
+        return cls(
+            height=codec.height,
+            width=codec.width,
+            channels=codec.channels,
+            zero_point=codec.zero_point,
+            steps=codec.steps,
+            tables=tuple(tuple("".join(f"{n:x}" for n in table) for table in row) for row in codec.tables),
+            size_fit=codec.size_fit,
+            tensors=tensors,
+        )
 
 
 class Stage(Strict, frozen=True):
-    """A part of the head that ends in an early exit, at one width."""
+    """A part of the head that ends in an early exit or in the bottleneck, at one width.
+
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model.
+    """
 
     width: float
     signature: str
     flops: int
-    temperature: float
+    temperature: float = 1.0
     """Divides the exit's logits before the softmax, so that its confidence is a probability."""
+    exit: tuple[str, ...] = ("logits",)
+    """The signature's outputs that are its early exit; none: it ends without one."""
+    input: Input | None = None
+    """The picture it takes, where that is not the bundle's."""
+
+
+class TailPart(Strict, frozen=True):
+    """One of the files that run one after the other on the server."""
+
+    file: str
+    engine: str
 
 
 class Point(Strict, frozen=True):
@@ -102,6 +156,21 @@ class Manifest(Strict, frozen=True):
     """sha256 of each file."""
     made_by: str = ""
     """The command, seed and version that made it."""
+    reference: Literal["labels", "uncut"] = "labels"
+    """What accuracies are measured against: true labels, or the answers of the model before it was cut."""
+    tail: tuple[TailPart, ...] = (TailPart("tail.onnx", "onnx"),)
+    """The server's half; the first part takes the features."""
+
+    @property
+    def answers(self) -> Task:
+        """How its outputs are packed and read. Raises BundleError for a task that this Isthmus does not know."""
+        if self.task not in TASKS:
+            raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
+        return TASKS[self.task]()
+
+    def name_of(self, label: int) -> str:
+        """What a class is called."""
+        return self.labels[label] if label < len(self.labels) else str(label)
 
 
 @dataclass(frozen=True)
@@ -119,8 +188,8 @@ class Bundle:
 
     @property
     def tail_path(self) -> Path:
-        """The tail: one .onnx with a dynamic batch."""
-        return self.folder / "tail.onnx"
+        """The first part of the tail."""
+        return self.folder / self.manifest.tail[0].file
 
     @property
     def codec(self) -> CodecConfig:
@@ -146,21 +215,23 @@ class Bundle:
     def outcomes(self) -> Outcomes:
         """The outcome table: what every operating point really answered for each validation sample."""
         with np.load(self.folder / "outcomes.npz", allow_pickle=False) as table:
-            return Outcomes(*(table[name] for name in Outcomes.__dataclass_fields__))
+            return Outcomes(**{name: table[name] for name in Outcomes.__dataclass_fields__ if name in table})
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """Validation samples (N) by operating points (P), in the order of `Manifest.points`."""
 
-    truth: NDArray[np.uint8]
-    """(N,) true classes."""
-    label: NDArray[np.uint8]
+    truth: NDArray[np.uint8 | np.uint16]
+    """(N,) true classes; the uncut model's, where that is the reference."""
+    label: NDArray[np.uint8 | np.uint16]
     """(N, P) the class answered."""
     confidence: NDArray[np.float16]
     """(N, P) its calibrated probability."""
-    layer_bytes: NDArray[np.uint16]
+    layer_bytes: NDArray[np.uint16 | np.uint32]
     """(N, W, S, L) payload bytes by width, step and layer."""
+    score: NDArray[np.float16] | None = None
+    """(N, P) how well the answer agrees with the truth, 0 to 1, where answers are masks or boxes."""
 
 
 def find(name: str) -> Path:
@@ -172,17 +243,17 @@ def find(name: str) -> Path:
     raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
 
 
-def load(name: str, *, files: tuple[str, ...] | None = None) -> Bundle:
-    """Read and verify the bundle called `name` (zoo name or path).
+def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
+    """Read and verify the bundle called `name` (zoo name or path): all of it, or what one half needs.
 
-    `files` names those to verify (default: all); a device without `tail.onnx` verifies its own half only.
     Raises BundleError naming the file and the key.
     """
     folder = find(name)
     path = folder / "bundle.toml"
     raw = path.read_bytes()
     manifest = _parse(path, raw)
-    for file in files if files is not None else tuple(manifest.files):
+    files = {"head": ("head.tflite",), "tail": tuple(part.file for part in manifest.tail), None: tuple(manifest.files)}
+    for file in files[half]:
         _verify(folder / file, manifest.files.get(file))
     return Bundle(folder, manifest, hashlib.sha256(raw).digest())
 
@@ -192,8 +263,10 @@ def _parse(path: Path, raw: bytes) -> Manifest:
         table = tomllib.loads(raw.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BundleError(f"{path}: not valid TOML ({error})") from error
-    if table.get("schema") != SCHEMA:
-        raise BundleError(f"{path}: schema {table.get('schema')}, this Isthmus reads schema {SCHEMA}")
+    if table.get("schema") not in range(1, SCHEMA + 1):
+        raise BundleError(
+            f"{path}: schema {table.get('schema')}, this Isthmus reads 1 to {SCHEMA}; install the newer one"
+        )
     try:
         return msgspec.convert(table, Manifest)
     except msgspec.ValidationError as error:

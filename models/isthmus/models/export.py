@@ -6,28 +6,24 @@ temporary folder and renamed, so that none is ever half-written.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import shutil
-import tempfile
 from pathlib import Path
 
 import litert_torch
 import numpy as np
 import onnx
 import onnxruntime
-import tomli_w
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from isthmus.models import bundle, card
+from isthmus.models import bundle, bundling, card
 from isthmus.models.backbones import SplitNetwork
+from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage
 from isthmus.models.evaluate import CONFIDENCE_EDGES, Evaluation
 from isthmus.models.layers import width_key
 from isthmus.models.recipes import Recipe
-from isthmus.proto.codec import CodecConfig
 from isthmus.proto.errors import BundleError
 
 PARITY = 1e-3
@@ -176,29 +172,27 @@ def write_bundle(
 ) -> bundle.Bundle:
     """Export, compare with torch on `images` (N, 3, S, S), and put the bundle at `target`, replacing an older one."""
     network = network.eval()
-    with tempfile.TemporaryDirectory(dir=_made(target.parent)) as scratch:
-        folder = Path(scratch) / name
-        folder.mkdir()
+    gap = (0.0, 0.0)
+
+    def fill(folder: Path) -> None:
+        nonlocal gap
         export_head(network, folder / "head.tflite")
         export_tail(network, folder / "tail.onnx")
         gap = check_parity(network, folder, images)
-        np.savez_compressed(folder / "outcomes.npz", **{f: getattr(evaluation.outcomes, f) for f in _OUTCOME_FIELDS})
-        made = f"{made_by} (isthmus {importlib.metadata.version('isthmus')}, torch {torch.__version__})"
-        manifest = _manifest(network, recipe, evaluation, name, labels, mean, std, made)
-        manifest["files"] = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-        (folder / "bundle.toml").write_text(tomli_w.dumps(manifest))
-        card.write(bundle.load(str(folder)), evaluation, parity=gap)
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
-    return bundle.load(str(target))
+        table = evaluation.outcomes
+        np.savez_compressed(
+            folder / "outcomes.npz",
+            truth=table.truth,
+            label=table.label,
+            confidence=table.confidence,
+            layer_bytes=table.layer_bytes,
+        )
 
-
-_OUTCOME_FIELDS = tuple(bundle.Outcomes.__dataclass_fields__)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    made = f"{made_by} (isthmus {importlib.metadata.version('isthmus')}, torch {torch.__version__})"
+    manifest = _manifest(network, recipe, evaluation, name, labels, mean, std, made)
+    written = bundling.write(target, manifest, fill)
+    card.write(written, evaluation, parity=gap)
+    return written
 
 
 def _manifest(
@@ -210,51 +204,25 @@ def _manifest(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     made_by: str,
-) -> dict[str, object]:
+) -> Manifest:
     arch = recipe.arch
     macs = {w: network.head.macs(w) for w in arch.widths}
     temperature = {(p.width, p.exit): p.temperature for p in evaluation.points}
-    stages = [
-        [
-            {
-                "width": w,
-                "signature": signature(i, w),
-                "flops": 2 * macs[w][i],
-                "temperature": temperature[w, i],
-            }
-            for w in arch.widths
-        ]
-        for i in range(len(arch.stages))
-    ]
-    return {
-        "schema": bundle.SCHEMA,
-        "name": name,
-        "task": "classification",
-        "made_by": made_by,
-        "labels": list(labels),
-        "widths": list(arch.widths),
-        "confidence_edges": list(CONFIDENCE_EDGES),
-        "tail_flops": 2 * network.tail.macs(arch.bottleneck_size),
-        "input": {"size": arch.input_size, "mean": list(mean), "std": list(std)},
-        "bottleneck": _bottleneck(evaluation.codec),
-        "stages": stages,
-        "points": [{k: v for k, v in _plain(p).items() if v is not None} for p in evaluation.points],
-    }
-
-
-def _plain(point: bundle.Point) -> dict[str, object]:
-    fields = {name: getattr(point, name) for name in point.__struct_fields__}
-    fields["accuracy_given"] = [list(row) for row in point.accuracy_given]
-    return fields
-
-
-def _bottleneck(codec: CodecConfig) -> dict[str, object]:
-    return {
-        "height": codec.height,
-        "width": codec.width,
-        "channels": codec.channels,
-        "zero_point": list(codec.zero_point),
-        "steps": list(codec.steps),
-        "tables": [["".join(f"{length:x}" for length in table) for table in row] for row in codec.tables],
-        "size_fit": [[list(coefficients) for coefficients in row] for row in codec.size_fit],
-    }
+    return Manifest(
+        schema=bundle.SCHEMA,
+        name=name,
+        task="classification",
+        labels=labels,
+        input=Input(arch.input_size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
+        widths=arch.widths,
+        stages=tuple(
+            tuple(Stage(w, signature(i, w), 2 * macs[w][i], temperature[w, i]) for w in arch.widths)
+            for i in range(len(arch.stages))
+        ),
+        bottleneck=Bottleneck.of(evaluation.codec),
+        tail_flops=2 * network.tail.macs(arch.bottleneck_size),
+        confidence_edges=CONFIDENCE_EDGES,
+        points=evaluation.points,
+        files={},
+        made_by=made_by,
+    )

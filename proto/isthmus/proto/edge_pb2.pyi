@@ -113,10 +113,11 @@ class Ack(_message.Message):
     def __init__(self, frame: _Optional[int] = ..., layer: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("frame", "layers_used", "outputs", "receive_us", "queue_us", "tail_us", "send_us")
+    __slots__ = ("frame", "layers_used", "outputs", "packed", "receive_us", "queue_us", "tail_us", "send_us")
     FRAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_USED_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     RECEIVE_US_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     TAIL_US_FIELD_NUMBER: _ClassVar[int]
@@ -124,11 +125,12 @@ class Result(_message.Message):
     frame: int
     layers_used: int
     outputs: _containers.RepeatedScalarFieldContainer[float]
+    packed: bytes
     receive_us: int
     queue_us: int
     tail_us: int
     send_us: int
-    def __init__(self, frame: _Optional[int] = ..., layers_used: _Optional[int] = ..., outputs: _Optional[_Iterable[float]] = ..., receive_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., tail_us: _Optional[int] = ..., send_us: _Optional[int] = ...) -> None: ...
+    def __init__(self, frame: _Optional[int] = ..., layers_used: _Optional[int] = ..., outputs: _Optional[_Iterable[float]] = ..., packed: _Optional[bytes] = ..., receive_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., tail_us: _Optional[int] = ..., send_us: _Optional[int] = ...) -> None: ...
 
 class Late(_message.Message):
     __slots__ = ("frame",)

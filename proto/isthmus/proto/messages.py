@@ -73,11 +73,11 @@ class Ack:
 
 @dataclass(frozen=True)
 class Result:
-    """The tail's logits for a frame."""
+    """What the tail gave for a frame, packed by the bundle's task (`tasks`)."""
 
     frame_id: int
     layers_used: int
-    outputs: tuple[float, ...]
+    outputs: tuple[float, ...] | bytes
     timings: ServerTimings
     load: Load = Load()
 

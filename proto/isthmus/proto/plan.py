@@ -33,26 +33,62 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A class for each pixel of a picture, row by row, one byte each, deflated (RFC 1950)."""
+
+    height: int
+    width: int
+    deflated: bytes
+    covered: dict[int, float]
+    """The share of the picture that each class covers."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """Something in a picture, and where: in shares of its height and width, from its top left corner."""
+
+    label: int
+    score: float
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+
+Detail = Mask | tuple[Box, ...]
+
+
+@dataclass(frozen=True)
 class Guess:
-    """An answer that somebody holds: a class, and the calibrated probability that it is right."""
+    """An answer that somebody holds: a class, and the calibrated probability that it is right.
+
+    Masks and boxes are its `detail`; the class is then the one that covers most, or the surest box's.
+    """
 
     label: int
     confidence: float
+    detail: Detail | None = None
 
 
 @dataclass(frozen=True)
 class StageResult:
     """What one stage of the head produced for one frame.
 
+    `guess` is what the last early exit so far has said, None when there was none.
     `layer_bytes[step][layer]` predicts the payload sizes (bytes) of the features; None before the last stage.
     """
 
     frame_id: int
     stage: int
     width: float
-    guess: Guess
+    guess: Guess | None
     compute_s: float
     layer_bytes: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def confidence(self) -> float:
+        """Of the guess; nothing is worth nothing."""
+        return self.guess.confidence if self.guess is not None else 0.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +145,8 @@ class Reason(StrEnum):
     """The server could not decode the frame."""
     DISCONNECTED = "disconnected"
     """No server to offload to."""
+    LINK = "link"
+    """Not sent: the link would not have brought an answer back in time, and there was no early exit to answer from."""
     OVERLOADED = "overloaded"
     """The device was still occupied with other frames."""
 
@@ -141,6 +179,7 @@ class Answer:
     on_time: bool
     bytes_up: int
     timings: Timings = Timings()
+    detail: Detail | None = None
 
 
 class LinkState(enum.Enum):

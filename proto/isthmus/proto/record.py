@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Answer, Frame, Guess, Reason, Source
+from isthmus.proto.plan import Answer, Box, Frame, Guess, Mask, Reason, Source
 
 SCHEMA = 1
 
@@ -97,6 +97,10 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What the source calls the frame: a file's name, say."""
     answer: str | None = None
     """The name of `label`."""
+    mask: Mask | None = None
+    """A class for each pixel, where the task is segmentation; its bytes are in base 64."""
+    boxes: tuple[Box, ...] | None = None
+    """What was found, surest first, where the task is detection."""
 
     @classmethod
     def from_answer(
@@ -143,6 +147,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             goodput_Bps=goodput_Bps,
             picture=picture,
             answer=answer_name,
+            mask=answer.detail if isinstance(answer.detail, Mask) else None,
+            boxes=answer.detail if isinstance(answer.detail, tuple) else None,
         )
 
     @property

@@ -185,7 +185,8 @@ def _result_to_pb(m: Result) -> pb.ServerMessage:
     result = pb.Result(
         frame=m.frame_id,
         layers_used=m.layers_used,
-        outputs=m.outputs,
+        outputs=() if isinstance(m.outputs, bytes) else m.outputs,
+        packed=m.outputs if isinstance(m.outputs, bytes) else b"",
         receive_us=microseconds(m.timings.receive_s),
         queue_us=microseconds(m.timings.queue_s),
         tail_us=microseconds(m.timings.tail_s),
@@ -196,7 +197,7 @@ def _result_to_pb(m: Result) -> pb.ServerMessage:
 
 def _result_from_pb(m: pb.Result, load: Load) -> Result:
     timings = ServerTimings(*map(_seconds, (m.receive_us, m.queue_us, m.tail_us, m.send_us)))
-    return Result(m.frame, m.layers_used, tuple(m.outputs), timings, load)
+    return Result(m.frame, m.layers_used, m.packed or tuple(m.outputs), timings, load)
 
 
 def _welcome_to_pb(m: Welcome) -> pb.ServerMessage:

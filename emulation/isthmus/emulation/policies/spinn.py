@@ -35,7 +35,7 @@ class Spinn(ThroughputArgmax):
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop when sure; else as the conditions say."""
-        return STOP if result.guess.confidence >= THRESHOLD else super().after_exit(result, situation)
+        return STOP if result.confidence >= THRESHOLD else super().after_exit(result, situation)
 
     def _profile(self, outlook: Outlook) -> None:
         fixed_s = back_s(outlook, 0)

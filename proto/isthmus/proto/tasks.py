@@ -1,0 +1,203 @@
+"""What a network's outputs mean: packed for the wire on the server, read as an answer on the device. Pure.
+
+A task is one class with three verbs, and one line of registration: `pack` outputs -> what crosses, `guess` what crossed ->
+an answer, `agreement` of two answers, 0 to 1. Nobody else knows classes from masks from boxes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.proto.plan import Box, Guess, Mask
+
+Packed = tuple[float, ...] | bytes
+"""What crosses for one frame: plain numbers, or bytes that only the task can read."""
+Arrays = Sequence[NDArray[Any]]
+"""A network's outputs for one frame, without the batch, in the network's own order."""
+
+FEW = 64
+"""Up to so many classes all logits cross; of more, the `TOP` greatest and the weight of the rest."""
+TOP = 16
+MASK_ROOM_BYTES = 60_000
+"""A mask that does not shrink to this crosses at half its size, as often as it takes."""
+BOXES = 128
+"""At most so many boxes cross, the surest."""
+SEEN = 0.5
+"""Boxes less sure than this are not counted when two answers are compared."""
+SAME_PLACE = 0.5
+"""Boxes that overlap so much (intersection over union) are of one thing (Everingham et al. 2010)."""
+
+
+class Task(Protocol):
+    """One kind of answer. `temperature` calibrates logits; `accuracy` is what an answer of this kind is worth on average."""
+
+    def pack(self, outputs: Arrays) -> Packed:
+        """What crosses."""
+
+    def guess(self, packed: Packed, *, temperature: float, accuracy: float) -> Guess:
+        """The answer. Raises ValueError when it cannot be read or holds numbers that are not finite."""
+
+    def agreement(self, one: Guess, other: Guess) -> float:
+        """How well two answers to one picture agree, 0 to 1."""
+
+
+class Classification:
+    """One class of K: `outputs` are logits (K,), or probabilities where the network ends in a softmax."""
+
+    def __init__(self, *, probabilities: bool = False) -> None:
+        self._probabilities = probabilities
+
+    def pack(self, outputs: Arrays) -> Packed:
+        """Logits; of many classes only the greatest, and log Σ exp of the rest."""
+        z = np.asarray(outputs[0], np.float32).ravel()
+        if self._probabilities:  # softmax(log p) = p: the logits of a softmax, but for a constant
+            z = np.log(np.maximum(z, 1e-6))
+        if len(z) <= FEW:
+            return tuple(z.tolist())
+        order = np.argpartition(-z, TOP)
+        top, rest = order[:TOP], z[order[TOP:]].astype(np.float64)
+        most = float(rest.max())
+        rest_sum = most + math.log(float(np.exp(rest - most).sum()))
+        return struct.pack(f"<{TOP}H{TOP}ff", *top.tolist(), *z[top].tolist(), rest_sum)
+
+    def guess(self, packed: Packed, *, temperature: float, accuracy: float) -> Guess:
+        """The class of the greatest logit; softmax(logits / temperature) is its calibrated probability (Guo et al. 2017)."""
+        labels: Sequence[int]
+        if isinstance(packed, bytes):
+            if len(packed) != struct.calcsize(f"<{TOP}H{TOP}ff"):
+                raise ValueError(f"classes: {len(packed)} bytes; compare the two halves' versions")
+            values = struct.unpack(f"<{TOP}H{TOP}ff", packed)
+            labels, logits = values[:TOP], values[TOP:]
+        else:
+            labels, logits = range(len(packed)), packed
+        if not logits or not all(map(math.isfinite, logits)):
+            raise ValueError(f"logits: {len(logits)} values, not all finite; the model or its outputs are damaged")
+        told = logits[: len(labels)]  # behind them, the rest as one
+        best = max(told)
+        total = sum(math.exp((x - best) / temperature) for x in logits)
+        return Guess(labels[told.index(best)], 1.0 / total)
+
+    def agreement(self, one: Guess, other: Guess) -> float:
+        """Whether it is the same class."""
+        return float(one.label == other.label)
+
+
+class Segmentation:
+    """A class for each pixel: `outputs` are classes (H, W), or scores (H, W, K)."""
+
+    def pack(self, outputs: Arrays) -> Packed:
+        """Height, width, and the mask deflated."""
+        mask = outputs[0].argmax(axis=-1) if outputs[0].ndim == 3 else outputs[0]
+        mask = mask.astype(np.uint8)
+        while len(coded := zlib.compress(mask.tobytes(), 6)) > MASK_ROOM_BYTES:
+            mask = mask[::2, ::2]
+        return struct.pack("<HH", *mask.shape) + coded
+
+    def guess(self, packed: Packed, *, temperature: float, accuracy: float) -> Guess:
+        """The mask; its label is the class that covers most, background (0) only where there is nothing else."""
+        if not isinstance(packed, bytes) or len(packed) < 4:
+            raise ValueError("mask: not there; compare the two halves' versions")
+        height, width = struct.unpack("<HH", packed[:4])
+        counts = np.bincount(np.frombuffer(_inflated(packed[4:], height * width), np.uint8)).tolist()
+        covered = {label: count / (height * width) for label, count in enumerate(counts) if count}
+        label = max((label for label in covered if label), key=lambda k: covered[k], default=0)
+        return Guess(label, accuracy, Mask(height, width, packed[4:], covered))
+
+    def agreement(self, one: Guess, other: Guess) -> float:
+        """Mean intersection over union of the classes that either mask has."""
+        both = overlap(one, other)
+        return float(np.mean([shared / either for shared, either in both.values()]))
+
+
+def overlap(one: Guess, other: Guess) -> dict[int, tuple[int, int]]:
+    """Pixels in the intersection and in the union of two masks, by class. ValueError without two masks of one size."""
+    if not isinstance(one.detail, Mask) or not isinstance(other.detail, Mask):
+        raise ValueError("masks: an answer without one")
+    a, b = pixels(one.detail).astype(np.intp), pixels(other.detail).astype(np.intp)
+    if a.shape != b.shape:
+        raise ValueError(f"masks: {a.shape} against {b.shape}")
+    classes = 1 + max(int(a.max()), int(b.max()))
+    shared = np.bincount(a[a == b], minlength=classes)
+    either = np.bincount(a.ravel(), minlength=classes) + np.bincount(b.ravel(), minlength=classes) - shared
+    return {k: (int(shared[k]), int(either[k])) for k in range(classes) if either[k]}
+
+
+def pixels(mask: Mask) -> NDArray[np.uint8]:
+    """The class of each pixel: (H, W)."""
+    return np.frombuffer(_inflated(mask.deflated, mask.height * mask.width), np.uint8).reshape(mask.height, mask.width)
+
+
+def _inflated(coded: bytes, size: int) -> bytes:
+    """Exactly `size` bytes, whatever is in `coded`."""
+    try:
+        raw = zlib.decompressobj().decompress(coded, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"mask: damaged ({error})") from error
+    if not size or len(raw) != size:
+        raise ValueError(f"mask: {len(raw)} pixels, expected {size}")
+    return raw
+
+
+class Detection:
+    """Boxes: `outputs` are places (N, 4) as top, left, bottom, right in shares of the picture, classes (N,), scores (N,),
+    and, optionally, how many of them count.
+    """
+
+    def pack(self, outputs: Arrays) -> Packed:
+        """Class, score and place of the surest boxes."""
+        places, classes, scores = (np.asarray(array, np.float32) for array in outputs[:3])
+        count = int(outputs[3].ravel()[0]) if len(outputs) > 3 else len(scores)
+        order = np.argsort(-scores[:count], kind="stable")[:BOXES]
+        rows = np.column_stack([classes[order], scores[order], places[order]])
+        return rows.astype("<f4").tobytes()
+
+    def guess(self, packed: Packed, *, temperature: float, accuracy: float) -> Guess:
+        """The boxes, surest first; label and confidence are the first one's, or 0 and what an empty picture is worth."""
+        if not isinstance(packed, bytes) or len(packed) % 24:
+            raise ValueError("boxes: not whole; compare the two halves' versions")
+        rows = np.frombuffer(packed, "<f4").reshape(-1, 6)
+        if not np.isfinite(rows).all():
+            raise ValueError("boxes: values that are not finite; the model or its outputs are damaged")
+        boxes = tuple(Box(int(row[0]), *row[1:]) for row in rows.tolist())
+        return Guess(boxes[0].label, boxes[0].score, boxes) if boxes else Guess(0, accuracy, boxes)
+
+    def agreement(self, one: Guess, other: Guess) -> float:
+        """F1 of one answer's boxes against the other's: same class, same place, each matched once."""
+        a, b = _seen(one), _seen(other)
+        if not a and not b:
+            return 1.0
+        left, matched = list(b), 0
+        for box in a:
+            match = max((c for c in left if c.label == box.label), key=lambda c: _iou(box, c), default=None)
+            if match is not None and _iou(box, match) >= SAME_PLACE:
+                left.remove(match)
+                matched += 1
+        return 2 * matched / (len(a) + len(b))
+
+
+def _seen(told: Guess) -> list[Box]:
+    return [box for box in told.detail if box.score >= SEEN] if isinstance(told.detail, tuple) else []
+
+
+def _iou(a: Box, b: Box) -> float:
+    height = min(a.bottom, b.bottom) - max(a.top, b.top)
+    width = min(a.right, b.right) - max(a.left, b.left)
+    shared = max(0.0, height) * max(0.0, width)
+    both = (a.bottom - a.top) * (a.right - a.left) + (b.bottom - b.top) * (b.right - b.left) - shared
+    return shared / both if both > 0 else 0.0
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "classification": Classification,
+    "classification-probabilities": lambda: Classification(probabilities=True),
+    "segmentation": Segmentation,
+    "detection": Detection,
+}
+"""By the name that a bundle gives its task."""
