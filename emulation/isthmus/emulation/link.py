@@ -119,6 +119,14 @@ class ShapedLink:
         """The one-way delay at `now`, without queue and jitter."""
         return self._delay.at(now + self._options.start_s) / 2
 
+    def carried(self, now: float) -> float:
+        """Bytes that the link can have carried by `now`, whatever was sent: the position of a message sent to it idle."""
+        return self._capacity.carried(now + self._options.start_s)
+
+    def least_delay_s(self, begin_s: float, end_s: float) -> float:
+        """The least one-way delay between two times, without queue and jitter."""
+        return self._delay.least(begin_s + self._options.start_s, end_s + self._options.start_s) / 2
+
     def _advance(self, now: float) -> float:
         self._now = max(self._now, now + self._options.start_s)
         return self._capacity.carried(self._now)
@@ -184,6 +192,15 @@ class _Column:
     def at(self, time_s: float) -> float:
         within = time_s % self._length_s if self._length_s else time_s
         return self._values[max(0, bisect_right(self._time_s, within) - 1)]
+
+    def least(self, begin_s: float, end_s: float) -> float:
+        cycle_s = self._length_s or math.inf
+        if end_s - begin_s >= cycle_s:
+            return min(self._values)
+        first, last = (max(0, bisect_right(self._time_s, t % cycle_s) - 1) for t in (begin_s, end_s))
+        if begin_s // cycle_s == end_s // cycle_s:
+            return min(self._values[first : last + 1])
+        return min(*self._values[first:], *self._values[: last + 1])
 
 
 def _held(values: Floats) -> Floats:
