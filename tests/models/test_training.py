@@ -6,18 +6,19 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
-from isthmus.models import bottleneck, data, exits, losses, muon  # noqa: E402
+from isthmus.models import bottleneck, data, exits, losses, muon, workshop  # noqa: E402
 from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
 from isthmus.models.evaluate import Validation, evaluate  # noqa: E402
 from isthmus.models.recipes import Recipe  # noqa: E402
 from isthmus.models.train import Trainer, TrainingSet, accuracy, learning_rate  # noqa: E402
 from isthmus.models.workshop import load_averaged  # noqa: E402
-from isthmus.proto.errors import DataError  # noqa: E402
+from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
 ARCH = Architecture(
     input_size=16,
@@ -162,6 +163,22 @@ def test_a_temperature_mends_overconfidence() -> None:
     assert temperature == pytest.approx(3, rel=0.1)
     probability, guess = torch.softmax(logits * 3 / temperature, 1).max(1)
     assert losses.expected_calibration_error(probability, guess == labels) < 0.03
+
+
+def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("bus", "bicycle", "nothing"):
+        (tmp_path / "street" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
+            assert cv2.imwrite(str(tmp_path / "street" / name / f"{i}.png"), pixels)
+    shop = workshop.open_workshop("cifar10", tmp_path / "street")
+    assert (shop.name, shop.recipe.arch.classes) == ("street", 3)
+    assert shop.corpus.labels == ("bicycle", "bus", "nothing")
+    assert len(shop.corpus.training().pictures) == 15
+    assert len(shop.corpus.validation().pictures) == 3
+    with pytest.raises(ConfigError, match="no such recipe; there are cifar10, signs"):
+        workshop.open_workshop("cifar100")
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
 app.command("split")(split.split)
-CHECKPOINTS = Path("checkpoints")
+CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
 
 @app.command("list")
@@ -57,35 +57,45 @@ def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder."))
     typer.echo(f"{name}: {len(found.manifest.files)} files match; bundle {found.sha256.hex()}")
 
 
-def _workshop(name: str) -> Workshop:
+PICTURES = typer.Option(
+    None, "--pictures", help="Your own: a folder with one subfolder a class, or a COCO-style .json [the recipe's own]."
+)
+
+
+def _workshop(name: str, pictures: Path | None) -> Workshop:
     try:
         from isthmus.models import workshop
     except ImportError as error:
         raise missing(error, "train") from error
-    return workshop.open_workshop(name)
+    return workshop.open_workshop(name, pictures)
 
 
 @app.command()
 def train(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     checkpoint: Path | None = typer.Option(None, help="Where to save and resume [checkpoints/NAME.pt]."),
+    pictures: Path | None = PICTURES,
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a network; resumes from its checkpoint."""
-    _workshop(name).train(checkpoint or CHECKPOINTS / f"{name}.pt", seed=seed, threads=threads, report=typer.echo)
+    shop = _workshop(name, pictures)
+    shop.train(checkpoint or CHECKPOINTS / f"{shop.name}.pt", seed=seed, threads=threads, report=typer.echo)
 
 
 @app.command()
 def export(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
-    out: Path | None = typer.Option(None, help="The bundle's folder [the zoo's]."),
+    pictures: Path | None = PICTURES,
+    out: Path | None = typer.Option(None, help="The bundle's folder [the zoo's, or bundles/ for your own pictures]."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
-    path = checkpoint or CHECKPOINTS / f"{name}.pt"
-    _workshop(name).export(path, out or bundle.ZOO / name, threads=threads, report=typer.echo)
+    shop = _workshop(name, pictures)
+    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
+    target = out or (bundle.ZOO if pictures is None else BUNDLES) / shop.name
+    shop.export(path, target, threads=threads, report=typer.echo)
 
 
 @app.command()

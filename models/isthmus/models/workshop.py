@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.models import data, exits, scenes
+from isthmus.models import data, datasets, exits, scenes
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.bundle import Bundle
 from isthmus.models.evaluate import Validation, evaluate
@@ -73,6 +73,8 @@ class Workshop:
     name: str
     recipe: Recipe
     corpus: Corpus
+    arguments: str
+    """What `isthmus models train` and `export` were given, for the bundle's own account of how it was made."""
 
     def train(self, checkpoint: Path, *, seed: int, threads: int, report: Report) -> None:
         """Train to the end of the recipe, resuming from `checkpoint`."""
@@ -105,7 +107,8 @@ class Workshop:
             mean=validation.mean,
             std=validation.std,
             images=images,
-            made_by=f"isthmus models train {self.name} --seed {seed}; isthmus models export {self.name}; {epochs} epochs",
+            made_by=f"isthmus models train {self.arguments} --seed {seed} ({epochs} epochs); "
+            f"isthmus models export {self.arguments}",
         )
         report(f"{target}: bundle {bundle.sha256.hex()}")
         return bundle
@@ -124,8 +127,25 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> tuple[SplitNetwork, int, 
     return network.eval(), int(state["seed"]), int(state["epochs_done"])
 
 
-def open_workshop(name: str) -> Workshop:
-    """The workshop of recipe `name`; ConfigError lists the recipes."""
+def open_workshop(name: str, pictures: Path | None = None) -> Workshop:
+    """The workshop of recipe `name`, on its own pictures or on those of a folder or COCO-style file (`datasets.load`).
+
+    ConfigError lists the recipes; DataError names what is wrong with the pictures.
+    """
     if name not in RECIPES:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
-    return Workshop(name, RECIPES[name], CORPORA[name])
+    recipe = RECIPES[name]
+    if pictures is None:
+        return Workshop(name, recipe, CORPORA[name], name)
+    dataset = datasets.load(pictures, recipe.arch.input_size)
+    own = replace(recipe, arch=replace(recipe.arch, classes=len(dataset.classes)))
+    return Workshop(pictures.stem, own, _own_corpus(dataset), f"{name} --pictures {pictures.name}")
+
+
+def _own_corpus(dataset: datasets.Dataset) -> Corpus:
+    shift = dataset.training.images.shape[1] // 8
+    return Corpus(
+        dataset.classes,
+        lambda: TrainingSet(dataset.training, dataset.mean, dataset.std, shift_pixels=shift, flip=True),
+        lambda: Validation(dataset.validation, _halves(len(dataset.validation)), dataset.mean, dataset.std),
+    )
