@@ -10,7 +10,7 @@ import pytest
 
 from isthmus.edge_server.batcher import Item, RunBatch
 from isthmus.edge_server.streams import Ready
-from isthmus.emulation.fakes import SIZE_ERROR, Content, Feed, Head, Replay, Tail, decode
+from isthmus.emulation.fakes import SIZE_ERROR, Content, Feed, Head, Replay, Tail
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks import Classification
@@ -44,7 +44,7 @@ def test_what_comes_back_is_the_tables_answer_at_its_confidence() -> None:
         payloads = [device.encode(frame_id, step, layer) for layer in range(layers)]
         sample = device.feed.sample(frame_id)
         assert [len(p) for p in payloads] == outcomes.layer_bytes[sample, width, step, :layers].tolist()
-        batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(decode(payloads), layers, 0.0)),))
+        batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(replay().decode(payloads), layers, 0.0)),))
         (logits,), _ = tail.run(batch)
         told = Classification().guess(logits, temperature=known.temperature, accuracy=0.0)
         column = points.index(known.point)
@@ -63,8 +63,9 @@ def test_the_exits_say_what_the_table_says() -> None:
 
 
 def test_predicted_sizes_err_as_much_as_the_codecs() -> None:
-    real = np.array(replay().layer_bytes, float)
-    error = np.abs(np.array(replay().predicted_bytes) / real - 1)[real > 100]
+    both = [replay().sizes(sample, width) for sample in range(2000) for width in range(4)]
+    real, believed = (np.array(sizes, float) for sizes in zip(*both, strict=True))
+    error = np.abs(believed / real - 1)[real > 100]
     assert np.median(error) == pytest.approx(SIZE_ERROR, rel=0.1)
 
 

@@ -81,7 +81,7 @@ def test_a_file_that_is_no_trace_or_not_there(tmp_path: Path) -> None:
         traces.find(tmp_path / "t.csv")
     with pytest.raises(DataError, match="Is a directory"):
         traces.find(tmp_path)
-    with pytest.raises(DataError, match=r"^nowhere: no such file.* shipped: demo, lte-drive"):
+    with pytest.raises(DataError, match=r"^nowhere: no such file.* shipped: ble, demo"):
         traces.find("nowhere")
     with pytest.raises(DataError, match=r"neither a\.up nor a\.down exists"):
         traces.find(tmp_path / "a.up")

@@ -6,8 +6,9 @@ Messages go in; what to reply, to compute and to close comes out. `server` perfo
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,17 @@ SWEEP_S = 1.0
 """How often silent streams are looked for."""
 MARGIN_S = 0.002
 """Kept between a frame's last possible start and the time its tail needs."""
+
+
+class Decoder(Protocol):
+    """Payloads to features."""
+
+    @property
+    def max_layer_bytes(self) -> int:
+        """The largest payload of any layer."""
+
+    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
+        """The features from the layers that are here, base first; raises CodecError."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +121,12 @@ class Streams:
         *,
         server_id: str,
         limits: Limits,
-        decode: Callable[[Sequence[bytes]], NDArray[np.float32]] | None = None,
+        codec: Decoder | None = None,
     ) -> None:
-        """`decode` stands in for the codec of what is served, where the payloads are not its own (the emulator's)."""
+        """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly()
-        self._features = decode or Codec(served.codec).decode
+        self._codec: Decoder = codec or Codec(served.codec)
         self._limits = limits
         self._peers: dict[int, Peer] = {}
         self._opened = 0
@@ -250,14 +262,14 @@ class Streams:
             )
         else:
             peer.client_id = hello.client_id
-            credit, size = self._limits.stream_credits, self.served.codec.max_layer_bytes
+            credit, size = self._limits.stream_credits, self._codec.max_layer_bytes
             self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now)))
             return
         self._close(stream, Ending.MISMATCH, f"hello: {why}")
 
     def _on_layer(self, stream: int, layer: m.Layer, now: float) -> None:
-        if len(layer.payload) > self.served.codec.max_layer_bytes:
-            why = f"layer of {len(layer.payload)} bytes, at most {self.served.codec.max_layer_bytes} are welcome"
+        if len(layer.payload) > self._codec.max_layer_bytes:
+            why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
         load = self._batcher.load(now)
@@ -299,7 +311,7 @@ class Streams:
         """The features from as many layers as can be decoded; None when not even the base can."""
         for count in range(len(frame.payloads), 0, -1):
             try:
-                return self._features(frame.payloads[:count]), count
+                return self._codec.decode(frame.payloads[:count]), count
             except CodecError as error:
                 why, load = str(error), self._batcher.load(now)
                 self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))

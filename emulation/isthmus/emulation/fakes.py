@@ -31,6 +31,7 @@ STAGE_NOISE = 0.05
 TAIL_NOISE = 0.05
 """The same of a batch's time."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
+_ADDRESS_BYTES = 12  # of sample, width and step as float32
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
 
 
@@ -73,53 +74,64 @@ class Content:
             raise BundleError(f"{bundle.folder.name}: {error}") from error
 
 
+Sizes = tuple[tuple[int, ...], ...]
+
+
 class Replay:
-    """A `Content` laid out for look-up: plain lists, sample first. Shared by all devices that replay it."""
+    """A `Content` laid out for look-up, sample first. Shared by all devices that replay it."""
 
     def __init__(self, content: Content, *, seed: int) -> None:
         catalogue, outcomes = content.catalogue, content.outcomes
         column = {point: i for i, point in enumerate(content.points)}
-        labels, confidences = outcomes.label.tolist(), outcomes.confidence.tolist()
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
-        self.classes = int(outcomes.label.max()) + 1
-        exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
-        self.offload_column = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
-        """[width][step][layers - 1]: the column of `label` and `confidence`."""
-        self.label: list[list[int]] = labels
-        self.confidence: list[list[float]] = confidences
-        self.guess = [
-            [[None if c is None else Guess(label[c], min(conf[c], 1.0)) for c in row] for row in exits]
-            for label, conf in zip(labels, confidences, strict=True)
-        ]
-        """[sample][width][stage]; None where no exit has spoken yet."""
-        self.layer_bytes: list[list[list[list[int]]]] = outcomes.layer_bytes.tolist()
-        """[sample][width][step][layer]: what is really sent."""
-        rng = random.Random(f"{seed}/sizes")
-        self.predicted_bytes = [
-            [_erring(sizes, math.exp(rng.gauss(0.0, SIZE_ERROR / _MEDIAN))) for sizes in widths]
-            for widths in self.layer_bytes
-        ]
-        """[sample][width][step][layer]: what the device believes before it encodes."""
-        self._logits: dict[tuple[int, int], tuple[float, ...]] = {}
+        self.max_layer_bytes = max(_ADDRESS_BYTES, int(outcomes.layer_bytes.max()))
+        """The longest payload that `Head.encode` makes."""
+        self._classes = 1 + int(max(1, outcomes.label.max(), outcomes.truth.max()))
+        self._exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
+        self._offloads = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
+        self._label: list[list[int]] = outcomes.label.tolist()
+        self._confidence: list[list[float]] = outcomes.confidence.tolist()
+        self._layer_bytes = outcomes.layer_bytes
+        rng, spread = random.Random(f"{seed}/sizes"), SIZE_ERROR / _MEDIAN
+        self._errors = [[math.exp(rng.gauss(0.0, spread)) for _ in catalogue.widths] for _ in self.truth]
+        self._guesses: dict[tuple[int, int, int], Guess] = {}
+        self._sizes: dict[tuple[int, int], tuple[Sizes, Sizes]] = {}
+        self._logits: dict[tuple[int, int, int, int], tuple[float, ...]] = {}
+
+    def guess(self, sample: int, width: int, stage: int) -> Guess | None:
+        """What the exit at the end of a stage says; None where the stage ends in none."""
+        column, key = self._exits[width][stage], (sample, width, stage)
+        if column is None:
+            return None
+        if key not in self._guesses:
+            self._guesses[key] = Guess(self._label[sample][column], min(self._confidence[sample][column], 1.0))
+        return self._guesses[key]
+
+    def sizes(self, sample: int, width: int) -> tuple[Sizes, Sizes]:
+        """Payload bytes [step][layer]: what is really sent, and what the device believes before it encodes."""
+        key = sample, width
+        if key not in self._sizes:
+            real, error = self._layer_bytes[sample, width].tolist(), self._errors[sample][width]
+            believed = tuple(tuple(round(size * error) for size in layers) for layers in real)
+            self._sizes[key] = tuple(map(tuple, real)), believed
+        return self._sizes[key]
 
     def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
         """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
-        column = self.offload_column[width][step][layers - 1]
-        told = self._logits.get((sample, column))
-        if told is None:
+        key = sample, width, step, layers
+        if key not in self._logits:
+            column = self._offloads[width][step][layers - 1]
             temperature = self.catalogue.offloads[width][step][layers - 1].temperature
-            least, most = 1 / self.classes + 1e-3, 1 - 1e-4
-            p = min(max(self.confidence[sample][column], least), most)
-            top = temperature * math.log(p * (self.classes - 1) / (1 - p))
-            label = self.label[sample][column]
-            told = tuple(top if k == label else 0.0 for k in range(self.classes))
-            self._logits[sample, column] = told
-        return told
+            p = min(max(self._confidence[sample][column], 1 / self._classes + 1e-3), 1 - 1e-4)
+            top = temperature * math.log(p * (self._classes - 1) / (1 - p))
+            label = self._label[sample][column]
+            self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
+        return self._logits[key]
 
-
-def _erring(sizes: Sequence[Sequence[int]], factor: float) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(round(size * factor) for size in layers) for layers in sizes)
+    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
+        """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's `Codec.decode`."""
+        return np.frombuffer(payloads[0], np.float32, 3)
 
 
 @dataclass(frozen=True)
@@ -179,14 +191,14 @@ class Head:
         sizes = None
         if stage == self._last:
             self._shown[frame_id] = sample, w
-            sizes = self.replay.predicted_bytes[sample][w]
-        guess = self.replay.guess[sample][w][stage]
+            _, sizes = self.replay.sizes(sample, w)
+        guess = self.replay.guess(sample, w, stage)
         return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
 
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         """A payload as long as the real one; the base begins with where the answer stands in the table."""
         sample, w = self._shown[frame_id]
-        size = self.replay.layer_bytes[sample][w][step][layer]
+        size = self.replay.sizes(sample, w)[0][step][layer]
         if layer:
             return bytes(size)
         return np.array([sample, w, step], np.float32).tobytes().ljust(size, b"\0")
@@ -194,11 +206,6 @@ class Head:
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""
         self._shown.pop(frame_id, None)
-
-
-def decode(payloads: Sequence[bytes]) -> NDArray[np.float32]:
-    """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's counterpart of the codec."""
-    return np.frombuffer(payloads[0], np.float32, 3)
 
 
 class Tail:

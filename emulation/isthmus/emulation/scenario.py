@@ -16,6 +16,7 @@ from isthmus.emulation.link import LinkOptions
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError
 
+UNKNOWN_RADIO = "unknown"
 SHELF = Path(__file__).parent / "scenarios"
 
 
@@ -68,11 +69,11 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     threads: Literal["all", "one"] = "all"
     int8: bool = False
     radio: str = "wifi"
-    """Which of the profile's radios pays for what is sent."""
+    """Which of the profile's radios pays for what is sent; "unknown" counts no energy at all."""
     sessions: int = 1
     """Devices, each with its own stream of frames."""
 
-    server: str = "edge"
+    server: str = "edge-server"
     """The servers' profile."""
     servers: int = 1
     """Device k turns to server k modulo this first, and to the next one when it is lost."""

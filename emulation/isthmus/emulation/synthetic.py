@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -152,11 +153,46 @@ def satellite() -> Trace:
     return sinusoid(mean_mbps=2, swing=0.75, period_s=40, rtt_ms=600, length_s=120, loss=0.005)
 
 
+def ble() -> Trace:
+    """120 s of Bluetooth through a house: 8–100 kB/s up by distance and walls, two connection intervals of delay."""
+    return markov((0.064, 0.16, 0.32, 0.56, 0.8), stay=0.9, rtt_ms=(30, 120), length_s=120, seed=31, step_s=0.5)
+
+
+def lora() -> Trace:
+    """300 s of a LoRa gateway whose spreading factor follows the distance (SF12 to SF7): 0.25–5.5 kbit/s up."""
+    return markov(
+        (0.00025, 0.00054, 0.00098, 0.00176, 0.0031, 0.0055),
+        stay=0.9,
+        rtt_ms=(400, 2500),
+        length_s=300,
+        seed=41,
+        step_s=5.0,
+    )
+
+
+def mmwave() -> Trace:
+    """90 s of a walk past a 5G mmWave site: 60–180 Mbit/s in sight, and bodies that block it wholly for half a second."""
+    sight = markov((60, 110, 180), stay=0.9, rtt_ms=(12, 30), length_s=90, seed=51, step_s=0.1)
+    there = on_off(up_mbps=1, down_mbps=1, on_s=4, off_s=0.5, rtt_ms=12, length_s=90, seed=52).up_Bps > 0
+    return replace(sight, up_Bps=sight.up_Bps * there, down_Bps=sight.down_Bps * there)
+
+
+def umts() -> Trace:
+    """180 s of a bus in a 3G cell: 30 kbit/s to 1.4 Mbit/s up, a fifth of a second of delay, tunnels of 2 to 4 s."""
+    states = (0.03, 0.1, 0.25, 0.5, 0.9, 1.4)
+    legs = [markov(states, stay=0.92, rtt_ms=(90, 300), length_s=t, seed=s) for t, s in ((60, 61), (70, 62), (44, 63))]
+    return joined(legs[0], steps([(4, 0, 0, 300)]), legs[1], steps([(2, 0, 0, 300)]), legs[2])
+
+
 RECIPES: Mapping[str, Callable[[], Trace]] = {
+    "ble": ble,
     "demo": demo,
+    "lora": lora,
     "lte-drive": lte_drive,
+    "mmwave": mmwave,
     "nb-iot": nb_iot,
     "satellite": satellite,
+    "umts": umts,
     "wifi-roam": wifi_roam,
 }
 

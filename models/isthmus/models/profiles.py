@@ -191,10 +191,7 @@ class Profile(Strict, frozen=True, kw_only=True):
         """
         if self.power is None:
             raise ConfigError(f"profile {self.name}: no [power]; add idle_W and active_W with their source")
-        known = radios() | self.radios
-        if radio not in known:
-            raise ConfigError(f"radio: '{radio}' is not one of {', '.join(known)}")
-        r, span_s = known[radio], active_s + idle_s
+        r, span_s = self.radio(radio), active_s + idle_s
         sent_J = messages * r.message_J + bytes_up * r.up_J_per_B + bytes_down * r.down_J_per_B
         lingering_J = min(messages * r.tail_s, span_s) * r.tail_W
         above_W = self.power.active_W - self.power.idle_W
@@ -205,6 +202,13 @@ class Profile(Strict, frozen=True, kw_only=True):
     ) -> float:
         """All of `energy`, in one number."""
         return sum(self.energy(active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=bytes_up, radio=radio))
+
+    def radio(self, name: str) -> Radio:
+        """The profile's own radio of this name, or the shipped one. ConfigError lists the radios."""
+        known = radios() | self.radios
+        if name not in known:
+            raise ConfigError(f"radio: '{name}' is not one of {', '.join(known)}")
+        return known[name]
 
     def cost(self, workload: str) -> Cost:
         """The work of a workload: the profile's own, or the shipped suite's. ConfigError if neither knows it."""

@@ -86,6 +86,11 @@ class Codec:
         self._compressor = zstandard.ZstdCompressor(compression_params=_zstd_parameters())
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG)
 
+    @property
+    def max_layer_bytes(self) -> int:
+        """See `CodecConfig`."""
+        return self.config.max_layer_bytes
+
     def predict(self, features: NDArray[np.float32]) -> tuple[tuple[int, ...], ...]:
         """Payload bytes [step][layer] that `encode` is likely to give, without encoding.
 

@@ -1,0 +1,174 @@
+"""The virtual world, as lab protocols: what a scenario says happens, and happens the same way every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from isthmus.device.session import Session
+from isthmus.emulation import scenario as scenarios
+from isthmus.emulation.scenario import Happening, Scenario
+from isthmus.emulation.setting import Setting
+from isthmus.emulation.world import World, simulate
+from isthmus.models import bundle as bundles
+from isthmus.proto.errors import ConfigError, DataError, IsthmusError
+from isthmus.proto.machine import run_virtual
+from isthmus.proto.plan import Reason, Source
+from isthmus.proto.record import FrameRecord, Run, summary
+
+WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
+
+
+def changed(scenario: Scenario, **changes: object) -> Scenario:
+    return msgspec.structs.replace(scenario, **changes)
+
+
+def between(run: Run, start_s: float, end_s: float) -> list[FrameRecord]:
+    return [record for record in run.records if start_s <= record.captured_s < end_s]
+
+
+def share(records: list[FrameRecord], source: Source) -> float:
+    return sum(record.source is source for record in records) / len(records)
+
+
+@pytest.mark.parametrize("name", scenarios.shipped())
+def test_a_shipped_scenario_plays_and_every_frame_is_answered_in_time(name: str) -> None:
+    found = scenarios.load(name)
+    short = changed(found, duration_s=max(3.0, 4 / found.fps), sessions=min(found.sessions, 6))
+    runs = simulate(short)
+    assert len(runs) == short.sessions
+    for run in runs:
+        assert len(run.records) == round(short.duration_s * short.fps)
+        assert all(record.on_time for record in run.records)
+        assert run.header.scenario == name
+        assert run.header.trace == found.trace
+
+
+def test_the_same_scenario_twice_is_the_same_to_the_last_byte() -> None:
+    crowded = changed(scenarios.load("crowded-cell"), sessions=3, duration_s=3.0)
+    encode = msgspec.json.encode
+    assert encode(simulate(crowded)) == encode(simulate(crowded))
+    assert encode(simulate(changed(crowded, seed=2))) != encode(simulate(crowded))
+
+
+def test_accuracy_is_counted_from_what_the_network_answered() -> None:
+    """Through a wide link the server answers nearly all, and as well as the bundle's validation says."""
+    (run,) = simulate(changed(WIFI, policy="always-offload", duration_s=15.0, profile="pi5"))
+    answered = [record for record in run.records if record.source is Source.SERVER]
+    assert len(answered) > 0.95 * len(run.records)
+    point = max(p.accuracy for p in bundles.load("signs").manifest.points if p.width == 1.0 and p.step == 0)
+    right = sum(record.label == record.truth for record in answered) / len(answered)
+    assert right == pytest.approx(point, abs=0.06)
+
+
+def test_every_policy_plays_the_same_frames() -> None:
+    one, other = (simulate(changed(WIFI, policy=policy))[0] for policy in ("local-only", "always-offload"))
+    assert [(r.captured_s, r.truth) for r in one.records] == [
+        (r.captured_s, r.truth) for r in sorted(other.records, key=lambda r: r.frame_id)
+    ]
+
+
+def test_other_work_on_the_device_slows_the_head_while_it_lasts() -> None:
+    loaded = changed(WIFI, events=(Happening(what="load", at_s=3.0, for_s=2.0, factor=4.0),), policy="local-only")
+    (run,) = simulate(loaded)
+    before, during, after = (
+        sum(r.head_s for r in between(run, *span)) / len(between(run, *span)) for span in ((0, 3), (3, 5), (5, 8))
+    )
+    assert during == pytest.approx(4 * before, rel=0.1)
+    assert after == pytest.approx(before, rel=0.1)
+
+
+def test_a_throttled_device_is_as_slow_as_its_profile_says() -> None:
+    hot = changed(WIFI, events=(Happening(what="throttling", at_s=0.0, state="throttled"),), policy="local-only")
+    setting = Setting.of(hot)
+    cool, slow = (simulate(s)[0].records[20].head_s for s in (changed(hot, events=()), hot))
+    assert slow / cool == pytest.approx(setting.profile.throttled("throttled").slowdown)
+
+
+def test_a_lost_server_is_replaced_by_the_next_one() -> None:
+    lost = Happening(what="server-lost", at_s=2.0)
+    alone, two = (simulate(changed(WIFI, servers=n, events=(lost,), duration_s=14.0))[0] for n in (1, 2))
+    assert share(between(alone, 2.2, 14), Source.EXIT) == 1.0
+    assert share(between(two, 2.2, 4), Source.EXIT) == 1.0
+    assert share(between(two, 8, 14), Source.SERVER) > 0.5
+
+
+def test_a_slow_server_says_so_and_is_asked_less() -> None:
+    slow = changed(WIFI, events=(Happening(what="server-load", at_s=4.0, factor=300.0),))
+    (run,) = simulate(slow)
+    assert share(between(run, 1, 4), Source.SERVER) > 0.5
+    assert share(between(run, 6, 8), Source.SERVER) == 0.0
+
+
+def test_a_cell_is_shared_and_links_of_their_own_are_not() -> None:
+    """A rate that one device can live with: ten on it get in each other's way."""
+    narrow = changed(WIFI, scale=0.003, policy="always-offload", sessions=6, deadline_s=0.3)
+    own, cell = (simulate(changed(narrow, share=share)) for share in ("own", "cell"))
+    answered = [sum(share(run.records, Source.SERVER) for run in runs) / 6 for runs in (own, cell)]
+    assert answered[1] < 0.5 * answered[0]
+
+
+def test_messages_lost_on_the_way_are_late_and_not_forgotten() -> None:
+    lossy = changed(scenarios.load("satellite"), duration_s=20.0, fps=5.0, deadline_s=3.0, policy="always-offload")
+    (run,) = simulate(lossy)
+    assert any(r.source is Source.SERVER and r.latency_s > 1.5 for r in run.records)
+    assert share(run.records, Source.SERVER) > 0.8
+
+
+def test_a_scenario_with_nobody_to_talk_to_is_answered_from_the_device() -> None:
+    (run,) = simulate(changed(WIFI, events=(Happening(what="server-lost", at_s=0.0),)))
+    assert {r.reason for r in run.records} == {Reason.DISCONNECTED}
+
+
+def test_energy_is_counted_where_the_profile_knows_it() -> None:
+    (counted,), (uncounted,) = simulate(WIFI), simulate(changed(WIFI, radio="unknown"))
+    assert all(record.energy_J and record.energy_J > 0 for record in counted.records)
+    assert summary(uncounted.records).energy_per_frame_J is None
+    sent = [r.energy_J or 0 for r in counted.records if r.bytes_up]
+    kept = [r.energy_J or 0 for r in counted.records if not r.bytes_up]
+    assert sum(sent) / len(sent) > sum(kept) / len(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"policy": "magic"}, ConfigError, "policy: 'magic' is not one of"),
+        ({"profile": "pi9"}, ConfigError, "profile: no 'pi9'"),
+        ({"server": "cloud"}, ConfigError, "profile: no 'cloud'"),
+        ({"bundle": "mnist"}, IsthmusError, "mnist: no bundle"),
+        ({"trace": "moon"}, DataError, "moon: no such file"),
+        ({"radio": "smoke"}, ConfigError, "radio: 'smoke' is not one of"),
+        (
+            {"events": (Happening(what="throttling", at_s=0.0, state="molten"),)},
+            ConfigError,
+            "throttling: 'molten' is not a state of pi4",
+        ),
+    ],
+)
+def test_what_a_scenario_names_and_is_not_there_is_named(
+    changes: dict[str, object], error: type[IsthmusError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        simulate(changed(WIFI, **changes))
+
+
+def test_a_trace_of_the_downlink_alone_must_be_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "down.csv"
+    path.write_text("time_s,down_mbps\n0,4\n5,8\n")
+    downlink = changed(WIFI, trace=str(path))
+    with pytest.raises(DataError, match=r"down.csv: has no uplink; play its downlink as one with swap"):
+        simulate(downlink)
+    (run,) = simulate(changed(downlink, swap=True))
+    assert share(run.records, Source.SERVER) > 0.5
+
+
+def test_the_world_is_a_machine_that_can_be_looked_at_on_the_way() -> None:
+    world = World(Setting.of(WIFI))
+    run_virtual(world, until_s=3.0)
+    assert world.now <= 3.0
+    assert 0 < len(world.records[0]) < 60
+    session = world.devices[0].core
+    assert isinstance(session, Session)
+    assert session.link.goodput_Bps > 0
