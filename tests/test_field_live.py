@@ -163,12 +163,42 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(tmp_path: Path) -> None
     for i in range(3):
         cv2.imwrite(str(tmp_path / f"{i}.png"), Drive(1).frame(i).image[:, :, ::-1])
     (tmp_path / "1.png").write_bytes(b"damaged")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.png").mkdir()
     done = finished("agent", "--bundle", "signs", "--source", str(tmp_path), "--deadline", DEADLINE)
     assert done.returncode == 0
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {row["picture"]: (row["source"], row["reason"]) for row in rows}["1.png"] == ("none", "invalid")
+    bad = {row["picture"]: row["reason"] for row in rows if row["source"] == "none"}
+    assert bad == dict.fromkeys(("1.png", "gone.png", "folder.png"), "invalid")
     assert [row["source"] for row in rows].count("exit") == 2
     assert "1.png: not a picture" in done.stderr
+
+
+def test_sigterm_lets_the_agent_answer_what_it_has_taken() -> None:
+    with running(*watch("127.0.0.1:9", 10_000)) as agent:
+        rows = []
+        for row in answers(agent):
+            rows.append(row)
+            if len(rows) == 10:
+                agent.terminate()
+        assert agent.wait(30) == 0
+    assert sorted(row["frame_id"] for row in rows) == list(range(len(rows)))
+
+
+def test_a_reader_that_goes_away_ends_the_agent_quietly() -> None:
+    with running(*watch("127.0.0.1:9", 10_000)) as agent:
+        assert agent.stdout is not None
+        assert agent.stderr is not None
+        agent.stdout.readline()
+        agent.stdout.close()
+        assert agent.wait(30) == 128 + signal.SIGPIPE
+        assert "Traceback" not in agent.stderr.read()
+
+
+def test_a_full_disk_ends_the_agent_with_its_name() -> None:
+    done = finished("agent", "--frames", "5", "--record", "/dev/full")
+    assert done.returncode == 5
+    assert "/dev/full: No space left on device" in done.stderr
 
 
 def test_the_record_is_valid_after_ctrl_c(tmp_path: Path) -> None:

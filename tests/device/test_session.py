@@ -199,6 +199,37 @@ def test_a_damaged_refinement_leaves_the_base_at_work() -> None:
     assert emit.answer.point.layers == 1
 
 
+def test_a_host_that_wakes_up_late_is_woken_earlier() -> None:
+    """Timers that come 7 ms late, and a guard of 4: the first deadlines are missed, then none."""
+    known = catalogue()
+    session = Session(known, LocalOnly(known), StageTimes(((0.004, 0.01),) * 2))
+    on_time = []
+    for frame_id in range(40):
+        session.on_frame(Frame(frame_id, frame_id, frame_id + 0.1), now=frame_id)
+        due = session.due_at
+        assert due is not None
+        assert due >= frame_id + 0.075, "the guard takes a quarter of the time at most"
+        session.step(due + 0.007)
+        on_time += [action.answer.on_time for action in session.actions() if isinstance(action, Emit)]
+    assert len(on_time) == 40
+    assert not on_time[0]
+    assert all(on_time[3:])
+
+
+def test_a_stage_that_fails_is_answered_from_the_exit_before_it() -> None:
+    known = catalogue()
+    session = Session(known, LocalOnly(known), StageTimes(((0.004, 0.01),) * 2))
+    session.on_frame(Frame(0, 0.0, 0.2), now=0.0)
+    session.on_stage(StageResult(0, 0, 1.0, Guess(LABEL_LOCAL, 0.6), 0.01), now=0.02)
+    session.actions()
+    session.on_stage_failed(0, now=0.03)
+    emit, _ = session.actions()
+    assert isinstance(emit, Emit)
+    assert (emit.answer.source, emit.answer.reason) == (Source.EXIT, Reason.INVALID)
+    session.on_frame(Frame(1, 0.1, 0.3), now=0.1)
+    assert isinstance(session.actions()[0], RunStage), "the head is free again"
+
+
 def test_a_wider_head_is_not_run_where_frames_come_faster_than_it() -> None:
     pair = Pair(fps=60, policy="expected-utility", stages_s=((0.002, 0.02), (0.002, 0.02))).run(5)
     assert {a.point.width for a in pair.between(1, 4) if a.point} == {0.5}
@@ -217,6 +248,7 @@ EVENTS = st.sampled_from(
     [
         "frame",
         "stage",
+        "failed stage",
         "connect",
         "disconnect",
         "result",
@@ -276,6 +308,8 @@ def test_whatever_happens_every_frame_is_answered_once_and_in_time(events: list[
                 session.on_stage(
                     StageResult(done.frame_id, done.stage, done.width, Guess(0, 0.6), 0.01, sizes), now=now
                 )
+            case "failed stage" if running:
+                session.on_stage_failed(running.pop().frame_id, now=now)
             case "connect":
                 session.on_connected(messages.Welcome("edge", 2, 10_000), now=now)
             case "disconnect":

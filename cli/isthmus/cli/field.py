@@ -53,7 +53,7 @@ def agent(
         "record": record,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
-    run_role(run_agent(settings, command=shlex.join(sys.argv)))
+    run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))
 
 
 def serve(

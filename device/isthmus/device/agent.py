@@ -1,4 +1,4 @@
-"""The agent: performs what the session asks for. The one place on the device that reads the clock.
+"""The agent's host: performs what the session asks for. The one place on the device that reads the clock.
 
 Frames come from a source in a thread of its own, stages run in another, everything else happens on the event loop, in
 order: an event is passed to the session with the time at which it is handled, then the session's actions are performed.
@@ -7,9 +7,12 @@ order: an event is passed to the session with the time at which it is handled, t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from isthmus.device import actions
@@ -17,14 +20,16 @@ from isthmus.device.executor import Executor
 from isthmus.device.session import Session
 from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
-from isthmus.proto.errors import DataError
+from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
-from isthmus.proto.plan import Answer, Frame, Guess, Reason, StageResult
+from isthmus.proto.plan import Answer, Frame, Guess, LinkState, Reason, StageResult
 from isthmus.proto.plan import Source as From
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FPS = 10.0
+
+EARLY = 0.25
+"""A picture of a live source is taken up to this share of a period before its time."""
 
 
 class Uplink(Protocol):
@@ -37,43 +42,78 @@ class Uplink(Protocol):
         """Drop the stream and open another."""
 
 
-Told = Callable[[Frame, str, Answer, Guess | None], None]
-"""Who is given every answer, with its frame, its picture's name, and what the device's last early exit said."""
+@dataclass(frozen=True)
+class Told:
+    """One answer and what belongs to it."""
+
+    frame: Frame
+    answer: Answer
+    picture: str
+    """What the source calls the frame."""
+    local: Guess | None = None
+    """What the device's last early exit said."""
+    goodput_Bps: float | None = None
+    """What the uplink is believed to deliver; None without a server."""
 
 
-class Agent:
+class Host:
     """One stream of frames, one session, one executor, at most one server. It is its transport's listener."""
 
-    def __init__(self, session: Session, executor: Executor, told: Told) -> None:
-        self._session, self._executor, self._told = session, executor, told
+    def __init__(self, session: Session, executor: Executor, tell: Callable[[Told], None]) -> None:
+        self._session, self._executor, self._tell = session, executor, tell
         self.uplink: Uplink | None = None
         self._loop = asyncio.get_running_loop()
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        """Fails when answers can no longer be told."""
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._timer: asyncio.TimerHandle | None = None
         self._frames: dict[int, tuple[Frame, str]] = {}
         self._local: dict[int, Guess] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
+        self._stopped = asyncio.Event()
+        self._why_down = ""
 
-    async def run(self, source: Source, *, deadline_s: float, fps: float | None, frames: int | None) -> None:
-        """Answer the frames of `source` until it ends, or `frames` of them; returns when the last one is answered."""
-        period_s = 1 / (fps or source.fps or DEFAULT_FPS)
-        began_s, count = self._loop.time(), 0
-        with ThreadPoolExecutor(1, thread_name_prefix="source") as reader:
-            while frames is None or count < frames:
-                picture = await self._loop.run_in_executor(reader, source.read)
-                if picture is None:
-                    break
-                if not source.live:
-                    await asyncio.sleep(began_s + count * period_s - self._loop.time())
-                self._take(picture, count, deadline_s)
-                count += 1
-        await self._answered_all.wait()
-        self._head.shutdown()
+    async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
+        """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
+
+        A live source gives its pictures when it has them: those that come sooner than `period_s` after the one before
+        are let go. However it ends, what was captured before is answered. Raises SourceError when the source goes away.
+        """
+        reader = ThreadPoolExecutor(1, thread_name_prefix="source")
+        try:
+            await self._take_all(source, reader, deadline_s, period_s, frames)
+        finally:
+            await self._answered_all.wait()
+            reader.shutdown()
+            self._head.shutdown()
+
+    def stop(self) -> None:
+        """Take no further frames."""
+        self._stopped.set()
+
+    async def _take_all(
+        self, source: Source, reader: ThreadPoolExecutor, deadline_s: float, period_s: float, frames: int | None
+    ) -> None:
+        due_s, count = self._loop.time(), 0
+        while (frames is None or count < frames) and not self._stopped.is_set():
+            picture = await self._loop.run_in_executor(reader, source.read)
+            if picture is None:
+                break
+            if not source.live:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
+            now = self._loop.time()
+            if now < due_s - EARLY * period_s:
+                continue
+            due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
+            self._take(picture, count, deadline_s)
+            count += 1
 
     def connected(self, welcome: Welcome) -> None:
         """The transport has a stream."""
         log.warning("server %s: connected", welcome.server_id)
+        self._why_down = ""
         self._session.on_connected(welcome, now=self._loop.time())
         self._perform()
 
@@ -84,7 +124,8 @@ class Agent:
 
     def disconnected(self, why: str) -> None:
         """The transport has no stream."""
-        log.warning("%s; answering from the device", why)
+        log.log(logging.INFO if why == self._why_down else logging.WARNING, "%s; answering from the device", why)
+        self._why_down = why  # the same again and again is no news
         self._session.on_disconnected(now=self._loop.time())
         self._perform()
 
@@ -97,7 +138,7 @@ class Agent:
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._told(frame, picture.name, _unusable(frame, now), None)
+            self._report(Told(frame, _unusable(frame, now), picture.name))
             return
         self._frames[frame_id] = frame, picture.name
         self._answered_all.clear()
@@ -122,11 +163,13 @@ class Agent:
         match action:
             case actions.RunStage(frame_id, stage, width):
                 job = self._executor.job(frame_id, stage, width)
-                self._loop.run_in_executor(self._head, job).add_done_callback(self._stage_done)
+                done = self._loop.run_in_executor(self._head, job)
+                done.add_done_callback(partial(self._stage_done, frame_id))
             case actions.Send():
                 self._send(action)
             case actions.Emit(answer):
-                self._told(*self._frames[answer.frame_id], answer, self._local.pop(answer.frame_id, None))
+                frame, name = self._frames[answer.frame_id]
+                self._report(Told(frame, answer, name, self._local.pop(answer.frame_id, None), self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._frames[frame_id]
@@ -138,11 +181,27 @@ class Agent:
                 if self.uplink is not None:
                     self.uplink.reconnect()
 
-    def _stage_done(self, done: asyncio.Future[StageResult]) -> None:
-        result = done.result()
-        if result.frame_id in self._frames and result.guess is not None:
-            self._local[result.frame_id] = result.guess
-        self._session.on_stage(result, now=self._loop.time())
+    @property
+    def _goodput_Bps(self) -> float | None:
+        return self._session.link.goodput_Bps if self._session.state is LinkState.UP else None
+
+    def _report(self, told: Told) -> None:
+        try:
+            self._tell(told)
+        except (IsthmusError, OSError) as error:  # nobody hears us any more: a full disk, a reader that went away
+            self._tell = _to_nobody
+            self.broken.set_exception(error)
+
+    def _stage_done(self, frame_id: int, done: asyncio.Future[StageResult]) -> None:
+        now = self._loop.time()
+        if (error := done.exception()) is not None:
+            log.error("frame %d: the head failed on it", frame_id, exc_info=error)
+            self._session.on_stage_failed(frame_id, now=now)
+        else:
+            result = done.result()
+            if frame_id in self._frames and result.guess is not None:
+                self._local[frame_id] = result.guess
+            self._session.on_stage(result, now=now)
         self._perform()
 
     def _send(self, action: actions.Send) -> None:
@@ -164,6 +223,10 @@ class Agent:
     def _pass_on(self, message: DeviceMessage) -> None:
         if self.uplink is not None:
             self.uplink.send(message)
+
+
+def _to_nobody(_: Told) -> None:
+    """Where answers go when nobody hears us."""
 
 
 def _unusable(frame: Frame, now: float) -> Answer:

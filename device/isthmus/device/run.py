@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -14,48 +16,85 @@ from pathlib import Path
 import grpc
 import msgspec
 
-from isthmus.device.agent import Agent, Told
+from isthmus.device.agent import Host, Told
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
-from isthmus.device.sources import open_source
+from isthmus.device.sources import Source, open_source
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
-from isthmus.models.bundle import Bundle
+from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
-from isthmus.proto.plan import Answer, Frame, Guess
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.security import channel_credentials
 
+DEFAULT_FPS = 10.0
+SWITCH_S = 0.0005
+"""How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
-async def run_agent(config: AgentConfig, *, command: str = "") -> None:
-    """Run an agent to the end of its source, writing one line of JSON for every answer to standard output.
+Tell = Callable[[FrameRecord], None]
 
-    Raises ConfigError, BundleError, SourceError, SecurityError, HandshakeError: each names the thing and the way out.
-    """
+
+@dataclass(frozen=True)
+class Opened:
+    """A device that is ready to answer: configuration, credentials, bundle and head."""
+
+    config: AgentConfig
+    credentials: grpc.ChannelCredentials | None
+    bundle: Bundle
+    executor: Executor
+
+
+def open_device(config: AgentConfig) -> Opened:
+    """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
     if config.policy not in POLICIES:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
     credentials = _credentials(config)
     bundle = bundles.load(config.bundle, half="head")
-    executor = Executor(bundle, threads=config.threads)
-    source = open_source(config.source, bundle.manifest.labels)
-    with contextlib.closing(source), _answers(config, bundle, command) as write:
-        agent = Agent(_session(config, bundle, executor), executor, write)
-        answering = agent.run(source, deadline_s=config.deadline_s, fps=config.fps, frames=config.frames)
-        await _beside(answering, _transport(config, bundle, agent, credentials))
+    return Opened(config, credentials, bundle, Executor(bundle, threads=config.threads))
 
 
-def _session(config: AgentConfig, bundle: Bundle, executor: Executor) -> Session:
-    catalogue = Catalogue.from_manifest(bundle.manifest)
-    measured = measure_stages(executor, bundle)
+async def run_agent(config: AgentConfig, *, command: str = "") -> None:
+    """Run an agent to the end of its source or to SIGTERM, one line of JSON for every answer on standard output.
+
+    Raises ConfigError, BundleError, SourceError, SecurityError, HandshakeError, DataError: each names the thing and the
+    way out.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    device = open_device(config)
+    source = open_source(config.source, device.bundle.manifest.labels)
+    with contextlib.closing(source), _written(device, source, command) as write:
+        await answer_all(device, source, write)
+
+
+async def answer_all(device: Opened, source: Source, tell: Tell) -> None:
+    """Answer every frame of `source`; SIGTERM ends it early. Raises what `tell` raises (IsthmusError, OSError) too."""
+    manifest = device.bundle.manifest
+    host = Host(_session(device), device.executor, lambda told: tell(_record(told, manifest)))
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, host.stop)
+    config = device.config
+    answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
+    await _beside(answering, host, _transport(device, host))
+
+
+def _period_s(config: AgentConfig, source: Source) -> float:
+    if source.live and config.fps is None:
+        return 0.0
+    return 1 / (config.fps or source.fps or DEFAULT_FPS)
+
+
+def _session(device: Opened) -> Session:
+    catalogue = Catalogue.from_manifest(device.bundle.manifest)
+    measured = measure_stages(device.executor, device.bundle)
     profile_s = [[measured[stage, width] for width in catalogue.widths] for stage in range(catalogue.stages)]
-    return Session(catalogue, POLICIES[config.policy](catalogue), StageTimes(profile_s))
+    return Session(catalogue, POLICIES[device.config.policy](catalogue), StageTimes(profile_s))
 
 
 def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
@@ -69,22 +108,20 @@ def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
     return channel_credentials(config.certs)
 
 
-def _transport(
-    config: AgentConfig, bundle: Bundle, agent: Agent, credentials: grpc.ChannelCredentials | None
-) -> Transport | None:
+def _transport(device: Opened, host: Host) -> Transport | None:
+    config, bundle = device.config, device.bundle
     if config.server is None:
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
     limit = wire.max_message_bytes(bundle.codec)
-    transport = Transport(config.server, hello, agent, max_message_bytes=limit, credentials=credentials)
-    agent.uplink = transport
+    transport = Transport(config.server, hello, host, max_message_bytes=limit, credentials=device.credentials)
+    host.uplink = transport
     return transport
 
 
-async def _beside(answering: Coroutine[None, None, None], transport: Transport | None) -> None:
+async def _beside(answering: Coroutine[None, None, None], host: Host, transport: Transport | None) -> None:
     """Answer to the end, with the transport at work beside; its refusal of the first hello ends the agent."""
-    main = asyncio.ensure_future(answering)
-    tasks: set[asyncio.Future[None]] = {main}
+    tasks: set[asyncio.Future[None]] = {asyncio.ensure_future(answering), host.broken}
     if transport is not None:
         tasks.add(asyncio.ensure_future(transport.run()))
     try:
@@ -97,34 +134,43 @@ async def _beside(answering: Coroutine[None, None, None], transport: Transport |
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.contextmanager
-def _answers(config: AgentConfig, bundle: Bundle, command: str) -> Iterator[Told]:
-    """Writes answers to standard output and, if it is configured, to the record."""
-    encoder = msgspec.json.Encoder()
-    with contextlib.ExitStack() as stack:
-        recorder = None
-        if config.record is not None:
-            recorder = stack.enter_context(Recorder(Path(config.record), _header(config, bundle, command)))
+def _record(told: Told, manifest: Manifest) -> FrameRecord:
+    return FrameRecord.from_answer(
+        told.frame,
+        told.answer,
+        told.local,
+        goodput_Bps=told.goodput_Bps,
+        picture=told.picture,
+        answer_name=None if told.answer.label is None else manifest.name_of(told.answer.label),
+    )
 
-        def write(frame: Frame, picture: str, answer: Answer, local: Guess | None) -> None:
-            name = None if answer.label is None else bundle.manifest.name_of(answer.label)
-            row = FrameRecord.from_answer(frame, answer, local, picture=picture, answer_name=name)
-            sys.stdout.buffer.write(encoder.encode(row) + b"\n")
-            sys.stdout.buffer.flush()
+
+@contextlib.contextmanager
+def _written(device: Opened, source: Source, command: str) -> Iterator[Tell]:
+    """Writes answers to standard output and, if it is configured, to the record."""
+    encoder, record = msgspec.json.Encoder(), device.config.record
+    with contextlib.ExitStack() as stack:
+        header = _header(device, source, command)
+        recorder = None if record is None else stack.enter_context(Recorder(Path(record), header))
+
+        def write(row: FrameRecord) -> None:
             if recorder is not None:
                 recorder.write(row)
+            sys.stdout.buffer.write(encoder.encode(row) + b"\n")
+            sys.stdout.buffer.flush()
 
         yield write
 
 
-def _header(config: AgentConfig, bundle: Bundle, command: str) -> RunHeader:
+def _header(device: Opened, source: Source, command: str) -> RunHeader:
+    config, bundle = device.config, device.bundle
     return RunHeader(
         kind="live",
         bundle=bundle.manifest.name,
         bundle_sha256=bundle.sha256.hex(),
         policy=config.policy,
         deadline_s=config.deadline_s,
-        fps=config.fps or 0.0,
+        fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
         command=command,
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),

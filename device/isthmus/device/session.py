@@ -42,7 +42,13 @@ class SessionConfig:
     """What a session may take its time over."""
 
     guard_s: float = 0.004
-    """Answers are due so long before the deadline: the host needs a moment to hand them over."""
+    """Answers are due at least so long before the deadline: the host needs a moment to hand them over."""
+    guard_share: float = 0.25
+    """A host that wakes up late lengthens the guard, up to this share of the time from capture to deadline."""
+    guard_step_s: float = 0.002
+    """Growth at each deadline that was missed all the same."""
+    guard_missed: float = 0.01
+    """The share of answers given at their deadline that may be late in the long run."""
     heartbeat_s: float = 0.5
     silence_s: float = 3.0
     """A server that owes us something and says nothing for so long is counted as lost."""
@@ -104,6 +110,7 @@ class Session:
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
+        self._guard_s = config.guard_s
 
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
@@ -118,6 +125,7 @@ class Session:
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
         for o in [o for o in self._open.values() if o.due_s <= now]:
+            self._learn_guard(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
         if self._silent_at_s is not None and self._silent_at_s <= now:
             self._actions.append(Reconnect())
@@ -131,7 +139,7 @@ class Session:
             period_s = now - self._last_frame_s
             self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
         self._last_frame_s = now
-        self._open[frame.id] = _Open(frame, frame.deadline_s - self._config.guard_s)
+        self._open[frame.id] = _Open(frame, self._due_s(frame))
         self._start_next(now)
 
     def on_stage(self, result: StageResult, *, now: float) -> None:
@@ -144,6 +152,13 @@ class Session:
             o.guess, o.exit = result.guess, self._catalogue.exits[width][result.stage].point
             o.head_s += result.compute_s
             self._decide(o, result, now)
+        self._start_next(now)
+
+    def on_stage_failed(self, frame_id: int, *, now: float) -> None:
+        """The executor could not run a stage: the frame is answered from the exit before it, if there is one."""
+        self._running = None
+        if (o := self._open.get(frame_id)) is not None:
+            self._from_exit(o, Reason.INVALID, now)
         self._start_next(now)
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0) -> None:
@@ -193,6 +208,16 @@ class Session:
                 self.link.on_beat(message.sequence, now)
             case messages.Welcome():
                 self._credits = message.credits
+
+    def _due_s(self, frame: Frame) -> float:
+        longest_s = self._config.guard_share * (frame.deadline_s - frame.captured_s)
+        return frame.deadline_s - min(self._guard_s, longest_s)
+
+    def _learn_guard(self, *, missed: bool) -> None:
+        """Adaptive conformal inference (Gibbs and Candès 2021): up at a miss, down a little at each that was kept."""
+        share = self._config.guard_missed
+        step_s = 1.0 if missed else -share / (1 - share)
+        self._guard_s = max(self._config.guard_s, self._guard_s + self._config.guard_step_s * step_s)
 
     @property
     def _silent_at_s(self) -> float | None:

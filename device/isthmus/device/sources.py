@@ -51,6 +51,7 @@ class Camera:
 
     def __init__(self, index: int) -> None:
         self.name = f"camera {index}"
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says is said below
         self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
             raise SourceError(f"{self.name}: cannot be opened; is it plugged in, free, and may this user read it?")
@@ -117,7 +118,11 @@ class Folder:
         path = self._paths[self._next]
         self._next += 1
         label = self._labels.get(path.parent.name)
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            return Picture(path.name, None, label, why=f"{path}: {error.strerror}")
+        pixels = cv2.imdecode(np.frombuffer(raw or b"\0", np.uint8), cv2.IMREAD_COLOR)
         if pixels is None:
             return Picture(path.name, None, label, why=f"{path}: not a picture that OpenCV can read")
         return Picture(path.name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), label)

@@ -166,7 +166,7 @@ class Recorder:
     """Writes a run to `path`: the header at once, then one whole line for each record. Raises DataError."""
 
     def __init__(self, path: Path, header: RunHeader):
-        self._encoder = msgspec.json.Encoder()
+        self._encoder, self._path = msgspec.json.Encoder(), path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)  # a line is on its way before the next: Ctrl-C loses none
@@ -175,7 +175,7 @@ class Recorder:
         self._line(header)
 
     def write(self, record: FrameRecord) -> None:
-        """Append one record."""
+        """Append one record. Raises DataError on a full disk."""
         self._line(record)
 
     def close(self) -> None:
@@ -191,7 +191,10 @@ class Recorder:
         self.close()
 
     def _line(self, value: msgspec.Struct) -> None:
-        self._file.write(self._encoder.encode(value) + b"\n")
+        try:
+            self._file.write(self._encoder.encode(value) + b"\n")
+        except OSError as error:
+            raise DataError(f"{self._path}: {error.strerror}; the record ends here") from error
 
 
 class Run(NamedTuple):
