@@ -96,10 +96,11 @@ def test_a_blackout_costs_no_answer(tmp_path: Path) -> None:
 
 
 def test_killed_and_restarted_the_server_is_used_again() -> None:
+    """The restart may take its time on a busy machine; the answers may not."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serve())
         where = address(server)
-        agent = stack.enter_context(running(*watch(where, 15 * 16)))
+        agent = stack.enter_context(running(*watch(where, 15 * 90)))
         seen: list[str] = []
         for row in answers(agent):
             seen.append(row["source"])
@@ -110,8 +111,9 @@ def test_killed_and_restarted_the_server_is_used_again() -> None:
             if len(seen) == 120:
                 assert set(seen[70:]) == {"exit"}
                 stack.enter_context(serve(where))
-        assert "server" in seen[-60:]
-        assert len(seen) == 15 * 16
+            if "server" in seen[120:]:
+                break
+        assert "server" in seen[120:]
 
 
 def test_without_a_server_the_device_answers_from_the_start() -> None:
