@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import typer
 
-from isthmus.emulation import traces
 from isthmus.proto import record
+from isthmus.proto.errors import DataError
 
 RUNS = Path("runs")
 RECORDS = "records.jsonl"
+RECORD_FILES = ("*.jsonl", "*.jsonl.zst")
+Format = Literal["text", "json"]
 
 
 def new_folder(root: Path = RUNS) -> Path:
@@ -26,12 +31,29 @@ def new_folder(root: Path = RUNS) -> Path:
 
 
 def report(
-    run: Path = typer.Argument(help="A run's folder, or a file of records."),
-    out: Path | None = typer.Option(None, help="Where to write the page [the run's folder]."),
+    runs: list[Path] = typer.Argument(
+        help="Files of records, runs' folders, a sweep's folder; live, emulated, simulated."
+    ),
+    out: Path | None = typer.Option(None, help="Where to write the page [the folder named, or a new one under runs/]."),
+    format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
 ) -> None:
-    """Draw a run: one HTML page that opens without a network, its plots and its summary."""
-    path = run / RECORDS if run.is_dir() else run
-    typer.echo(write_report(path, out or path.parent))
+    """Draw a run, or runs against each other: one HTML page that opens without a network, its plots, its summary."""
+    files = [file for path in runs for file in found(path)]
+    if out is None:
+        out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
+    page = write_report(files[0], out) if len(files) == 1 else write_comparison(files, out)
+    typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
+
+
+def found(path: Path) -> list[Path]:
+    """The files of records that a path names: itself, or all within a folder. Raises DataError when there is none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for pattern in RECORD_FILES for file in path.rglob(pattern))
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not visible:
+        raise DataError(f"{path}: no file of records within ({', '.join(RECORD_FILES)}); name a run's folder")
+    return visible
 
 
 def write_report(records_path: Path, out: Path) -> Path:
@@ -39,5 +61,15 @@ def write_report(records_path: Path, out: Path) -> Path:
     from isthmus.emulation import report as pages  # draws with matplotlib, which the field does not need
 
     header, records = record.read(records_path)
-    trace = traces.find(header.trace) if header.trace else None
+    trace, why_not = pages.replayed(header)
+    if why_not:
+        header = msgspec.structs.replace(header, notes=(*header.notes, why_not))
     return pages.write(out, header, records, trace=trace)
+
+
+def write_comparison(files: Sequence[Path], out: Path) -> Path:
+    """The page of several runs, written into `out`; returns its path."""
+    from isthmus.emulation import comparison_report
+    from isthmus.emulation.comparison import Digest
+
+    return comparison_report.write(out, [Digest.of(file, record.load(file)) for file in files])

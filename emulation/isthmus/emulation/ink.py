@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colours, and greys. The second of a pair is for dark pages.
 INK, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
 BLUE, ORANGE, VERMILLION, GREEN, BROWN = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#9c5f00"
-FILL, LINE, PALE = "#c9d7e3", "#4a6a85", "#c4c4c4"
+FILL, LINE, PALE = "#c9d7e3", "#4a6a85", "#b4b4b4"
 DARK = {
     INK: "#e9e7e4", SOFT: "#a5a29d", AXIS: "#565b61", GRID: "#2a2e33", SHADE: "#33383e",
     BLUE: "#4aa8e0", ORANGE: "#f0b429", VERMILLION: "#f07f3c", GREEN: "#2cc79a", BROWN: "#d9bb8c",
-    FILL: "#2b4256", LINE: "#8fb3d1", PALE: "#555a60",
+    FILL: "#2b4256", LINE: "#8fb3d1", PALE: "#9a9a9a",
 }  # fmt: skip
 # What an SVG inside a page has no use for: names of groups, a font and strokes of its own, which the page gives.
 _UNWANTED = tuple(

@@ -75,7 +75,7 @@ def folded(summary: str, inner: str) -> str:
 
 def percent(share: float | None, places: int = 1) -> str:
     """'85.6 %'."""
-    return "unknown" if share is None else f"{100 * share:.{places}f} %"
+    return "unknown" if share is None else f"{100 * share:.{places}f} %".replace("-", "−")
 
 
 def size(size_bytes: float | None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from isthmus.emulation import ink, page, plots
+from isthmus.emulation import ink, page, plots, traces
 from isthmus.emulation.ink import Picture
 from isthmus.emulation.page import Row
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
@@ -47,10 +47,29 @@ def save(folder: Path, text: str, pictures: Sequence[Picture], facts: object) ->
     return folder / "index.html"
 
 
+def replayed(header: RunHeader) -> tuple[Trace | None, str]:
+    """The rates that a run's uplink had, to draw; where they cannot be had, None and why, for its reader.
+
+    A record may come from another machine, whose traces are not here, and a trace of the same name may be another one.
+    """
+    if header.trace is None:
+        return None, ""
+    try:
+        trace = traces.find(header.trace)
+    except DataError:
+        return None, f"{header.trace}: is not on this machine, so that the link is not drawn"
+    if header.trace_sha256 and trace.sha256 != header.trace_sha256:
+        return None, f"{header.trace}: is not what was played (its sha256 differs), so that the link is not drawn"
+    rates = uplink(trace.swapped() if header.trace_swapped and isinstance(trace, Trace) else trace)
+    return (
+        (rates.scaled(header.trace_scale), "") if rates else (None, f"{header.trace}: does not say its uplink's rates")
+    )
+
+
 def uplink(trace: AnyTrace | None) -> Trace | None:
     """A trace as rates to draw; None where its uplink is not known throughout."""
     if isinstance(trace, PacketTrace):  # in whole seconds: at narrow rates, shorter bins would read as outages
-        return PacketTrace(trace.name, trace.departures_ms("up"), None).binned(1.0)
+        trace = PacketTrace(trace.name, trace.up_ms, None).binned(1.0) if trace.up_ms is not None else None
     return None if trace is None or np.isnan(trace.up_Bps).any() else trace
 
 

@@ -1,0 +1,67 @@
+"""Runs made up for tests of reports and sweeps: what was right, and when, is an argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from isthmus.proto.plan import Reason, Source
+from isthmus.proto.record import FrameRecord, Run, RunHeader
+
+FPS, DEADLINE_S = 10.0, 0.1
+
+
+def made_run(
+    policy: str,
+    right: int,
+    *,
+    of: int = 100,
+    trace: str | None = "demo",
+    seed: int | None = 1,
+    kind: Literal["live", "emulated", "simulated"] = "simulated",
+    server: int = 0,
+    missed: int = 0,
+    deadline_s: float = DEADLINE_S,
+    energy_J: float | None = None,
+    **header: object,
+) -> Run:
+    """`right` of `of` frames right: the first `server` frames answered by the server, the last `missed` not at all."""
+    made = RunHeader(
+        kind=kind, bundle="cifar10", bundle_sha256="ab" * 32, policy=policy, trace=trace, deadline_s=deadline_s, fps=FPS,
+        seed=seed, version="0.1.0", command="isthmus sweep few.toml", **header,  # type: ignore[arg-type]
+    )  # fmt: skip
+    records = []
+    for i in range(of):
+        captured_s, none = i / FPS, i >= of - missed
+        latency_s = deadline_s if none else 0.05 if i < server else 0.01
+        records.append(
+            FrameRecord(
+                frame_id=i,
+                captured_s=captured_s,
+                deadline_s=captured_s + deadline_s,
+                truth=1,
+                label=None if none else int(i < right),
+                confidence=0.5,
+                source=Source.NONE if none else Source.SERVER if i < server else Source.EXIT,
+                reason=Reason.RETURNED if i < server else Reason.CONFIDENT,
+                width=0.5,
+                exit=None if i < server else 1,
+                answered_s=captured_s + latency_s,
+                latency_s=latency_s,
+                on_time=not none,
+                bytes_up=400 if i < server else 0,
+                energy_J=energy_J,
+                local_label=1,
+            )
+        )
+    return Run(made, records, 0)
+
+
+def saved(run: Run, path: Path) -> Path:
+    """A run written as a file of records."""
+    from isthmus.proto.record import Recorder
+
+    with Recorder(path, run.header) as recorder:
+        for record in run.records:
+            recorder.write(record)
+    return path
