@@ -12,11 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
-from isthmus.models import bottleneck, data, exits, losses, muon, workshop  # noqa: E402
+from isthmus.models import bottleneck, data, exits, muon, workshop  # noqa: E402
 from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.evaluate import Validation, evaluate  # noqa: E402
+from isthmus.models.evaluate import Validation, evaluate, fitted_codec  # noqa: E402
 from isthmus.models.recipes import Recipe  # noqa: E402
-from isthmus.models.train import Trainer, TrainingSet, accuracy, learning_rate  # noqa: E402
+from isthmus.models.train import Trainer, accuracy, learning_rate  # noqa: E402
 from isthmus.models.workshop import load_averaged  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
@@ -42,8 +42,8 @@ def pictures(n: int = 384, seed: int = 0) -> data.Pictures:
     return data.Pictures(images.astype(np.uint8), labels.astype(np.int64))
 
 
-def training_set() -> TrainingSet:
-    return TrainingSet(pictures(), MEAN, STD, shift_pixels=1, flip=True)
+def training_set() -> data.TrainingSet:
+    return data.TrainingSet(pictures(), MEAN, STD, shift_pixels=1, flip=True)
 
 
 def silent(_: str) -> None:
@@ -114,7 +114,9 @@ def test_exits_can_be_made_anew_and_cost_the_features_nothing(trained: tuple[Spl
 def test_every_operating_point_is_evaluated(trained: tuple[SplitNetwork, Path]) -> None:
     test = pictures(90, seed=4)
     validation = Validation(test, np.arange(90) % 2 == 0, MEAN, STD)
-    result = evaluate(trained[0], RECIPE, pictures(60, seed=5), validation, silent)
+    halves = workshop.Trained(trained[0], MEAN, STD)
+    codec = fitted_codec(halves, ARCH.widths, RECIPE.steps, pictures(60, seed=5).images)
+    result = evaluate(halves, ARCH.widths, codec, validation, silent)
     assert len(result.points) == len(ARCH.widths) * (len(ARCH.stages) + len(RECIPE.steps) * 2)
     assert result.outcomes.label.shape == (90, len(result.points))
     assert result.outcomes.layer_bytes.shape == (90, len(ARCH.widths), len(RECIPE.steps), 2)
@@ -153,16 +155,6 @@ def test_muon_keeps_the_norm_and_turns_by_its_rate() -> None:
     optimiser.step()
     assert float(weight.detach().norm()) == pytest.approx(math.sqrt(8), rel=1e-5)
     assert float((weight.detach() - before).norm() / before.norm()) == pytest.approx(0.1, rel=0.1)
-
-
-def test_a_temperature_mends_overconfidence() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(4000, 4, generator=generator)
-    labels = torch.multinomial(torch.softmax(logits, 1), 1, generator=generator).squeeze(1)
-    temperature = losses.fitted_temperature(logits * 3, labels)
-    assert temperature == pytest.approx(3, rel=0.1)
-    probability, guess = torch.softmax(logits * 3 / temperature, 1).max(1)
-    assert losses.expected_calibration_error(probability, guess == labels) < 0.03
 
 
 def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:

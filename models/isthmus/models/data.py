@@ -39,6 +39,17 @@ class Pictures:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pictures, their normalisation, and how far a picture may be varied without changing its label."""
+
+    pictures: Pictures
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shift_pixels: int
+    flip: bool
+
+
 def _read_grid(path: Path) -> NDArray[np.uint8]:
     """1,000 pictures from one lossless grid of 25 x 40: (1000, 32, 32, 3) RGB."""
     grid = cv2.imread(str(path), cv2.IMREAD_COLOR)

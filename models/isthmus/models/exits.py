@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.models.backbones import Exit, SplitNetwork, Stage
-from isthmus.models.data import batches, normalised, shifted
+from isthmus.models.data import TrainingSet, batches, normalised, shifted
 from isthmus.models.layers import SlimConv
 from isthmus.models.recipes import Recipe
-from isthmus.models.train import Report, TrainingSet, learning_rate
+from isthmus.models.train import Report, learning_rate
 
 PEAK_RATE = 0.1
 

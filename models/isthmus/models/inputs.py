@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 
 from isthmus.models import data, scenes
 from isthmus.models.bundle import Bundle, Outcomes
-from isthmus.proto.errors import BundleError, ConfigError, DataError
+from isthmus.models.calibration import softmax
+from isthmus.models.shipped import Shipped
+from isthmus.proto.errors import ConfigError, DataError
 
 FILE = "inputs.npz"
 QUALITIES = (90, 70, 50, 30, 10)
@@ -31,10 +32,8 @@ FORMATS: dict[str, tuple[str, int, int]] = {
 """Suffix, name of the quality, bytes of the container around the coded picture."""
 AGREEMENT = 0.99
 """The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
-BATCH = 250
 Report = Callable[[str], None]
 Images = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -158,45 +157,18 @@ class _Network:
     """The whole network at full width, in the files that are shipped."""
 
     def __init__(self, bundle: Bundle) -> None:
-        try:
-            import onnxruntime as ort
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise ConfigError(f"{error.name}: not installed; `pip install 'isthmus[server]'`") from error
         manifest = bundle.manifest
-        width = max(manifest.widths)
-        interpreter = Interpreter(str(bundle.head_path), num_threads=1)
-        signatures = [bundle.stage(i, width).signature for i in range(len(manifest.stages))]
-        self._stages: list[Any] = [interpreter.get_signature_runner(key) for key in signatures]
-        try:
-            self._tail: Any = ort.InferenceSession(str(bundle.tail_path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen, without a common base
-            raise BundleError(f"{bundle.tail_path}: not a tail that ONNX Runtime can read ({error})") from error
-        finest = max((p for p in manifest.points if p.width == width and p.step == 0), key=lambda p: p.layers)
+        self._halves, self._width = Shipped(bundle), max(manifest.widths)
+        finest = max((p for p in manifest.points if p.width == self._width and p.step == 0), key=lambda p: p.layers)
         self._temperature = finest.temperature
-        self._mean = np.asarray(manifest.input.mean, np.float32)
-        self._std = np.asarray(manifest.input.std, np.float32)
-        self._size = manifest.input.size
         last = len(manifest.stages) - 1
-        self.exit_column = next(i for i, p in enumerate(manifest.points) if p.width == width and p.exit == last)
+        self.exit_column = next(i for i, p in enumerate(manifest.points) if p.width == self._width and p.exit == last)
 
     def exit_labels(self, images: Images) -> NDArray[np.int64]:
         """What the last exit answers: (N,)."""
-        return np.array([self._head(image)["logits"][0].argmax() for image in images])
+        return self._halves.head(images, self._width)[1][-1].argmax(axis=1)
 
-    def answers(self, images: Images) -> tuple[NDArray[np.int64], Floats]:
+    def answers(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Class and confidence (N,) of the tail's answers."""
-        features = np.concatenate([self._head(image)["features"] for image in images])
-        batches = [features[i : i + BATCH] for i in range(0, len(features), BATCH)]
-        logits = np.concatenate([self._tail.run(["logits"], {"features": batch})[0] for batch in batches])
-        z = logits / self._temperature
-        label = z.argmax(axis=1)
-        confidence: Floats = 1 / np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1)
-        return label, confidence
-
-    def _head(self, image: Images) -> dict[str, Floats]:
-        x = ((image.astype(np.float32) / 255 - self._mean) / self._std)[None]
-        out: dict[str, Floats] = self._stages[0](image=x)
-        for stage in self._stages[1:]:
-            out = stage(hidden=out["hidden"])
-        return out
+        probability = softmax(self._halves.tail(self._halves.head(images, self._width)[0]), self._temperature)
+        return probability.argmax(axis=1), probability.max(axis=1)

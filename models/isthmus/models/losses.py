@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,29 +24,3 @@ def rate(features: Tensor) -> Tensor:
     Their variance is fixed by a batch norm, so this asks for many small values and a few large ones, which code short.
     """
     return features.abs().mean()
-
-
-def expected_calibration_error(probability: Tensor, right: Tensor, bins: int = 15) -> float:
-    """Weighted mean gap of confidence and accuracy over equal bins (Guo et al. 2017). Both (N,)."""
-    edges = torch.bucketize(probability, torch.linspace(0, 1, bins + 1)[1:-1])
-    gap = 0.0
-    for b in range(bins):
-        inside = edges == b
-        if inside.any():
-            gap += float(inside.float().mean() * (probability[inside].mean() - right[inside].float().mean()).abs())
-    return gap
-
-
-def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that minimises cross entropy on held-out (N, K) logits (Guo et al. 2017)."""
-    log_t = torch.zeros(1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_t], lr=0.1, max_iter=60)
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = F.cross_entropy(logits / log_t.exp(), labels)
-        torch.autograd.backward(loss)
-        return loss
-
-    optimiser.step(closure)
-    return float(log_t.detach().exp())

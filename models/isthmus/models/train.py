@@ -31,17 +31,6 @@ BASE_STEP = 3.0
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Pictures, their normalisation, and how far a picture may be varied without changing its label."""
-
-    pictures: data.Pictures
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    shift_pixels: int
-    flip: bool
-
-
-@dataclass(frozen=True)
 class Progress:
     """Where a run stands: epochs done, and the loss of the last one."""
 
@@ -60,7 +49,7 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
 class Trainer:
     """One run: the network, its averaged teacher, the optimiser, and the generators that make it repeatable."""
 
-    def __init__(self, recipe: Recipe, training: TrainingSet, *, seed: int) -> None:
+    def __init__(self, recipe: Recipe, training: data.TrainingSet, *, seed: int) -> None:
         torch.manual_seed(seed)
         self.seed, self.recipe, self.training = seed, recipe, training
         self.rng = np.random.default_rng(seed)

@@ -10,60 +10,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.models import data, datasets, exits, scenes
+from isthmus.models import corpora, data, exits
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.bundle import Bundle
-from isthmus.models.evaluate import Validation, evaluate
+from isthmus.models.corpora import Corpus
+from isthmus.models.evaluate import evaluate, fitted_codec
 from isthmus.models.recipes import RECIPES, Recipe
-from isthmus.models.train import Trainer, TrainingSet
+from isthmus.models.train import Trainer
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
+BATCH = 250
 CODEC_PICTURES = 500
 """Training pictures that the codec's tables are fitted on, at every width."""
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Where a recipe's pictures come from; called only when they are needed."""
+class Trained:
+    """A network in torch, as `evaluate.Halves`."""
 
-    labels: tuple[str, ...]
-    training: Callable[[], TrainingSet]
-    validation: Callable[[], Validation]
+    network: SplitNetwork
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
+    @torch.no_grad()
+    def head(self, images: NDArray[np.uint8], width: float) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """See `evaluate.Halves`."""
+        features, exits = [], []
+        for i in range(0, len(images), BATCH):
+            f, e = self.network.head(data.normalised(images[i : i + BATCH], self.mean, self.std), width)
+            features.append(f.permute(0, 2, 3, 1).numpy())
+            exits.append([logits.numpy() for logits in e])
+        return np.concatenate(features), [np.concatenate(column) for column in zip(*exits, strict=True)]
 
-def _halves(n: int) -> NDArray[np.bool_]:
-    """Every other picture: one half calibrates, the other judges."""
-    calibrating: NDArray[np.bool_] = np.arange(n) % 2 == 0
-    return calibrating
-
-
-def _cifar10_training() -> TrainingSet:
-    return TrainingSet(data.cifar10("train"), data.CIFAR10_MEAN, data.CIFAR10_STD, shift_pixels=4, flip=True)
-
-
-def _cifar10_validation() -> Validation:
-    test = data.cifar10("test")
-    return Validation(test, _halves(len(test)), data.CIFAR10_MEAN, data.CIFAR10_STD)
-
-
-SCENES_MEAN, SCENES_STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
-
-
-def _signs_training() -> TrainingSet:
-    # No flips: a mirrored arrow is another sign.
-    return TrainingSet(data.rendered_scenes(60_000, seed=1), SCENES_MEAN, SCENES_STD, shift_pixels=8, flip=False)
-
-
-def _signs_validation() -> Validation:
-    test = data.rendered_scenes(6_000, seed=2)
-    return Validation(test, _halves(len(test)), SCENES_MEAN, SCENES_STD)
-
-
-CORPORA: dict[str, Corpus] = {
-    "cifar10": Corpus(data.CIFAR10_LABELS, _cifar10_training, _cifar10_validation),
-    "signs": Corpus(scenes.LABELS, _signs_training, _signs_validation),
-}
+    @torch.no_grad()
+    def tail(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `evaluate.Halves`."""
+        x = torch.from_numpy(features).permute(0, 3, 1, 2)
+        return np.concatenate([self.network.tail(x[i : i + BATCH]).numpy() for i in range(0, len(x), BATCH)])
 
 
 @dataclass(frozen=True)
@@ -93,9 +77,10 @@ class Workshop:
         torch.set_num_threads(threads)
         network, seed, epochs = load_averaged(checkpoint, self.recipe)
         validation = self.corpus.validation()
-        training = self.corpus.training().pictures
-        sample = data.Pictures(training.images[:CODEC_PICTURES], training.labels[:CODEC_PICTURES])
-        evaluation = evaluate(network, self.recipe, sample, validation, report)
+        trained, widths = Trained(network, validation.mean, validation.std), self.recipe.arch.widths
+        sample = self.corpus.training().pictures.images[:CODEC_PICTURES]
+        codec = fitted_codec(trained, widths, self.recipe.steps, sample)
+        evaluation = evaluate(trained, widths, codec, validation, report)
         images = data.normalised(validation.pictures.images[:16], validation.mean, validation.std)
         bundle = write_bundle(
             target,
@@ -136,16 +121,7 @@ def open_workshop(name: str, pictures: Path | None = None) -> Workshop:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     if pictures is None:
-        return Workshop(name, recipe, CORPORA[name], name)
-    dataset = datasets.load(pictures, recipe.arch.input_size)
-    own = replace(recipe, arch=replace(recipe.arch, classes=len(dataset.classes)))
-    return Workshop(pictures.stem, own, _own_corpus(dataset), f"{name} --pictures {pictures.name}")
-
-
-def _own_corpus(dataset: datasets.Dataset) -> Corpus:
-    shift = dataset.training.images.shape[1] // 8
-    return Corpus(
-        dataset.classes,
-        lambda: TrainingSet(dataset.training, dataset.mean, dataset.std, shift_pixels=shift, flip=True),
-        lambda: Validation(dataset.validation, _halves(len(dataset.validation)), dataset.mean, dataset.std),
-    )
+        return Workshop(name, recipe, corpora.CORPORA[name], name)
+    corpus = corpora.own(pictures, recipe.arch.input_size)
+    own = replace(recipe, arch=replace(recipe.arch, classes=len(corpus.labels)))
+    return Workshop(pictures.stem, own, corpus, f"{name} --pictures {pictures.name}")

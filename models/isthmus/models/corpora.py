@@ -1,0 +1,66 @@
+"""Whose pictures a recipe is trained on and judged by: the recipe's own, or somebody's folder. Read only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.models import data, datasets, scenes
+from isthmus.models.data import TrainingSet
+from isthmus.models.evaluate import Validation
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where pictures come from; called only when they are needed."""
+
+    labels: tuple[str, ...]
+    training: Callable[[], TrainingSet]
+    validation: Callable[[], Validation]
+
+
+def halves(n: int) -> NDArray[np.bool_]:
+    """One half of `n` pictures calibrates, the other judges: drawn, since the order of a set often follows its classes."""
+    return np.random.default_rng(0).permutation(n) < n / 2
+
+
+def _cifar10_training() -> TrainingSet:
+    return TrainingSet(data.cifar10("train"), data.CIFAR10_MEAN, data.CIFAR10_STD, shift_pixels=4, flip=True)
+
+
+def _cifar10_validation() -> Validation:
+    test = data.cifar10("test")
+    return Validation(test, halves(len(test)), data.CIFAR10_MEAN, data.CIFAR10_STD)
+
+
+SCENES_MEAN, SCENES_STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
+
+
+def _signs_training() -> TrainingSet:
+    # No flips: a mirrored arrow is another sign.
+    return TrainingSet(data.rendered_scenes(60_000, seed=1), SCENES_MEAN, SCENES_STD, shift_pixels=8, flip=False)
+
+
+def _signs_validation() -> Validation:
+    test = data.rendered_scenes(6_000, seed=2)
+    return Validation(test, halves(len(test)), SCENES_MEAN, SCENES_STD)
+
+
+CORPORA: dict[str, Corpus] = {
+    "cifar10": Corpus(data.CIFAR10_LABELS, _cifar10_training, _cifar10_validation),
+    "signs": Corpus(scenes.LABELS, _signs_training, _signs_validation),
+}
+
+
+def own(path: Path, size: int) -> Corpus:
+    """Somebody's own pictures at (size, size): see `datasets.load`, also for what it raises."""
+    dataset = datasets.load(path, size)
+    return Corpus(
+        dataset.classes,
+        lambda: TrainingSet(dataset.training, dataset.mean, dataset.std, shift_pixels=size // 8, flip=True),
+        lambda: Validation(dataset.validation, halves(len(dataset.validation)), dataset.mean, dataset.std),
+    )
