@@ -167,8 +167,8 @@ def test_a_radio_lingers_no_longer_than_the_time_there_is() -> None:
 
 
 @given(
-    arrays(float, (6, 3), elements=st.floats(0, 10)),
-    arrays(float, 6, elements=st.floats(-10, 10)),
+    arrays(float, (6, 3), elements=st.floats(0, 10).map(lambda x: round(x, 3))),
+    arrays(float, 6, elements=st.floats(-10, 10).map(lambda x: round(x, 3))),
 )
 def test_non_negative_least_squares_meets_its_conditions(a: Any, b: Any) -> None:
     """Karush-Kuhn-Tucker: no unknown below zero, and no move along one, not below zero either, that helps."""
@@ -190,6 +190,16 @@ def test_a_fit_finds_the_rates_that_made_its_timings() -> None:
     assert max(map(abs, errors.values())) < 1e-6
 
 
+def test_int8_is_judged_by_what_float_would_have_taken() -> None:
+    pi = profiles.load("pi4")
+    rate = {r.threads: r for r in pi.rates}
+    v1 = pi.cost("mobilenet_v1")
+    for found in rates.int8_factors(pi, source="fit"):
+        timed = next(t.seconds for t in pi.timings if t.int8 and t.threads == found.threads)
+        float_s = rate[found.threads].seconds(v1.flops, v1.traffic_bytes, v1.ops)
+        assert found.factor == pytest.approx(timed / float_s, rel=0.01)
+
+
 def test_one_workload_is_no_fit() -> None:
     with pytest.raises(DataError, match="only 'a' was timed"):
         rates.left_out(np.ones((2, 1)), np.ones(2), ["a", "a"])
@@ -201,5 +211,7 @@ def test_the_work_of_a_head_is_what_its_bundle_says(name: str) -> None:
     for (stage, width), counted in work.of_head(found).items():
         assert counted.flops == pytest.approx(found.stage(stage, width).flops, rel=0.01)
         assert counted.traffic_bytes > 0
-    times = work.stage_times(profiles.load("pi4"), found)
+    pi = profiles.load("pi4")
+    times = work.stage_times(pi, found)
+    assert work.stage_times(pi, found, int8=True)[0][0] == pytest.approx(0.34 * times[0][0])
     assert all(list(row) == sorted(row) for row in times)

@@ -1,4 +1,4 @@
-"""`isthmus bench`: what machines can do. Fits the shipped profiles, and measures this machine as a server."""
+"""`isthmus bench`: what machines can do. Fits the shipped profiles, and measures this machine as a device or a server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import typer
 
+from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.profiles import Cost, Profile, Timing
@@ -57,6 +59,62 @@ def _table(rows: list[dict[str, object]]) -> str:
         each = "  ".join(f"{workload} {error:+.0%}" for workload, error in left_out.items())
         head = f"{row['profile']}, {row['threads']}:"
         lines.append(f"{head:24} median {row['left_out_median']:.0%}, worst {row['left_out_worst']:.0%};  {each}")
+    return "\n".join(lines)
+
+
+@app.command()
+def device(
+    bundle: list[str] = typer.Option(["cifar10", "signs"], help="Bundles whose heads are timed."),
+    check: list[str] = typer.Option([], help="Also say how well the profile predicts this bundle's head."),
+    repeats: int = typer.Option(50, help="Calls of each stage; the median counts."),
+    name: str | None = typer.Option(None, help="What the profile is called [the file's name, or this-device]."),
+    out: Path | None = OUT,
+    format_: str = FORMAT,
+) -> None:
+    """Time heads on this machine, stage by stage, and write it down as a device's profile. Let the machine be idle."""
+    idle = sensors.read()
+    opened = [bundles.load(given, half="head") for given in bundle]
+    found = [measure.head(b, repeats=repeats, source=MEASURED, counted="graph") for b in opened]
+    readings = tuple(reading for m in found for reading in m.readings)
+    held_back = sorted({why for reading in readings for why in reading.throttling or ()})
+    measured = Profile(
+        schema=profiles.SCHEMA,
+        name=name or (out.stem if out is not None else "this-device"),
+        title=machine(),
+        sources={
+            MEASURED: f"{command()}; {'held back by ' + ', '.join(held_back) if held_back else 'not throttled'}"
+            f"; {repeats} calls each, their median",
+            "graph": "counted from the bundle's head.tflite: FLOPs, bytes that its operators read and write, operators",
+            "fit": "isthmus bench device: least squares of the relative error, rates not negative",
+        },
+        rates=(),
+        workloads={workload: cost for m in found for workload, cost in m.workloads.items()},
+        timings=tuple(timing for m in found for timing in m.timings),
+        power=measure.power(idle, readings, source=MEASURED),
+        observed=measure.observations(opened[0], readings, repeats=repeats, source=MEASURED),
+    )
+    fitted, _ = rates.fit(measured, source="fit")
+    fitted = msgspec.structs.replace(fitted, int8=rates.int8_factors(fitted, source="fit"))
+    if held_back:
+        typer.echo(f"throttled while it was measured ({', '.join(held_back)}): cool it and measure again", err=True)
+    _tell(fitted, out, format_)
+    for given in check:
+        typer.echo(_checked(fitted, bundles.load(given, half="head"), repeats), err=True)
+
+
+def _checked(profile: Profile, other: bundles.Bundle, repeats: int) -> str:
+    """How far `profile` is off for the head of a bundle that it was not fitted on."""
+    found = measure.head(other, repeats=repeats, source=MEASURED, counted="graph")
+    lines = [f"predicted / measured - 1 for {other.manifest.name}"]
+    for threads in measure.thread_counts():
+        errors = []
+        for t in (t for t in found.timings if t.threads == threads):
+            cost = found.workloads[t.workload]
+            predicted = profile.stage_s(cost.flops, cost.traffic_bytes, ops=cost.ops, threads=threads, int8=t.int8)
+            errors.append(predicted / t.seconds - 1)
+        middle = sorted(map(abs, errors))[len(errors) // 2]
+        each = " ".join(f"{e:+.0%}" for e in errors)
+        lines.append(f"{threads}: median {middle:.0%}, worst {max(map(abs, errors)):.0%};  {each}")
     return "\n".join(lines)
 
 
@@ -118,8 +176,6 @@ def _tell(profile: Profile, out: Path | None, format_: str) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(profiles.render(profile))
     if format_ == "json":
-        import msgspec
-
         typer.echo(msgspec.json.encode(profile))
     else:
         typer.echo(str(out) if out is not None else profiles.render(profile), nl=out is not None)

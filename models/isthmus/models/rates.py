@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.profiles import Profile, Rates, Threads
+from isthmus.models.profiles import Int8, Profile, Rates, Threads
 from isthmus.proto.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -22,9 +22,9 @@ calls differ in their batch, which tells the constant apart."""
 
 
 def non_negative(a: Floats, b: Floats) -> Floats:
-    """The x >= 0 with the least |a x - b|^2; `a` (N, K), `b` (N,), K small: the best of all sets of positive unknowns.
+    """The x >= 0 with the least |a x - b|^2; `a` (N, K), `b` (N,), of like magnitudes, K small.
 
-    Exact (Lawson and Hanson 1974 search the same sets, one at a time).
+    Exact: the best of all sets of positive unknowns (Lawson and Hanson 1974 search the same sets, one at a time).
     """
     k = a.shape[1]
     best, least = np.zeros(k), float(b @ b)
@@ -55,9 +55,11 @@ def _fitted(work: Floats, seconds: Floats) -> Floats:
     return non_negative(work / scale / seconds[:, None], np.ones(len(seconds))) / scale
 
 
-def table(profile: Profile, threads: Threads, terms: Sequence[str]) -> tuple[Floats, Floats, list[str]]:
-    """The float32 timings on so many threads: work (N, len(terms)), seconds (N,), workloads."""
-    timings = [t for t in profile.timings if t.threads == threads and not t.int8]
+def table(
+    profile: Profile, threads: Threads, terms: Sequence[str], *, int8: bool = False
+) -> tuple[Floats, Floats, list[str]]:
+    """The timings on so many threads: work (N, len(terms)), seconds (N,), workloads."""
+    timings = [t for t in profile.timings if t.threads == threads and t.int8 == int8]
     rows = []
     for t in timings:
         cost = profile.cost(t.workload)
@@ -78,7 +80,7 @@ def fit(profile: Profile, *, source: str) -> tuple[Profile, dict[Threads, dict[s
     """
     terms = SERVER_TERMS if profile.kind == "server" else DEVICE_TERMS
     fitted, errors = [], {}
-    for threads in dict.fromkeys(t.threads for t in profile.timings):
+    for threads in dict.fromkeys(t.threads for t in profile.timings if not t.int8):
         work, seconds, workloads = table(profile, threads, terms)
         errors[threads] = left_out(work, seconds, workloads)
         off = np.abs(list(errors[threads].values()))
@@ -94,5 +96,17 @@ def fit(profile: Profile, *, source: str) -> tuple[Profile, dict[Threads, dict[s
         )
         fitted.append(rates)
     if not fitted:
-        raise DataError(f"profile {profile.name}: no timings to fit rates on")
+        raise DataError(f"profile {profile.name}: no float32 timings to fit rates on")
     return msgspec.structs.replace(profile, rates=tuple(fitted)), errors
+
+
+def int8_factors(profile: Profile, *, source: str) -> tuple[Int8, ...]:
+    """How much longer int8 takes than the fitted float32 rates say, by number of threads: the median over what was timed."""
+    found = []
+    for threads in dict.fromkeys(t.threads for t in profile.timings if t.int8):
+        work, seconds, _ = table(profile, threads, DEVICE_TERMS, int8=True)
+        rates = next(r for r in profile.rates if r.threads == threads)
+        ratios = seconds / (work @ [getattr(rates, term) for term in DEVICE_TERMS])
+        factor = float(f"{np.median(ratios):.3g}")
+        found.append(Int8(threads=threads, factor=factor, source=source, confidence="estimate"))
+    return tuple(found)

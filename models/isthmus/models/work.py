@@ -6,16 +6,19 @@ from typing import NamedTuple
 
 from isthmus.models import flatbuffer
 from isthmus.models.bundle import Bundle
+from isthmus.models.flatbuffer import Signature
 from isthmus.models.profiles import Profile, Threads
 from isthmus.proto.errors import BundleError
 
 
 class Work(NamedTuple):
-    """Of one input: FLOPs, bytes that its operators read and write, operators."""
+    """Of one frame: FLOPs, bytes that its operators and the executor read and write, operators."""
 
     flops: int
     traffic_bytes: int
     ops: int
+    int8: bool
+    """Most of its FLOPs are on int8 tensors."""
 
 
 def of_head(bundle: Bundle) -> dict[tuple[int, float], Work]:
@@ -26,20 +29,32 @@ def of_head(bundle: Bundle) -> dict[tuple[int, float], Work]:
         for s in stage:
             if s.signature not in signatures:
                 raise BundleError(f"{bundle.head_path}: no signature '{s.signature}'; export the bundle again")
-            operators = signatures[s.signature]
-            traffic_bytes = sum(o.traffic_bytes for o in operators)
-            found[i, s.width] = Work(sum(o.flops for o in operators), traffic_bytes, len(operators))
+            found[i, s.width] = _work(signatures[s.signature])
     return found
+
+
+def _work(s: Signature) -> Work:
+    flops = sum(o.flops for o in s.operators)
+    in_int8 = sum(o.flops for o in s.operators if o.inputs and s.tensors[o.inputs[0]].dtype == "int8")
+    traffic_bytes = sum(o.traffic_bytes for o in s.operators)
+    # What goes in and what comes out is copied; a picture is bytes before it is floats.
+    traffic_bytes += 2 * sum(t.size_bytes for t in (*s.inputs.values(), *s.outputs.values()))
+    if "image" in s.inputs:
+        traffic_bytes += s.inputs["image"].size_bytes + s.inputs["image"].elements
+    return Work(flops, traffic_bytes, len(s.operators), 2 * in_int8 > flops)
 
 
 def stage_times(
     profile: Profile, bundle: Bundle, *, threads: Threads = "all", int8: bool = False
 ) -> tuple[tuple[float, ...], ...]:
-    """[stage][width] in seconds: what `profile` takes for the head of `bundle`, widths ascending."""
+    """[stage][width] in seconds: what `profile` takes for the head of `bundle`, widths ascending.
+
+    `int8` takes it as if it were quantised, which an int8 head is anyway.
+    """
     work = of_head(bundle)
     return tuple(
         tuple(
-            profile.stage_s(w.flops, w.traffic_bytes, ops=w.ops, threads=threads, int8=int8)
+            profile.stage_s(w.flops, w.traffic_bytes, ops=w.ops, threads=threads, int8=int8 or w.int8)
             for w in (work[i, width] for width in sorted(bundle.manifest.widths))
         )
         for i in range(len(bundle.manifest.stages))
