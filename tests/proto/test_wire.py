@@ -161,7 +161,7 @@ def test_numbers_that_do_not_fit_are_refused_of_a_server_too() -> None:
         (pb.DeviceMessage(), r"^device message: empty"),
         (pb.DeviceMessage.FromString(b"\x7a\x00"), r"^device message: empty or of an unknown kind"),
         (pb.DeviceMessage(hello=pb.Hello(bundle_sha256=b"short")), r"^hello: a bundle hash of 5 bytes"),
-        (pb.DeviceMessage(layer=pb.Layer(layer=2)), r"^layer 2: there are 2"),
+        (pb.DeviceMessage(layer=pb.Layer(layer=5)), r"^layer 5: there are 5"),
     ],
 )
 def test_malformed_device_messages_are_refused(message: pb.DeviceMessage, why: str) -> None:
@@ -175,8 +175,8 @@ def test_malformed_device_messages_are_refused(message: pb.DeviceMessage, why: s
         (pb.ServerMessage(), r"^server message: empty"),
         (pb.ServerMessage(load=pb.Load(queue=1)), r"^server message: empty"),
         (pb.ServerMessage.FromString(b"\x32\x02\x18\x09"), r"^busy: hint 9 unknown"),
-        (pb.ServerMessage(ack=pb.Ack(layer=2)), r"^layer 2: there are 2"),
-        (pb.ServerMessage(invalid=pb.Invalid(layer=9)), r"^layer 9: there are 2"),
+        (pb.ServerMessage(ack=pb.Ack(layer=5)), r"^layer 5: there are 5"),
+        (pb.ServerMessage(invalid=pb.Invalid(layer=9)), r"^layer 9: there are 5"),
     ],
 )
 def test_malformed_server_messages_are_refused(message: pb.ServerMessage, why: str) -> None:

@@ -60,7 +60,9 @@ class Partial:
 class Assembly:
     """The partial frames of all streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = codec.LAYERS) -> None:
+        """A frame of `layers` is whole."""
+        self._layers = layers
         self._open: dict[tuple[int, int], Partial] = {}
         self._closed: dict[int, deque[int]] = {}
         self._actions: list[Accepted | Damaged | Assembled] = []
@@ -106,7 +108,7 @@ class Assembly:
         partial.due_s = min(partial.due_s, due_s)  # the layer that was on its way for the shortest time is right
         partial.start_by_s = partial.due_s - lead_s
         partial.payloads.append(layer.payload)
-        if layer.last or len(partial.payloads) == codec.LAYERS:
+        if layer.last or len(partial.payloads) == self._layers:
             self._hand_over(key)
 
     def step(self, now: float) -> None:

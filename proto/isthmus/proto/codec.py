@@ -1,4 +1,4 @@
-"""Features to bytes and back, in two layers of which any prefix decodes. Pure: no clock, no IO, no randomness.
+"""Features to bytes and back, in two layers or more of which any prefix decodes. Pure: no clock, no IO, no randomness.
 
 Each layer is packed (`packing`) and entropy-coded on its own, by the static code that ships with the bundle or, for
 large tensors, by zstd as an adaptive Huffman coder. Sizes come from the config, never from a payload: whatever a
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from isthmus.proto.errors import CodecError
 from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
-from isthmus.proto.packing import ALPHABET, LAYERS, LIMIT, Packing, packed_bytes
+from isthmus.proto.packing import ALPHABET, LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
 
 CODEC_VERSION = 1
 HEADER_BYTES = 2
@@ -39,8 +39,8 @@ class CodecConfig:
     """What both halves must know of a bottleneck (H, W, C); ships with the bundle.
 
     `zero_point` has one value for each channel; `steps` are in the features' own unit, finest first;
-    `tables[step][layer]` are 256 code lengths; `size_fit[step][layer]` is (a, b, c) of bytes = a + b u + c u^2 with
-    u = log2(mean |x - zero point| / step).
+    `tables[step][layer]` are 256 code lengths, and tell how many layers there are; `size_fit[step][layer]` is (a, b, c)
+    of bytes = a + b u + c u^2 with u = log2(mean |x - zero point| / step).
     """
 
     height: int
@@ -57,9 +57,14 @@ class CodecConfig:
         return self.height * self.width * self.channels
 
     @property
+    def layers(self) -> int:
+        """Layers of each payload."""
+        return len(self.tables[0]) if self.tables else LAYERS
+
+    @property
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer: what does not shrink travels packed and plain."""
-        return HEADER_BYTES + max(packed_bytes(self.elements, layer) for layer in range(LAYERS))
+        return HEADER_BYTES + max(packed_bytes(self.elements, layer) for layer in range(self.layers))
 
 
 def checksum(payload: bytes) -> int:
@@ -73,11 +78,12 @@ class Codec:
     def __init__(self, config: CodecConfig) -> None:
         """Raises CodecError if `config` contradicts itself."""
         self.config = config
-        self._packing = Packing((config.height, config.width, config.channels), config.zero_point, config.steps)
+        shape = config.height, config.width, config.channels
+        self._packing = Packing(shape, config.zero_point, config.steps, config.layers)
         for name, rows in (("tables", config.tables), ("size_fit", config.size_fit)):
-            if [len(row) for row in rows] != [LAYERS] * len(config.steps):
-                raise CodecError(f"config: {name} must have {len(config.steps)} steps of {LAYERS} layers")
-        self._codes = [StaticCode(row, ALPHABET) for row in config.tables]
+            if [len(row) for row in rows] != [config.layers] * len(config.steps):
+                raise CodecError(f"config: {name} must have {len(config.steps)} steps of {config.layers} layers")
+        self._codes = [StaticCode(row, ALPHABET[: config.layers]) for row in config.tables]
         self._sizes = [
             [_Size(c, step, HEADER_BYTES + plain) for c, plain in zip(row, self._packing.packed_bytes, strict=True)]
             for row, step in zip(config.size_fit, config.steps, strict=True)
@@ -113,13 +119,15 @@ class Codec:
         return tuple([_payload(backend, layer, step, body, packed[layer]) for layer, body in enumerate(bodies)])
 
     def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """(H, W, C) float32 from the base alone or from both layers.
+        """(H, W, C) float32 from the base alone or with the refinements that follow it.
 
         Raises CodecError, beginning with the layer, on a payload of another layer or step than its place asks for, one
         that its backend cannot read, and one that holds too little or more than a frame can.
         """
-        if not 1 <= len(payloads) <= LAYERS:
-            raise CodecError(f"payloads: {len(payloads)} layers; give the base, or the base and its refinement")
+        if not 1 <= len(payloads) <= self.config.layers:
+            raise CodecError(
+                f"payloads: {len(payloads)} layers; give the base, or the base and its refinements, {self.config.layers} in all"
+            )
         packed, step = [], -1
         for layer, payload in enumerate(payloads):
             try:
@@ -207,7 +215,9 @@ def _zstd_parameters() -> zstandard.ZstdCompressionParameters:
     )
 
 
-def fit(features: NDArray[np.float32], zero_point: Sequence[float], steps: Sequence[float]) -> CodecConfig:
+def fit(
+    features: NDArray[np.float32], zero_point: Sequence[float], steps: Sequence[float], *, layers: int = LAYERS
+) -> CodecConfig:
     """Learn code lengths and size prediction from features (N, H, W, C) float32 of a few hundred frames or more.
 
     Raises CodecError on another type, NaN or infinity.
@@ -215,7 +225,7 @@ def fit(features: NDArray[np.float32], zero_point: Sequence[float], steps: Seque
     if features.ndim != 4 or len(features) == 0:
         raise CodecError(f"features: shape {features.shape}; give (N, H, W, C) with at least one frame")
     _, height, width, channels = features.shape
-    packing = Packing((height, width, channels), zero_point, steps)
+    packing = Packing((height, width, channels), zero_point, steps, layers)
     config = CodecConfig(
         height,
         width,
@@ -223,7 +233,7 @@ def fit(features: NDArray[np.float32], zero_point: Sequence[float], steps: Seque
         tuple(map(float, zero_point)),
         tuple(map(float, steps)),
         tables=tuple(_tables(packing, features, step) for step in range(len(steps))),
-        size_fit=(((0.0, 0.0, 0.0),) * LAYERS,) * len(steps),
+        size_fit=(((0.0, 0.0, 0.0),) * layers,) * len(steps),
     )
     levels = np.log2([max(packing.magnitude(x), 1e-30) for x in features])
     codec = Codec(config)
@@ -232,7 +242,7 @@ def fit(features: NDArray[np.float32], zero_point: Sequence[float], steps: Seque
 
 def _tables(packing: Packing, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
     """Code lengths of each layer. Every byte that can occur gets a tenth of a count more, hence a code."""
-    counts = [np.full(size, 0.1) for size in ALPHABET]
+    counts = [np.full(size, 0.1) for size in ALPHABET[: packing.layers]]
     for x in features:
         for count, packed in zip(counts, packing.pack(x, step), strict=True):
             count += np.bincount(packed.astype(np.intp), minlength=len(count))
@@ -249,4 +259,4 @@ def _size_fit(
     return tuple((float(a), float(b), float(c)) for a, b, c in found.T)
 
 
-__all__ = ["CODEC_VERSION", "LAYERS", "LIMIT", "Codec", "CodecConfig", "checksum", "fit"]
+__all__ = ["CODEC_VERSION", "LAYERS", "LIMIT", "MAX_LAYERS", "Codec", "CodecConfig", "checksum", "fit"]

@@ -91,7 +91,7 @@ def block_header(lengths: Sequence[int]) -> bytes:
 
 
 class StaticCode:
-    """A static code for each of two layers, encoded in one pass and decoded one by one."""
+    """A static code for each layer, encoded in one pass and decoded one by one."""
 
     def __init__(self, tables: Sequence[bytes], alphabets: Sequence[int]) -> None:
         """`tables`: 256 code lengths for each layer, none beyond its alphabet. Raises CodecError on another table."""
@@ -102,22 +102,26 @@ class StaticCode:
         for inflater, lengths in zip(self._inflaters, full, strict=True):
             inflater.decompress(block_header(lengths))
 
-    def encode(self, layers: tuple[NDArray[np.float32], NDArray[np.float32]]) -> tuple[bytes, bytes]:
-        """The bodies of both layers' bytes (whole float32)."""
-        split = len(layers[0])
-        symbols = np.concatenate((layers[0], layers[1] + np.float32(SYMBOLS))).astype(np.intp)
+    def encode(self, layers: Sequence[NDArray[np.float32]]) -> list[bytes]:
+        """The bodies of all layers' bytes (whole float32)."""
+        symbols = np.concatenate([x + np.float32(SYMBOLS * n) for n, x in enumerate(layers)]).astype(np.intp)
         bits = self._bits.take(symbols)
         end = bits.cumsum()
-        first, start = int(end[split - 1]), end - bits
-        gap = -first % WORD_BITS  # the second layer starts on a word of its own
-        start[split:] += gap
-        stop = int(end[-1]) + gap
+        start, stop, bodies = end - bits, 0, []
+        split = 0
+        for layer in layers:  # each starts on a word of its own
+            first, split = split, split + len(layer)
+            begin = -(-stop // WORD_BITS) * WORD_BITS
+            shift = begin - int(start[first])
+            start[first:split] += shift
+            stop = int(end[split - 1]) + shift
+            bodies.append((begin >> 3, (stop + 7) >> 3))
         codes = self._codes.take(symbols) * _SHIFT.take(start & (WORD_BITS - 1))
         pairs = np.bincount(start >> 5, codes, minlength=(stop + WORD_BITS - 1) >> 5).astype(np.uint64)
         words = pairs.astype("<u4")
         words[1:] |= (pairs[:-1] >> np.uint64(WORD_BITS)).astype("<u4")
         body = words.tobytes()
-        return body[: (first + 7) >> 3], body[(first + gap) >> 3 : (stop + 7) >> 3]
+        return [body[begin:end_] for begin, end_ in bodies]
 
     def decode(self, layer: int, body: bytes, most: int) -> bytes:
         """The bytes in `body` and at most 7 more of its padding. Raises CodecError when they would exceed `most`."""

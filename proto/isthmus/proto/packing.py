@@ -1,9 +1,10 @@
-"""Features to packed bytes and back: quantise, split into two nested layers, several symbols to a byte.
+"""Features to packed bytes and back: quantise, split into nested layers, several symbols to a byte.
 
-The base has 5 levels, 3 to a byte; a run of bytes that are all zero is one byte of its own. The refinement has 3 levels,
-5 to a byte, first those of the non-zero bases, then the rest, since the two differ. Bytes run along rows, channel by
-channel, so that each holds neighbours: a byte-wise Huffman code behind it then goes below one bit for a symbol and sees
-their correlation. Every operation is one IEEE float32 or integer operation: the same bytes on every CPU.
+The base has 5 levels, 3 to a byte; a run of bytes that are all zero is one byte of its own. A refinement has 3 levels,
+5 to a byte, first those of what is not zero so far, then the rest, since the two differ; it makes the step a third of
+what it was. Bytes run along rows, channel by channel, so that each holds neighbours: a byte-wise Huffman code behind it
+then goes below one bit for a symbol and sees their correlation. Every operation is one IEEE float32 or integer
+operation: the same bytes on every CPU.
 """
 
 from __future__ import annotations
@@ -17,27 +18,52 @@ from numpy.typing import NDArray
 from isthmus.proto.errors import CodecError
 
 LIMIT = 7
-"""Symbols are clipped to -7..7."""
+"""Symbols of two layers are clipped to -7..7."""
 LAYERS = 2
+"""Of a bundle that was trained for its codec. Features that were not may need finer steps without a nearer clip."""
+MAX_LAYERS = 5
+"""Symbols of five layers go to 202 on either side: to all that eight bits can hold about their median."""
 MAX_STEPS = 1e12
 """Features as far out as this many steps are refused like infinite ones."""
 MAX_RUN = 128
 """Every so many bytes, counted from the last, a base byte stands for itself; runs reach up to it."""
-ALPHABET = (5**3 + MAX_RUN - 2, 3**5)
-"""Bytes that occur, by layer: the base's 125 and its runs of 2 to 127, the refinement's 243."""
+ALPHABET = (5**3 + MAX_RUN - 2, *(3**5,) * (MAX_LAYERS - 1))
+"""Bytes that occur, by layer: the base's 125 and its runs of 2 to 127, a refinement's 243."""
 
-_LEVELS = (5, 3)
-_PER_BYTE = (3, 5)
+_LEVELS = (5, *(3,) * (MAX_LAYERS - 1))
+_PER_BYTE = (3, *(5,) * (MAX_LAYERS - 1))
 _GROUP = 15  # elements that fill whole bytes in both layers
 _PLACES = tuple(np.array([v**i for i in range(n)], np.float32) for v, n in zip(_LEVELS, _PER_BYTE, strict=True))
 _ZERO = (5**3 - 1) // 2  # the base byte of three zeros
 _RUN = np.array([-1, _ZERO, *range(5**3, ALPHABET[0])], np.float32)  # run length to byte; -1: no run, no byte
 _RUN_LENGTH = np.array([1] * 5**3 + list(range(2, MAX_RUN)) + [0] * (256 - ALPHABET[0]))
 _ZERO_BASE = 2  # the base's digit for zero
-_QUOTIENT = (np.arange(2 * LIMIT + 1) - LIMIT + 1) // 3
-_REMAINDER = (np.arange(2 * LIMIT + 1) - LIMIT - 3 * _QUOTIENT) * np.where(_QUOTIENT < 0, -1, 1)
-_BASE = (_QUOTIENT + _ZERO_BASE).astype(np.float32)  # by symbol + 7: the base's digit 0..4,
-_REFINEMENT = (_REMAINDER + 1).astype(np.float32)  # and the refinement's 0..2, counted away from zero
+
+
+def limit(layers: int) -> int:
+    """Symbols of so many layers are clipped to this, on either side of zero."""
+    levels: int = 5 * 3 ** (layers - 1)
+    return (levels - 1) // 2
+
+
+def _away(symbols: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The direction that is away from zero; up, from zero itself."""
+    return np.where(symbols < 0, -1, 1)
+
+
+def _digit_tables(layers: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
+    """By symbol + limit: each layer's digit, and whether the symbol is still zero before that layer.
+
+    The base's digit is 0..4, a refinement's 0..2, counted away from zero.
+    """
+    symbols = np.arange(-limit(layers), limit(layers) + 1)
+    digits, zeros = [], []
+    for _ in range(layers - 1):
+        coarser = (symbols + 1) // 3
+        digits.append(((symbols - 3 * coarser) * _away(coarser) + 1).astype(np.float32))
+        zeros.append(coarser == 0)
+        symbols = coarser
+    return [(symbols + _ZERO_BASE).astype(np.float32), *reversed(digits)], [symbols == symbols, *reversed(zeros)]
 
 
 def packed_bytes(elements: int, layer: int) -> int:
@@ -54,9 +80,12 @@ def _digits(layer: int) -> NDArray[np.uint8]:
     return (digits * (3 if layer == 0 else 1)).astype(np.uint8)
 
 
-_DIGITS = tuple(_digits(layer) for layer in range(LAYERS))
-_BASE_OF = np.arange(15) // 3 - 2
-_SYMBOLS = (3 * _BASE_OF, 3 * _BASE_OF + np.where(_BASE_OF < 0, -1, 1) * (np.arange(15) % 3 - 1))
+_DIGITS = tuple(_digits(layer) for layer in range(MAX_LAYERS))
+_BASE_OF = np.arange(15) // 3 - 2  # of the first two layers together
+_SYMBOLS: tuple[NDArray[np.intp], ...] = (
+    3 * _BASE_OF,
+    (3 * _BASE_OF + np.where(_BASE_OF < 0, -1, 1) * (np.arange(15) % 3 - 1)).astype(np.intp),
+)
 """The symbol that a sum of digits stands for: of the base alone, and of both layers."""
 
 
@@ -73,19 +102,25 @@ def _quiet() -> np.errstate:
 class Packing:
     """Quantiser and packer of one bottleneck. Holds scratch memory: one thread at a time."""
 
-    def __init__(self, shape: tuple[int, int, int], zero_point: Sequence[float], steps: Sequence[float]) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], zero_point: Sequence[float], steps: Sequence[float], layers: int = LAYERS
+    ) -> None:
         """`shape` is (H, W, C), with a zero point for each channel. Raises CodecError if they do not fit."""
         height, width, channels = shape
         if min(shape) < 1 or len(zero_point) != channels:
             raise CodecError(f"config: {len(zero_point)} zero points for a bottleneck of {shape}")
         if not steps or not all(0 < step < math.inf for step in steps):
             raise CodecError(f"config: steps {tuple(steps)} must be positive, and at least one")
-        self.shape = shape
+        if not LAYERS <= layers <= MAX_LAYERS:
+            raise CodecError(f"config: {layers} layers, there may be {LAYERS} to {MAX_LAYERS}")
+        self.shape, self.layers, self._limit = shape, layers, limit(layers)
         self.elements = height * width * channels
-        self.packed_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(LAYERS))
+        self.packed_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(layers))
         self._zero = np.array(zero_point, np.float32)
         self._steps = [np.float32(step) for step in steps]
-        self._values = [[s.astype(np.float32) * step for s in _SYMBOLS] for step in self._steps]
+        coarse = np.float32(3 ** (layers - LAYERS))
+        self._values = [[s.astype(np.float32) * coarse * step for s in _SYMBOLS] for step in self._steps]
+        self._digits, self._zeros = _digit_tables(layers)
         self._most = min((min(steps) * MAX_STEPS) ** 2, 1e38)
         self._symbols = np.zeros(-(-self.elements // _GROUP) * _GROUP, np.float32)
         self._planar = self._symbols[: self.elements].reshape(channels, height, width).transpose(1, 2, 0)
@@ -108,8 +143,8 @@ class Packing:
         if not np.dot(flat, flat) <= self._most:
             raise CodecError(f"features: NaN, infinite or beyond {MAX_STEPS:g} steps; check the head and its input")
 
-    def pack(self, features: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Packed bytes of base and refinement, as whole float32, of features (H, W, C) float32.
+    def pack(self, features: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], ...]:
+        """Packed bytes of base and refinements, as whole float32, of features (H, W, C) float32.
 
         Raises CodecError on another shape or type, NaN, infinity, or a value beyond `MAX_STEPS`.
         """
@@ -119,13 +154,18 @@ class Packing:
             np.subtract(features, self._zero, out=self._planar)
             np.divide(q, self._steps[step], out=q)
             np.rint(q, out=q)
-            index = (q + np.float32(LIMIT)).astype(np.intp)
-            base = _BASE.take(index, mode="clip")
-            order = _non_zero_first(base[: self.elements] == _ZERO_BASE)
-            _REFINEMENT.take(index.take(order), mode="clip", out=self._ordered[: self.elements])
+            index = (q + np.float32(self._limit)).astype(np.intp)
+            base = self._digits[0].take(index, mode="clip")
             groups = np.dot(base.reshape(-1, _PER_BYTE[0]), _PLACES[0])[: self.packed_bytes[0]]
-            refinement = np.dot(self._ordered.reshape(-1, _PER_BYTE[1]), _PLACES[1])[: self.packed_bytes[1]]
-        return self._shorten(groups), refinement
+            refinements = [self._refinement(layer, index[: self.elements]) for layer in range(1, self.layers)]
+        return self._shorten(groups), *refinements
+
+    def _refinement(self, layer: int, index: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Packed bytes of one refinement."""
+        order = _non_zero_first(self._zeros[layer].take(index, mode="clip"))
+        self._digits[layer].take(index.take(order), mode="clip", out=self._ordered[: self.elements])
+        packed: NDArray[np.float32] = np.dot(self._ordered.reshape(-1, _PER_BYTE[layer]), _PLACES[layer])
+        return packed[: self.packed_bytes[layer]]
 
     def _shorten(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
         """Base bytes with each run of zeros as one byte; the last byte always stands for itself."""
@@ -147,16 +187,30 @@ class Packing:
         return full[: self.packed_bytes[layer]]
 
     def unpack(self, packed: Sequence[NDArray[np.uint8]], step: int) -> NDArray[np.float32]:
-        """(H, W, C) float32 from the expanded bytes of the base, or of the base and its refinement."""
+        """(H, W, C) float32 from the expanded bytes of the base, or of the base and its next refinements."""
         height, width, channels = self.shape
         digits = _DIGITS[0].take(packed[0], axis=0).ravel()[: self.elements]
-        if len(packed) == LAYERS:
-            refinement = np.empty_like(digits)
-            refinement[_non_zero_first(digits == 3 * _ZERO_BASE)] = (
-                _DIGITS[1].take(packed[1], axis=0).ravel()[: self.elements]
-            )
-            digits = digits + refinement
-        planar = self._values[step][len(packed) - 1].take(digits).reshape(channels, height, width)
+        if len(packed) > 1:
+            digits = digits + self._unordered(1, digits == 3 * _ZERO_BASE, packed[1])
+        if len(packed) <= LAYERS:
+            planar: NDArray[np.float32] = self._values[step][len(packed) - 1].take(digits)
+        else:
+            planar = self._finer(_SYMBOLS[1].take(digits), packed[LAYERS:], step)
         out = np.empty(self.shape, np.float32)
-        np.add(planar.transpose(1, 2, 0), self._zero, out=out)
+        np.add(planar.reshape(channels, height, width).transpose(1, 2, 0), self._zero, out=out)
         return out
+
+    def _unordered(self, layer: int, zero: NDArray[np.bool_], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The digits of one refinement, where they belong; `zero` is what is zero before it."""
+        digits = np.empty(self.elements, np.uint8)
+        digits[_non_zero_first(zero)] = _DIGITS[layer].take(packed, axis=0).ravel()[: self.elements]
+        return digits
+
+    def _finer(self, symbols: NDArray[np.intp], packed: Sequence[NDArray[np.uint8]], step: int) -> NDArray[np.float32]:
+        """Values of symbols that further layers refine."""
+        for layer, body in enumerate(packed, start=LAYERS):
+            digits = self._unordered(layer, symbols == 0, body).astype(np.intp)
+            symbols = 3 * symbols + _away(symbols) * (digits - 1)
+        coarse = np.float32(3 ** (self.layers - LAYERS - len(packed)))
+        values: NDArray[np.float32] = symbols.astype(np.float32) * coarse * self._steps[step]
+        return values

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isthmus.proto import edge_pb2 as pb
-from isthmus.proto.codec import LAYERS, CodecConfig
+from isthmus.proto.codec import MAX_LAYERS, CodecConfig
 from isthmus.proto.errors import WireError
 from isthmus.proto.messages import (
     Ack,
@@ -160,8 +160,8 @@ def _layer_from_pb(m: pb.Layer) -> Layer:
 
 
 def _layer_index(layer: int) -> int:
-    if layer >= LAYERS:
-        raise WireError(f"layer {layer}: there are {LAYERS}; compare the two halves' versions")
+    if layer >= MAX_LAYERS:
+        raise WireError(f"layer {layer}: there are {MAX_LAYERS} at most; compare the two halves' versions")
     return layer
 
 
