@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": "field:serve",
     "relay": "relay:relay",
     "demo": "demo:demo",
+    "emulate": "emulate:app",
     "report": "runs:report",
     "doctor": "doctor:doctor",
     "certs": "certs:app",

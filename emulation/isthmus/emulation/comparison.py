@@ -7,7 +7,7 @@ policy and kind differ by their seeds (or devices) alone, and are counted togeth
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -169,6 +169,14 @@ class Entry:
         """The share of frames with an answer in time."""
         return _mean((run.figures.answered_by_deadline, run.figures.frames) for run in self.runs)
 
+    @property
+    def by_source(self) -> dict[str, int]:
+        """Frames by the half that answered them."""
+        counts: Counter[str] = Counter()
+        for run in self.runs:
+            counts.update(run.figures.by_source)
+        return dict(sorted(counts.items()))
+
     @cached_property
     def bytes_per_frame(self) -> float | None:
         """Sent."""
@@ -222,6 +230,10 @@ class Comparison:
         """What all settings have in common, for people."""
         alike = [f for f in _WORDS if not f.endswith("sha256") and len({getattr(s, f) for s in self.settings}) == 1]
         return self.settings[0].words(alike)
+
+    def together(self, who: Player) -> Entry:
+        """All runs of a player, whatever their setting."""
+        return Entry(tuple(d for d in self.digests if Player(d.header.policy, d.header.kind) == who))
 
     def values(self, who: Player, figure: Callable[[Entry], float | None]) -> list[float]:
         """A figure of one player in each setting where it is known."""

@@ -34,6 +34,9 @@ class Setting:
     bundle: Bundle
     contestant: Contestant
     trace: AnyTrace
+    """As the links play it."""
+    trace_sha256: str
+    """As it was found."""
     profile: Profile
     server: Profile
     replay: Replay
@@ -44,7 +47,8 @@ class Setting:
     @classmethod
     def of(cls, scenario: Scenario) -> Setting:
         """Open what a scenario names. Raises ConfigError, BundleError and DataError, each naming the thing."""
-        bundle, trace = bundles.load(scenario.bundle), link_trace(scenario)
+        bundle, found = bundles.load(scenario.bundle), traces.find(scenario.trace)
+        trace = played(found, scenario)
         contestant = policies.contestant(scenario.policy, bundle)
         profile, server = profiles.load(scenario.profile), profiles.load(scenario.server)
         if scenario.radio != UNKNOWN_RADIO:
@@ -56,6 +60,7 @@ class Setting:
             bundle,
             contestant,
             trace,
+            found.sha256,
             profile,
             server,
             Replay(contestant.content, seed=scenario.seed),
@@ -92,12 +97,14 @@ class Setting:
         )
         return spent.above_idle_J
 
+    def start_s(self, device: int) -> float:
+        """Where in the trace a device's links begin: those of a cell together, others spread over it."""
+        s = self.scenario
+        return s.start_s + (0.0 if s.share == "cell" else self.trace.length_s * device / s.sessions)
+
     def links(self, device: int) -> tuple[ShapedLink, ShapedLink]:
         """Fresh links, up and down, for device number `device`; of a cell, it is the first device that has them."""
-        options = self.scenario.link
-        if device:
-            apart_s = self.trace.length_s * device / self.scenario.sessions
-            options = replace(options, start_s=options.start_s + apart_s, seed=options.seed + device)
+        options = replace(self.scenario.link, start_s=self.start_s(device), seed=self.scenario.seed + device)
         return ShapedLink(self.trace, "up", options), ShapedLink(self.trace, "down", options)
 
     def header(self, device: int) -> RunHeader:
@@ -111,8 +118,10 @@ class Setting:
             profile=self.profile.name,
             scenario=s.name or None,
             trace=s.trace,
-            trace_sha256=self.trace.sha256,
-            trace_start_s=s.start_s,
+            trace_sha256=self.trace_sha256,
+            trace_swapped=s.swap,
+            trace_scale=s.scale,
+            trace_start_s=self.start_s(device),
             deadline_s=s.deadline_s,
             fps=s.fps,
             seed=s.seed,
@@ -120,9 +129,8 @@ class Setting:
         )
 
 
-def link_trace(scenario: Scenario) -> AnyTrace:
-    """The trace that a scenario's links play, with what it leaves unknown filled in. Raises DataError."""
-    trace = traces.find(scenario.trace)
+def played(trace: AnyTrace, scenario: Scenario) -> AnyTrace:
+    """What a scenario's links make of a trace: turned, scaled, what it leaves unknown filled in. Raises DataError."""
     if isinstance(trace, PacketTrace):
         if scenario.swap or scenario.scale != 1:
             raise DataError(f"{trace.name}: a list of departures is played as it is; swap and scale are for rates")

@@ -1,0 +1,203 @@
+"""`isthmus emulate`: what would happen in the field, from a trace, a device's profile, a bundle and a policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from isthmus.cli.role import seconds
+from isthmus.cli.runs import Format
+from isthmus.emulation import scenario as scenarios
+from isthmus.emulation.comparison import Comparison, Digest
+from isthmus.emulation.pace import run_real
+from isthmus.emulation.policies import CLAIRVOYANT, available
+from isthmus.emulation.scenario import Scenario
+from isthmus.emulation.setting import Setting
+from isthmus.emulation.world import World, simulate
+from isthmus.models import bundle as bundles
+from isthmus.proto.compat import tomllib
+from isthmus.proto.errors import ConfigError
+from isthmus.proto.record import Recorder, Run
+
+ALL = "all"
+FORMAT = typer.Option("text", "--format", help="text or json.")
+LAG_BUDGET_S = 0.02
+"""How far a run in real time may fall behind its schedule (99th percentile)."""
+
+app = typer.Typer(help="Emulate devices, network and server: in virtual time, or calibrate the real-time back ends.")
+
+
+@app.callback(invoke_without_command=True)
+def emulate(
+    context: typer.Context,
+    scenario: str | None = typer.Option(None, help="A shipped scenario (`isthmus emulate scenarios`), or a TOML file."),
+    trace: str | None = typer.Option(None, help="A network trace: a file, or the name of a shipped one [lte-drive]."),
+    swap: bool | None = typer.Option(None, "--swap", help="Play the trace's downlink as the uplink."),
+    profile: str | None = typer.Option(None, help="The device: a shipped profile or a TOML file [pi4]."),
+    bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [cifar10]."),
+    deadline: str | None = typer.Option(None, help="From capture to answer [150ms]."),
+    fps: float | None = typer.Option(None, help="Frames a second [15]."),
+    duration: str | None = typer.Option(None, help="How long [once through the trace]."),
+    policy: str = typer.Option("expected-utility", help="A policy's name, several with commas between, or all."),
+    sessions: int | None = typer.Option(None, help="Devices [1]."),
+    seed: int | None = typer.Option(None, help="Of everything that is drawn [1]."),
+    set_: list[str] = typer.Option([], "--set", help="KEY=VALUE: any other key of a scenario, e.g. rtt_ms=80."),
+    out: Path | None = typer.Option(None, help="Also write every run's records into this folder."),
+    real_time: bool = typer.Option(False, "--real-time", help="Take as long as it would; fail when falling behind."),
+    workers: int | None = typer.Option(None, help="Processes [one for each policy, up to the processors]."),
+    format_: Format = FORMAT,
+) -> None:
+    """Play a scenario with one or all policies; accuracy by the deadline, latency, bytes and energy for each."""
+    if context.invoked_subcommand is not None:
+        return
+    changes: dict[str, object] = {
+        "trace": trace,
+        "swap": swap,
+        "profile": profile,
+        "bundle": bundle,
+        "deadline_s": seconds(deadline, "--deadline"),
+        "fps": fps,
+        "duration_s": seconds(duration, "--duration"),
+        "sessions": sessions,
+        "seed": seed,
+    }
+    asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
+    base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
+    chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
+    names = (*chosen, CLAIRVOYANT) if policy == ALL else chosen
+    players = [msgspec.structs.replace(base, policy=name) for name in names]
+    facts = _facts(_play(players, out, real_time=real_time, workers=workers))
+    if format_ == "json":
+        settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
+        typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
+    else:
+        _tell(base, facts)
+
+
+@app.command("scenarios")
+def list_scenarios(format_: Format = FORMAT) -> None:
+    """The scenarios that come with Isthmus."""
+    found = [scenarios.load(name) for name in scenarios.shipped()]
+    if format_ == "json":
+        typer.echo(json.dumps([msgspec.to_builtins(one) for one in found], default=str))
+        return
+    for one in found:
+        typer.echo(f"{one.name:14} {one.about}")
+
+
+def _pair(text: str) -> tuple[str, object]:
+    """KEY=VALUE as TOML would read it; a bare word is a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set: '{text}' is not KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _play(players: Sequence[Scenario], out: Path | None, *, real_time: bool, workers: int | None) -> Comparison:
+    """Each scenario played; several at a time in processes of their own."""
+    jobs = [(player, out, shlex.join(sys.argv), real_time) for player in players]
+    count = min(len(jobs), workers or os.cpu_count() or 1)
+    if count == 1 or real_time:
+        return Comparison([d for digests in _shown(map(_digests, jobs), len(jobs)) for d in digests])
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return Comparison([d for digests in _shown(pool.map(_digests, jobs), len(jobs)) for d in digests])
+
+
+def _shown(results: Iterable[list[Digest]], count: int) -> Iterable[list[Digest]]:
+    """With a progress bar, where somebody looks and has to wait."""
+    errors = Console(stderr=True)
+    return track(
+        results, "emulating", count, console=errors, transient=True, disable=count < 2 or not errors.is_terminal
+    )
+
+
+def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
+    """One scenario's figures, session by session; its records go to `out`."""
+    player, out, command, real_time = job
+    digests = []
+    runs = _in_real_time(player) if real_time else simulate(player)
+    for device, run in enumerate(runs):
+        path = Path(f"{player.policy}.jsonl" if len(runs) == 1 else f"{player.policy}-{device}.jsonl")
+        if out is not None:
+            path = out / path
+            with Recorder(path, msgspec.structs.replace(run.header, command=command)) as recorder:
+                for record in run.records:
+                    recorder.write(record)
+        digests.append(Digest.of(path, run))
+    return digests
+
+
+def _in_real_time(player: Scenario) -> list[Run]:
+    world = World(Setting.of(player))
+    lag = asyncio.run(run_real(world, until_s=world.ends_s, budget_s=LAG_BUDGET_S))
+    typer.echo(f"{player.policy}: {lag.deliveries} events, {lag.p99_s * 1e3:.2f} ms late (99th percentile)", err=True)
+    return world.runs()
+
+
+def _facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The figures of each policy over all its devices: shares 0 to 1, SI units, None for unknown."""
+    facts = {}
+    for who in comparison.players:
+        entry = comparison.together(who)
+        facts[who.policy] = {
+            "frames": entry.frames,
+            "accuracy": entry.accuracy,
+            "recovered": comparison.recovered_in_all(who),
+            "answered_by_deadline": entry.answered_by_deadline,
+            "by_source": entry.by_source,
+            "bytes_per_frame": entry.bytes_per_frame,
+            "energy_per_frame_J": entry.energy_per_frame_J,
+            "latency_p50_s": entry.latency_s(0.5),
+            "latency_p95_s": entry.latency_s(0.95),
+        }
+    return facts
+
+
+def _tell(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
+    who = f"{base.sessions} x {base.profile}" if base.sessions > 1 else base.profile
+    typer.echo(
+        f"{base.name or 'a scenario'}: {base.bundle} on {who} over {Path(base.trace).stem}, {base.fps:g} frames/s, "
+        f"{base.deadline_s * 1e3:g} ms, seed {base.seed}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("policy")
+    for title in ("right in time", "in time", "recovered", "server", "bytes", "mJ", "p50 ms", "p95 ms"):
+        table.add_column(title, justify="right")
+    for name, one in facts.items():
+        server = one["by_source"].get("server", 0) / one["frames"]
+        shares = (one["accuracy"], one["answered_by_deadline"], one["recovered"], server)
+        amounts = (one["bytes_per_frame"], _milli(one["energy_per_frame_J"]))
+        times = _milli(one["latency_p50_s"]), _milli(one["latency_p95_s"])
+        table.add_row(name, *map(_percent, shares), *map(_number, (*amounts, *times)))
+    Console(width=120).print(table)
+    typer.echo("recovered: of what the clairvoyant gains over local-only; bytes and mJ above idling, a frame")
+
+
+def _milli(value: float | None) -> float | None:
+    return None if value is None else value * 1e3
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
