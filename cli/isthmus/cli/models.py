@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import typer
 
 from isthmus.cli import split
 from isthmus.cli.extras import missing
 from isthmus.models import bundle
 from isthmus.models import inputs as sent_inputs
+from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
     from isthmus.models.workshop import Workshop
@@ -55,6 +58,92 @@ def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder."))
     """Check every file of a bundle against its hashes."""
     found = bundle.load(name)
     typer.echo(f"{name}: {len(found.manifest.files)} files match; bundle {found.sha256.hex()}")
+
+
+@app.command()
+def info(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    format_: str = typer.Option("text", "--format", help="text or json."),
+) -> None:
+    """What a bundle is: its halves, its bottleneck, and what every operating point costs and gives."""
+    m = bundle.load(name).manifest
+    if format_ == "json":
+        typer.echo(json.dumps(msgspec.to_builtins(m)))
+        return
+    shape = f"{m.bottleneck.height} x {m.bottleneck.width} x {m.bottleneck.channels}"
+    typer.echo(f"{m.name}: {m.task}, {len(m.labels)} classes, input {m.input.shape[1]} x {m.input.shape[0]}")
+    typer.echo(f"bottleneck {shape}; tail {' then '.join(p.file for p in m.tail)}, {m.tail_flops / 1e6:.1f} MFLOP")
+    typer.echo(f"made by {m.made_by}\n")
+    _points(m, m.points)
+
+
+def _points(m: bundle.Manifest, points: Sequence[bundle.Point]) -> None:
+    typer.echo(f"{'width':>6} {'answer from':<30} {'head MFLOP':>10} {'bytes':>7} {'accuracy':>9}")
+    for p in points:
+        stages = len(m.stages) if p.exit is None else p.exit + 1
+        flops = sum(s.flops for row in m.stages[:stages] for s in row if s.width == p.width)
+        step = m.bottleneck.steps[p.step or 0]
+        where = f"exit {stages}" if p.exit is not None else f"tail, step {step:g}, {p.layers} layer(s)"
+        typer.echo(f"{p.width:>6g} {where:<30} {flops / 1e6:>10.1f} {p.bytes:>7.0f} {p.accuracy:>9.2%}")
+
+
+@app.command()
+def evaluate(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was validated on]."),
+    most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
+    format_: str = typer.Option("text", "--format", help="text or json."),
+) -> None:
+    """Answer labelled pictures at every operating point with the bundle's own files, and count."""
+    from isthmus.models import corpora
+    from isthmus.models.evaluate import evaluate
+    from isthmus.models.shipped import Shipped
+
+    found = bundle.load(name)
+    m = found.manifest
+    validation = corpora.validation_of(m, pictures, most)
+    result = evaluate(Shipped(found), m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
+    if format_ == "json":
+        rows = [
+            {**msgspec.to_builtins(p), "ece": e} for p, e in zip(result.points, result.calibration_error, strict=True)
+        ]
+        typer.echo(json.dumps({"bundle": m.name, "pictures": len(validation.pictures), "points": rows}))
+        return
+    _points(m, result.points)
+    typer.echo(
+        f"\n{len(validation.pictures):,} pictures; largest calibration error {max(result.calibration_error):.3f}"
+    )
+
+
+@app.command()
+def quantize(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
+    search: str = typer.Option("boosted", help="How options are chosen: boosted or random."),
+    trials: int = typer.Option(18, min=1, help="Ways to quantise that are tried."),
+    most: int | None = typer.Option(None, help="Validate on at most so many pictures.", min=10),
+    out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-int8]."),
+    seed: int = typer.Option(1),
+) -> None:
+    """Make a bundle's head int8 without training: for a Pi 5 or an Orin; a Pi 4 gains nothing by it."""
+    try:
+        from isthmus.models import corpora
+        from isthmus.models import quantize as quantizing
+    except ImportError as error:
+        raise missing(error, "train") from error
+    if search not in ("boosted", "random"):
+        raise ConfigError(f"--search: '{search}' is neither boosted nor random")
+    found = bundle.load(name)
+    quantizing.quantized(
+        found,
+        corpora.training_of(found.manifest, pictures).pictures.images[: quantizing.PICTURES],
+        corpora.validation_of(found.manifest, pictures, most),
+        out or BUNDLES / f"{found.manifest.name}-int8",
+        how="boosted" if search == "boosted" else "random",
+        trials=trials,
+        seed=seed,
+        report=typer.echo,
+    )
 
 
 PICTURES = typer.Option(

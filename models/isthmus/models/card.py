@@ -16,13 +16,13 @@ COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 """Okabe and Ito's palette: told apart by colour-blind readers."""
 
 
-def write(bundle: Bundle, evaluation: Evaluation, *, parity: tuple[float, float]) -> None:
-    """Write `MODEL_CARD.md` and `accuracy_bytes.png` into the bundle's folder."""
+def write(bundle: Bundle, evaluation: Evaluation, *, remark: str) -> None:
+    """Write `MODEL_CARD.md` and `accuracy_bytes.png` into the bundle's folder; `remark`: sentences on how it was made."""
     _plot(bundle.manifest, evaluation, bundle.folder / "accuracy_bytes.png")
-    (bundle.folder / "MODEL_CARD.md").write_text(_text(bundle.manifest, evaluation, parity))
+    (bundle.folder / "MODEL_CARD.md").write_text(_text(bundle.manifest, evaluation, remark))
 
 
-def _text(m: Manifest, evaluation: Evaluation, parity: tuple[float, float]) -> str:
+def _text(m: Manifest, evaluation: Evaluation, remark: str) -> str:
     n = len(evaluation.outcomes.truth)
     lines = [
         f"# {m.name}",
@@ -32,9 +32,7 @@ def _text(m: Manifest, evaluation: Evaluation, parity: tuple[float, float]) -> s
         "",
         f"Made by `{m.made_by}`.",
         f"Measured on {n:,} validation pictures that were not trained on; temperatures and conditional accuracies were "
-        "fitted on one half of them, calibration errors (ECE, 15 bins) are of the other half. "
-        f"The exported head differs from torch by at most {parity[0]:.1g}, "
-        f"the tail (float16 on disk) by {parity[1]:.1g} in logits.",
+        f"fitted on one half of them, calibration errors (ECE, 15 bins) are of the other half. {remark}",
         "",
         "![accuracy against bytes](accuracy_bytes.png)",
         "",

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import data, datasets, scenes
+from isthmus.models.bundle import Manifest
 from isthmus.models.data import TrainingSet
 from isthmus.models.evaluate import Validation
+from isthmus.proto.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,33 @@ def own(path: Path, size: int) -> Corpus:
         lambda: TrainingSet(dataset.training, dataset.mean, dataset.std, shift_pixels=size // 8, flip=True),
         lambda: Validation(dataset.validation, halves(len(dataset.validation)), dataset.mean, dataset.std),
     )
+
+
+def training_of(manifest: Manifest, pictures: Path | None) -> TrainingSet:
+    """What a bundle was trained on, or somebody's own pictures of its classes. Raises as `validation_of` does."""
+    return _of(manifest, pictures).training()
+
+
+def validation_of(manifest: Manifest, pictures: Path | None, most: int | None = None) -> Validation:
+    """What a bundle was validated on, or somebody's own pictures of its classes; the first `most` of them.
+
+    Raises ConfigError when its pictures are not known here, DataError when the classes are not the bundle's.
+    """
+    whole = _of(manifest, pictures).validation()
+    n = min(most or len(whole.pictures), len(whole.pictures))
+    part = data.Pictures(whole.pictures.images[:n], whole.pictures.labels[:n])
+    return Validation(part, halves(n), manifest.input.mean, manifest.input.std)
+
+
+def _of(manifest: Manifest, pictures: Path | None) -> Corpus:
+    if pictures is None:
+        for name, corpus in CORPORA.items():
+            if corpus.labels == manifest.labels and manifest.name.startswith(name):
+                return corpus
+        raise ConfigError(f"{manifest.name}: its pictures are not known here; name a folder of them with --pictures")
+    corpus = own(pictures, manifest.input.size)
+    if corpus.labels != manifest.labels:
+        raise DataError(
+            f"{pictures}: classes {', '.join(corpus.labels)}; {manifest.name} knows {', '.join(manifest.labels)}"
+        )
+    return corpus

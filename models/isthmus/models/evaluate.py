@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import calibration, data
-from isthmus.models.bundle import Outcomes, Point
+from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
 from isthmus.proto.codec import LAYERS, Codec, CodecConfig, fit
 
 CONFIDENCE_EDGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -55,6 +56,24 @@ class Evaluation:
     """ECE over 15 bins, on the pictures that were not calibrated on."""
     unquantised: tuple[float, ...]
     """Accuracy of each width without the quantiser."""
+
+
+def measured(manifest: Manifest, evaluation: Evaluation) -> Manifest:
+    """`manifest` with what `evaluation` measured: points, the codec's tables, every exit's temperature."""
+    temperature = {(p.width, p.exit): p.temperature for p in evaluation.points}
+    stages = tuple(
+        tuple(msgspec.structs.replace(stage, temperature=temperature[stage.width, i]) for stage in row)
+        for i, row in enumerate(manifest.stages)
+    )
+    bottleneck = Bottleneck.of(evaluation.codec)
+    return msgspec.structs.replace(manifest, stages=stages, bottleneck=bottleneck, points=evaluation.points)
+
+
+def save(folder: Path, outcomes: Outcomes) -> None:
+    """Write the outcome table into a bundle's folder."""
+    fields = {name: getattr(outcomes, name) for name in Outcomes.__dataclass_fields__}
+    table: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    np.savez_compressed(folder / "outcomes.npz", **table)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ Floats = NDArray[np.float32]
 
 
 class Shipped:
-    """A bundle for classification with an ONNX tail, as `evaluate.Halves`.
+    """A bundle for classification with an ONNX tail, as `evaluate.Halves`; with another `head` of the same signatures.
 
     Raises ConfigError when onnxruntime is missing, BundleError naming a file that cannot be read or a bundle whose task
     or tail is another.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, head: bytes | None = None) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -34,7 +34,7 @@ class Shipped:
             self._tail: Any = ort.InferenceSession(str(bundle.tail_path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen, without a common base
             raise BundleError(f"{bundle.tail_path}: not a tail that ONNX Runtime can read ({error})") from error
-        interpreter = opened(bundle.head_path)
+        interpreter = opened(bundle.head_path if head is None else head)
         self._stages = {
             width: [Signature(interpreter, bundle.stage(i, width).signature) for i in range(len(manifest.stages))]
             for width in manifest.widths
