@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from isthmus.emulation.scenario import Scenario
+from isthmus.proto.errors import DataError
 from isthmus.proto.plan import Reason, Source
-from isthmus.proto.record import FrameRecord, Run, RunHeader
+from isthmus.proto.record import FrameRecord, Recorder, Run, RunHeader
 
 FPS, DEADLINE_S = 10.0, 0.1
 
@@ -59,9 +62,26 @@ def made_run(
 
 def saved(run: Run, path: Path) -> Path:
     """A run written as a file of records."""
-    from isthmus.proto.record import Recorder
-
     with Recorder(path, run.header) as recorder:
         for record in run.records:
             recorder.write(record)
     return path
+
+
+def play_made(scenario: Scenario) -> list[Run]:
+    """In place of a world: a run for each session, as many of its frames right as its seed says."""
+    return [made_run(scenario.policy, scenario.seed, of=20, trace=scenario.trace)] * scenario.sessions
+
+
+def play_or_fail(scenario: Scenario) -> list[Run]:
+    """As `play_made`, but seed 2 is a scenario that cannot be played, and seed 3 one that shows a bug."""
+    if scenario.seed == 2:
+        raise DataError("drive.csv: line 7: not a number")
+    if scenario.seed == 3:
+        raise ZeroDivisionError("division by zero")
+    return play_made(scenario)
+
+
+def play_killed(scenario: Scenario) -> list[Run]:
+    """A process that the system ends."""
+    os._exit(9)

@@ -86,7 +86,7 @@ def test_means_are_over_frames_not_over_runs() -> None:
     "change",
     [
         {"trace": "nb-iot"}, {"deadline_s": 0.2}, {"profile": "pi5"}, {"scenario": "crowd"}, {"trace_swapped": True},
-        {"trace_scale": 0.1}, {"trace_start_s": 30.0}, {"trace_sha256": "cd" * 32},
+        {"trace_scale": 0.1}, {"trace_sha256": "cd" * 32},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -99,6 +99,12 @@ def test_what_makes_runs_incomparable_makes_another_setting_and_is_said(change: 
 def test_a_trace_is_the_same_from_whichever_folder_it_was_played() -> None:
     comparison = compared(made_run("mine", 1, trace="/a/x.csv"), made_run("mine", 1, trace="b/x.csv", seed=2))
     assert len(comparison.settings) == 1
+
+
+def test_devices_that_begin_elsewhere_in_one_trace_are_of_one_setting() -> None:
+    comparison = compared(made_run("mine", 1), made_run("mine", 3, trace_start_s=30.0))
+    (setting,) = comparison.settings
+    assert comparison.entries[setting][MINE].accuracy == 0.02
 
 
 def test_what_becomes_of_a_frame() -> None:

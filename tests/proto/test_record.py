@@ -164,6 +164,24 @@ def test_a_record_of_another_schema_or_with_unknown_keys_is_refused(tmp_path: Pa
         record.load(path)
 
 
+def test_an_answer_without_a_label_is_one_where_the_task_has_none() -> None:
+    boxes = row(1, truth=None, label=None, source=Source.SERVER)
+    assert record.summary([boxes, row(2, label=None, source=Source.NONE)]).answered_by_deadline == 0.5
+
+
+def test_a_finished_run_is_kept_compressed_and_damage_to_it_is_named(tmp_path: Path) -> None:
+    run = record.Run(HEADER, [row(i) for i in range(200)], 0)
+    path = tmp_path / "run.jsonl.zst"
+    record.save(path, run)
+    assert record.load(path) == run
+    assert path.stat().st_size < 3000
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=f"{path}: damaged"):
+        record.load(path)
+    with pytest.raises(DataError, match="name another place"):
+        record.save(tmp_path / "none" / "run.jsonl.zst", run)
+
+
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         record.read(tmp_path / "none.jsonl")

@@ -21,6 +21,7 @@ COMMANDS = {
     "relay": "relay:relay",
     "demo": "demo:demo",
     "emulate": "emulate:app",
+    "sweep": "sweep:sweep",
     "report": "runs:report",
     "doctor": "doctor:doctor",
     "certs": "certs:app",

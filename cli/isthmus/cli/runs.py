@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import typer
 
+from isthmus.emulation import sweep
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
 
@@ -46,9 +47,11 @@ def report(
 
 
 def found(path: Path) -> list[Path]:
-    """The files of records that a path names: itself, or all within a folder. Raises DataError when there is none."""
+    """The files of records that a path names: itself, a sweep's results, or all within a folder. Raises DataError."""
     if not path.is_dir():
         return [path]
+    if (path / sweep.MANIFEST).is_file():
+        return sweep.files(path)
     files = sorted(file for pattern in RECORD_FILES for file in path.rglob(pattern))
     visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not visible:

@@ -40,14 +40,16 @@ class Fate(enum.IntEnum):
 
 
 class Setting(NamedTuple):
-    """The fields of a header that runs must share to be compared."""
+    """The fields of a header that runs must share to be compared.
+
+    Where in the trace they began is none: devices of one scenario begin spread over it.
+    """
 
     scenario: str | None
     bundle: str
     trace: str | None
     trace_swapped: bool
     trace_scale: float
-    trace_start_s: float
     profile: str | None
     deadline_s: float
     fps: float
@@ -71,7 +73,6 @@ _WORDS: dict[str, Callable[..., str]] = {
     "trace": lambda name: name or "live link",
     "trace_swapped": lambda swapped: "its downlink as uplink" if swapped else "",
     "trace_scale": lambda scale: f"rates × {scale:g}" if scale != 1 else "",
-    "trace_start_s": lambda start_s: f"from {start_s:g} s" if start_s else "",
     "profile": lambda name: name or "",
     "deadline_s": lambda deadline_s: f"{deadline_s * 1e3:g} ms",
     "fps": lambda fps: f"{fps:g} frames/s" if fps else "",
@@ -93,7 +94,7 @@ class Digest:
     """Of capture, on the run's own axis: since the trace began, or since the first frame of a live run."""
     latency_s: Floats
     answered: NDArray[np.bool_]
-    """With a label, late or not."""
+    """Late or not."""
     fate: NDArray[np.uint8]
     """As `Fate` numbers them."""
     decision: NDArray[np.int64]
@@ -113,14 +114,14 @@ class Digest:
             np.array([record.frame_id for record in records], dtype=np.int64),
             captured_s - began_s,
             np.array([record.latency_s for record in records]),
-            np.array([record.label is not None for record in records], dtype=bool),
+            np.array([record.source is not Source.NONE for record in records], dtype=bool),
             np.array([_fate(record) for record in records], dtype=np.uint8),
             np.array([_decision(record) for record in records], dtype=np.int64),
         )
 
 
 def _fate(record: FrameRecord) -> Fate:
-    if not record.on_time or record.label is None:
+    if not record.on_time or record.source is Source.NONE:
         return Fate.MISSED
     if record.right is False:
         return Fate.WRONG

@@ -145,7 +145,7 @@ def timeline(comparison: Comparison, setting: Setting, trace: Trace | None, shee
     if trace:
         axis = axes.pop(0)
         ink.plain(axis)
-        plots.link(axis, Uplink(trace, setting.trace_start_s, end_s))
+        plots.link(axis, Uplink(trace, firsts[0].header.trace_start_s, end_s))
     for axis, who, run in zip(axes, playing, firsts, strict=True):
         _strip(axis, run.time_s, run.fate, np.linspace(0, end_s, bins + 1))
         if run.figures.accuracy is not None:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from isthmus.emulation.link import LinkOptions
-from isthmus.proto.compat import tomllib
+from isthmus.proto import config
 from isthmus.proto.errors import ConfigError
 
 UNKNOWN_RADIO = "unknown"
@@ -137,13 +137,7 @@ def load(name: str | Path, changes: dict[str, object] | None = None) -> Scenario
     path = SHELF / f"{name}.toml" if str(name) in shipped() else Path(name)
     if not path.is_file():
         raise ConfigError(f"scenario: no '{name}'; there are {', '.join(shipped())}, or name a file")
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML ({error})") from error
-    return of({"name": path.stem} | table | (changes or {}), where=str(path))
+    return of({"name": path.stem} | config.read(path) | (changes or {}), where=str(path))
 
 
 def of(table: dict[str, object], *, where: str = "scenario") -> Scenario:

@@ -26,7 +26,7 @@ def load(kind: type[Config], path: Path | None, flags: dict[str, object], *, pre
     Raises ConfigError that begins with the file, variable or flag, and names the key.
     """
     known = kind.__struct_fields__
-    table = _read(path) if path is not None else {}
+    table = read(path) if path is not None else {}
     origin = dict.fromkeys(table, str(path))
     for key in sorted(set(table) - set(known)):
         raise ConfigError(f"{path}: unknown key '{key}'; known: {', '.join(known)}")
@@ -45,7 +45,8 @@ def load(kind: type[Config], path: Path | None, flags: dict[str, object], *, pre
         raise ConfigError(f"{origin.get(wrong or '', path or prefix)}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, object]:
+def read(path: Path) -> dict[str, object]:
+    """The table of a TOML file. Raises ConfigError that names it."""
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:

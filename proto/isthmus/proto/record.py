@@ -2,6 +2,7 @@
 
 JSON Lines: the header first, then one record a line, each written whole, so that a run that is cut off leaves a file
 that reads. A damaged line is refused with file and line; only a last line that was cut short is forgiven, and counted.
+A finished run may also be kept compressed (`.jsonl.zst`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import zstandard
 
 from isthmus.proto.errors import DataError
 from isthmus.proto.plan import Answer, Box, Frame, Guess, Mask, Reason, Source
@@ -197,6 +199,16 @@ class Recorder:
             raise DataError(f"{self._path}: {error.strerror}; the record ends here") from error
 
 
+def save(path: Path, run: Run) -> None:
+    """Write a finished run at once, compressed; `path` ends in `.jsonl.zst`. Raises DataError."""
+    encoder = msgspec.json.Encoder()
+    lines = encoder.encode_lines([run.header, *run.records])
+    try:
+        path.write_bytes(zstandard.compress(lines))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
+
+
 class Run(NamedTuple):
     """A file of records as it was found."""
 
@@ -215,9 +227,14 @@ def read(path: Path) -> tuple[RunHeader, list[FrameRecord]]:
 def load(path: Path) -> Run:
     """A run with the count of lines that were cut off; raises DataError with file and line for any other damage."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        content = path.read_bytes()
+        lines = (zstandard.decompress(content) if path.suffix == ".zst" else content).split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    except zstandard.ZstdError as error:
+        raise DataError(
+            f"{path}: damaged ({error}); it was written whole, so that none of it can be trusted"
+        ) from error
     cut = bool(lines.pop())  # every whole line ends in a newline
     if not lines:
         raise DataError(f"{path}: line 1: has no header; is it a record of a run?")
@@ -235,7 +252,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     labelled_frames: int
     """Those with a known truth: the only ones that accuracy counts."""
     answered_by_deadline: float | None
-    """The share of frames with an answer (a label) by the deadline."""
+    """The share of frames with an answer by the deadline."""
     accuracy: float | None
     """The share right and on time."""
     accuracy_local_only: float | None
@@ -261,7 +278,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
     return Summary(
         frames=len(records),
         labelled_frames=sum(record.truth is not None for record in records),
-        answered_by_deadline=_share(record.on_time and record.label is not None for record in records),
+        answered_by_deadline=_share(record.on_time and record.source is not Source.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),
         by_source=_counts(record.source.value for record in records),

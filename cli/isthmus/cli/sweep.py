@@ -1,0 +1,82 @@
+"""`isthmus sweep`: every combination of what a file lists, over processes, then one page that sets them side by side."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from isthmus.cli.runs import RUNS, Format, write_comparison
+from isthmus.emulation import sweep as sweeps
+from isthmus.emulation.sweep import Ended, Job, Manifest
+from isthmus.emulation.world import simulate
+from isthmus.proto.errors import IsthmusError
+
+COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+PLAIN_SHARE = 10
+"""Without a terminal: so many lines of progress."""
+
+
+def sweep(
+    file: Path = typer.Argument(help="A TOML file: a scenario's keys, each with a value or a list of values."),
+    out: Path | None = typer.Option(None, help="The sweep's folder [runs/ and the file's name]."),
+    workers: int | None = typer.Option(None, help="Processes [one for each processor]."),
+    format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
+) -> None:
+    """Play every combination of what FILE lists; interrupted or extended, the same command goes on where it stopped."""
+    listed = sweeps.read(file)
+    sweeps.check(listed)
+    code = sweeps.code_sha256()
+    jobs = sweeps.jobs(listed, code)
+    folder = out or RUNS / file.stem
+    left = sweeps.to_play(folder, jobs)
+    made = Manifest.of(
+        jobs,
+        command=shlex.join(sys.argv),
+        version=metadata.version("isthmus"),
+        code_sha256=code,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+    )
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{len(jobs)} runs in {folder}, {len(jobs) - len(left)} of them already played")
+    try:
+        ended = _watched(folder, made, left, workers or os.cpu_count() or 1, console)
+    except KeyboardInterrupt:
+        console.print(f"{len(jobs) - len(sweeps.to_play(folder, jobs))} of {len(jobs)} runs are in {folder}; "
+                      "the same command goes on from there")  # fmt: skip
+        raise
+    _draw(folder, format_)
+    failed = [(one.job.name, one.error) for one in ended if one.error is not None]
+    if failed:
+        raise IsthmusError(f"{folder}: {len(failed)} of {len(jobs)} runs failed; {failed[0][0]}: {failed[0][1]}")
+
+
+def _watched(folder: Path, made: Manifest, left: list[Job], workers: int, console: Console) -> list[Ended]:
+    """Everything that was left, played, with progress for whoever watches."""
+    ended: list[Ended] = []
+    with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(left))
+        for one in sweeps.run(folder, made, left, processes=workers, play=simulate):
+            ended.append(one)
+            progress.advance(bar)
+            if one.error is not None:
+                console.print(f"{one.job.name}: {one.error}", markup=False)
+            if not console.is_terminal and len(ended) % max(1, len(left) // PLAIN_SHARE) == 0:
+                console.print(f"  {len(ended)} of {len(left)}")
+    return ended
+
+
+def _draw(folder: Path, format_: Format) -> None:
+    files = sweeps.files(folder)
+    if files:
+        page = write_comparison(files, folder)
+        typer.echo((folder / "summary.json").read_text() if format_ == "json" else page)
