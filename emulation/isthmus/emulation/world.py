@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import msgspec
+
 from isthmus.device.compute import StageTimes
 from isthmus.device.session import Session
 from isthmus.edge_server.batcher import Batcher
@@ -17,6 +19,7 @@ from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.fakes import Feed, Head, Tail
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.nodes import Device, Server
+from isthmus.emulation.policies import CLAIRVOYANT, NAMES, foresight
 from isthmus.emulation.scenario import Happening, Scenario
 from isthmus.emulation.setting import Setting
 from isthmus.emulation.timeline import Timeline
@@ -33,8 +36,11 @@ AFTERWARDS_S = 1.0
 def simulate(scenario: Scenario) -> list[Run]:
     """Play a scenario in virtual time; the run of each session. The same scenario gives the same runs to the last bit.
 
-    Raises ConfigError, BundleError and DataError for what the scenario names.
+    The clairvoyant plays no part in a world: its runs follow from the setting. Raises ConfigError, BundleError and
+    DataError for what the scenario names.
     """
+    if scenario.policy == CLAIRVOYANT:
+        return foresight.runs(Setting.of(msgspec.structs.replace(scenario, policy=NAMES[0])))
     world = World(Setting.of(scenario))
     run_virtual(world, until_s=world.ends_s)
     return world.runs()

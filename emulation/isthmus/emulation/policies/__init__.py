@@ -64,3 +64,11 @@ def available(bundle: Bundle) -> tuple[str, ...]:
     """The names that this bundle has tables for: those that send pictures need `isthmus models inputs` once."""
     pictures = inputs.fault(bundle) is None
     return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of)
+
+
+def contents(bundle: Bundle) -> list[Content]:
+    """Whatever any contestant on this bundle can replay, its own features first."""
+    own = [Content.of(bundle)]
+    if inputs.fault(bundle) is None:
+        own += [contestants.pictures(bundle, format_=format_) for format_ in inputs.FORMATS]
+    return own

@@ -44,9 +44,11 @@ class Foreseen:
 
     captured_s: float
     due_s: float
-    beyond_s: float
-    """The least time from the last byte's leaving the uplink to the answer: both delays and the tail."""
     ways: tuple[RightWay, ...]
+    tail_s: float = 0.0
+    """The least time on the server."""
+    delays_s: float = 0.0
+    """The least delay there and back, without the queue."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def link_bound(frames: Sequence[Foreseen], carried: Callable[[float], float]) ->
     jobs: list[Job] = []
     latest = 0.0
     for i, ready_s in zip(sending, _ready(frames, offloads, sending), strict=True):
-        latest = max(latest, carried(frames[i].due_s - frames[i].beyond_s + GRACE_S))
+        latest = max(latest, carried(frames[i].due_s - frames[i].tail_s - frames[i].delays_s + GRACE_S))
         ways = zip(ready_s, offloads[i], strict=True)
         jobs.append(Job(tuple(Way(carried(t), way.size_bytes) for t, way in ways), latest))
     for i, chosen in zip(sending, most(jobs), strict=True):

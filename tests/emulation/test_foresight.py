@@ -1,0 +1,123 @@
+"""The clairvoyant in the world: nobody who has to live in it does better, on real networks and with every policy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from isthmus.emulation import policies, scenario, traces
+from isthmus.emulation.policies import foresight
+from isthmus.emulation.setting import Setting, played
+from isthmus.emulation.world import World, simulate
+from isthmus.models import bundle
+from isthmus.proto.machine import run_virtual
+from isthmus.proto.record import summary
+
+SHARED = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
+EVERYBODY = policies.available(bundle.load("signs"))
+
+
+DURATION_S = 3.0
+REPLAYS: dict[str, Setting] = {}
+
+
+def opened(policy: str, **keys: object) -> Setting:
+    """A setting on `signs` of a few seconds; what does not change between settings is opened once."""
+    known = scenario.of({"bundle": "signs", "duration_s": DURATION_S, "policy": policy, **keys})
+    if policy not in REPLAYS:
+        REPLAYS[policy] = Setting.of(scenario.of({"bundle": "signs", "policy": policy}))
+    return replace(
+        REPLAYS[policy], scenario=known, trace=played(traces.find(known.trace), known), duration_s=DURATION_S
+    )
+
+
+def right(setting: Setting) -> int:
+    """How many frames a policy answers right and in time."""
+    world = World(setting)
+    run_virtual(world, until_s=world.ends_s)
+    return sum(bool(record.right) for records in world.records for record in records)
+
+
+def foreseen(setting: Setting) -> int:
+    return sum(bool(record.right) for run in foresight.runs(setting) for record in run.records)
+
+
+def shared_traces() -> list[Path]:
+    return sorted(path for path in SHARED.glob("*.csv") if path.name != "manifest.csv")
+
+
+@pytest.mark.skipif(
+    not shared_traces(), reason=f"{SHARED}: no recorded traces here; set ISTHMUS_TRACES to their folder"
+)
+def test_nobody_beats_the_clairvoyant_on_any_shared_trace() -> None:
+    """A few seconds of each, narrowed so that features are about what the link carries."""
+    for n, path in enumerate(shared_traces()):
+        recorded = path.read_text().split("\n", 2)[1].split(",")
+        here: dict[str, object] = {
+            "trace": str(path),
+            "swap": not recorded[1],
+            "scale": (1.0, 0.01, 0.001)[n % 3],
+            "start_s": 20.0 * (n % 5),
+            "fps": (10.0, 20.0)[n % 2],
+        }
+        setting = opened(EVERYBODY[0], **here)
+        bound = foreseen(setting)
+        for policy in EVERYBODY:
+            rival = replace(REPLAYS.get(policy) or opened(policy), scenario=setting.scenario, trace=setting.trace)
+            assert right(replace(rival, duration_s=DURATION_S)) <= bound, f"{policy} on {path.name}, {here}"
+
+
+@pytest.mark.parametrize("name", ["lte-driving", "hot-device", "lost-server", "nb-iot"])
+def test_nobody_beats_the_clairvoyant_where_things_go_wrong(name: str) -> None:
+    known = scenario.load(name, {"duration_s": 5.0})
+    bound = foreseen(Setting.of(known))
+    for policy in EVERYBODY:
+        assert right(Setting.of(scenario.load(name, {"duration_s": 5.0, "policy": policy}))) <= bound, policy
+
+
+def test_a_slow_head_bounds_what_all_policies_reach() -> None:
+    """Two hundred frames a second on a Pi Zero: it has no time for all of them at any useful width."""
+    slow: dict[str, object] = {"profile": "pi-zero-2w", "fps": 200.0, "deadline_s": 0.1, "duration_s": 2.0}
+    bound = foreseen(Setting.of(scenario.of({"bundle": "signs", **slow})))
+    for policy in EVERYBODY:
+        assert right(Setting.of(scenario.of({"bundle": "signs", "policy": policy, **slow}))) <= bound, policy
+
+
+def test_devices_that_share_a_cell_are_bounded_together() -> None:
+    cell: dict[str, object] = {"share": "cell", "sessions": 6, "fps": 10.0, "scale": 0.02}
+    together = foreseen(opened("expected-utility", **cell))
+    assert right(opened("expected-utility", **cell)) <= together
+    assert together < foreseen(opened("expected-utility", **{**cell, "share": "own"}))
+
+
+def test_its_records_say_what_it_is() -> None:
+    (run,) = simulate(scenario.of({"bundle": "signs", "duration_s": 4.0, "policy": policies.CLAIRVOYANT}))
+    assert run.header.policy == policies.CLAIRVOYANT
+    assert run.header.notes[-1].startswith("clairvoyant: ")
+    figures = summary(run.records)
+    assert figures.frames == 60
+    assert figures.accuracy is not None
+    assert figures.accuracy > 0.9
+    for record in run.records:
+        assert record.right == (record.confidence == 1.0 and record.label == record.truth)
+        assert record.captured_s <= record.answered_s <= record.deadline_s
+
+
+def test_a_fast_link_and_a_fast_head_make_the_bound_exact() -> None:
+    (run,) = foresight.runs(opened("expected-utility", trace="lte-drive"))
+    assert run.header.notes[-1] == "clairvoyant: exact"
+
+
+def test_the_fewest_bytes_are_those_of_a_right_answer() -> None:
+    contents = policies.contents(bundle.load("signs"))
+    ways = foresight.right_ways(contents)
+    truth = contents[0].outcomes.truth
+    column = {point: c for c, point in enumerate(contents[0].points)}
+    for sample in range(0, len(truth), 97):
+        own = [way for way in ways[sample] if way.point in column]
+        assert all(contents[0].outcomes.label[sample, column[way.point]] == truth[sample] for way in own)
+        sizes = [way.size_bytes for way in ways[sample] if way.size_bytes]
+        assert sizes == sorted(sizes, reverse=True)
