@@ -123,6 +123,8 @@ def test_times_follow_the_rule() -> None:
     assert pi.stage_s(1e9, 1e7, threads="one") == pytest.approx((1e9 * one.flop_s + 1e7 * one.byte_s) * factor)
     assert pi.stage_s(1e9, threads="all") < pi.stage_s(1e9, threads="one")
     assert pi.stage_s(1e9, int8=True) == pytest.approx(pi.stage_s(1e9) * 0.34)
+    assert pi.dispatch is not None
+    assert pi.stage_s(1e6, ops=20) - pi.stage_s(1e6) == pytest.approx(20 * pi.dispatch.op_s)
     gpu = profiles.load("orin-nano-gpu")
     assert gpu.stage_s(1e6, ops=20, threads="one") == gpu.stage_s(1e6, ops=20) > gpu.stage_s(1e6, ops=10)
     with pytest.raises(ConfigError, match="orin-nano-gpu: no int8"):
@@ -213,5 +215,5 @@ def test_the_work_of_a_head_is_what_its_bundle_says(name: str) -> None:
         assert counted.traffic_bytes > 0
     pi = profiles.load("pi4")
     times = work.stage_times(pi, found)
-    assert work.stage_times(pi, found, int8=True)[0][0] == pytest.approx(0.34 * times[0][0])
+    assert work.stage_times(pi, found, int8=True)[1][-1] < times[1][-1]
     assert all(list(row) == sorted(row) for row in times)

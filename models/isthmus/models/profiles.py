@@ -1,7 +1,7 @@
 """A profile: how long a machine takes, and what energy, for work of a known size. No number without a source.
 
 Time is t = call + operators · op + FLOPs · flop + bytes of memory traffic · byte, its rates never negative and fitted on
-timings that the file carries. A timing's figures hold for its own runtime; `runtime` turns them into LiteRT's.
+timings that the file carries. Those hold for the runtime that was timed; `runtime` and `dispatch` make them LiteRT's.
 """
 
 from __future__ import annotations
@@ -78,6 +78,12 @@ class Factor(Sourced, frozen=True, kw_only=True):
     factor: float
 
 
+class Dispatch(Sourced, frozen=True, kw_only=True):
+    """What every operator of LiteRT takes beyond the rates: nothing in a large network, much in a small stage."""
+
+    op_s: float
+
+
 class Int8(Factor, frozen=True, kw_only=True):
     """An int8 network's time over the float32 one's."""
 
@@ -133,6 +139,8 @@ class Profile(Strict, frozen=True, kw_only=True):
     rates: tuple[Rates, ...]
     runtime: Factor | None = None
     """LiteRT's time over that of the runtime that was timed."""
+    dispatch: Dispatch | None = None
+    """None where the rates hold it already."""
     int8: tuple[Int8, ...] = ()
     throttling: dict[str, Factor] = {}
     """Slowdown in each state of heat or power saving."""
@@ -155,11 +163,15 @@ class Profile(Strict, frozen=True, kw_only=True):
         threads: Threads = "all",
         int8: bool = False,
     ) -> float:
-        """Seconds of one stage of so much work; `ops` matters on a GPU. `threads="all"` where "one" was not timed."""
+        """Seconds of one stage of so much work; a small one needs its `ops`. On all threads where one was not timed."""
         seconds = self._rates(threads).seconds(flops, traffic_bytes, ops)
         if int8:
             seconds *= self._int8(threads)
-        return seconds * self.slowdown * (self.runtime.factor if self.runtime else 1.0)
+        if self.runtime is not None:
+            seconds *= self.runtime.factor
+        if self.dispatch is not None:
+            seconds += ops * self.dispatch.op_s
+        return seconds * self.slowdown
 
     def tail_s(self, flops: float, batch: int = 1, *, traffic_bytes: float = 0.0) -> float:
         """Seconds of one tail call on `batch` inputs of `flops` each, on all of the machine's threads."""
