@@ -204,7 +204,7 @@ def test_the_page_of_a_small_comparison(folder: Path, tmp_path: Path) -> None:
     assert not re.search(r"<script|<link|@import|url\((?!#)", text)
     assert text.count("<svg") == 2 * text.count("<figure") == 2 * 5
     assert {p.stem for p in tmp_path.glob("*.png")} == {"accuracy", "cost", "latencies", "timeline-1", "timeline-2"}
-    facts = json.loads(done.output)
+    facts = json.loads(done.stdout)
     assert [entry["recovered"] for entry in facts["entries"] if entry["policy"] == "mine"] == [pytest.approx(0.5)]
     assert len(facts["runs"]) == 6
 
@@ -216,7 +216,7 @@ def test_runs_of_every_kind_are_compared_and_a_trace_of_another_machine_costs_on
         made_run("mine", 55, server=40, kind="emulated", **away),
         made_run("mine", 52, server=40, kind="live", trace=None, seed=None),
     ]
-    page = comparison_report.write(tmp_path, [Digest.of(Path(f"{i}"), run) for i, run in enumerate(runs)])
+    page = comparison_report.write(tmp_path, compared(*runs))
     text = page.read_text(encoding="utf-8")
     assert "emulated and live and simulated runs, compared" in text
     assert "Virtual beside real" in text
@@ -228,7 +228,7 @@ def test_a_run_without_frames_and_one_without_truth_are_compared_all_the_same(tm
     blind.records[:] = [
         type(r)(**{f: getattr(r, f) for f in r.__struct_fields__} | {"truth": None}) for r in blind.records
     ]
-    page = comparison_report.write(tmp_path, [Digest.of(Path("a"), empty), Digest.of(Path("b"), blind)])
+    page = comparison_report.write(tmp_path, compared(empty, blind))
     assert "2 policies on demo" in page.read_text(encoding="utf-8")
 
 

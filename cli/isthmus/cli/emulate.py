@@ -18,8 +18,8 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from isthmus.cli import standings
 from isthmus.cli.role import seconds
 from isthmus.cli.runs import Format
 from isthmus.emulation import scenario as scenarios
@@ -81,7 +81,7 @@ def emulate(
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
     names = (*chosen, CLAIRVOYANT) if policy == ALL else chosen
     players = [msgspec.structs.replace(base, policy=name) for name in names]
-    facts = _facts(_play(players, out, real_time=real_time, workers=workers))
+    facts = standings.facts(_play(players, out, real_time=real_time, workers=workers))
     if format_ == "json":
         settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
         typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
@@ -152,52 +152,11 @@ def _in_real_time(player: Scenario) -> list[Run]:
     return world.runs()
 
 
-def _facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """The figures of each policy over all its devices: shares 0 to 1, SI units, None for unknown."""
-    facts = {}
-    for who in comparison.players:
-        entry = comparison.together(who)
-        facts[who.policy] = {
-            "frames": entry.frames,
-            "accuracy": entry.accuracy,
-            "recovered": comparison.recovered_in_all(who),
-            "answered_by_deadline": entry.answered_by_deadline,
-            "by_source": entry.by_source,
-            "bytes_per_frame": entry.bytes_per_frame,
-            "energy_per_frame_J": entry.energy_per_frame_J,
-            "latency_p50_s": entry.latency_s(0.5),
-            "latency_p95_s": entry.latency_s(0.95),
-        }
-    return facts
-
-
 def _tell(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
     who = f"{base.sessions} x {base.profile}" if base.sessions > 1 else base.profile
     typer.echo(
         f"{base.name or 'a scenario'}: {base.bundle} on {who} over {Path(base.trace).stem}, {base.fps:g} frames/s, "
         f"{base.deadline_s * 1e3:g} ms, seed {base.seed}"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("policy")
-    for title in ("right in time", "in time", "recovered", "server", "bytes", "mJ", "p50 ms", "p95 ms"):
-        table.add_column(title, justify="right")
-    for name, one in facts.items():
-        server = one["by_source"].get("server", 0) / one["frames"]
-        shares = (one["accuracy"], one["answered_by_deadline"], one["recovered"], server)
-        amounts = (one["bytes_per_frame"], _milli(one["energy_per_frame_J"]))
-        times = _milli(one["latency_p50_s"]), _milli(one["latency_p95_s"])
-        table.add_row(name, *map(_percent, shares), *map(_number, (*amounts, *times)))
-    Console(width=120).print(table)
-    typer.echo("recovered: of what the clairvoyant gains over local-only; bytes and mJ above idling, a frame")
-
-
-def _milli(value: float | None) -> float | None:
-    return None if value is None else value * 1e3
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    Console(width=120).print(standings.table(facts))
+    typer.echo(standings.LEGEND)

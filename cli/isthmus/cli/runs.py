@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 import typer
+from rich.console import Console
+from rich.progress import track
 
 from isthmus.emulation import sweep
 from isthmus.proto import record
@@ -42,7 +44,11 @@ def report(
     files = [file for path in runs for file in found(path)]
     if out is None:
         out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
-    page = write_report(files[0], out) if len(files) == 1 else write_comparison(files, out)
+    tell(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
+
+
+def tell(page: Path, format_: Format) -> None:
+    """Where the page is, or every figure of it."""
     typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
 
 
@@ -71,8 +77,15 @@ def write_report(records_path: Path, out: Path) -> Path:
 
 
 def write_comparison(files: Sequence[Path], out: Path) -> Path:
-    """The page of several runs, written into `out`; returns its path."""
+    """The page of several runs, written into `out`; returns its path, and shows how the policies stand."""
+    from isthmus.cli import standings
     from isthmus.emulation import comparison_report
-    from isthmus.emulation.comparison import Digest
+    from isthmus.emulation.comparison import Comparison, Digest
 
-    return comparison_report.write(out, [Digest.of(file, record.load(file)) for file in files])
+    console = Console(stderr=True, width=120)
+    reading = track(files, "reading", console=console, transient=True, disable=not console.is_terminal)
+    comparison = Comparison([Digest.of(file, record.load(file)) for file in reading])
+    page = comparison_report.write(out, comparison)
+    console.print(standings.table(standings.facts(comparison)))
+    console.print(standings.LEGEND, style="dim")
+    return page

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from isthmus.cli.runs import RUNS, Format, write_comparison
+from isthmus.cli.runs import RUNS, Format, tell, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.sweep import Ended, Job, Manifest
 from isthmus.emulation.world import simulate
@@ -78,5 +78,4 @@ def _watched(folder: Path, made: Manifest, left: list[Job], workers: int, consol
 def _draw(folder: Path, format_: Format) -> None:
     files = sweeps.files(folder)
     if files:
-        page = write_comparison(files, folder)
-        typer.echo((folder / "summary.json").read_text() if format_ == "json" else page)
+        tell(write_comparison(files, folder), format_)

@@ -1,6 +1,6 @@
 """A comparison's page: who was right and on time, at what cost, and what became of the frames. Pure but for what it writes.
 
-write(folder, digests) -> folder/index.html
+write(folder, comparison) -> folder/index.html
   folder/summary.json                        every figure of the page, and how each run was made
   folder/{accuracy,cost,latencies,timeline-N}.png
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from isthmus.emulation import comparison_plots as plots
 from isthmus.emulation import ink, page
-from isthmus.emulation.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Digest, Player, Setting
+from isthmus.emulation.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Player, Setting
 from isthmus.emulation.ink import Picture
 from isthmus.emulation.page import Row
 from isthmus.emulation.policies import CLAIRVOYANT
@@ -24,9 +24,8 @@ FOLD_ROWS = 40
 _NONE = "–"
 
 
-def write(folder: Path, digests: Sequence[Digest]) -> Path:
+def write(folder: Path, comparison: Comparison) -> Path:
     """Write the report of runs against each other into `folder`, made if need be; returns the page. Raises DataError."""
-    comparison = Comparison(digests)
     pictures, notes = _pictures(comparison)
     return save(folder, _page(comparison, pictures, notes), pictures, facts(comparison))
 

@@ -1,0 +1,57 @@
+"""How policies stand against each other, as a table for people and as figures for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from isthmus.emulation.comparison import Comparison
+
+LEGEND = "recovered: of what the clairvoyant gains over local-only; bytes and mJ above idling, a frame"
+
+
+def facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The figures of each policy over all settings and devices: shares 0 to 1, SI units, None for unknown."""
+    found = {}
+    for who in comparison.players:
+        entry = comparison.together(who)
+        found[comparison.name(who)] = {
+            "frames": entry.frames,
+            "accuracy": entry.accuracy,
+            "recovered": comparison.recovered_in_all(who),
+            "answered_by_deadline": entry.answered_by_deadline,
+            "by_source": entry.by_source,
+            "bytes_per_frame": entry.bytes_per_frame,
+            "energy_per_frame_J": entry.energy_per_frame_J,
+            "latency_p50_s": entry.latency_s(0.5),
+            "latency_p95_s": entry.latency_s(0.95),
+        }
+    return found
+
+
+def table(figures: dict[str, dict[str, Any]]) -> Table:
+    """What `facts` gave, one policy a row."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("policy")
+    for title in ("right in time", "in time", "recovered", "server", "bytes", "mJ", "p50 ms", "p95 ms"):
+        drawn.add_column(title, justify="right")
+    for name, one in figures.items():
+        server = one["by_source"].get("server", 0) / one["frames"] if one["frames"] else None
+        shares = (one["accuracy"], one["answered_by_deadline"], one["recovered"], server)
+        amounts = (one["bytes_per_frame"], _milli(one["energy_per_frame_J"]))
+        times = _milli(one["latency_p50_s"]), _milli(one["latency_p95_s"])
+        drawn.add_row(name, *map(_percent, shares), *map(_number, (*amounts, *times)))
+    return drawn
+
+
+def _milli(value: float | None) -> float | None:
+    return None if value is None else value * 1e3
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
