@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from isthmus.emulation.link import LinkOptions
-from isthmus.emulation.realtime import Relay
+from isthmus.emulation.realtime import Relay, abort, host_port
 from isthmus.emulation.traces import Trace
 from isthmus.proto.errors import BindError, ConfigError, LagError
 
@@ -216,13 +216,36 @@ def test_lag_is_recorded_and_can_be_held_to_a_budget() -> None:
     async def test() -> None:
         trace = steps((0, 1e6, 1e6))
         async with upstream(swallow) as address, Relay(trace, listen="127.0.0.1:0", upstream=address) as relay:
-            assert relay.check_lag(0.0).deliveries == 0
+            relay.lag.check(0.0, who="relay")
+            assert relay.lag.deliveries == 0
             await push(relay, 20_000)
             lag = relay.lag
             assert 0.0 <= lag.p50_s <= lag.p99_s <= lag.max_s
-            assert relay.check_lag(lag.p99_s) == lag
-            with pytest.raises(LagError, match=r"^relay: delivered .* late"):
-                relay.check_lag(-1e-9)
+            lag.check(lag.p99_s, who="relay")
+            with pytest.raises(LagError, match=r"^relay: .* ms behind its schedule"):
+                lag.check(-1e-9, who="relay")
+
+    live(test)
+
+
+def test_a_connection_that_closed_by_itself_can_be_dropped() -> None:
+    """It had to wait for a slow reader before it closed; asyncio's own `abort` then raises."""
+
+    async def test() -> None:
+        sent = asyncio.Event()
+
+        async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"y" * 8_000_000)
+            writer.close()
+            await writer.wait_closed()
+            abort(writer)
+            sent.set()
+
+        async with upstream(pour) as address:
+            reader, writer = await asyncio.open_connection(*host_port(address))
+            assert len(await reader.read()) == 8_000_000
+            await sent.wait()
+            writer.close()
 
     live(test)
 

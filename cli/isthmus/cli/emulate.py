@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from isthmus.cli import standings
+from isthmus.cli.calibrate import calibrate
 from isthmus.cli.role import seconds
 from isthmus.cli.runs import Format
 from isthmus.emulation import scenario as scenarios
@@ -40,6 +41,7 @@ LAG_BUDGET_S = 0.02
 """How far a run in real time may fall behind its schedule (99th percentile)."""
 
 app = typer.Typer(help="Emulate devices, network and server: in virtual time, or calibrate the real-time back ends.")
+app.command("calibrate")(calibrate)
 
 
 @app.callback(invoke_without_command=True)

@@ -19,6 +19,7 @@ COMMANDS = {
     "agent": "field:agent",
     "serve": "field:serve",
     "relay": "relay:relay",
+    "shape": "shape:shape",
     "demo": "demo:demo",
     "emulate": "emulate:app",
     "sweep": "sweep:sweep",

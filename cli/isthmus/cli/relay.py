@@ -30,8 +30,4 @@ async def _relay(shaper: Relay, beyond: str) -> None:
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         await stopped.wait()
-        lag = shaper.lag
-        typer.echo(
-            f"relay: {lag.deliveries} deliveries, behind their schedule by {lag.p50_s * 1000:.1f} ms at the median, "
-            f"{lag.p99_s * 1000:.1f} ms at the 99th percentile"
-        )
+        typer.echo(f"relay: {shaper.lag}")

@@ -127,6 +127,10 @@ class ShapedLink:
         """The least one-way delay between two times, without queue and jitter."""
         return self._delay.least(begin_s + self._options.start_s, end_s + self._options.start_s) / 2
 
+    def loss(self, now: float) -> float:
+        """A packet's chance to be lost at `now`; asked, like everything here, for times that do not decrease."""
+        return 0.0 if self._options.lossless else self._loss_at(now + self._options.start_s)
+
     def _advance(self, now: float) -> float:
         self._now = max(self._now, now + self._options.start_s)
         return self._capacity.carried(self._now)
@@ -141,15 +145,18 @@ class ShapedLink:
         self._position = max(self._position, self._capacity.carried(outage))
         return True
 
+    def _loss_at(self, departed: float) -> float:
+        loss = self._loss.at(departed)
+        if self._burst is not None and self._burst.bad_at(departed):
+            loss = max(loss, self._burst.loss_bad)
+        return loss
+
     def _loses(self, departed: float, size_bytes: int) -> bool:
         """Whether one of a message's packets is lost."""
         if self._options.lossless:
             return False
-        loss = self._loss.at(departed)
-        if self._burst is not None and self._burst.bad_at(departed):
-            loss = max(loss, self._burst.loss_bad)
         packets = math.ceil(size_bytes / PACKET_BYTES)
-        return self._random.random() >= (1.0 - loss) ** packets
+        return self._random.random() >= (1.0 - self._loss_at(departed)) ** packets
 
     def _jitter(self) -> float:
         return abs(self._random.gauss(0.0, self._options.jitter_s)) if self._options.jitter_s else 0.0

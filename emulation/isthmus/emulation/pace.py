@@ -7,12 +7,8 @@ of the virtual run; how late the wake-ups were is recorded, and a run that fell 
 from __future__ import annotations
 
 import asyncio
-from array import array
 
-import numpy as np
-
-from isthmus.emulation.realtime import LagSummary
-from isthmus.proto.errors import LagError
+from isthmus.emulation.lag import Lags, LagSummary
 from isthmus.proto.machine import Machine
 
 
@@ -22,28 +18,16 @@ async def run_real(machine: Machine, *, until_s: float, budget_s: float) -> LagS
     Raises LagError when the 99th percentile of the lag is over `budget_s`.
     """
     loop = asyncio.get_running_loop()
-    began_s, lags = loop.time(), array("d")
+    began_s, lags = loop.time(), Lags()
     while (due_s := machine.due_at) is not None and due_s <= until_s:
         if began_s + due_s > loop.time():
             await _until(loop, began_s + due_s)
-        lags.append(max(0.0, loop.time() - began_s - due_s))
+        lags.add(loop.time() - began_s - due_s)
         machine.step(due_s)
     await _until(loop, began_s + until_s)
-    lag = summary(lags)
-    if lag.p99_s > budget_s:
-        raise LagError(
-            f"emulate: {lag.p99_s * 1e3:.1f} ms behind (99th percentile), over the budget of {budget_s * 1e3:.1f} ms; "
-            "the machine is too busy, or the scenario too large, for real time"
-        )
+    lag = lags.summary()
+    lag.check(budget_s, who="emulate")
     return lag
-
-
-def summary(lags: array[float]) -> LagSummary:
-    """Of so many steps or deliveries."""
-    if not lags:
-        return LagSummary(0, 0.0, 0.0, 0.0)
-    p50, p99 = np.quantile(lags, [0.5, 0.99])
-    return LagSummary(len(lags), float(p50), float(p99), max(lags))
 
 
 async def _until(loop: asyncio.AbstractEventLoop, when_s: float) -> None:
