@@ -163,8 +163,8 @@ class Codec:
             raise CodecError(f"{len(body)} packed bytes, expected {most} at most")
         return self._packing.expand(layer, np.frombuffer(body, np.uint8))
 
-    def _deflate(self, packed: Sequence[NDArray[np.float32]]) -> list[bytes]:
-        return [self._compressor.compress(layer.astype(np.uint8).tobytes())[len(_MAGIC) :] for layer in packed]
+    def _deflate(self, packed: Sequence[bytes]) -> list[bytes]:
+        return [self._compressor.compress(layer)[len(_MAGIC) :] for layer in packed]
 
     def _inflate(self, body: bytes, most: int) -> bytes:
         """The size in the frame's header is checked first: zstandard believes it, whatever limit it is given."""
@@ -177,11 +177,11 @@ class Codec:
             raise CodecError(f"not a zstd frame ({error})") from error
 
 
-def _payload(backend: int, layer: int, step: int, body: bytes, packed: NDArray[np.float32]) -> bytes:
+def _payload(backend: int, layer: int, step: int, body: bytes, packed: bytes) -> bytes:
     """`body` behind its header, or the packed bytes themselves where they are no longer."""
     if len(body) < len(packed):
         return bytes((backend << 4 | layer, step)) + body
-    return bytes((RAW << 4 | layer, step)) + packed.astype(np.uint8).tobytes()
+    return bytes((RAW << 4 | layer, step)) + packed
 
 
 class _Size:
@@ -245,7 +245,7 @@ def _tables(packing: Packing, features: NDArray[np.float32], step: int) -> tuple
     counts = [np.full(size, 0.1) for size in ALPHABET[: packing.layers]]
     for x in features:
         for count, packed in zip(counts, packing.pack(x, step), strict=True):
-            count += np.bincount(packed.astype(np.intp), minlength=len(count))
+            count += np.bincount(np.frombuffer(packed, np.uint8), minlength=len(count))
     return tuple(code_lengths(np.pad(count, (0, SYMBOLS - len(count)))) for count in counts)
 
 

@@ -21,6 +21,8 @@ MAX_BITS = 15
 WORD_BITS = 32
 MAX_SLACK = 7
 """The zero bits that fill the last byte may read as so many further symbols; they are cut off."""
+# As arrays: numpy takes longer to make one of a Python number than to add it to a frame's symbols.
+_WITHIN, _WORD = np.array(WORD_BITS - 1), np.array(WORD_BITS.bit_length() - 1)
 _SHIFT = np.exp2(np.arange(WORD_BITS))  # a code moved to its place in a word stays below 2^47: exact in float64
 _ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
 
@@ -98,28 +100,35 @@ class StaticCode:
         full = [_complete(lengths, size) for lengths, size in zip(tables, alphabets, strict=True)]
         self._bits = np.array([lengths[:SYMBOLS] for lengths in full], np.intp).ravel()
         self._codes = np.array([_codes(lengths)[:SYMBOLS] for lengths in full], np.float64).ravel()
+        self._offsets = [np.array(SYMBOLS * layer) for layer in range(1, len(full))]
         self._inflaters = [zlib.decompressobj(-zlib.MAX_WBITS) for _ in full]
         for inflater, lengths in zip(self._inflaters, full, strict=True):
             inflater.decompress(block_header(lengths))
 
-    def encode(self, layers: Sequence[NDArray[np.float32]]) -> list[bytes]:
-        """The bodies of all layers' bytes (whole float32)."""
-        symbols = np.concatenate([x + np.float32(SYMBOLS * n) for n, x in enumerate(layers)]).astype(np.intp)
+    def encode(self, layers: Sequence[bytes]) -> list[bytes]:
+        """The bodies of all layers."""
+        symbols = np.frombuffer(b"".join(layers), np.uint8).astype(np.intp)
+        split = len(layers[0])
+        for layer, offset in zip(layers[1:], self._offsets, strict=True):
+            own = symbols[split : (split := split + len(layer))]
+            own += offset
         bits = self._bits.take(symbols)
-        end = bits.cumsum()
-        start, stop, bodies = end - bits, 0, []
-        split = 0
+        end = np.add.accumulate(bits)
+        start = end - bits
+        bodies, split, before, stop = [], 0, 0, 0
         for layer in layers:  # each starts on a word of its own
             first, split = split, split + len(layer)
-            begin = -(-stop // WORD_BITS) * WORD_BITS
-            shift = begin - int(start[first])
-            start[first:split] += shift
-            stop = int(end[split - 1]) + shift
+            shift = stop + -stop % WORD_BITS - before
+            if shift:
+                own = start[first:split]
+                own += shift
+            begin, before = before + shift, int(end[split - 1])
+            stop = before + shift
             bodies.append((begin >> 3, (stop + 7) >> 3))
-        codes = self._codes.take(symbols) * _SHIFT.take(start & (WORD_BITS - 1))
-        pairs = np.bincount(start >> 5, codes, minlength=(stop + WORD_BITS - 1) >> 5).astype(np.uint64)
-        words = pairs.astype("<u4")
-        words[1:] |= (pairs[:-1] >> np.uint64(WORD_BITS)).astype("<u4")
+        codes = self._codes.take(symbols) * _SHIFT.take(start & _WITHIN)
+        pairs = np.bincount(start >> _WORD, codes, minlength=-(-stop // WORD_BITS)).astype("<u8").view("<u4")
+        words = pairs[::2].copy()
+        words[1:] |= pairs[1:-1:2]  # what runs over into the next word
         body = words.tobytes()
         return [body[begin:end_] for begin, end_ in bodies]
 

@@ -35,9 +35,13 @@ _PER_BYTE = (3, *(5,) * (MAX_LAYERS - 1))
 _GROUP = 15  # elements that fill whole bytes in both layers
 _PLACES = tuple(np.array([v**i for i in range(n)], np.float32) for v, n in zip(_LEVELS, _PER_BYTE, strict=True))
 _ZERO = (5**3 - 1) // 2  # the base byte of three zeros
-_RUN = np.array([-1, _ZERO, *range(5**3, ALPHABET[0])], np.float32)  # run length to byte; -1: no run, no byte
+_NOTHING = 255  # stands for no byte, while there is room for one
+_RUN = np.array([0, _NOTHING, _ZERO, *range(5**3, ALPHABET[0])], np.uint8)  # by run length + 1: the run's byte
 _RUN_LENGTH = np.array([1] * 5**3 + list(range(2, MAX_RUN)) + [0] * (256 - ALPHABET[0]))
 _ZERO_BASE = 2  # the base's digit for zero
+_STILL_ZERO = 3  # marks, on a refinement's digit, a symbol that is zero so far
+_DIGIT_OF = bytes(mark % _STILL_ZERO for mark in range(256))
+_ZERO_MARKS, _OTHER_MARKS = bytes(range(_STILL_ZERO, 2 * _STILL_ZERO)), bytes(range(_STILL_ZERO))
 
 
 def limit(layers: int) -> int:
@@ -51,19 +55,28 @@ def _away(symbols: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.where(symbols < 0, -1, 1)
 
 
-def _digit_tables(layers: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
-    """By symbol + limit: each layer's digit, and whether the symbol is still zero before that layer.
-
-    The base's digit is 0..4, a refinement's 0..2, counted away from zero.
-    """
+def _tables(layers: int) -> list[NDArray[np.uint8]]:
+    """By symbol + limit: the base's digit 0..4, then each refinement's 0..2, counted away from zero, with its mark."""
     symbols = np.arange(-limit(layers), limit(layers) + 1)
-    digits, zeros = [], []
+    marked = []
     for _ in range(layers - 1):
         coarser = (symbols + 1) // 3
-        digits.append(((symbols - 3 * coarser) * _away(coarser) + 1).astype(np.float32))
-        zeros.append(coarser == 0)
+        marked.append((symbols - 3 * coarser) * _away(coarser) + 1 + _STILL_ZERO * (coarser == 0))
         symbols = coarser
-    return [(symbols + _ZERO_BASE).astype(np.float32), *reversed(digits)], [symbols == symbols, *reversed(zeros)]
+    return [table.astype(np.uint8) for table in (symbols + _ZERO_BASE, *reversed(marked))]
+
+
+def _by_int8(table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(256,): what `table` says of each symbol that is a byte of int8, clipped to the limit."""
+    symbols = np.arange(256).astype(np.int8).astype(np.intp)
+    return table.take(symbols + len(table) // 2, mode="clip")
+
+
+def _apart(marked: NDArray[np.uint8]) -> tuple[bytes, bytes, bytes]:
+    """A refinement's digits by byte, the bytes of what is zero so far, and all others."""
+    zero = marked >= _STILL_ZERO
+    zeros, others = (np.flatnonzero(which).astype(np.uint8).tobytes() for which in (zero, ~zero))
+    return (marked % _STILL_ZERO).tobytes(), zeros, others
 
 
 def packed_bytes(elements: int, layer: int) -> int:
@@ -89,11 +102,6 @@ _SYMBOLS: tuple[NDArray[np.intp], ...] = (
 """The symbol that a sum of digits stands for: of the base alone, and of both layers."""
 
 
-def _non_zero_first(zero: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The order in which refinements travel."""
-    return zero.argsort(kind="stable")
-
-
 def _quiet() -> np.errstate:
     """Comparisons find what is not finite; and BLAS, on small matrices, warns of lanes that it never uses."""
     return np.errstate(over="ignore", invalid="ignore")
@@ -113,20 +121,27 @@ class Packing:
             raise CodecError(f"config: steps {tuple(steps)} must be positive, and at least one")
         if not LAYERS <= layers <= MAX_LAYERS:
             raise CodecError(f"config: {layers} layers, there may be {LAYERS} to {MAX_LAYERS}")
-        self.shape, self.layers, self._limit = shape, layers, limit(layers)
+        self.shape, self.layers = shape, layers
+        self._limit = np.array(limit(layers), np.float32)  # numpy takes longer to make one of a Python number
         self.elements = height * width * channels
         self.packed_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(layers))
         self._zero = np.array(zero_point, np.float32)
-        self._steps = [np.float32(step) for step in steps]
+        self._steps = [np.array(step, np.float32) for step in steps]
         coarse = np.float32(3 ** (layers - LAYERS))
         self._values = [[s.astype(np.float32) * coarse * step for s in _SYMBOLS] for step in self._steps]
-        self._digits, self._zeros = _digit_tables(layers)
+        self._tables = _tables(layers)
+        base, *refinements = map(_by_int8, self._tables)
+        self._fits_int8 = len(self._tables[0]) <= 256
+        self._base, self._refinements = base.tobytes(), [_apart(marked) for marked in refinements]
+        self._calm = max(0.0, 100 * min(steps) - max(map(abs, zero_point))) ** 2
         self._most = min((min(steps) * MAX_STEPS) ** 2, 1e38)
-        self._symbols = np.zeros(-(-self.elements // _GROUP) * _GROUP, np.float32)
+        self._zeros = np.zeros(-(-self.elements // _GROUP) * _GROUP, np.float32)  # channel by channel, as `_symbols`
+        self._zeros[: self.elements] = self._zero.repeat(height * width)
+        self._symbols = np.zeros_like(self._zeros)
         self._planar = self._symbols[: self.elements].reshape(channels, height, width).transpose(1, 2, 0)
-        self._ordered = np.ones(len(self._symbols), np.float32)  # digits of 1: a refinement of zero
-        self._expected = np.full(self.packed_bytes[0], _ZERO, np.float32)
-        self._expected[::-MAX_RUN] = -1
+        self._bytes = np.zeros(1 + self.packed_bytes[0], np.uint8)  # one in front, which the first run follows
+        self._expected = np.full(len(self._bytes), _ZERO, np.uint8)
+        self._expected[0] = self._expected[::-MAX_RUN] = _NOTHING
         self._ones = np.ones(self.elements, np.float32)
 
     def magnitude(self, features: NDArray[np.float32]) -> float:
@@ -136,45 +151,62 @@ class Packing:
             distance = np.abs(features - self._zero).ravel()
             return float(np.dot(distance, self._ones)) / self.elements
 
-    def _check(self, features: NDArray[np.float32]) -> None:
+    def _check(self, features: NDArray[np.float32]) -> float:
+        """The features' squared norm, once they are known to be finite."""
         if features.shape != self.shape or features.dtype != np.float32:
             raise CodecError(f"features: {features.dtype} {features.shape}, the bundle's are float32 {self.shape}")
         flat = features.ravel()
-        if not np.dot(flat, flat) <= self._most:
+        if not (square := np.dot(flat, flat)) <= self._most:
             raise CodecError(f"features: NaN, infinite or beyond {MAX_STEPS:g} steps; check the head and its input")
+        return float(square)
 
-    def pack(self, features: NDArray[np.float32], step: int) -> tuple[NDArray[np.float32], ...]:
-        """Packed bytes of base and refinements, as whole float32, of features (H, W, C) float32.
+    def pack(self, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
+        """Packed bytes of base and refinements of features (H, W, C) float32.
 
         Raises CodecError on another shape or type, NaN, infinity, or a value beyond `MAX_STEPS`.
         """
         with _quiet():
-            self._check(features)
-            q = self._symbols
-            np.subtract(features, self._zero, out=self._planar)
+            square, q = self._check(features), self._symbols
+            np.copyto(self._planar, features)
+            np.subtract(q, self._zeros, out=q)
             np.divide(q, self._steps[step], out=q)
             np.rint(q, out=q)
-            index = (q + np.float32(self._limit)).astype(np.intp)
-            base = self._digits[0].take(index, mode="clip")
-            groups = np.dot(base.reshape(-1, _PER_BYTE[0]), _PLACES[0])[: self.packed_bytes[0]]
-            refinements = [self._refinement(layer, index[: self.elements]) for layer in range(1, self.layers)]
-        return self._shorten(groups), *refinements
+            digits = np.frombuffer(self._digits(q, square), np.uint8).astype(np.float32)  # BLAS knows no integers
+            base, *refinements = [
+                np.dot(own.reshape(-1, per_byte), places)[:size]
+                for own, per_byte, places, size in zip(
+                    digits.reshape(self.layers, -1), _PER_BYTE, _PLACES, self.packed_bytes, strict=False
+                )
+            ]
+        return self._shortened(base), *[layer.astype(np.uint8).tobytes() for layer in refinements]
 
-    def _refinement(self, layer: int, index: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Packed bytes of one refinement."""
-        order = _non_zero_first(self._zeros[layer].take(index, mode="clip"))
-        self._digits[layer].take(index.take(order), mode="clip", out=self._ordered[: self.elements])
-        packed: NDArray[np.float32] = np.dot(self._ordered.reshape(-1, _PER_BYTE[layer]), _PLACES[layer])
-        return packed[: self.packed_bytes[layer]]
+    def _digits(self, q: NDArray[np.float32], square: float) -> bytes:
+        """The digits of symbols (whole float32), layer after layer; a refinement's first where not all is zero so far.
 
-    def _shorten(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
+        Bytes are left out several times faster than arrays are sorted.
+        """
+        if not self._fits_int8:
+            index = (q + self._limit).astype(np.intp)
+            digits, *refinements = [table.take(index, mode="clip").tobytes() for table in self._tables]
+            for marked in refinements:
+                digits += marked.translate(_DIGIT_OF, _ZERO_MARKS) + marked.translate(_DIGIT_OF, _OTHER_MARKS)
+            return digits
+        if square > self._calm:  # or nothing is beyond an int8
+            np.clip(q, -self._limit, self._limit, out=q)
+        symbols = q.astype(np.int8).tobytes()
+        digits = symbols.translate(self._base)
+        for table, zeros, others in self._refinements:
+            digits += symbols.translate(table, zeros) + symbols.translate(table, others)
+        return digits
+
+    def _shortened(self, packed: NDArray[np.float32]) -> bytes:
         """Base bytes with each run of zeros as one byte; the last byte always stands for itself."""
-        kept = np.flatnonzero(packed != self._expected)
-        pairs = np.empty((len(kept), 2), np.float32)  # the run before each kept byte, and the byte
-        pairs[0, 0] = _RUN[kept[0]]
-        pairs[1:, 0] = _RUN.take(kept[1:] - kept[:-1] - 1)
-        pairs[:, 1] = packed.take(kept)
-        return pairs[pairs >= 0]
+        self._bytes[1:] = packed
+        kept = (self._bytes != self._expected).nonzero()[0]  # the byte in front of all is one of them
+        pairs = np.empty((len(kept) - 1, 2), np.uint8)  # the run before each kept byte, and the byte
+        pairs[:, 0] = _RUN.take(kept[1:] - kept[:-1])
+        pairs[:, 1] = self._bytes.take(kept[1:])
+        return pairs.tobytes().translate(None, bytes((_NOTHING,)))
 
     def expand(self, layer: int, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """One byte for each group of symbols: runs written out, what follows the last group cut off.
@@ -191,19 +223,21 @@ class Packing:
         height, width, channels = self.shape
         digits = _DIGITS[0].take(packed[0], axis=0).ravel()[: self.elements]
         if len(packed) > 1:
-            digits = digits + self._unordered(1, digits == 3 * _ZERO_BASE, packed[1])
+            digits += self._unordered(1, digits == 3 * _ZERO_BASE, packed[1])
         if len(packed) <= LAYERS:
             planar: NDArray[np.float32] = self._values[step][len(packed) - 1].take(digits)
         else:
             planar = self._finer(_SYMBOLS[1].take(digits), packed[LAYERS:], step)
-        out = np.empty(self.shape, np.float32)
-        np.add(planar.reshape(channels, height, width).transpose(1, 2, 0), self._zero, out=out)
-        return out
+        planar += self._zeros[: self.elements]
+        return planar.reshape(channels, height, width).transpose(1, 2, 0).copy()
 
     def _unordered(self, layer: int, zero: NDArray[np.bool_], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The digits of one refinement, where they belong; `zero` is what is zero before it."""
+        ordered = _DIGITS[layer].take(packed, axis=0).ravel()[: self.elements]
+        other = ~zero
+        others = np.count_nonzero(other)
         digits = np.empty(self.elements, np.uint8)
-        digits[_non_zero_first(zero)] = _DIGITS[layer].take(packed, axis=0).ravel()[: self.elements]
+        digits[other], digits[zero] = ordered[:others], ordered[others:]
         return digits
 
     def _finer(self, symbols: NDArray[np.intp], packed: Sequence[NDArray[np.uint8]], step: int) -> NDArray[np.float32]:
