@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 import typer
-from rich.console import Console
 
 from isthmus.proto.errors import IsthmusError
 
@@ -70,16 +69,11 @@ def _options(
 
 def main() -> None:
     """Entry point of the `isthmus` command."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
         application(sys.argv[1:])()
     except IsthmusError as error:
-        errors.print(f"[bold red]error:[/] {_plain(error)}")
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(error, err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _plain(error: IsthmusError) -> str:
-    """The message with rich's markup switched off."""
-    return str(error).replace("[", r"\[")
