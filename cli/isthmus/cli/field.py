@@ -34,6 +34,7 @@ def agent(
     insecure: bool | None = INSECURE,
     policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
+    as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
 ) -> None:
@@ -49,6 +50,7 @@ def agent(
         "insecure": insecure,
         "policy": policy,
         "threads": threads,
+        "as_device": as_device,
         "client_id": client_id,
         "record": record,
     }

@@ -25,6 +25,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: str = "expected-utility"
     threads: int = 1
     """Threads of the head."""
+    as_device: str | None = None
+    """A profile whose machine this one pretends to be: every stage takes as long as there."""
     client_id: str = "device"
     record: str | None = None
     """Also write every answer to this file, with the run's header."""

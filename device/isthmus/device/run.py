@@ -24,6 +24,7 @@ from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.sources import Source, open_source
+from isthmus.device.stretch import StretchedExecutor
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle, Manifest
@@ -57,7 +58,11 @@ def open_device(config: AgentConfig) -> Opened:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
     credentials = _credentials(config)
     bundle = bundles.load(config.bundle, half="head")
-    return Opened(config, credentials, bundle, Executor(bundle, threads=config.threads))
+    if config.as_device is None:
+        executor = Executor(bundle, threads=config.threads)
+    else:
+        executor = StretchedExecutor.of(bundle, config.as_device, threads=config.threads)
+    return Opened(config, credentials, bundle, executor)
 
 
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
@@ -169,6 +174,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         bundle=bundle.manifest.name,
         bundle_sha256=bundle.sha256.hex(),
         policy=config.policy,
+        profile=config.as_device,
         deadline_s=config.deadline_s,
         fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
         command=command,
