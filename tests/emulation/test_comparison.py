@@ -107,6 +107,20 @@ def test_devices_that_begin_elsewhere_in_one_trace_are_of_one_setting() -> None:
     assert comparison.entries[setting][MINE].accuracy == 0.02
 
 
+def test_what_settings_share_and_what_they_do_not() -> None:
+    comparison = compared(made_run("mine", 1), made_run("mine", 1, trace="nb-iot", profile="pi5"))
+    assert comparison.varying == ["trace", "profile"]
+    assert comparison.common == "cifar10 · 100 ms · 10 frames/s"
+    assert [comparison.label(setting) for setting in comparison.settings] == ["demo", "nb-iot"]
+
+
+def test_where_there_is_one_setting_the_runs_are_spread_out() -> None:
+    runs = [made_run("mine", 10), made_run("mine", 30, seed=2)]
+    assert compared(*runs).spread(MINE, lambda entry: entry.accuracy) == [0.1, 0.3]
+    more = made_run("mine", 50, trace="nb-iot")
+    assert compared(*runs, more).spread(MINE, lambda entry: entry.accuracy) == [0.2, 0.5]
+
+
 def test_what_becomes_of_a_frame() -> None:
     digest = Digest.of(Path("a"), made_run("mine", 4, of=8, server=2, missed=2))
     assert digest.fate.tolist() == [Fate.SERVER] * 2 + [Fate.EXIT] * 2 + [Fate.WRONG] * 2 + [Fate.MISSED] * 2
@@ -204,6 +218,7 @@ def test_the_page_of_a_small_comparison(folder: Path, tmp_path: Path) -> None:
     assert not re.search(r"<script|<link|@import|url\((?!#)", text)
     assert text.count("<svg") == 2 * text.count("<figure") == 2 * 5
     assert {p.stem for p in tmp_path.glob("*.png")} == {"accuracy", "cost", "latencies", "timeline-1", "timeline-2"}
+    assert "not every policy has played in every setting" in text
     facts = json.loads(done.stdout)
     assert [entry["recovered"] for entry in facts["entries"] if entry["policy"] == "mine"] == [pytest.approx(0.5)]
     assert len(facts["runs"]) == 6

@@ -81,6 +81,9 @@ _WORDS: dict[str, Callable[..., str]] = {
 }
 
 
+_SHOWN = [field for field in _WORDS if not field.endswith("sha256")]
+
+
 @dataclass(frozen=True, eq=False)
 class Digest:
     """A run without its records: columns of N frames, in order of capture, and its figures."""
@@ -229,8 +232,12 @@ class Comparison:
     @property
     def common(self) -> str:
         """What all settings have in common, for people."""
-        alike = [f for f in _WORDS if not f.endswith("sha256") and len({getattr(s, f) for s in self.settings}) == 1]
-        return self.settings[0].words(alike)
+        return self.settings[0].words(field for field in _SHOWN if field not in self.varying)
+
+    @property
+    def varying(self) -> list[str]:
+        """The fields, of those that mean something to people, in which settings differ."""
+        return [field for field in _SHOWN if len({getattr(setting, field) for setting in self.settings}) > 1]
 
     def together(self, who: Player) -> Entry:
         """All runs of a player, whatever their setting."""
@@ -239,6 +246,13 @@ class Comparison:
     def values(self, who: Player, figure: Callable[[Entry], float | None]) -> list[float]:
         """A figure of one player in each setting where it is known."""
         known = (figure(playing[who]) for playing in self.entries.values() if who in playing)
+        return [value for value in known if value is not None]
+
+    def spread(self, who: Player, figure: Callable[[Entry], float | None]) -> list[float]:
+        """What `values` gives, or, where there is but one setting, the figure of each of its runs."""
+        if len(self.settings) > 1:
+            return self.values(who, figure)
+        known = (figure(Entry((run,))) for run in self.together(who).runs)
         return [value for value in known if value is not None]
 
     def recovered(self, setting: Setting, who: Player) -> float | None:

@@ -29,7 +29,7 @@ _BINS = 150
 
 @dataclass(frozen=True)
 class Scale:
-    """A column of dots: its values by setting, the one that stands for them all, and how that is written."""
+    """A column of dots: its values by setting (or by run), the one that stands for them all, how that is written."""
 
     title: str
     values: Callable[[Player], list[float]]
@@ -73,10 +73,11 @@ def _figure(
     from_zero: bool = True,
 ) -> Scale:
     def values(who: Player) -> list[float]:
-        return [value * per for value in comparison.values(who, figure)]
+        return [value * per for value in comparison.spread(who, figure)]
 
     def middle(who: Player) -> float | None:
-        return float(np.mean(values(who))) if values(who) else None
+        by_setting = comparison.values(who, figure)
+        return float(np.mean(by_setting)) * per if by_setting else None
 
     return Scale(title, values, middle, written.format, from_zero)
 
@@ -189,13 +190,13 @@ def _column(axis: Axes, comparison: Comparison, scale: Scale) -> None:
         longest = max(longest, *values)
         colour = _colour(who)
         below = [value for value in values if value < scale.least]
-        if len(comparison.settings) > 1:
-            inside = [value for value in values if value >= scale.least]
+        inside = [value for value in values if value >= scale.least]
+        if len(values) == 1:
+            axis.plot(inside, [row] * len(inside), "o", color=colour, markersize=6.5)
+        else:
             axis.plot(inside, [row] * len(inside), "o", color=colour, markersize=4, alpha=0.45, markeredgewidth=0)
             if middle >= scale.least:
                 axis.plot([middle], [row], "|", color=colour, markersize=13, markeredgewidth=2.6)
-        elif not below:
-            axis.plot([middle], [row], "o", color=colour, markersize=6.5)
         if below:
             axis.plot([scale.least], [row], "<", color=colour, markersize=5, markeredgewidth=0, clip_on=False)
         _beside(axis, row, scale.written(middle))

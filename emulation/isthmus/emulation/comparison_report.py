@@ -20,6 +20,7 @@ from isthmus.emulation.policies import CLAIRVOYANT
 from isthmus.emulation.report import replayed, save
 
 MOST_TIMELINES = 4
+MOST_NOTES = 6
 FOLD_ROWS = 40
 _NONE = "–"
 
@@ -59,7 +60,11 @@ def facts(comparison: Comparison) -> dict[str, object]:
 def _pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     """The pictures, and what their reader must know of what is not on them."""
     many = len(comparison.settings) > 1
-    each = "A dot is one setting, a bar stands for all." if many else "The figure stands at the right of its row."
+    each = (
+        f"A dot is one {'setting' if many else 'run'}, a bar stands for all. "
+        if len(comparison.digests) > len(comparison.players)
+        else ""
+    )
     drawn = []
     for name, title, scales, caption in (
         ("accuracy", "Accuracy within the deadline", plots.accuracy_scales(comparison), _accuracy_caption(comparison)),
@@ -67,7 +72,7 @@ def _pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     ):
         if scales:
             dots = partial(plots.dots, comparison, scales)
-            drawn.append(ink.picture(name, title, f"{each} {caption}", dots))
+            drawn.append(ink.picture(name, title, each + caption, dots))
     caption = "Each policy in colour over all others in grey; the dashed line is the deadline."
     drawn.append(
         ink.picture("latencies", "Latency, from capture to answer", caption, partial(plots.latency, comparison))
@@ -131,6 +136,7 @@ def _page(comparison: Comparison, pictures: Sequence[Picture], notes: Sequence[s
             shown.pop("accuracy", ""),
             _matrix(comparison),
             *shown.values(),
+            _settings(comparison),
             _figures(comparison),
             _virtual_beside_real(comparison),
             _manifest(comparison),
@@ -140,7 +146,9 @@ def _page(comparison: Comparison, pictures: Sequence[Picture], notes: Sequence[s
 
 def _lead(comparison: Comparison) -> str:
     frames = sum(digest.figures.frames for digest in comparison.digests)
-    return f"{len(comparison.digests):,} runs, {frames:,} frames; {comparison.common}"
+    return "; ".join(
+        part for part in (f"{len(comparison.digests):,} runs, {frames:,} frames", comparison.common) if part
+    )
 
 
 def _tiles(comparison: Comparison) -> str:
@@ -166,11 +174,15 @@ def _tiles(comparison: Comparison) -> str:
 
 def _notes(comparison: Comparison) -> list[str]:
     """What the runs say of themselves, each thing once, and what their files say."""
-    said = dict.fromkeys(note for digest in comparison.digests for note in digest.header.notes)
+    said = list(dict.fromkeys(note for digest in comparison.digests for note in digest.header.notes))
+    if len(said) > MOST_NOTES:
+        said = [*said[:MOST_NOTES], f"and {len(said) - MOST_NOTES} more, in summary.json"]
     cut = [f"{d.path}: the last line was cut short and is left out" for d in comparison.digests if d.cut_lines]
     versions = sorted({digest.header.version for digest in comparison.digests if digest.header.version})
     mixed = [f"made by several versions of Isthmus: {', '.join(versions)}"] if len(versions) > 1 else []
-    return [*said, *cut, *mixed]
+    played = {len(playing) for playing in comparison.entries.values()}
+    holes = ["not every policy has played in every setting: means are over those that it has played"]
+    return [*(holes if played != {len(comparison.players)} else []), *said, *cut, *mixed]
 
 
 def _matrix(comparison: Comparison) -> str:
@@ -191,6 +203,16 @@ def _matrix(comparison: Comparison) -> str:
     tinted = any(any(row) for row in shades)
     title = "Right and on time, by setting" + ("; the darker, the more of the clairvoyant's gain" if tinted else "")
     return page.table(title, columns, rows, shades=shades)
+
+
+def _settings(comparison: Comparison) -> str:
+    """What each setting is, where a name alone does not say it."""
+    varying = comparison.varying
+    if len(varying) < 2:
+        return ""
+    rows = [[s.words([field]) or _NONE for field in varying] for s in comparison.settings]
+    names = [field.removesuffix("_s").replace("_", " ") for field in varying]
+    return page.table("The settings", names, rows)
 
 
 def _cell(text: str) -> str:

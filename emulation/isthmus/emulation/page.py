@@ -124,9 +124,9 @@ figure.latency { margin-right: 1rem; }
 .tables { gap: 1.5rem 2rem; margin-bottom: 2rem; }
 .scroll { overflow-x: auto; margin-bottom: 2rem; }
 .tables .scroll { margin: 0; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right; font-weight: 400; white-space: nowrap; }
-th { color: var(--soft); font-size: .85rem; vertical-align: bottom; white-space: normal; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--rule); text-align: right; font-weight: 400; white-space: nowrap; }
+th { color: var(--soft); font-size: .82rem; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .manifest td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .manifest td:first-child { color: var(--soft); white-space: nowrap; width: 11rem; vertical-align: top; }
