@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.sources import Folder, Video, open_source
+from isthmus.device.sources import Folder, Previewed, Video, open_source
 from isthmus.proto.errors import SourceError
 
 
@@ -74,6 +74,18 @@ def test_generated_scenes_know_their_truth_and_repeat() -> None:
     assert a.label is not None
     assert a.pixels is not None
     assert np.array_equal(a.pixels, b.pixels)
+
+
+def test_the_newest_picture_is_kept_for_a_viewer(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png", 100)
+    source = Previewed(Folder(tmp_path / "in"), tmp_path / "seen.png")
+    assert source.read() is not None
+    seen = cv2.imread(str(tmp_path / "seen.png"))
+    assert seen is not None
+    assert seen[0, 0].tolist() == [100, 0, 0]
+    assert source.read() is None
+    with pytest.raises(SourceError, match=r"nowhere/seen\.png: No such file"):
+        Previewed(Folder(tmp_path / "in"), tmp_path / "nowhere" / "seen.png").read()
 
 
 @pytest.mark.parametrize(

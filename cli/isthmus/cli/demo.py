@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import msgspec
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +39,9 @@ from isthmus.proto.plan import Guess
 from isthmus.proto.record import FrameRecord, Recorder, Summary
 
 BUNDLE = "signs"
+AGENT_LOG, PREVIEW = "agent.log", "preview.png"
+NICER = 5
+"""The viewer shares its processor with what it shows, and must not disturb it."""
 PLAIN_EVERY = 75
 """Without a terminal: a line of progress after so many frames."""
 
@@ -67,22 +78,37 @@ def demo(
         policy=policy,
     )
     folder = runs.new_folder()
-    path = _complete(scenario, folder, *_run(scenario, folder))
-    summary = record.summary(record.read(folder / runs.RECORDS)[1])
-    _tell(summary, path)
+    code, began_s, lag = _run(scenario, folder)
+    if not (folder / runs.RECORDS).is_file():
+        typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
+        shutil.rmtree(folder)
+        raise typer.Exit(code)
+    path = _complete(scenario, folder, began_s, lag)
+    _tell(record.summary(record.read(folder / runs.RECORDS)[1]), path)
+    if code not in (0, 130):  # what was answered until then is in the report all the same
+        typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
+        raise typer.Exit(code)
 
 
-def _run(scenario: Scenario, folder: Path) -> tuple[float, str]:
-    """Run the three processes to the end of the scenario; when the trace began, and what the relay says of its lag."""
+def _run(scenario: Scenario, folder: Path) -> tuple[int, float, str]:
+    """Run the three processes to the end of the scenario.
+
+    The agent's exit code, when the trace began, and what the relay says of its lag.
+    """
     with contextlib.ExitStack() as stack:
-        serve = ["serve", "--bundle", BUNDLE, "--insecure", "--listen", "127.0.0.1:0"]
-        server = stack.enter_context(processes.started(*serve))
-        address = processes.address_in(processes.first_line(server, "server"))
-        shape = ["relay", "--listen", "127.0.0.1:0", "--to", address, "--trace", scenario.trace]
-        relay = stack.enter_context(processes.started(*shape))
-        near_end = processes.address_in(processes.first_line(relay, "relay"))
+
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            return stack.enter_context(processes.started(*arguments, log=folder / f"{arguments[0]}.log"))
+
+        def address(process: subprocess.Popen[str], role: str) -> str:
+            return processes.address_in(processes.first_line(process, role, folder / f"{role}.log"))
+
+        server = start("serve", "--bundle", BUNDLE, "--insecure", "--listen", "127.0.0.1:0")
+        shape = ["--listen", "127.0.0.1:0", "--to", address(server, "serve"), "--trace", scenario.trace]
+        relay = start("relay", *shape)
+        near_end = address(relay, "relay")
         began_s = time.monotonic()
-        observe = ["agent", "--bundle", BUNDLE, "--source", scenario.source, "--server", near_end, "--insecure"]
+        observe = ["--bundle", BUNDLE, "--source", scenario.source, "--server", near_end, "--insecure"]
         observe += [
             "--deadline",
             f"{scenario.deadline_s}s",
@@ -92,33 +118,51 @@ def _run(scenario: Scenario, folder: Path) -> tuple[float, str]:
             f"{scenario.frames}",
         ]
         observe += ["--policy", scenario.policy, "--record", str(folder / runs.RECORDS)]
-        agent = stack.enter_context(processes.started(*observe))
+        if sys.stderr.isatty() and _replayed(scenario) is None:
+            observe += ["--preview", str(folder / PREVIEW)]
+        agent = start("agent", *observe)
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(scenario, processes.output(agent), began_s)
+            _watch(scenario, processes.output(agent), folder / PREVIEW, began_s)
+        (folder / PREVIEW).unlink(missing_ok=True)
         code = processes.end(agent)
         processes.end(relay)
         lag = processes.output(relay).read().strip()
-    if code and not (folder / runs.RECORDS).is_file():
-        raise typer.Exit(code)
-    return began_s, lag
+    return code, began_s, lag
 
 
-def _watch(scenario: Scenario, answers: Iterable[str], began_s: float) -> None:
+def _watch(scenario: Scenario, answers: Iterable[str], preview: Path, began_s: float) -> None:
     """Show the agent's answers as they come: a live view on a terminal, a line now and then elsewhere."""
+    os.nice(NICER)
     console = Console(stderr=True, highlight=False)
     manifest = bundles.load(BUNDLE).manifest
     title = f"isthmus demo · {manifest.name} · trace {scenario.trace} · deadline {scenario.deadline_s * 1000:.0f} ms"
-    view = View(manifest.labels, deadline_s=scenario.deadline_s, title=title)
-    trace = _rates(scenario.trace)
-    pictures = _replayed(scenario)
-    live = Live(view, console=console, refresh_per_second=10) if console.is_terminal else None
+    size = console.size
+    view = View(manifest.labels, deadline_s=scenario.deadline_s, title=title, columns=size.width, rows=size.height)
+    trace, seen = _rates(scenario.trace), _seen(scenario, preview)
+    live = Live(view, console=console, screen=True, refresh_per_second=10) if console.is_terminal else None
     with live or contextlib.nullcontext():
         for n, line in enumerate(answers, start=1):
             answer = msgspec.json.decode(line, type=FrameRecord)
-            pixels = pictures.frame(answer.frame_id).image if pictures and live else None
-            view.show(answer, pixels, float(trace.up_Bps[trace.row_at(answer.captured_s - began_s)]))
+            view.show(
+                answer,
+                seen(answer.frame_id) if live else None,
+                float(trace.up_Bps[trace.row_at(answer.captured_s - began_s)]),
+            )
             if live is None and n % PLAIN_EVERY == 0:
                 console.print(f"  {n} of {scenario.frames} frames, {view.progress}")
+
+
+def _seen(scenario: Scenario, preview: Path) -> Callable[[int], NDArray[np.uint8] | None]:
+    """Gives the picture of a frame, RGB: rendered once more, or, from a camera, what it saw last."""
+    drive = _replayed(scenario)
+    if drive is not None:
+        return lambda frame_id: drive.frame(frame_id).image
+
+    def newest(_: int) -> NDArray[np.uint8] | None:
+        picture = cv2.imread(str(preview)) if preview.is_file() else None
+        return None if picture is None else np.asarray(picture[:, :, ::-1], np.uint8)
+
+    return newest
 
 
 def _rates(name: str) -> traces.Trace:
@@ -142,8 +186,10 @@ def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Pat
         trace=scenario.trace,
         trace_sha256=traces.find(scenario.trace).sha256,
         trace_began_s=began_s,
-        notes=(LIMITS, lag),
+        notes=(LIMITS, *([lag] if lag else [])),
     )
+    how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
+    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(how), indent=2) + b"\n")
     alone = _alone(scenario, [a.frame_id for a in answers])
     with Recorder(path, header) as out:
         for answer in answers:

@@ -17,8 +17,12 @@ from rich.text import Text
 from isthmus.proto.plan import Source
 from isthmus.proto.record import FrameRecord
 
-COLUMNS, ROWS = 44, 22
-HISTORY = 76
+ROWS = 22
+"""Of the picture at most, two pixels to a cell; it is twice as many columns wide."""
+BESIDE, ABOVE_AND_BELOW = 52, 6
+"""Columns and rows that everything else takes."""
+MARGINS = 9
+"""Columns of the strip that show no frame."""
 BARS = "▁▂▃▄▅▆▇█"
 COLOURS = {Source.SERVER: "bright_blue", Source.EXIT: "yellow", Source.NONE: "bright_red"}
 NAMES = {Source.SERVER: "edge server", Source.EXIT: "early exit on the device", Source.NONE: "no answer"}
@@ -27,12 +31,15 @@ NAMES = {Source.SERVER: "edge server", Source.EXIT: "early exit on the device", 
 class View:
     """Keeps what the screen needs and draws it; `rich` renders the object itself."""
 
-    def __init__(self, labels: tuple[str, ...], *, deadline_s: float, title: str) -> None:
+    def __init__(self, labels: tuple[str, ...], *, deadline_s: float, title: str, columns: int, rows: int) -> None:
+        """`columns` and `rows` are the terminal's; the picture takes what is left of them."""
         self._labels, self._deadline_s, self._title = labels, deadline_s, title
-        self._picture: Text = Text("starting ...")
+        self._rows = max(4, min(ROWS, rows - ABOVE_AND_BELOW, (columns - BESIDE) // 2))
+        history = 2 * self._rows + BESIDE - MARGINS
+        self._pixels: NDArray[np.uint8] | None = None
         self._last: FrameRecord | None = None
-        self._sources: deque[Source] = deque(maxlen=HISTORY)
-        self._rates: deque[float] = deque(maxlen=HISTORY)
+        self._sources: deque[Source] = deque(maxlen=history)
+        self._rates: deque[float] = deque(maxlen=history)
         self._rate_Bps: float | None = None
         self._on_time = self._frames = self._right = self._known = 0
         self._by_source = dict.fromkeys(Source, 0)
@@ -50,7 +57,7 @@ class View:
             self._known += 1
             self._right += record.right
         if pixels is not None:
-            self._picture = half_blocks(pixels)
+            self._pixels = pixels
 
     @property
     def progress(self) -> str:
@@ -60,8 +67,14 @@ class View:
     def __rich__(self) -> RenderableType:
         """The whole screen."""
         row = Table.grid(padding=(0, 2))
-        row.add_row(self._picture, Group(self._answer(), Text(), self._tally()))
-        return Panel(Group(row, Text(), self._strip()), title=self._title, width=COLUMNS + 50, border_style="dim")
+        row.add_column(width=2 * self._rows, no_wrap=True)
+        row.add_column()
+        unseen = Text("starting ..." + "\n" * self._rows)
+        picture = unseen if self._pixels is None else half_blocks(self._pixels, self._rows)
+        row.add_row(picture, Group(self._answer(), Text(), self._tally()))
+        return Panel(
+            Group(row, Text(), self._strip()), title=self._title, width=2 * self._rows + BESIDE, border_style="dim"
+        )
 
     def _answer(self) -> RenderableType:
         r = self._last
@@ -96,7 +109,9 @@ class View:
             return "not shaped"
         if self._rate_Bps == 0:
             return "[bold red]outage[/]"
-        return f"{self._rate_Bps * 8 / 1e6:.2f} Mbit/s up"
+        believed = self._last.goodput_Bps if self._last else None
+        shown = "" if believed is None else f" [dim](believed {believed * 8 / 1e6:.2g})[/]"
+        return f"{self._rate_Bps * 8 / 1e6:.2f} Mbit/s up{shown}"
 
     def _tally(self) -> RenderableType:
         shares = ", ".join(f"[{COLOURS[s]}]{n}[/] {NAMES[s]}" for s, n in self._by_source.items() if n)
@@ -117,9 +132,9 @@ class View:
         return Group(Text("link ", "dim") + bars, Text("from ", "dim") + marks)
 
 
-def half_blocks(pixels: NDArray[np.uint8]) -> Text:
-    """A picture in terminal cells, two pixels to a cell: COLUMNS x ROWS."""
-    small = cv2.resize(pixels, (COLUMNS, 2 * ROWS), interpolation=cv2.INTER_AREA)
+def half_blocks(pixels: NDArray[np.uint8], rows: int) -> Text:
+    """A picture in terminal cells, two pixels to a cell: twice as many columns as rows."""
+    small = cv2.resize(pixels, (2 * rows, 2 * rows), interpolation=cv2.INTER_AREA)
     text = Text(no_wrap=True)
     for upper, lower in zip(small[0::2], small[1::2], strict=True):
         for u, v in zip(upper, lower, strict=True):

@@ -37,6 +37,7 @@ def agent(
     as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
+    preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
     flags: dict[str, object] = {
@@ -53,6 +54,7 @@ def agent(
         "as_device": as_device,
         "client_id": client_id,
         "record": record,
+        "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
     run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 from isthmus.proto.errors import IsthmusError
@@ -15,15 +16,23 @@ PATIENCE_S = 5.0
 
 
 @contextlib.contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `isthmus ARGUMENTS` with its standard output piped here; it is ended when the block ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "isthmus.cli", *arguments], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-    )
-    try:
-        yield process
-    finally:
-        end(process)
+def started(*arguments: str, log: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run `isthmus ARGUMENTS` with its standard output piped here; it is ended when the block ends.
+
+    What it says besides goes to `log`, or else to this process's standard error.
+    """
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "isthmus.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=None if log is None else stack.enter_context(log.open("wb")),
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            end(process)
 
 
 def end(process: subprocess.Popen[str]) -> int:
@@ -37,14 +46,19 @@ def end(process: subprocess.Popen[str]) -> int:
     return process.wait()
 
 
-def first_line(process: subprocess.Popen[str], role: str) -> str:
-    """The line with which a role says that it is ready; IsthmusError when it ends instead."""
+def first_line(process: subprocess.Popen[str], role: str, log: Path | None = None) -> str:
+    """The line with which a role says that it is ready; IsthmusError, with its last words, when it ends instead."""
     line = output(process).readline().strip()
     if not line:
-        raise IsthmusError(
-            f"{role}: ended with code {process.wait()} before it was ready; its own message stands above"
-        )
+        words = "its own message stands above" if log is None else last_words(log)
+        raise IsthmusError(f"{role}: ended with code {process.wait()} before it was ready; {words}")
     return line
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log: an error, if that is how its process ended."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 def output(process: subprocess.Popen[str]) -> IO[str]:

@@ -30,6 +30,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_id: str = "device"
     record: str | None = None
     """Also write every answer to this file, with the run's header."""
+    preview: str | None = None
+    """Keep the newest picture, small, in this PNG for a viewer."""
 
     def __post_init__(self) -> None:
         if self.certs is not None and self.insecure:

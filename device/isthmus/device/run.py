@@ -23,7 +23,7 @@ from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
-from isthmus.device.sources import Source, open_source
+from isthmus.device.sources import Previewed, Source, open_source
 from isthmus.device.stretch import StretchedExecutor
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
@@ -74,6 +74,8 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
     source = open_source(config.source, device.bundle.manifest.labels)
+    if config.preview is not None:
+        source = Previewed(source, Path(config.preview))
     with contextlib.closing(source), _written(device, source, command) as write:
         await answer_all(device, source, write)
 

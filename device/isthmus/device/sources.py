@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from isthmus.models.pictures import SUFFIXES
 from isthmus.proto.errors import SourceError
 
+PREVIEW_PX = 128
+"""Longest side of the picture that is kept for a viewer."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -151,6 +154,35 @@ class Generated:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class Previewed:
+    """A source whose newest picture is also kept, small, in a file for whoever looks on."""
+
+    def __init__(self, source: Source, path: Path) -> None:
+        self._source, self._path = source, path
+        self.fps, self.live = source.fps, source.live
+
+    def read(self) -> Picture | None:
+        """The source's next picture. Raises SourceError, also when the file cannot be written."""
+        picture = self._source.read()
+        if picture is not None and picture.pixels is not None and picture.pixels.dtype == np.uint8:
+            self._keep(picture.pixels)
+        return picture
+
+    def close(self) -> None:
+        """Close the source; the last picture stays."""
+        self._source.close()
+
+    def _keep(self, pixels: NDArray[np.uint8]) -> None:
+        shrink = min(1.0, PREVIEW_PX / max(pixels.shape[:2]))
+        small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        partial = self._path.with_suffix(".partial")
+        try:
+            partial.write_bytes(cv2.imencode(".png", small[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+            partial.replace(self._path)  # whole, whenever it is looked at
+        except OSError as error:
+            raise SourceError(f"{self._path}: {error.strerror}; name another place for the preview") from error
 
 
 def _camera(argument: str, _: tuple[str, ...]) -> Source:
