@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.proto.codec import checksum
@@ -17,7 +16,7 @@ def layer(frame_id: int, index: int, payload: bytes, *, last: bool = False, budg
 
 
 def damaged(whole: Layer) -> Layer:
-    return dataclasses.replace(whole, payload=whole.payload[:-1] + b"\x00")
+    return replace(whole, payload=whole.payload[:-1] + b"\x00")
 
 
 def arrive(assembly: Assembly, message: Layer, *, now: float = 0.0) -> list[Accepted | Damaged | Assembled]:
@@ -87,7 +86,7 @@ def test_without_its_base_there_is_no_frame() -> None:
     ],
 )
 def test_what_cannot_be_decoded_is_named(wrong: dict[str, int], why: str) -> None:
-    (lost,) = arrive(Assembly(), dataclasses.replace(layer(7, 0, BASE), **wrong))
+    (lost,) = arrive(Assembly(), replace(layer(7, 0, BASE), **wrong))
     assert isinstance(lost, Damaged)
     assert why in lost.why
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import SILENCE_S, Close, Compute, Ending, Limits, Reply, Served, Streams
@@ -119,10 +119,9 @@ def test_a_missing_refinement_is_not_waited_for_beyond_the_deadline(server: Serv
 def test_a_damaged_refinement_costs_only_itself(server: Server, hello: Hello, frame: Any, broken: str) -> None:
     stream = server.open()
     base, fine = frame(1)
-    if broken == "crc":
-        fine = dataclasses.replace(fine, crc=fine.crc ^ 1)
-    else:  # the checksum is right, and what it covers is the wrong layer
-        fine = dataclasses.replace(fine, payload=base.payload, crc=base.crc)
+    # Either the checksum is wrong, or it is right and what it covers is the wrong layer.
+    damage = {"crc": fine.crc ^ 1} if broken == "crc" else {"payload": base.payload, "crc": base.crc}
+    fine = replace(fine, **damage)
     server.hear(stream, hello, base, fine)
     server.run_until(1.0)
     invalid = next(message for message in server.said[stream] if isinstance(message, m.Invalid))
@@ -137,7 +136,7 @@ def test_a_base_that_cannot_be_decoded_costs_the_frame_but_not_the_stream(
 ) -> None:
     stream = server.open()
     base, _ = frame(1)
-    rubbish = dataclasses.replace(base, payload=b"\xff" * 9, crc=checksum(b"\xff" * 9), last=True)
+    rubbish = replace(base, payload=b"\xff" * 9, crc=checksum(b"\xff" * 9), last=True)
     server.hear(stream, hello, rubbish, *frame(2))
     server.run_until(1.0)
     assert [(message.frame_id, message.layer) for message in server.said[stream] if isinstance(message, m.Invalid)] == [
@@ -148,7 +147,7 @@ def test_a_base_that_cannot_be_decoded_costs_the_frame_but_not_the_stream(
 
 def test_another_bundle_is_refused_with_both_named(server: Server, hello: Hello) -> None:
     stream = server.open()
-    server.hear(stream, dataclasses.replace(hello, bundle_name="cifar10", bundle_sha256=b"\xab" * 32))
+    server.hear(stream, replace(hello, bundle_name="cifar10", bundle_sha256=b"\xab" * 32))
     assert server.closed[stream] == (
         Ending.MISMATCH,
         "hello: bundle cifar10 abababababab…, this server serves tiny 000102030405…; give both halves the same bundle",
@@ -157,7 +156,7 @@ def test_another_bundle_is_refused_with_both_named(server: Server, hello: Hello)
 
 def test_another_codec_is_refused_with_both_named(server: Server, hello: Hello) -> None:
     stream = server.open()
-    server.hear(stream, dataclasses.replace(hello, codec_version=9))
+    server.hear(stream, replace(hello, codec_version=9))
     assert server.closed[stream] == (
         Ending.MISMATCH,
         "hello: codec version 9, this server speaks 1; install the same Isthmus on both",
@@ -174,7 +173,7 @@ def test_one_hello_and_first(server: Server, hello: Hello, count: int) -> None:
 def test_an_oversized_layer_ends_its_stream_only(server: Server, served: Served, hello: Hello, frame: Any) -> None:
     good, bad = server.open(), server.open()
     server.hear(good, hello)
-    huge = dataclasses.replace(frame(1)[0], payload=b"\x00" * (served.codec.max_layer_bytes + 1))
+    huge = replace(frame(1)[0], payload=b"\x00" * (served.codec.max_layer_bytes + 1))
     server.hear(bad, hello, huge)
     server.hear(good, *frame(1))
     server.run_until(1.0)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from isthmus.proto.plan import Answer
 
 
-@dataclass(frozen=True)
-class RunStage:
+class RunStage(Struct, frozen=True):
     """Run one stage of the head; report `Session.on_stage`. At most one is outstanding at any time."""
 
     frame_id: int
@@ -16,8 +15,7 @@ class RunStage:
     width: float
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(Struct, frozen=True):
     """Encode the frame's features at `step` (once, at its first layer), write this layer; report `Session.on_sent`.
 
     `budget_s` is what is left to the answer's due time at the moment the action was appended.
@@ -30,29 +28,25 @@ class Send:
     budget_s: float
 
 
-@dataclass(frozen=True)
-class Beat:
+class Beat(Struct, frozen=True):
     """Write a heartbeat."""
 
     sequence: int
 
 
-@dataclass(frozen=True)
-class Emit:
+class Emit(Struct, frozen=True):
     """Hand the answer to the sinks: exactly one for every frame."""
 
     answer: Answer
 
 
-@dataclass(frozen=True)
-class Forget:
+class Forget(Struct, frozen=True):
     """Nothing will be asked of this frame again; free its pixels and features. Exactly one, after its `Emit`."""
 
     frame_id: int
 
 
-@dataclass(frozen=True)
-class Reconnect:
+class Reconnect(Struct, frozen=True):
     """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
 
 

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from itertools import accumulate
 
 from isthmus.proto.machine import earliest
 from isthmus.proto.plan import Load, ServerTimings
@@ -126,6 +127,7 @@ class LinkEstimator:
         self._recent: deque[float] = deque(maxlen=RING)
         self._ratios: list[float] = []
         self._weights: list[float] = [0.0]
+        self._weighed = True
         self._usual_worst = 2.0
         self._last_ack_s = -math.inf
         self._load = Load()
@@ -158,6 +160,7 @@ class LinkEstimator:
 
     def outlook(self, now: float) -> Outlook:
         """The link as it looks at `now`."""
+        self._weigh()
         ahead_s = self._ahead_s(now)
         return Outlook(
             ahead_s=ahead_s,
@@ -248,7 +251,7 @@ class LinkEstimator:
         self._round_trip.add(delay_s, now)
         self._learn_goodput(flying, now)
         self._recent.append(delay_s / max(flying.predicted_s, 1e-6))
-        self._weigh()
+        self._weighed = False
         self._last_ack_s = max(self._last_ack_s, now)
 
     def _learn_goodput(self, flying: _Flying, now: float) -> None:
@@ -263,16 +266,14 @@ class LinkEstimator:
             self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
 
     def _weigh(self) -> None:
-        """Sort the ratios once per acknowledgement, so that a question is one bisection."""
-        n = len(self._recent)
+        """Sort the ratios, once for all questions between two acknowledgements, so that each is one bisection."""
+        if self._weighed:
+            return
+        self._weighed, n = True, len(self._recent)
         pairs = sorted(zip(self._recent, _WEIGHTS[RING - n :], strict=True))
         self._ratios = [r for r, _ in pairs]
-        total, weights = 0.0, [0.0]
-        for _, w in pairs:
-            total += w
-            weights.append(total)
-        self._weights = weights
-        worst = self._ratios[min(n - 1, bisect_right(weights, 0.9 * total) - 1)]
+        self._weights = [0.0, *accumulate([w for _, w in pairs])]
+        worst = self._ratios[min(n - 1, bisect_right(self._weights, 0.9 * self._weights[-1]) - 1)]
         self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
 
 

@@ -7,8 +7,9 @@ Always one rule: take the option with the greatest expected utility, E[u] = Σ_j
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
@@ -21,18 +22,15 @@ INDIFFERENCE = 0.005
 """Going on must promise so much more than stopping: tables are no more precise than that."""
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Answer from this exit."""
 
 
-@dataclass(frozen=True)
-class GoOn:
+class GoOn(Struct, frozen=True):
     """Run the next stage."""
 
 
-@dataclass(frozen=True)
-class Offload:
+class Offload(Struct, frozen=True):
     """Send `layers` layers at this quantiser step."""
 
     step: int
@@ -43,8 +41,7 @@ Decision = Stop | GoOn | Offload
 STOP, GO_ON = Stop(), GoOn()
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """What a decision may look at. `outlook` is None when nothing can be sent; `period_s` is the time between frames."""
 
     budget_s: float

@@ -120,7 +120,11 @@ class Session:
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        return earliest(self._beat_at_s, self._silent_at_s, *(o.due_s for o in self._open.values()))
+        due_s = earliest(self._beat_at_s, self._silent_at_s)
+        for o in self._open.values():
+            if due_s is None or o.due_s < due_s:
+                due_s = o.due_s
+        return due_s
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
@@ -241,14 +245,13 @@ class Session:
         if self._running is not None:
             return
         waiting = [o for o in self._open.values() if o.phase is Phase.WAITING]
-        quickest_s = self._times.expected_s(0, 0)
-        for o in waiting[:-1]:
-            if o.due_s - now < quickest_s:
-                self._answer(o, None, Source.NONE, Reason.OVERLOADED, None, now)
-        waiting = [o for o in waiting if o.frame.id in self._open]
         if not waiting:
             return
-        o = waiting[-1]
+        *older, o = waiting
+        quickest_s = self._times.expected_s(0, 0)
+        for late in older:
+            if late.due_s - now < quickest_s:
+                self._answer(late, None, Source.NONE, Reason.OVERLOADED, None, now)
         o.started_s, o.width = now, self._policy.width(self._situation(o, now))
         self._run(o, 0)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from isthmus.proto import codec
 from isthmus.proto.machine import earliest
 from isthmus.proto.messages import Layer
@@ -17,8 +19,7 @@ REMEMBERED = 64
 """Frames of one stream, newest last, whose further layers are expected and of no use."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """A layer arrived whole."""
 
     stream: int
@@ -26,8 +27,7 @@ class Accepted:
     layer: int
 
 
-@dataclass(frozen=True)
-class Damaged:
+class Damaged(Struct, frozen=True):
     """A layer is lost; with layer 0 the frame is."""
 
     stream: int
@@ -36,8 +36,7 @@ class Damaged:
     why: str
 
 
-@dataclass(frozen=True)
-class Assembled:
+class Assembled(Struct, frozen=True):
     """A frame to compute from the layers that are here, base first. Times are the server's."""
 
     stream: int

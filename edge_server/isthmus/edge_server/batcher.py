@@ -10,8 +10,9 @@ from __future__ import annotations
 import bisect
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.proto.messages import Hint
@@ -25,8 +26,7 @@ GAP_SMOOTHING = 0.125
 """Weight of the newest gap between two arrivals."""
 
 
-@dataclass(frozen=True)
-class Item(Generic[P]):
+class Item(Struct, Generic[P], frozen=True):
     """One frame for the tail. `due_s` is its deadline on the server's clock; the payload is the host's own."""
 
     stream: int
@@ -45,15 +45,13 @@ class Refusal(enum.Enum):
     """Others are before it, or its stream has used up its credits."""
 
 
-@dataclass(frozen=True)
-class RunBatch(Generic[P]):
+class RunBatch(Struct, Generic[P], frozen=True):
     """Run these together, then call `on_done`."""
 
     items: tuple[Item[P], ...]
 
 
-@dataclass(frozen=True)
-class Reject(Generic[P]):
+class Reject(Struct, Generic[P], frozen=True):
     """Tell the device no; `retry_s` from now a frame with the same budget would be admitted."""
 
     item: Item[P]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
@@ -59,8 +60,7 @@ class Limits:
     """Frames of one stream in flight."""
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """A frame's features (H, W, C) float32, decoded from `layers_used` layers that took `receive_s` to arrive."""
 
     features: NDArray[np.float32]
@@ -79,23 +79,20 @@ class Ending(enum.Enum):
     DRAINED = "drained"
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """Send this on the stream."""
 
     stream: int
     message: m.ServerMessage
 
 
-@dataclass(frozen=True)
-class Compute:
+class Compute(Struct, frozen=True):
     """Run the tail on this batch, then call `on_computed`."""
 
     batch: RunBatch[Ready]
 
 
-@dataclass(frozen=True)
-class Close:
+class Close(Struct, frozen=True):
     """End the stream, after what was replied before."""
 
     stream: int

@@ -32,6 +32,7 @@ class TailTimes:
         self._sizes = sizes
         self._prior = np.maximum.accumulate(prior)  # (max_batch,) s
         self._seen: dict[int, deque[tuple[float, float]]] = {}
+        self._slow: dict[int, float] = {}
         self._stale_at = math.inf
         self._table: list[float] = self._prior.tolist()
 
@@ -42,6 +43,7 @@ class TailTimes:
     def observe(self, batch: int, tail_s: float, *, now: float) -> None:
         """A batch of this size took `tail_s` and finished at `now`."""
         self._seen.setdefault(batch, deque(maxlen=WINDOW)).append((now, tail_s))
+        self._slow[batch] = self._slowdown(batch)
         self._learn()
 
     def forget(self, *, now: float) -> None:
@@ -49,16 +51,20 @@ class TailTimes:
         if now < self._stale_at:
             return
         for batch, seen in list(self._seen.items()):
+            if seen[0][0] + MEMORY_S > now:
+                continue
             while seen and seen[0][0] + MEMORY_S <= now:
                 seen.popleft()
-            if not seen:
-                del self._seen[batch]
+            if seen:
+                self._slow[batch] = self._slowdown(batch)
+            else:
+                del self._seen[batch], self._slow[batch]
         self._learn()
 
     def _learn(self) -> None:
         self._stale_at = min((seen[0][0] for seen in self._seen.values()), default=math.inf) + MEMORY_S
-        known = sorted(self._seen)
-        slowdown = np.interp(self._sizes, known, [self._slowdown(batch) for batch in known]) if known else 1.0
+        known = sorted(self._slow)
+        slowdown = np.interp(self._sizes, known, [self._slow[batch] for batch in known]) if known else 1.0
         self._table = np.maximum.accumulate(self._prior * slowdown).tolist()
 
     def _slowdown(self, batch: int) -> float:

@@ -197,6 +197,8 @@ class _Column:
         return cls(trace.time_s.tolist(), held, trace.length_s if loop else None)
 
     def at(self, time_s: float) -> float:
+        if len(self._values) == 1:
+            return self._values[0]
         within = time_s % self._length_s if self._length_s else time_s
         return self._values[max(0, bisect_right(self._time_s, within) - 1)]
 

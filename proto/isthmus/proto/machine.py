@@ -21,7 +21,11 @@ class Machine(Protocol):
 
 def earliest(*times: float | None) -> float | None:
     """The earliest of several due times, of which any may be None."""
-    return min((t for t in times if t is not None), default=None)
+    first = None
+    for t in times:
+        if t is not None and (first is None or t < first):
+            first = t
+    return first
 
 
 def run_virtual(machine: Machine, *, until_s: float) -> int:

@@ -6,13 +6,13 @@ Budgets and durations only: no wall clock ever crosses.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from isthmus.proto.plan import Load, ServerTimings
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """A device introduces itself: first message of a stream."""
 
     bundle_name: str
@@ -21,8 +21,7 @@ class Hello:
     client_id: str
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """One refinement layer of one frame's features. `reference` is the frame coded against, None = intra."""
 
     frame_id: int
@@ -35,15 +34,13 @@ class Layer:
     reference: int | None = None
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """The device no longer needs an answer to this frame."""
 
     frame_id: int
 
 
-@dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(Struct, frozen=True):
     """Proof of life, echoed by the server with the same sequence number."""
 
     sequence: int
@@ -52,8 +49,7 @@ class Heartbeat:
 DeviceMessage = Hello | Layer | Cancel | Heartbeat
 
 
-@dataclass(frozen=True)
-class Welcome:
+class Welcome(Struct, frozen=True):
     """The server takes the device on. `credits` frames may be in flight."""
 
     server_id: str
@@ -62,8 +58,7 @@ class Welcome:
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class Ack:
+class Ack(Struct, frozen=True):
     """A layer arrived whole."""
 
     frame_id: int
@@ -71,8 +66,7 @@ class Ack:
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Struct, frozen=True):
     """What the tail gave for a frame, packed by the bundle's task (`tasks`)."""
 
     frame_id: int
@@ -82,8 +76,7 @@ class Result:
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class Late:
+class Late(Struct, frozen=True):
     """The frame could no longer finish in its budget and was not computed."""
 
     frame_id: int
@@ -98,8 +91,7 @@ class Hint(enum.Enum):
     EARLIER_EXIT = 2
 
 
-@dataclass(frozen=True)
-class Busy:
+class Busy(Struct, frozen=True):
     """The frame was not admitted; `retry_s` from now it is worth trying again."""
 
     frame_id: int
@@ -108,8 +100,7 @@ class Busy:
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class Invalid:
+class Invalid(Struct, frozen=True):
     """A layer could not be decoded; only that layer is lost."""
 
     frame_id: int
@@ -118,16 +109,14 @@ class Invalid:
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class Drain:
+class Drain(Struct, frozen=True):
     """The server will stop: no new frames; those in flight are answered within `grace_s`."""
 
     grace_s: float
     load: Load = Load()
 
 
-@dataclass(frozen=True)
-class ServerHeartbeat:
+class ServerHeartbeat(Struct, frozen=True):
     """The echo of a device's heartbeat."""
 
     sequence: int

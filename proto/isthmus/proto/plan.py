@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from isthmus.proto.compat import StrEnum
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """One picture's place in time, on its device's own clock. The pixels stay with whoever captured them."""
 
     id: int
@@ -19,8 +19,7 @@ class Frame:
     """The true class, where the source knows it; never seen by session or scheduler."""
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Struct, frozen=True):
     """How a frame is answered: at `width`, from `exit` (0-based) on the device, or offloaded when `exit` is None.
 
     `step` indexes the quantiser's ladder (0 = finest) and `layers` counts the layers that the server uses.
@@ -32,8 +31,7 @@ class OperatingPoint:
     layers: int = 0
 
 
-@dataclass(frozen=True)
-class Mask:
+class Mask(Struct, frozen=True):
     """A class for each pixel of a picture, row by row, one byte each, deflated (RFC 1950)."""
 
     height: int
@@ -43,8 +41,7 @@ class Mask:
     """The share of the picture that each class covers."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(Struct, frozen=True):
     """Something in a picture, and where: in shares of its height and width, from its top left corner."""
 
     label: int
@@ -58,8 +55,7 @@ class Box:
 Detail = Mask | tuple[Box, ...]
 
 
-@dataclass(frozen=True)
-class Guess:
+class Guess(Struct, frozen=True):
     """An answer that somebody holds: a class, and the calibrated probability that it is right.
 
     Masks and boxes are its `detail`; the class is then the one that covers most, or the surest box's.
@@ -70,8 +66,7 @@ class Guess:
     detail: Detail | None = None
 
 
-@dataclass(frozen=True)
-class StageResult:
+class StageResult(Struct, frozen=True):
     """What one stage of the head produced for one frame.
 
     `guess` is what the last early exit so far has said, None when there was none.
@@ -91,8 +86,7 @@ class StageResult:
         return self.guess.confidence if self.guess is not None else 0.0
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(Struct, frozen=True):
     """What a server says of itself with every message."""
 
     queue: int = 0
@@ -103,8 +97,7 @@ class Load:
     """Time of the tail at the batch size now in use, 95th percentile."""
 
 
-@dataclass(frozen=True)
-class ServerTimings:
+class ServerTimings(Struct, frozen=True):
     """Where a frame's time went on the server."""
 
     receive_s: float = 0.0
@@ -151,8 +144,7 @@ class Reason(StrEnum):
     """The device was still occupied with other frames."""
 
 
-@dataclass(frozen=True)
-class Timings:
+class Timings(Struct, frozen=True):
     """Where one frame's latency went; zero where it never was. `network_s` is both directions together."""
 
     wait_s: float = 0.0
@@ -163,8 +155,7 @@ class Timings:
     server: ServerTimings = ServerTimings()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The one answer to a frame, given by its deadline."""
 
     frame_id: int
