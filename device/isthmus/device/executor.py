@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import crossing
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
+from isthmus.models.pictures import Intake
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
 from isthmus.proto.plan import Guess, StageResult
@@ -59,7 +59,7 @@ class Executor:
             raise BundleError(f"{bundle.head_path}: not a head of this bundle ({error})") from error
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
         self._last_stage = len(manifest.stages) - 1
-        self._task, self._tensors = manifest.answers, manifest.bottleneck.tensors
+        self._task, self._bottleneck = manifest.answers, manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
         self._held: dict[int, _Held] = {}
@@ -89,7 +89,7 @@ class Executor:
         if "hidden" in out:
             held.hidden = out["hidden"]
         if stage == self._last_stage:
-            held.features = crossing.joined(out, self._tensors)
+            held.features = crossing.joined(out, self._bottleneck)
             sizes = self._sizes(held.features)
         if part.facts.exit:
             packed = self._task.pack([out[name][0] for name in part.facts.exit])
@@ -124,33 +124,15 @@ class _Stage:
 
     def __init__(self, signature: Signature, facts: Stage, picture: Input) -> None:
         self.facts = facts
-        self._signature, self._shape = signature, picture.shape
-        std = np.asarray(picture.std, np.float32)
-        self._scale = (1 / (255 * std)).astype(np.float32)
-        self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
-        values = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
-        self._table = self._normalised(values)  # the same floats, looked up: five times quicker
+        self._signature, self._intake = signature, Intake(picture)
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
         """The signature's outputs, the caller's own."""
         if "image" in self._signature.inputs:
-            return self._signature(image=self._image(held.pixels))
+            return self._signature(image=self._intake(held.pixels))
         if held.hidden is None:
             raise DataError(f"{self.facts.signature}: needs what the stage before gives, which has not run")
         return self._signature(hidden=held.hidden)
-
-    def _image(self, pixels: NDArray[Any]) -> Floats:
-        height, width = self._shape
-        if pixels.shape[:2] != self._shape:
-            how = cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, (width, height), interpolation=how)
-        x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
-        return np.asarray(x, np.float32)[None]  # (1, H, W, 3)
-
-    def _normalised(self, pixels: NDArray[Any]) -> Floats:
-        x: Floats = np.multiply(pixels, self._scale, dtype=np.float32)
-        x -= self._offset
-        return x
 
 
 def measure_stages(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> dict[tuple[int, float], float]:

@@ -90,8 +90,10 @@ class LiteRtModel:
         while done < count:
             size = next((size for size in self.batched if size <= count - done), 1)
             signature = self.batched.get(size, self._one)
-            given = {name: array[done : done + size] for name, array in zip(self.inputs, tensors, strict=True)}
-            parts.append(signature(**given))
+            given = zip(self.inputs, tensors, strict=True)
+            parts.append(
+                signature(**{n: x[done : done + size].reshape(size, *self._one.inputs[n].shape[1:]) for n, x in given})
+            )
             done += size
         return tuple(np.concatenate([part[name] for part in parts]) for name in self.outputs)
 

@@ -58,6 +58,15 @@ class Crossing(Strict, frozen=True):
     """What crosses is real values / gain: the tensors then share one quantiser."""
 
 
+class Contest(Strict, frozen=True):
+    """For a tail that only asks which channel is greatest: what all channels share does not cross, nor do hopeless ones."""
+
+    reach: float
+    """Channels so far below the greatest, or farther, are all sent as just so far below."""
+    top: float
+    """What the greatest is sent as."""
+
+
 class Bottleneck(Strict, frozen=True):
     """The tensor that crosses, and how it is coded."""
 
@@ -75,9 +84,10 @@ class Bottleneck(Strict, frozen=True):
     tensors: tuple[Crossing, ...] = ()
     """What the (1, N, 1) values consist of, tensor after tensor, channel after channel; none: one tensor `features` of
     (height, width, channels)."""
+    contest: Contest | None = None
 
     @classmethod
-    def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = ()) -> Bottleneck:
+    def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
         """As `bundle.toml` has it."""
         return cls(
             height=codec.height,
@@ -88,6 +98,7 @@ class Bottleneck(Strict, frozen=True):
             tables=tuple(tuple("".join(f"{n:x}" for n in table) for table in row) for row in codec.tables),
             size_fit=codec.size_fit,
             tensors=tensors,
+            contest=contest,
         )
 
 

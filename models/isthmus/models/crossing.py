@@ -1,6 +1,7 @@
 """What crosses, as the codec sees it: the head's features as one array, and that array as what the tail takes.
 
-One tensor stays as it is. Several are divided by their gains, so that one quantiser suits them all, and laid one after
+One tensor stays as it is; where the tail only asks which channel is greatest, what decides that is all that stays of it.
+Several are divided by their gains, so that one quantiser suits them all, and laid one after
 the other, channel after channel, so that neighbours stay neighbours: (1, N, 1).
 """
 
@@ -13,18 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Crossing
+from isthmus.models.bundle import Bottleneck, Contest, Crossing
 
 Floats = NDArray[np.float32]
 
 
-def joined(outputs: Mapping[str, NDArray[Any]], tensors: Sequence[Crossing]) -> Floats:
+def joined(outputs: Mapping[str, NDArray[Any]], bottleneck: Bottleneck) -> Floats:
     """A head's outputs, each with a batch of one, as the features (H, W, C) that are coded."""
+    tensors = bottleneck.tensors
     if not tensors:
-        features: Floats = outputs["features"][0]
-        return features
+        features: Floats = outputs["features"].reshape(bottleneck.height, bottleneck.width, bottleneck.channels)
+        return features if bottleneck.contest is None else contested(features, bottleneck.contest)
     planar = [_planar(outputs[t.name][0]) / np.float32(t.gain) for t in tensors]
     return np.concatenate([values.ravel() for values in planar], dtype=np.float32)[None, :, None]
+
+
+def contested(features: Floats, contest: Contest) -> Floats:
+    """max(x - the greatest channel's x, -reach) + top, at each place of (H, W, C)."""
+    behind = features - features.max(axis=-1, keepdims=True)
+    won: Floats = np.maximum(behind, np.float32(-contest.reach)) + np.float32(contest.top)
+    return won
 
 
 def parted(features: Floats, tensors: Sequence[Crossing]) -> tuple[Floats, ...]:

@@ -139,3 +139,17 @@ def _needed(graph: Graph, targets: Iterable[int], *, stop: Iterable[int]) -> tup
             found.append(operator.index)
             wanted.update(operator.inputs)
     return tuple(reversed(found))
+
+
+def only_compares(graph: Graph, cut: Cut) -> bool:
+    """Whether the tail only asks which channel is greatest at each place: resizing, then an arg max over channels.
+
+    It then answers the same when all channels of a place change by the same amount, since resizing is linear.
+    """
+    kinds = [graph.operators[i].kind for i in halves(graph, cut)[1].operators]
+    return (
+        len(cut.crossing) == 1
+        and kinds[-1:] == ["ARG_MAX"]
+        and set(kinds[:-1]) <= {"RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"}
+        and graph.tensors[graph.outputs[0]].shape == graph.tensors[graph.operators[-1].inputs[0]].shape[:-1]
+    )

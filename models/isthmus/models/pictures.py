@@ -1,4 +1,4 @@
-"""Pictures for those who train nothing: sample pictures from a folder or a zip archive, and where real data is found."""
+"""Pictures on their way into a network: from a folder or a zip archive, and as a stage takes them; where real data is found."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models.bundle import Input
 from isthmus.proto.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -38,6 +40,26 @@ def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
         raise DataError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
     chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
     return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
+
+
+class Intake:
+    """Pictures as a stage takes them: of its size, its scale and its offset."""
+
+    def __init__(self, picture: Input) -> None:
+        self._shape = picture.shape
+        std = np.asarray(picture.std, np.float32)
+        self._scale = (1 / (255 * std)).astype(np.float32)
+        self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(H, W, 3) RGB, uint8 or floats of the same scale, as (1, height, width, 3)."""
+        height, width = self._shape
+        if pixels.shape[:2] != self._shape:
+            how = cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
+            pixels = cv2.resize(pixels, (width, height), interpolation=how)
+        x: NDArray[np.float32] = np.multiply(pixels, self._scale, dtype=np.float32)
+        x -= self._offset
+        return x[None]
 
 
 def _names(path: Path) -> list[str]:
