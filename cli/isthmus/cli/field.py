@@ -96,4 +96,5 @@ def serve(
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
-    run_role(run_server(settings, ready=typer.echo))
+    posture = "plaintext" if settings.certs is None else "mutual TLS"
+    run_role(run_server(settings, ready=lambda address: typer.echo(f"{settings.bundle} on {address}, {posture}")))

@@ -6,6 +6,7 @@ Only the command that was asked for is imported: an agent on a small board loads
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -30,6 +31,9 @@ COMMANDS = {
     "bench": "bench:app",
 }
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
+
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core says on every attempt is said once, and better, by us
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:

@@ -53,6 +53,7 @@ class Transport:
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self._address, self._hello, self._listener = address, hello, listener
+        self._secure = credentials is not None
         options = wire.channel_options(max_message_bytes)
         if credentials is None:
             self._open: Callable[[], grpc.aio.Channel] = lambda: grpc.aio.insecure_channel(address, options=options)
@@ -81,7 +82,7 @@ class Transport:
                     pause = BACK_OFF_S[0]
                 except grpc.aio.AioRpcError as error:
                     self._refused(error)
-                    why = f"{self._address}: {error.code().name.lower()} ({error.details()})"
+                    why = f"{self._address}: {error.code().name.lower()} ({error.details()}){self._hint(error)}"
                 except (WireError, asyncio.TimeoutError) as error:
                     why = f"{self._address}: {error or 'no welcome'}"
                 else:
@@ -90,6 +91,15 @@ class Transport:
                 self._listener.disconnected(why)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, BACK_OFF_S[1])
+
+    def _hint(self, error: grpc.aio.AioRpcError) -> str:
+        """What to look at when the halves speak, but not the same."""
+        details = (error.details() or "").lower()
+        if self._secure and "handshake" in details:
+            return "; the certificates of both halves must come from one `isthmus certs init`"
+        if not self._secure and "failed to connect" in details and "socket closed" in details:
+            return "; a server with --certs does not speak plaintext"
+        return ""
 
     def _refused(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is grpc.StatusCode.FAILED_PRECONDITION and not self._welcomed_once:

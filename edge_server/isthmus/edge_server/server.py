@@ -154,6 +154,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         except (WireError, DecodeError) as error:
             self._streams.on_malformed(stream, f"message: {error}")
             self._pump()
+        except grpc.aio.AbortError:
+            pass  # we have closed the stream ourselves
         except Exception:  # a fault of ours: it costs this stream, and is not hidden
             log.exception("stream %d: failed", stream)
         finally:
