@@ -23,6 +23,7 @@ from isthmus.proto.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+DOWNLOADS = Path.home() / ".cache" / "isthmus"
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -62,15 +63,39 @@ def _read_grid(path: Path) -> NDArray[np.uint8]:
 def cifar10(split: str) -> Pictures:
     """The `train` (50,000) or `test` (10,000) pictures of CIFAR-10; any first n x 1,000 are balanced.
 
-    Reads `cifar10/` under `data_root()`; raises DataError when it is absent.
+    Reads `cifar10/` under `data_root()`, or else torchvision's own copy, which it downloads once. Raises DataError that
+    says how to come by them when there is neither.
     """
-    folder = data_root() / "cifar10"
+    try:
+        folder = data_root() / "cifar10"
+    except DataError as error:
+        return _torchvision_cifar10(split, missing=str(error))
     labels_path = folder / f"{split}_labels.npy"
     if not labels_path.is_file():
-        raise DataError(f"{labels_path}: not there; see docs/training.md for how to obtain CIFAR-10")
+        return _torchvision_cifar10(split, missing=f"{labels_path}: not there")
     labels = np.load(labels_path).astype(np.int64)
     images = np.concatenate([_read_grid(folder / f"{split}_{i:02d}.webp") for i in range(len(labels) // 1000)])
     return Pictures(images, labels)
+
+
+def _torchvision_cifar10(split: str, *, missing: str) -> Pictures:
+    """The same pictures by way of torchvision, the classes taking turns."""
+    try:
+        from torchvision.datasets import CIFAR10
+    except ImportError as error:
+        raise DataError(
+            f"{missing}; `pip install torchvision` lets CIFAR-10 be downloaded, or see docs/training.md"
+        ) from error
+    try:
+        found = CIFAR10(str(DOWNLOADS), train=split == "train", download=True)
+    except (OSError, RuntimeError) as error:  # no network, or a file that is not what it should be
+        raise DataError(f"{DOWNLOADS}: CIFAR-10 could not be downloaded ({error}); see docs/training.md") from error
+    labels = np.array(found.targets, np.int64)
+    turn = np.empty_like(labels)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange(np.count_nonzero(labels == label))
+    order = np.lexsort((labels, turn))
+    return Pictures(np.ascontiguousarray(found.data[order]), labels[order])
 
 
 RENDERED_AT_ONCE = 1000
