@@ -91,6 +91,14 @@ def test_a_feed_shows_every_sample_before_it_shows_one_twice() -> None:
     assert feed.captured_s(10) - feed.captured_s(0) == pytest.approx(1.0)
 
 
+def test_a_bundle_that_answers_with_boxes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundles.load("signs")
+    scored = replace(bundle.outcomes(), score=bundle.outcomes().confidence)
+    monkeypatch.setattr(type(bundle), "outcomes", lambda _: scored)
+    with pytest.raises(BundleError, match="signs: task classification: emulation counts right classes"):
+        Content.of(bundle)
+
+
 def test_an_outcome_table_of_another_bundle_is_refused() -> None:
     with pytest.raises(BundleError, match="give the outcome table of this bundle"):
         replace(content(), points=content().points[1:])

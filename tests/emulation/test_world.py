@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isthmus.device.session import Session
 from isthmus.emulation import scenario as scenarios
@@ -51,6 +53,42 @@ def test_the_same_scenario_twice_is_the_same_to_the_last_byte() -> None:
     encode = msgspec.json.encode
     assert encode(simulate(crowded)) == encode(simulate(crowded))
     assert encode(simulate(changed(crowded, seed=2))) != encode(simulate(crowded))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_whatever_happens_every_frame_is_answered_once_and_in_time(data: st.DataObject) -> None:
+    events = st.builds(
+        Happening,
+        what=st.sampled_from(["load", "server-load", "server-lost"]),
+        at_s=st.floats(0, 3),
+        for_s=st.floats(0.01, 3),
+        factor=st.floats(0.5, 50),
+    )
+    draw = data.draw
+    anything = changed(
+        WIFI,
+        trace=draw(st.sampled_from(["wifi-roam", "satellite", "nb-iot", "mmwave"])),
+        policy=draw(st.sampled_from(["expected-utility", "always-offload", "spinn", "local-first-exit"])),
+        profile=draw(st.sampled_from(["pi-zero-2w", "orin-nano"])),
+        duration_s=2.0,
+        deadline_s=draw(st.floats(0.01, 2)),
+        fps=draw(st.floats(1, 60)),
+        sessions=draw(st.integers(1, 3)),
+        servers=draw(st.integers(1, 3)),
+        share=draw(st.sampled_from(["own", "cell"])),
+        outage=draw(st.sampled_from(["hold", "drop"])),
+        queue_bytes=draw(st.sampled_from([500.0, 1e4])),
+        jitter_ms=draw(st.floats(0, 50)),
+        scale=draw(st.floats(0.01, 1)),
+        seed=draw(st.integers(0, 5)),
+        credits=draw(st.integers(1, 4)),
+        events=tuple(draw(st.lists(events, max_size=3))),
+    )
+    for run in simulate(anything):
+        assert sorted(record.frame_id for record in run.records) == list(range(max(1, round(2.0 * anything.fps))))
+        assert all(record.on_time for record in run.records)
+        assert all(r.label is not None for r in run.records if r.source is not Source.NONE)
 
 
 def test_accuracy_is_counted_from_what_the_network_answered() -> None:

@@ -68,8 +68,10 @@ class Content:
         """A bundle's own. Raises BundleError when its outcome table is another bundle's."""
         manifest = bundle.manifest
         try:
-            points = tuple(point.key for point in manifest.points)
-            return cls(Catalogue.from_manifest(manifest), bundle.outcomes(), points, manifest.tail_flops)
+            points, outcomes = tuple(point.key for point in manifest.points), bundle.outcomes()
+            if outcomes.score is not None:
+                raise BundleError(f"task {manifest.task}: emulation counts right classes, not masks or boxes")
+            return cls(Catalogue.from_manifest(manifest), outcomes, points, manifest.tail_flops)
         except BundleError as error:
             raise BundleError(f"{bundle.folder.name}: {error}") from error
 
