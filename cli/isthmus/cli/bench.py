@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import typer
 
+from isthmus.cli.extras import missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.profiles import Cost, Profile, Timing
-from isthmus.proto.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
 FORMAT = typer.Option("text", "--format", help="text or json.")
@@ -163,7 +163,7 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
         from isthmus.edge_server import engines, streams
         from isthmus.edge_server.server import warm_up
     except ImportError as error:
-        raise ConfigError(f"{error.name}: not installed; needs `pip install 'isthmus[server]'`") from error
+        raise missing(error, "server") from error
     engine = engines.Tail(found, threads)
     served = streams.Served(found.manifest.name, found.sha256, found.codec)
     rounds = [warm_up(engine, served, max_batch) for _ in range(5)]

@@ -18,10 +18,12 @@ from isthmus.models import bundle
 from isthmus.proto.errors import IsthmusError
 
 PARTS = {
-    "device": ("ai-edge-litert", "grpcio", "numpy", "opencv-python-headless", "protobuf", "zstandard"),
-    "server": ("onnxruntime", "prometheus-client"),
+    "device": (
+        "ai-edge-litert", "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "typer", "zstandard",
+    ),
+    "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("matplotlib",),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def _packages() -> list[Finding]:
             try:
                 findings.append(Finding(name, True, metadata.version(name)))
             except metadata.PackageNotFoundError:
-                target = "isthmus" if extra == "device" else f"isthmus[{extra}]"
-                findings.append(Finding(name, extra != "device", "not installed", f"pip install '{target}'"))
+                target = "." if extra == "device" else f".[{extra}]"
+                findings.append(Finding(name, extra != "device", "not installed", f"pip install -e '{target}'"))
     return findings
 
 
