@@ -194,7 +194,7 @@ def test_bursts_leave_what_never_departs_and_what_is_lossless_alone() -> None:
 
 def test_an_unknown_rate_and_one_that_never_comes_are_refused() -> None:
     unknown = trace([(1.0, np.nan), (1.0, 5.0)])
-    with pytest.raises(DataError, match=r"^t: the up rate is unknown at 0 s; give one to `filled`"):
+    with pytest.raises(DataError, match=r"^t: the up rate is unknown at 0 s; `isthmus traces convert --mirror`"):
         ShapedLink(unknown, "up")
     with pytest.raises(DataError, match="0 throughout"):
         link([(1.0, 0.0)])

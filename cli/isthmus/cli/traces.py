@@ -9,14 +9,16 @@ from typing import Any
 
 import typer
 
-from isthmus.cli import traces_make
+from isthmus.cli import traces_make, traces_record
 from isthmus.emulation import traces
 from isthmus.emulation.trace_summary import DelaySummary, RateSummary, TraceSummary, summary
 from isthmus.emulation.traces import PacketTrace
 from isthmus.proto.errors import ConfigError, DataError
 
-app = typer.Typer(no_args_is_help=True, help="Network traces: list, info, convert, make.")
+app = typer.Typer(no_args_is_help=True, help="Network traces: list, info, convert, make, record.")
 app.add_typer(traces_make.app, name="make")
+app.command("record")(traces_record.record)
+app.command("answer")(traces_record.answer)
 
 FORMAT = typer.Option("text", "--format", help="text or json.")
 NAME = typer.Argument(help="A .csv, the .up or .down of a Mahimahi pair, or the name of a shipped trace.")

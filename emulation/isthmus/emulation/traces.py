@@ -68,7 +68,10 @@ class Trace:
         unknown = np.flatnonzero(np.isnan(rates))
         if len(unknown):
             at = self.time_s[unknown[0]]
-            raise DataError(f"{self.name}: the {direction} rate is unknown at {at:g} s; give one to `filled`")
+            raise DataError(
+                f"{self.name}: the {direction} rate is unknown at {at:g} s; `isthmus traces convert --mirror` gives it the "
+                "other direction's, `Trace.filled` one of yours"
+            )
         return rates
 
     def filled(
