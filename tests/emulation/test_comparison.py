@@ -119,6 +119,7 @@ def test_where_there_is_one_setting_the_runs_are_spread_out() -> None:
     assert compared(*runs).spread(MINE, lambda entry: entry.accuracy) == [0.1, 0.3]
     more = made_run("mine", 50, trace="nb-iot")
     assert compared(*runs, more).spread(MINE, lambda entry: entry.accuracy) == [0.2, 0.5]
+    assert compared(*runs, more).mean(MINE, lambda entry: entry.accuracy) == pytest.approx(0.35)
 
 
 def test_what_becomes_of_a_frame() -> None:

@@ -12,20 +12,20 @@ LEGEND = "recovered: of what the clairvoyant gains over local-only; bytes and mJ
 
 
 def facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """The figures of each policy over all settings and devices: shares 0 to 1, SI units, None for unknown."""
+    """The figures of each policy, means over the settings: shares 0 to 1, SI units, None for unknown."""
     found = {}
     for who in comparison.players:
-        entry = comparison.together(who)
+        all_runs = comparison.together(who)
         found[comparison.name(who)] = {
-            "frames": entry.frames,
-            "accuracy": entry.accuracy,
+            "frames": all_runs.frames,
+            "accuracy": comparison.mean(who, lambda entry: entry.accuracy),
             "recovered": comparison.recovered_in_all(who),
-            "answered_by_deadline": entry.answered_by_deadline,
-            "by_source": entry.by_source,
-            "bytes_per_frame": entry.bytes_per_frame,
-            "energy_per_frame_J": entry.energy_per_frame_J,
-            "latency_p50_s": entry.latency_s(0.5),
-            "latency_p95_s": entry.latency_s(0.95),
+            "answered_by_deadline": comparison.mean(who, lambda entry: entry.answered_by_deadline),
+            "by_source": all_runs.by_source,
+            "bytes_per_frame": comparison.mean(who, lambda entry: entry.bytes_per_frame),
+            "energy_per_frame_J": comparison.mean(who, lambda entry: entry.energy_per_frame_J),
+            "latency_p50_s": comparison.mean(who, lambda entry: entry.latency_s(0.5)),
+            "latency_p95_s": comparison.mean(who, lambda entry: entry.latency_s(0.95)),
         }
     return found
 

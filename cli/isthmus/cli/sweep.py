@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isthmus.cli.processes import command_line
 from isthmus.cli.runs import RUNS, Format, tell, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.sweep import Ended, Job, Manifest
@@ -40,7 +40,7 @@ def sweep(
     left = sweeps.to_play(folder, jobs)
     made = Manifest.of(
         jobs,
-        command=shlex.join(sys.argv),
+        command=command_line(sys.argv[1:]),
         version=metadata.version("isthmus"),
         code_sha256=code,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -248,6 +248,11 @@ class Comparison:
         known = (figure(playing[who]) for playing in self.entries.values() if who in playing)
         return [value for value in known if value is not None]
 
+    def mean(self, who: Player, figure: Callable[[Entry], float | None]) -> float | None:
+        """Over the settings where it is known, each counting once."""
+        values = self.values(who, figure)
+        return sum(values) / len(values) if values else None
+
     def spread(self, who: Player, figure: Callable[[Entry], float | None]) -> list[float]:
         """What `values` gives, or, where there is but one setting, the figure of each of its runs."""
         if len(self.settings) > 1:

@@ -76,8 +76,8 @@ def _figure(
         return [value * per for value in comparison.spread(who, figure)]
 
     def middle(who: Player) -> float | None:
-        by_setting = comparison.values(who, figure)
-        return float(np.mean(by_setting)) * per if by_setting else None
+        mean = comparison.mean(who, figure)
+        return None if mean is None else mean * per
 
     return Scale(title, values, middle, written.format, from_zero)
 

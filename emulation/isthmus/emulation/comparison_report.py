@@ -153,8 +153,7 @@ def _lead(comparison: Comparison) -> str:
 
 def _tiles(comparison: Comparison) -> str:
     def mean(who: Player) -> str:
-        values = comparison.values(who, lambda entry: entry.accuracy)
-        return page.percent(sum(values) / len(values) if values else None)
+        return page.percent(comparison.mean(who, lambda entry: entry.accuracy))
 
     causal = [who for who in comparison.players if who.policy != CLAIRVOYANT]
     each = []
