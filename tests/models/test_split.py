@@ -30,7 +30,14 @@ from isthmus.proto.plan import Mask
 from isthmus.proto.tasks import TASKS, pixels
 from real import data, model
 
-PICTURES = [np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8) for i in range(40)]
+
+def painted(seed: int) -> NDArray[np.uint8]:
+    """Noise of one colour: another class for another colour."""
+    rng = np.random.default_rng(seed)
+    return (0.7 * rng.integers(0, 256, (1, 1, 3)) + 0.3 * rng.integers(0, 256, (20, 24, 3))).astype(np.uint8)
+
+
+PICTURES = [painted(i) for i in range(40)]
 
 
 def uncut_of(path: Path, pictures: list[NDArray[np.uint8]] = PICTURES, pixels: str | None = "0..1") -> Uncut:
@@ -40,12 +47,12 @@ def uncut_of(path: Path, pictures: list[NDArray[np.uint8]] = PICTURES, pixels: s
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Uncut:
-    return uncut_of(classifier(tmp_path_factory.mktemp("small") / "model.tflite"))
+    return uncut_of(classifier(tmp_path_factory.mktemp("small") / "model.tflite", seed=3))
 
 
 @pytest.fixture(scope="module")
 def fallback(tmp_path_factory: pytest.TempPathFactory) -> Uncut:
-    return uncut_of(classifier(tmp_path_factory.mktemp("fallback") / "tiny.tflite", size=8, seed=1))
+    return uncut_of(classifier(tmp_path_factory.mktemp("fallback") / "tiny.tflite", size=8, seed=3))
 
 
 def segmenter(path: Path) -> Path:
@@ -71,6 +78,12 @@ def test_the_finest_point_agrees_and_the_coarsest_is_smaller(small: Uncut) -> No
     assert all(points[0, n].bytes < points[0, n + 1].bytes for n in range(1, layers))
     assert len(found.truth) == 20
     assert found.layer_bytes.shape == (20, 1, 4, layers)
+
+
+def test_the_pictures_are_of_several_classes(small: Uncut) -> None:
+    """Or agreement would be cheap."""
+    labels = [guess.label for guess in small.guesses()]
+    assert max(labels.count(k) for k in set(labels)) <= 30
 
 
 def test_several_tensors_share_one_quantiser(small: Uncut) -> None:
@@ -306,3 +319,12 @@ def test_every_cut_of_the_small_model_can_be_coded(small: Uncut) -> None:
 
 def test_every_task_has_an_entry() -> None:
     assert {"classification", "classification-probabilities", "segmentation", "detection"} == set(TASKS)
+
+
+def test_confidences_are_about_as_high_as_agreement(small: Uncut, fallback: Uncut) -> None:
+    """An 8-bit softmax does not add up to one: it is still one."""
+    rounded = replace(fallback, outputs=tuple(np.round(p * 16) / 16 for p in fallback.outputs))
+    found = split.measured(small, cut_after(small.graph, 0), rounded)
+    told = found.answered[0]
+    assert told.point.temperature > split.COLDEST
+    assert abs(np.mean([g.confidence for g in told.guesses]) - told.point.accuracy) < 0.25

@@ -28,7 +28,7 @@ from isthmus.models.uncut import Activations, Uncut
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
 from isthmus.proto.plan import Guess
-from isthmus.proto.tasks import TASKS, Packed
+from isthmus.proto.tasks import TASKS, Classification, Packed
 
 FALLBACK = "fallback"
 WIDTH = 1.0
@@ -212,19 +212,13 @@ def answered(
     score = np.array([task.agreement(a, b) for a, b in zip(raw, truth, strict=True)], np.float32)
     accuracy = round(float(score[uncut.measuring].mean()), 5)
     temperature = 1.0
-    if uncut.task.startswith("classification"):
-        temperature = _temperature([outputs[i] for i in uncut.fitting], [truth[i].label for i in uncut.fitting])
+    if isinstance(task, Classification):
+        logits = np.stack([task.logits([outputs[i]]) for i in uncut.fitting])
+        labels = np.array([truth[i].label for i in uncut.fitting])
+        temperature = max(COLDEST, round(calibration.fitted_temperature(logits, labels), 5))
     told = tuple(task.guess(packed[i], temperature=temperature, accuracy=accuracy) for i in uncut.measuring)
     point = msgspec.structs.replace(point, accuracy=accuracy, temperature=temperature)
     return Answered(point, told, score[uncut.measuring])
-
-
-def _temperature(outputs: Sequence[NDArray[np.float32]], labels: Sequence[int]) -> float:
-    """The temperature of logits or probabilities (K,) that tell these labels."""
-    z = np.stack(outputs)
-    if (z >= 0).all() and np.allclose(z.sum(axis=1), 1, atol=0.05):
-        z = np.log(np.maximum(z, 1e-6))
-    return max(COLDEST, round(calibration.fitted_temperature(z, np.array(labels)), 5))
 
 
 def _fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:

@@ -25,6 +25,8 @@ Arrays = Sequence[NDArray[Any]]
 FEW = 64
 """Up to so many classes all logits cross; of more, the `TOP` greatest and the weight of the rest."""
 TOP = 16
+LEAST = np.float32(1e-5)
+"""What a probability of zero may have been before an 8-bit softmax rounded it."""
 MASK_ROOM_BYTES = 60_000
 """A mask that does not shrink to this crosses at half its size, as often as it takes."""
 BOXES = 128
@@ -54,11 +56,14 @@ class Classification:
     def __init__(self, *, probabilities: bool = False) -> None:
         self._probabilities = probabilities
 
+    def logits(self, outputs: Arrays) -> NDArray[np.float32]:
+        """(K,) logits, up to a constant: softmax(log p) = p."""
+        z = np.asarray(outputs[0], np.float32).ravel()
+        return np.log(np.maximum(z, LEAST)) if self._probabilities else z
+
     def pack(self, outputs: Arrays) -> Packed:
         """Logits; of many classes only the greatest, and log Σ exp of the rest."""
-        z = np.asarray(outputs[0], np.float32).ravel()
-        if self._probabilities:  # softmax(log p) = p: the logits of a softmax, but for a constant
-            z = np.log(np.maximum(z, 1e-6))
+        z = self.logits(outputs)
         if len(z) <= FEW:
             return tuple(z.tolist())
         order = np.argpartition(-z, TOP)
