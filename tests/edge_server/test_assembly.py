@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
+from isthmus.proto import codec
 from isthmus.proto.codec import checksum
 from isthmus.proto.messages import Layer
 
@@ -25,7 +26,7 @@ def arrive(assembly: Assembly, message: Layer, *, now: float = 0.0) -> list[Acce
 
 
 def test_a_frame_is_handed_over_with_its_last_layer() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     assert arrive(assembly, layer(7, 0, BASE)) == [Accepted(1, 7, 0)]
     assert assembly.due_at == pytest.approx(0.09)
     handed = arrive(assembly, layer(7, 1, FINE, last=True, budget_s=0.08), now=0.025)
@@ -34,11 +35,11 @@ def test_a_frame_is_handed_over_with_its_last_layer() -> None:
 
 
 def test_a_single_layer_is_a_frame() -> None:
-    assert arrive(Assembly(), layer(7, 0, BASE, last=True))[1:] == [Assembled(1, 7, 0.1, 0.0, (BASE,))]
+    assert arrive(Assembly(codec.LAYERS), layer(7, 0, BASE, last=True))[1:] == [Assembled(1, 7, 0.1, 0.0, (BASE,))]
 
 
 def test_when_the_deadline_says_so_it_starts_on_what_is_there() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     arrive(assembly, layer(7, 0, BASE))
     arrive(assembly, layer(8, 0, BASE, budget_s=0.05))
     assert assembly.due_at == pytest.approx(0.04)
@@ -51,14 +52,14 @@ def test_when_the_deadline_says_so_it_starts_on_what_is_there() -> None:
 
 
 def test_the_tightest_of_the_layers_budgets_counts() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     arrive(assembly, layer(7, 0, BASE, budget_s=0.1))
     handed = arrive(assembly, layer(7, 1, FINE, last=True, budget_s=0.05), now=0.02)
     assert handed[-1] == Assembled(1, 7, 0.07, 0.0, (BASE, FINE))
 
 
 def test_a_damaged_refinement_costs_only_itself() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     arrive(assembly, layer(7, 0, BASE))
     lost, frame = arrive(assembly, damaged(layer(7, 1, FINE)))
     assert isinstance(lost, Damaged)
@@ -68,7 +69,7 @@ def test_a_damaged_refinement_costs_only_itself() -> None:
 
 
 def test_without_its_base_there_is_no_frame() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     (lost,) = arrive(assembly, damaged(layer(7, 0, BASE)))
     assert isinstance(lost, Damaged)
     assert lost.layer == 0
@@ -86,13 +87,13 @@ def test_without_its_base_there_is_no_frame() -> None:
     ],
 )
 def test_what_cannot_be_decoded_is_named(wrong: dict[str, int], why: str) -> None:
-    (lost,) = arrive(Assembly(), replace(layer(7, 0, BASE), **wrong))
+    (lost,) = arrive(Assembly(codec.LAYERS), replace(layer(7, 0, BASE), **wrong))
     assert isinstance(lost, Damaged)
     assert why in lost.why
 
 
 def test_streams_do_not_mix() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     assembly.on_layer(1, layer(7, 0, BASE), lead_s=LEAD_S, now=0.0)
     assembly.on_layer(2, layer(7, 0, BASE), lead_s=LEAD_S, now=0.0)
     assert (assembly.count(1), assembly.count(2)) == (1, 1)
@@ -102,7 +103,7 @@ def test_streams_do_not_mix() -> None:
 
 
 def test_a_closed_frame_is_not_handed_over() -> None:
-    assembly = Assembly()
+    assembly = Assembly(codec.LAYERS)
     arrive(assembly, layer(7, 0, BASE))
     assembly.close(1, 7)
     assert assembly.due_at is None

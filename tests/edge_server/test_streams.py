@@ -12,7 +12,7 @@ from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import SILENCE_S, Close, Compute, Ending, Limits, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.proto import messages as m
-from isthmus.proto.codec import Codec, checksum
+from isthmus.proto.codec import CODEC_VERSION, Codec, checksum, fit
 from isthmus.proto.machine import earliest
 from isthmus.proto.messages import DeviceMessage, Hello
 
@@ -94,6 +94,21 @@ def test_a_frame_from_hello_to_result(server: Server, served: Served, hello: Hel
     assert result.outputs[0] == pytest.approx(float(codec.decode(codec.encode(features, 0)).sum()), rel=1e-4)
     assert result.layers_used == 2
     assert (result.timings.receive_s, result.timings.tail_s) == pytest.approx((0.02, TAIL_S))
+
+
+def test_every_layer_of_a_bundle_is_waited_for(engine: Any) -> None:
+    """A frame used to be handed over after its second layer, whatever its bundle had."""
+    samples = np.random.default_rng(0).normal(size=(32, 4, 4, 8)).astype(np.float32)
+    config = fit(samples, (0.0,) * 8, (0.1,), layers=4)
+    server = Server(Served("deep", bytes(32), config), engine)
+    stream = server.open()
+    server.hear(stream, Hello("deep", bytes(32), CODEC_VERSION, "cam0"))
+    for index, payload in enumerate(Codec(config).encode(samples[0], 0)):
+        server.hear(stream, m.Layer(1, index, index == 3, 1.0, payload, checksum(payload)))
+    server.run_until(1.0)
+    result = server.said[stream][-1]
+    assert isinstance(result, m.Result)
+    assert result.layers_used == 4
 
 
 def test_frames_that_wait_share_a_batch(server: Server, hello: Hello, frame: Any) -> None:

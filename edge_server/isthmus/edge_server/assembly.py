@@ -59,7 +59,7 @@ class Partial:
 class Assembly:
     """The partial frames of all streams."""
 
-    def __init__(self, layers: int = codec.LAYERS) -> None:
+    def __init__(self, layers: int) -> None:
         """A frame of `layers` is whole."""
         self._layers = layers
         self._open: dict[tuple[int, int], Partial] = {}

@@ -122,7 +122,7 @@ class Streams:
     ) -> None:
         """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
         self.served, self.server_id = served, server_id
-        self._batcher, self._assembly = batcher, Assembly()
+        self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or Codec(served.codec)
         self._limits = limits
         self._peers: dict[int, Peer] = {}
