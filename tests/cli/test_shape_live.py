@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from isthmus.cli.main import application
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError, LagError
