@@ -13,6 +13,7 @@ import numpy as np
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.compute import StageTimes
+from isthmus.device.gate import Gate, Sketch
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.edge_server import streams
@@ -25,7 +26,7 @@ from isthmus.emulation.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
-from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, StageResult
+from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, Sifted, StageResult
 from isthmus.proto.tasks import Packed
 
 WIDTHS = (0.5, 1.0)
@@ -117,8 +118,14 @@ class Pair(Timeline):
         stages_s: tuple[tuple[float, float], ...] = ((0.004, 0.010), (0.003, 0.008)),
         stream_credits: int = 8,
         known: Catalogue | None = None,
+        gate: Gate | None = None,
+        sketch: Callable[[int], Sketch | None] = lambda _: None,
+        sift: Callable[[int], Sifted] | None = None,
     ) -> None:
-        """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks."""
+        """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks.
+
+        `sketch` is what the gate sees of a frame, `sift` what the neural filter makes of it.
+        """
         super().__init__()
         known, (config, _) = known or catalogue(), coding()
         chosen = POLICIES[policy](known) if isinstance(policy, str) else policy
@@ -134,14 +141,16 @@ class Pair(Timeline):
         trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
         self.device = Device(
             self,
-            Session(known, chosen, StageTimes(stages_s)),
+            Session(known, chosen, StageTimes(stages_s), gate=gate, sifts=sift is not None),
             self.head,
             ShapedLink(trace, "up"),
             ShapedLink(trace, "down"),
             lambda frame, answer, *_: self.answers.append((frame, answer)),
             hello=Hello("pair", HASH, CODEC_VERSION, "device"),
             servers=[self.server],
+            sift=sift,
         )
+        self._sketch = sketch
         self.answers: list[tuple[Frame, Answer]] = []
         self._deadline_s, self._period_s = deadline_s, 1 / fps
         self.at(0.05, self._capture, 0)
@@ -169,4 +178,4 @@ class Pair(Timeline):
 
     def _capture(self, now: float, frame_id: int) -> None:
         self.at(now + self._period_s, self._capture, frame_id + 1)
-        self.device.take(now, Frame(frame_id, now, now + self._deadline_s))
+        self.device.take(now, Frame(frame_id, now, now + self._deadline_s), self._sketch(frame_id))

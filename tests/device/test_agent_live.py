@@ -138,3 +138,12 @@ def test_a_live_source_is_thinned_to_the_rate_that_was_asked_for() -> None:
 def test_a_live_source_without_a_rate_gives_every_picture() -> None:
     rows, _ = answered(device(), Scripted(pictures(12), live=True))
     assert len(rows) == 12
+
+
+def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:
+    rows, error = answered(device(gate=10.0, fps=50), Scripted(pictures(20)))
+    assert error is None
+    repeats = [row for row in rows if row.source is Source.REPEAT]
+    assert len(repeats) > 10
+    assert {row.label for row in repeats} == {rows[0].label}
+    assert all(0 < row.age_s < 2 and row.width is None and row.local_label == rows[0].local_label for row in repeats)

@@ -24,8 +24,20 @@ BESIDE, ABOVE_AND_BELOW = 52, 6
 MARGINS = 9
 """Columns of the strip that show no frame."""
 BARS = "▁▂▃▄▅▆▇█"
-COLOURS = {Source.SERVER: "bright_blue", Source.EXIT: "yellow", Source.NONE: "bright_red"}
-NAMES = {Source.SERVER: "edge server", Source.EXIT: "early exit on the device", Source.NONE: "no answer"}
+COLOURS = {
+    Source.SERVER: "bright_blue",
+    Source.EXIT: "yellow",
+    Source.NONE: "bright_red",
+    Source.REPEAT: "grey62",
+    Source.FILTER: "green",
+}
+NAMES = {
+    Source.SERVER: "edge server",
+    Source.EXIT: "early exit on the device",
+    Source.NONE: "no answer",
+    Source.REPEAT: "unchanged picture",
+    Source.FILTER: "nothing of interest",
+}
 
 
 class View:

@@ -34,6 +34,11 @@ def agent(
     insecure: bool | None = INSECURE,
     policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
+    filter_: str | None = typer.Option(None, "--filter", help="Folder of a neural filter [none]."),
+    gate: float | None = typer.Option(
+        None, help="Repeat answers to pictures that change by less, in grey levels [off]."
+    ),
+    gate_age: str | None = typer.Option(None, help="For at most so long, e.g. 2s [2s]."),
     as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
@@ -51,6 +56,9 @@ def agent(
         "insecure": insecure,
         "policy": policy,
         "threads": threads,
+        "filter": filter_,
+        "gate": gate,
+        "gate_age_s": seconds(gate_age, "--gate-age"),
         "as_device": as_device,
         "client_id": client_id,
         "record": record,

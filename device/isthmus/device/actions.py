@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from isthmus.proto.plan import Answer
+from isthmus.proto.plan import Answer, Guess
+
+
+class Sift(Struct, frozen=True):
+    """Show the frame to the neural filter; report `Session.on_sifted`. It counts as a stage that is outstanding."""
+
+    frame_id: int
 
 
 class RunStage(Struct, frozen=True):
@@ -38,6 +44,8 @@ class Emit(Struct, frozen=True):
     """Hand the answer to the sinks: exactly one for every frame."""
 
     answer: Answer
+    local: Guess | None = None
+    """What the device's last early exit said of the picture that the answer is of."""
 
 
 class Forget(Struct, frozen=True):
@@ -50,4 +58,4 @@ class Reconnect(Struct, frozen=True):
     """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
 
 
-Action = RunStage | Send | Beat | Emit | Forget | Reconnect
+Action = Sift | RunStage | Send | Beat | Emit | Forget | Reconnect

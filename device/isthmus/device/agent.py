@@ -17,12 +17,13 @@ from typing import Protocol
 
 from isthmus.device import actions
 from isthmus.device.executor import Executor
+from isthmus.device.gate import sketched
 from isthmus.device.session import Session
 from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
-from isthmus.proto.plan import Answer, Frame, Guess, LinkState, Reason, StageResult
+from isthmus.proto.plan import Answer, Frame, Guess, LinkState, Reason, Sifted, StageResult
 from isthmus.proto.plan import Source as From
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,6 @@ class Host:
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._timer: asyncio.TimerHandle | None = None
         self._frames: dict[int, tuple[Frame, str]] = {}
-        self._local: dict[int, Guess] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
@@ -142,7 +142,8 @@ class Host:
             return
         self._frames[frame_id] = frame, picture.name
         self._answered_all.clear()
-        self._session.on_frame(frame, now=now)
+        sketch = sketched(picture.pixels) if self._session.gated else None
+        self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
         self._perform()
 
     def _perform(self) -> None:
@@ -161,15 +162,18 @@ class Host:
 
     def _perform_one(self, action: actions.Action) -> None:
         match action:
+            case actions.Sift(frame_id):
+                sifted = self._loop.run_in_executor(self._head, self._executor.sifting(frame_id))
+                sifted.add_done_callback(partial(self._sifted, frame_id))
             case actions.RunStage(frame_id, stage, width):
                 job = self._executor.job(frame_id, stage, width)
                 done = self._loop.run_in_executor(self._head, job)
                 done.add_done_callback(partial(self._stage_done, frame_id))
             case actions.Send():
                 self._send(action)
-            case actions.Emit(answer):
+            case actions.Emit(answer, local):
                 frame, name = self._frames[answer.frame_id]
-                self._report(Told(frame, answer, name, self._local.pop(answer.frame_id, None), self._goodput_Bps))
+                self._report(Told(frame, answer, name, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._frames[frame_id]
@@ -192,16 +196,20 @@ class Host:
             self._tell = _to_nobody
             self.broken.set_exception(error)
 
+    def _sifted(self, frame_id: int, done: asyncio.Future[Sifted]) -> None:
+        if (error := done.exception()) is not None:
+            log.error("frame %d: the filter failed on it; the head sees it", frame_id, exc_info=error)
+        sifted = done.result() if error is None else Sifted(frame_id, dismissed=False, guess=None, compute_s=0.0)
+        self._session.on_sifted(sifted, now=self._loop.time())
+        self._perform()
+
     def _stage_done(self, frame_id: int, done: asyncio.Future[StageResult]) -> None:
         now = self._loop.time()
         if (error := done.exception()) is not None:
             log.error("frame %d: the head failed on it", frame_id, exc_info=error)
             self._session.on_stage_failed(frame_id, now=now)
         else:
-            result = done.result()
-            if frame_id in self._frames and result.guess is not None:
-                self._local[frame_id] = result.guess
-            self._session.on_stage(result, now=now)
+            self._session.on_stage(done.result(), now=now)
         self._perform()
 
     def _send(self, action: actions.Send) -> None:

@@ -25,6 +25,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: str = "expected-utility"
     threads: int = 1
     """Threads of the head."""
+    filter: str | None = None
+    """Folder of a neural filter: frames that it finds nothing of interest in are answered without the head."""
+    gate: float | None = None
+    """A picture that changed by less, in grey levels of 255, gets the last answer again; None answers each for itself."""
+    gate_age_s: float = 2.0
+    """No answer is repeated for longer."""
     as_device: str | None = None
     """A profile whose machine this one pretends to be: every stage takes as long as there."""
     client_id: str = "device"
@@ -42,5 +48,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"fps = {self.fps}, expected more than 0 and at most 1000")
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"frames = {self.frames}, expected at least 1")
+        if self.gate is not None and not 0 < self.gate <= 255:
+            raise ValueError(f"gate = {self.gate}, expected more than 0 and at most 255 grey levels")
+        if not 0 < self.gate_age_s <= 3600:
+            raise ValueError(f"gate_age_s = {self.gate_age_s}, expected more than 0 and at most 3600 s")
         if self.threads < 1:
             raise ValueError(f"threads = {self.threads}, expected at least 1")

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.device.sieve import Sieve
 from isthmus.models import crossing
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
-from isthmus.proto.plan import Guess, StageResult
+from isthmus.proto.plan import Guess, Sifted, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ class _Held:
 class Executor:
     """The head of one bundle, and the tensors of the frames in flight."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
-        """Raises BundleError when the head is not one of this bundle."""
+    def __init__(self, bundle: Bundle, *, threads: int = 1, sieve: Sieve | None = None) -> None:
+        """`sieve` is the neural filter before the head, if there is one. BundleError when the head is not this bundle's."""
         manifest = bundle.manifest
         try:
             interpreter = opened(bundle.head_path, threads=threads)
@@ -63,6 +64,7 @@ class Executor:
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
         self._held: dict[int, _Held] = {}
+        self._sieve = sieve
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -80,6 +82,17 @@ class Executor:
     def job(self, frame_id: int, stage: int, width: float) -> Callable[[], StageResult]:
         """The work of one stage of a held frame, to be called in the worker thread; it outlives a `forget`."""
         return partial(self._run_stage, self._held[frame_id], frame_id, stage, width)
+
+    def sifting(self, frame_id: int) -> Callable[[], Sifted]:
+        """The neural filter's work on a held frame, to be called as `job` is; there must be a filter."""
+        assert self._sieve is not None
+        return partial(self._sift, self._sieve, self._held[frame_id], frame_id)
+
+    @staticmethod
+    def _sift(sieve: Sieve, held: _Held, frame_id: int) -> Sifted:
+        began = time.perf_counter()
+        dismissed, guess = sieve(held.pixels)
+        return Sifted(frame_id, dismissed, guess, time.perf_counter() - began)
 
     def _run_stage(self, held: _Held, frame_id: int, stage: int, width: float) -> StageResult:
         began = time.perf_counter()

@@ -21,17 +21,21 @@ from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.gate import Gate
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
+from isthmus.device.sieve import Sieve
 from isthmus.device.sources import Previewed, Source, open_source
 from isthmus.device.stretch import StretchedExecutor
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
+from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
+from isthmus.proto.plan import Answer, Reason
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.security import channel_credentials
 
@@ -58,10 +62,13 @@ def open_device(config: AgentConfig) -> Opened:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
     credentials = _credentials(config)
     bundle = bundles.load(config.bundle, half="head")
+    sieve = None
+    if config.filter is not None:
+        sieve = Sieve(filters.load(Path(config.filter)), bundle.manifest, threads=config.threads)
     if config.as_device is None:
-        executor = Executor(bundle, threads=config.threads)
+        executor = Executor(bundle, threads=config.threads, sieve=sieve)
     else:
-        executor = StretchedExecutor.of(bundle, config.as_device, threads=config.threads)
+        executor = StretchedExecutor.of(bundle, config.as_device, threads=config.threads, sieve=sieve)
     return Opened(config, credentials, bundle, executor)
 
 
@@ -101,7 +108,14 @@ def _session(device: Opened) -> Session:
     catalogue = Catalogue.from_manifest(device.bundle.manifest)
     measured = measure_stages(device.executor, device.bundle)
     profile_s = [[measured[stage, width] for width in catalogue.widths] for stage in range(catalogue.stages)]
-    return Session(catalogue, POLICIES[device.config.policy](catalogue), StageTimes(profile_s))
+    config = device.config
+    return Session(
+        catalogue,
+        POLICIES[config.policy](catalogue),
+        StageTimes(profile_s),
+        gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
+        sifts=config.filter is not None,
+    )
 
 
 def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
@@ -148,8 +162,14 @@ def _record(told: Told, manifest: Manifest) -> FrameRecord:
         told.local,
         goodput_Bps=told.goodput_Bps,
         picture=told.picture,
-        answer_name=None if told.answer.label is None else manifest.name_of(told.answer.label),
+        answer_name=_named(told.answer, manifest),
     )
+
+
+def _named(answer: Answer, manifest: Manifest) -> str | None:
+    if answer.label is None:
+        return "nothing of interest" if answer.reason is Reason.NOTHING else None
+    return manifest.name_of(answer.label)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,14 @@ r"""One stream's state machine: frames in, stages run, layers sent, replies in, 
 Sans-IO. Every input carries `now`; what the host must do is appended as data and drained with `actions`. A frame is
 open from `on_frame` until its `Emit`, which its `Forget` follows at once:
 
-    waiting --RunStage--> running --Stop--> answered
+    waiting --Sift--> running --dismissed--> answered
+       |                 |
+       +---RunStage------+--> running --Stop--> answered
                              |  \\--GoOn--> running
                              \\--Offload--> away --Result, Late, Busy, Invalid, lost--> answered
     any of them --deadline--> answered, from the best exit that has spoken
+
+A frame that the gate finds unchanged is answered as it comes, and is never open at all.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ import enum
 import math
 from dataclasses import dataclass
 
-from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send
+from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send, Sift
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
+from isthmus.device.gate import Gate, Kept, Sketch
 from isthmus.device.link import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.proto import messages
@@ -31,6 +36,7 @@ from isthmus.proto.plan import (
     OperatingPoint,
     Reason,
     ServerTimings,
+    Sifted,
     Source,
     StageResult,
     Timings,
@@ -71,6 +77,7 @@ class _Open:
 
     frame: Frame
     due_s: float
+    sketch: Sketch | None = None
     phase: Phase = Phase.WAITING
     width: int = 0
     guess: Guess | None = None
@@ -95,9 +102,12 @@ class Session:
         *,
         link: LinkEstimator | None = None,
         config: SessionConfig = SessionConfig(),
+        gate: Gate | None = None,
+        sifts: bool = False,
     ) -> None:
+        """`sifts`: the host has a neural filter to show frames to before the head."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
-        self.link = link or LinkEstimator()
+        self.link, self._gate, self._sifts = link or LinkEstimator(), gate, sifts
         self.state = LinkState.DOWN
         self._open: dict[int, _Open] = {}
         self._running: int | None = None
@@ -111,6 +121,11 @@ class Session:
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
         self._guard_s = config.guard_s
+
+    @property
+    def gated(self) -> bool:
+        """Whether frames should come with their sketches."""
+        return self._gate is not None
 
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
@@ -137,13 +152,28 @@ class Session:
         if self._beat_at_s is not None and self._beat_at_s <= now:
             self._beat(now)
 
-    def on_frame(self, frame: Frame, *, now: float) -> None:
+    def on_frame(self, frame: Frame, *, now: float, sketch: Sketch | None = None) -> None:
         """A picture was captured. Frames that can no longer be begun in time are answered for at once."""
         if self._last_frame_s is not None:
             period_s = now - self._last_frame_s
             self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
         self._last_frame_s = now
-        self._open[frame.id] = _Open(frame, self._due_s(frame))
+        self._open[frame.id] = _Open(frame, self._due_s(frame), sketch)
+        if self._gate is not None and sketch is not None and (kept := self._gate.repeated(sketch, now=now)):
+            self._close(kept.over_again(frame, now=now), kept.local)
+        else:
+            self._start_next(now)
+
+    def on_sifted(self, sifted: Sifted, *, now: float) -> None:
+        """The neural filter has seen a frame."""
+        self._running = None
+        if (o := self._open.get(sifted.frame_id)) is not None:
+            o.head_s += sifted.compute_s
+            if sifted.dismissed:
+                o.guess = sifted.guess
+                self._answer(o, sifted.guess, Source.FILTER, Reason.NOTHING, None, now)
+            else:
+                self._begin(o, now)
         self._start_next(now)
 
     def on_stage(self, result: StageResult, *, now: float) -> None:
@@ -252,7 +282,15 @@ class Session:
         for late in older:
             if late.due_s - now < quickest_s:
                 self._answer(late, None, Source.NONE, Reason.OVERLOADED, None, now)
-        o.started_s, o.width = now, self._policy.width(self._situation(o, now))
+        o.started_s = now
+        if self._sifts:
+            o.phase, self._running = Phase.RUNNING, o.frame.id
+            self._actions.append(Sift(o.frame.id))
+        else:
+            self._begin(o, now)
+
+    def _begin(self, o: _Open, now: float) -> None:
+        o.width = self._policy.width(self._situation(o, now))
         self._run(o, 0)
 
     def _run(self, o: _Open, stage: int) -> None:
@@ -320,11 +358,10 @@ class Session:
         now: float,
         server: ServerTimings = NOWHERE,
     ) -> None:
-        """The frame's one answer."""
+        """The frame's one answer, from what was made of the frame itself."""
         frame = o.frame
         started_s = now if o.started_s is None else o.started_s
         network_s = max(0.0, now - o.sent_s - server.total_s) if source is Source.SERVER else 0.0
-        del self._open[frame.id]
         answer = Answer(
             frame_id=frame.id,
             label=told.label if told else None,
@@ -339,7 +376,13 @@ class Session:
             timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
             detail=told.detail if told else None,
         )
-        self._actions += [Emit(answer), Forget(frame.id)]
+        if self._gate is not None and o.sketch is not None and source is not Source.NONE:
+            self._gate.keep(Kept(o.sketch, frame.captured_s, answer, o.guess))
+        self._close(answer, o.guess)
+
+    def _close(self, answer: Answer, local: Guess | None) -> None:
+        del self._open[answer.frame_id]
+        self._actions += [Emit(answer, local), Forget(answer.frame_id)]
 
     def _beat(self, now: float) -> None:
         self._beats += 1

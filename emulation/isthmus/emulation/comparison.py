@@ -133,7 +133,7 @@ def _fate(record: FrameRecord) -> Fate:
 
 def _decision(record: FrameRecord) -> int:
     parts = (record.width or 0.0) * 1000, (record.exit or 0) + 1, (record.step or 0) + 1, record.layers
-    code = ["exit", "server", "none"].index(record.source)
+    code = list(Source).index(record.source)
     for part in parts:
         code = code * 2048 + round(part)
     return code

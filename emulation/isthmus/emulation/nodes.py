@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from isthmus.device import actions
+from isthmus.device.gate import Sketch
 from isthmus.device.session import Session
 from isthmus.device.transport import BACK_OFF_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
@@ -21,7 +22,7 @@ from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.timeline import Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
-from isthmus.proto.plan import Answer, Frame, Guess, StageResult
+from isthmus.proto.plan import Answer, Frame, Guess, Sifted, StageResult
 from isthmus.proto.tasks import Packed
 
 
@@ -181,16 +182,19 @@ class Device:
         hello: messages.Hello,
         servers: Sequence[Server] = (),
         seed: int = 0,
+        sift: Callable[[int], Sifted] | None = None,
     ) -> None:
-        """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect."""
-        self.core, self.executor = core, executor
+        """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect.
+
+        `sift` is the neural filter, for a session that has one.
+        """
+        self.core, self.executor, self._sift = core, executor, sift
         self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
         self._up, self._down, self._told, self._hello = up, down, told, hello
         self._servers, self._attempts = servers, 0
         self._random, self._pause_s = random.Random(f"{seed}/{hello.client_id}/pauses"), BACK_OFF_S[0]
         self._stream: _Stream | None = None
         self._frames: dict[int, Frame] = {}
-        self._local: dict[int, Guess] = {}
         self._layers: dict[int, int] = {}
 
     def connect(self, now: float) -> None:
@@ -203,10 +207,10 @@ class Device:
         self._stream.up.send(self._hello, 0, now)
         self._timeline.at(now + WELCOME_TIMEOUT_S, self._unwelcome, self._stream)
 
-    def take(self, now: float, frame: Frame) -> None:
+    def take(self, now: float, frame: Frame, sketch: Sketch | None = None) -> None:
         """A frame was captured."""
         self._frames[frame.id] = frame
-        self.core.on_frame(frame, now=now)
+        self.core.on_frame(frame, now=now, sketch=sketch)
         self.perform(now)
 
     def hear(self, now: float, message: messages.ServerMessage | None) -> None:
@@ -242,15 +246,19 @@ class Device:
 
     def _perform_one(self, action: actions.Action, now: float) -> None:
         match action:
+            case actions.Sift(frame_id):
+                assert self._sift is not None  # or the session would not ask
+                sifted = self._sift(frame_id)
+                self._timeline.at(now + sifted.compute_s, self._sifted, sifted)
             case actions.RunStage(frame_id, stage, width):
                 result = self.executor.run(frame_id, stage, width)
                 self._timeline.at(now + result.compute_s, self._stage_done, result)
             case actions.Send():
                 self._send(action, now)
-            case actions.Emit(answer):
+            case actions.Emit(answer, local):
                 frame_id = answer.frame_id
                 layers = self._layers.pop(frame_id, 0)
-                self._told(self._frames[frame_id], answer, self._local.pop(frame_id, None), layers)
+                self._told(self._frames[frame_id], answer, local, layers)
             case actions.Forget(frame_id):
                 self.executor.forget(frame_id)
                 del self._frames[frame_id]
@@ -259,9 +267,11 @@ class Device:
             case actions.Reconnect():
                 self.hang_up(now)
 
+    def _sifted(self, now: float, sifted: Sifted) -> None:
+        self.core.on_sifted(sifted, now=now)
+        self.perform(now)
+
     def _stage_done(self, now: float, result: StageResult) -> None:
-        if result.frame_id in self._frames and result.guess is not None:
-            self._local[result.frame_id] = result.guess
         self.core.on_stage(result, now=now)
         self.perform(now)
 

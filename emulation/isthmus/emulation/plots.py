@@ -15,8 +15,20 @@ from isthmus.emulation.traces import Floats, Trace
 from isthmus.proto.plan import Source
 from isthmus.proto.record import FrameRecord, RunHeader
 
-SOURCE_COLOUR = {Source.SERVER: ink.BLUE, Source.EXIT: ink.ORANGE, Source.NONE: ink.VERMILLION}
-SOURCE_NAME = {Source.SERVER: "server", Source.EXIT: "early exit", Source.NONE: "no answer"}
+SOURCE_COLOUR = {
+    Source.SERVER: ink.BLUE,
+    Source.EXIT: ink.ORANGE,
+    Source.NONE: ink.VERMILLION,
+    Source.REPEAT: ink.SOFT,
+    Source.FILTER: ink.GREEN,
+}
+SOURCE_NAME = {
+    Source.SERVER: "server",
+    Source.EXIT: "early exit",
+    Source.NONE: "no answer",
+    Source.REPEAT: "unchanged",
+    Source.FILTER: "filter",
+}
 _MBPS = 8e-6
 
 

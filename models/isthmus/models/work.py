@@ -44,6 +44,15 @@ def _work(s: Signature) -> Work:
     return Work(flops, traffic_bytes, len(s.operators), 2 * in_int8 > flops)
 
 
+def signature_s(profile: Profile, signature: Signature, *, threads: Threads = "all") -> float:
+    """Seconds that `profile` takes for one call of a signature."""
+    return _seconds(profile, _work(signature), threads)
+
+
+def _seconds(profile: Profile, w: Work, threads: Threads, *, int8: bool = False) -> float:
+    return profile.stage_s(w.flops, w.traffic_bytes, ops=w.ops, threads=threads, int8=int8 or w.int8)
+
+
 def stage_times(
     profile: Profile, bundle: Bundle, *, threads: Threads = "all", int8: bool = False
 ) -> tuple[tuple[float, ...], ...]:
@@ -53,9 +62,6 @@ def stage_times(
     """
     work = of_head(bundle)
     return tuple(
-        tuple(
-            profile.stage_s(w.flops, w.traffic_bytes, ops=w.ops, threads=threads, int8=int8 or w.int8)
-            for w in (work[i, width] for width in sorted(bundle.manifest.widths))
-        )
+        tuple(_seconds(profile, work[i, width], threads, int8=int8) for width in sorted(bundle.manifest.widths))
         for i in range(len(bundle.manifest.stages))
     )

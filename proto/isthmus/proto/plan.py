@@ -86,6 +86,17 @@ class StageResult(Struct, frozen=True):
         return self.guess.confidence if self.guess is not None else 0.0
 
 
+class Sifted(Struct, frozen=True):
+    """What the neural filter made of one frame."""
+
+    frame_id: int
+    dismissed: bool
+    """There is nothing of interest: the head need not see it."""
+    guess: Guess | None
+    """What a dismissed frame is answered with; None where the bundle has no word for nothing."""
+    compute_s: float
+
+
 class Load(Struct, frozen=True):
     """What a server says of itself with every message."""
 
@@ -119,6 +130,10 @@ class Source(StrEnum):
     SERVER = "server"
     NONE = "none"
     """No half had an answer at the deadline: said honestly, with no label."""
+    REPEAT = "repeat"
+    """The similar-frame gate: the last picture's answer, since this one shows the same."""
+    FILTER = "filter"
+    """The neural filter: nothing of interest."""
 
 
 class Reason(StrEnum):
@@ -142,6 +157,10 @@ class Reason(StrEnum):
     """Not sent: the link would not have brought an answer back in time, and there was no early exit to answer from."""
     OVERLOADED = "overloaded"
     """The device was still occupied with other frames."""
+    UNCHANGED = "unchanged"
+    """The picture shows what the last answered one showed."""
+    NOTHING = "nothing"
+    """The filter found nothing of interest."""
 
 
 class Timings(Struct, frozen=True):
@@ -171,6 +190,8 @@ class Answer(Struct, frozen=True):
     bytes_up: int
     timings: Timings = Timings()
     detail: Detail | None = None
+    age_s: float = 0.0
+    """How much older the picture is that the answer is really of; more than 0 only where one is repeated."""
 
 
 class LinkState(enum.Enum):

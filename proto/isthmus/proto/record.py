@@ -103,6 +103,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """A class for each pixel, where the task is segmentation; its bytes are in base 64."""
     boxes: tuple[Box, ...] | None = None
     """What was found, surest first, where the task is detection."""
+    age_s: float = 0.0
+    """How much older the picture is that a repeated answer is really of."""
 
     @classmethod
     def from_answer(
@@ -151,6 +153,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             answer=answer_name,
             mask=answer.detail if isinstance(answer.detail, Mask) else None,
             boxes=answer.detail if isinstance(answer.detail, tuple) else None,
+            age_s=answer.age_s,
         )
 
     @property
