@@ -161,7 +161,8 @@ def test_a_scenario_with_nobody_to_talk_to_is_answered_from_the_device() -> None
 
 
 def test_energy_is_counted_where_the_profile_knows_it() -> None:
-    (counted,), (uncounted,) = simulate(WIFI), simulate(changed(WIFI, radio="unknown"))
+    some = changed(WIFI, policy="spinn")  # sends some and keeps some
+    (counted,), (uncounted,) = simulate(some), simulate(changed(some, radio="unknown"))
     assert all(record.energy_J and record.energy_J > 0 for record in counted.records)
     assert summary(uncounted.records).energy_per_frame_J is None
     sent = [r.energy_J or 0 for r in counted.records if r.bytes_up]

@@ -1,7 +1,8 @@
 """What the uplink will do next, judged by what it did: goodput, delay, and how far such predictions have been off.
 
 A layer sent now is predicted to be acknowledged after the bytes ahead of it, its own bytes and one round trip. The ratio
-of actual to predicted delay of the last 50 acknowledgements is the distribution that every probability comes from.
+of actual to predicted delay of the last 50 acknowledged layers is the distribution that every probability comes from.
+Heartbeats show the round trip, and whether anything comes back; they are too short to say how long layers take.
 Pure: no clock, no IO, no randomness.
 """
 
@@ -38,8 +39,10 @@ class LinkConfig:
     goodput_Bps: float = 1e6
     round_trip_s: float = 0.05
     ageing_s: float = 8.0
-    """What was learnt counts for e times less after this time without an acknowledgement."""
-    round_trip_window_s: float = 10.0
+    """What was learnt counts for e times less after this time without a layer's acknowledgement: so a link that was
+    given up is tried again, whatever its heartbeats say."""
+    round_trip_window_s: float = 4.0
+    """Longer than it takes the queue to empty once; cellular and satellite links change their delay within seconds."""
 
 
 @dataclass
@@ -129,7 +132,7 @@ class LinkEstimator:
         self._weights: list[float] = [0.0]
         self._weighed = True
         self._usual_worst = 2.0
-        self._last_ack_s = -math.inf
+        self._last_ack_s = self._last_layer_s = -math.inf
         self._load = Load()
         self._overrun_s = 0.0
 
@@ -215,12 +218,12 @@ class LinkEstimator:
         """The stream is gone, and with it all that was under way; the next link may be another one entirely."""
         self._flying.clear()
         self._round_trip.clear()
-        self._last_ack_s = -math.inf
+        self._last_ack_s = self._last_layer_s = -math.inf
         self._overrun_s = 0.0
         self._load = Load()
 
     def _memory(self, now: float) -> float:
-        return math.exp(min(0.0, (self._last_ack_s - now) / self._config.ageing_s))
+        return math.exp(min(0.0, (self._last_layer_s - now) / self._config.ageing_s))
 
     def _ahead_s(self, now: float) -> float:
         """Time before a byte written now starts to be served, and the round trip, if nothing gets worse."""
@@ -250,9 +253,11 @@ class LinkEstimator:
         delay_s = max(now - flying.sent_s, 1e-6)
         self._round_trip.add(delay_s, now)
         self._learn_goodput(flying, now)
-        self._recent.append(delay_s / max(flying.predicted_s, 1e-6))
-        self._weighed = False
         self._last_ack_s = max(self._last_ack_s, now)
+        if flying.size_bytes > MESSAGE_BYTES:
+            self._recent.append(delay_s / max(flying.predicted_s, 1e-6))
+            self._weighed = False
+            self._last_layer_s = self._last_ack_s
 
     def _learn_goodput(self, flying: _Flying, now: float) -> None:
         """Service time by Lindley's recursion: from the previous departure or the own arrival, whichever was later."""

@@ -1,7 +1,8 @@
 """Deadline-aware choice of how a frame is answered. Pure: no clock, no IO, no randomness; a few table look-ups.
 
 Always one rule: take the option with the greatest expected utility, E[u] = Σ_j P(prefix j is back in time) · its accuracy
-+ (otherwise) the exit's confidence - price of the bytes. Accuracies are conditional on what the exit is confident of.
++ (otherwise) the exit's accuracy - price of the bytes. All accuracies are what validation counted where the exit was so
+confident; its confidence itself is a probability over all pictures together only, and no match for theirs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from isthmus.device.compute import StageTimes
 from isthmus.device.link import Outlook
 from isthmus.proto.plan import StageResult
 
-PRICE_PER_BYTE = 1e-5
-"""Utility that a byte costs on an idle link: a kilobyte must win a hundredth of a right answer."""
+PRICE_OF_LINK = 0.01
+"""Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
 INDIFFERENCE = 0.005
 """Going on must promise so much more than stopping: tables are no more precise than that."""
 
@@ -83,7 +84,7 @@ class ExpectedUtility:
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop, go on, or send: whatever promises most."""
         w = self._catalogue.width_index(result.width)
-        stop = result.confidence
+        stop = self._alone(w, result)
         if result.stage < self._last:
             ahead_s = sum(situation.times.cautious_s(s, w) for s in range(result.stage + 1, self._last + 1))
             if ahead_s > situation.budget_s:
@@ -92,16 +93,22 @@ class ExpectedUtility:
         worth, decision = self._sending(w, result, situation)
         return decision if worth > stop + INDIFFERENCE else STOP
 
+    def _alone(self, w: int, result: StageResult) -> float:
+        """How often this exit was right where it was so confident."""
+        return self._catalogue.exits[w][result.stage].given[result.stage][self._catalogue.bin(result.confidence)]
+
     def _price(self, size_bytes: float, situation: Situation, outlook: Outlook) -> float:
         """What sending costs the frames after this one.
 
         Drift plus penalty (Neely 2010): the length of the queue, as a share of what a frame may wait, times the share of
-        the link's capacity that one such message a frame would take. An idle link is almost free; a sender that fills
-        its own queue stops while the queue is still short enough for what is in it to be in time.
+        the link's capacity that one such message a frame would take. Queue that is gone before the next frame comes is
+        in nobody's way. An idle link is almost free; a sender that fills its own queue stops while the queue is still
+        short enough for what is in it to be in time.
         """
         period_s = situation.period_s or situation.budget_s
-        crowding = outlook.queue_s / situation.budget_s * outlook.service_s(size_bytes) / period_s
-        return crowding + PRICE_PER_BYTE * size_bytes
+        service_s = outlook.service_s(size_bytes)
+        left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
+        return (left_s / situation.budget_s + PRICE_OF_LINK) * service_s / period_s
 
     def _before_head(self, w: int, situation: Situation, left_s: float) -> float:
         alone = self._catalogue.exits[w][self._last].accuracy
@@ -137,16 +144,16 @@ class ExpectedUtility:
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
-        given, confidence = self._catalogue.bin(result.confidence), result.confidence
+        given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
         for step, sizes in enumerate(result.layer_bytes):
-            worth, sent, p_before = confidence, 0, None
+            sent, p_before = 0, None
             for layers, size in enumerate(sizes, start=1):
                 sent += size
                 p = outlook.p_back(sent, situation.budget_s)
-                gain = self._catalogue.offloads[w][step][layers - 1].given[self._last][given] - confidence
+                gain = self._catalogue.offloads[w][step][layers - 1].given[self._last][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
-                worth = confidence + p * gain + before - self._price(sent, situation, outlook)
+                worth = alone + p * gain + before - self._price(sent, situation, outlook)
                 p_before = (p, gain)
                 if worth > best:
                     best, decision = worth, Offload(step, layers)

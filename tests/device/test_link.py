@@ -1,0 +1,51 @@
+"""What the uplink is believed to do, from what it did."""
+
+from __future__ import annotations
+
+from isthmus.device.link import LinkEstimator
+
+
+def fed(link: LinkEstimator, *, delay_s: float, begin_s: float, end_s: float) -> LinkEstimator:
+    """Layers of 300 bytes five times a second, each acknowledged after `delay_s`."""
+    n = round(begin_s * 5)
+    while (now := n / 5) < end_s:
+        link.on_sent(n, 0, 300, now)
+        link.on_ack(n, 0, now + delay_s)
+        n += 1
+    return link
+
+
+def beaten(link: LinkEstimator, *, delay_s: float, begin_s: float, end_s: float) -> LinkEstimator:
+    """Heartbeats every half second and nothing else."""
+    n = round(begin_s * 2)
+    while (now := n / 2) < end_s:
+        link.on_beat_sent(n, now)
+        link.on_beat(n, now + delay_s)
+        n += 1
+    return link
+
+
+def test_heartbeats_say_nothing_of_how_long_layers_take() -> None:
+    """Every other layer takes three times as long; heartbeats never do."""
+    link = LinkEstimator()
+    for n in range(50):
+        link.on_sent(n, 0, 3000, now=n / 5)
+        link.on_ack(n, 0, now=n / 5 + (0.04 if n % 2 else 0.12))
+    alone = link.p_back_by(3000, 0.05, now=10.0)
+    for n in range(50):
+        link.on_beat_sent(n, 10 + n / 100)
+        link.on_beat(n, 10.04 + n / 100)
+    assert link.p_back_by(3000, 0.05, now=10.7) < alone + 0.2
+
+
+def test_a_link_that_was_given_up_is_tried_again_while_heartbeats_go_on() -> None:
+    link = fed(LinkEstimator(), delay_s=0.3, begin_s=0, end_s=10)
+    assert link.p_back_by(300, 0.15, now=10.1) < 0.2
+    beaten(link, delay_s=0.02, begin_s=10.5, end_s=40)
+    assert link.p_back_by(300, 0.15, now=40.0) > 0.5
+
+
+def test_the_round_trip_follows_a_link_whose_delay_grew() -> None:
+    link = fed(LinkEstimator(), delay_s=0.05, begin_s=0, end_s=10)
+    beaten(link, delay_s=0.5, begin_s=10.5, end_s=15)
+    assert link.round_trip_s == 0.5

@@ -1,0 +1,59 @@
+"""The shipped policy, one decision at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from isthmus.device.catalogue import Catalogue
+from isthmus.device.compute import StageTimes
+from isthmus.device.link import LinkEstimator
+from isthmus.device.scheduler import STOP, Decision, ExpectedUtility, Offload, Situation
+from isthmus.proto.plan import Guess, StageResult
+from pair import catalogue
+
+TIMES = StageTimes(((0.004, 0.01), (0.003, 0.008)))
+KNOWN = catalogue()
+SMALL, LARGE = ((150, 180), (80, 160)), ((15_000, 13_000), (8_000, 9_000))
+
+
+def shown(rate_Bps: float, size_bytes: int = 300) -> LinkEstimator:
+    """A link that has shown this rate, and a round trip of 20 ms; idle before 5 s."""
+    link = LinkEstimator()
+    for n in range(20):
+        link.on_sent(n, 0, size_bytes, now=n / 5)
+        link.on_ack(n, 0, now=n / 5 + 0.02 + (size_bytes + 30) / rate_Bps)
+        link.on_beat_sent(n, now=n / 5 + 0.15)
+        link.on_beat(n, now=n / 5 + 0.17)
+    return link
+
+
+def decided(
+    link: LinkEstimator,
+    confidence: float,
+    *,
+    sizes: tuple[tuple[int, ...], ...] = SMALL,
+    known: Catalogue = KNOWN,
+    now: float = 5.0,
+) -> Decision:
+    result = StageResult(0, 1, 1.0, Guess(0, confidence), 0.008, sizes)
+    return ExpectedUtility(known).after_exit(result, Situation(0.15, link.outlook(now), TIMES, 1 / 15))
+
+
+def test_an_exit_counts_as_it_was_right_and_not_as_it_says() -> None:
+    assert isinstance(decided(shown(100_000), 0.88), Offload)  # in the tables 7 of 10 such are right
+    assert decided(shown(100_000), 0.999) is STOP
+    sure_and_wrong = tuple(tuple(replace(exit_, given=((0.4, 0.5, 0.6),) * 2) for exit_ in row) for row in KNOWN.exits)
+    assert isinstance(decided(shown(100_000), 0.999, known=replace(KNOWN, exits=sure_and_wrong)), Offload)
+
+
+def test_large_features_go_where_the_link_has_nothing_else_to_do() -> None:
+    assert isinstance(decided(shown(1e6, 20_000), 0.6, sizes=LARGE), Offload)
+
+
+def test_a_queue_that_is_gone_before_the_next_frame_costs_nothing_and_a_longer_one_does() -> None:
+    link = shown(9_000)
+    link.on_sent(100, 0, 100, now=5.0)
+    assert isinstance(decided(link, 0.6), Offload)
+    for n in range(8):
+        link.on_sent(101 + n, 0, 100, now=5.0)
+    assert decided(link, 0.6) is STOP
