@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,45 @@ def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
 
     Raises DataError when there is none, or one that cannot be read.
     """
+    names = _some_names(path)
+    chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
+    return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
+
+
+def every(path: Path, report: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
+    """All pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
+
+    Raises DataError when there is none.
+    """
+    found = 0
+    for name, raw in _read(path, _some_names(path)):
+        try:
+            picture = _decoded(path, name, raw)
+        except DataError as error:
+            report(f"left out: {error}")
+            continue
+        found += 1
+        yield picture
+    if not found:
+        raise DataError(f"{path}: none of its pictures can be read")
+
+
+def fingerprint(path: Path) -> str:
+    """Of a folder or archive: another one when a picture was added, left out, renamed or changed in size."""
+    names = _some_names(path)
+    if path.is_dir():
+        sizes = {name: (path / name).stat().st_size for name in names}
+    else:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+    return hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in names).encode()).hexdigest()
+
+
+def _some_names(path: Path) -> list[str]:
     names = _names(path)
     if not names:
         raise DataError(f"{path}: no pictures in it (looked for {', '.join(sorted(SUFFIXES))})")
-    chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
-    return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
+    return names
 
 
 class Intake:

@@ -1,0 +1,237 @@
+"""A part of a `.tflite` graph as a torch module that gradients pass: what leads a decoder by the answers behind it.
+
+Weights are dequantised, activations are real: it answers nearly as the file does, never bit for bit. The server runs the
+file. Maps are (N, C, H, W) inside and at both ends, whatever the file's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isthmus.models.flatbuffer import Graph, Part
+from isthmus.proto.errors import ModelError
+
+Build = Callable[[Graph, Sequence[int], Any], Callable[..., Tensor]]
+"""From a graph, an operator's inputs and its options to what computes it from those inputs that are no constants."""
+SAME = 0
+"""The schema's Padding."""
+_STORED = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "int32": np.int32}
+_ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
+    0: lambda x: x,
+    1: F.relu,
+    2: lambda x: torch.clamp(x, -1.0, 1.0),
+    3: F.relu6,
+    4: torch.tanh,
+}
+"""By the schema's ActivationFunctionType."""
+
+
+class TorchPart(nn.Module):
+    """The operators of `part` one after the other: its one input -> its outputs in their order, each (N, ...)."""
+
+    def __init__(self, part: Part) -> None:
+        """Raises ModelError naming the operator that has no gradient here."""
+        super().__init__()
+        graph = part.graph
+        (self._input,), self._outputs = part.inputs.values(), tuple(part.outputs.values())
+        self._layers: list[tuple[Callable[..., Tensor], tuple[int, ...], int]] = []
+        for index in part.operators:
+            operator = graph.operators[index]
+            varying = tuple(i for i in operator.inputs if _source(graph, i) is None)
+            if not varying:  # it widens a constant, which is read where it is used
+                continue
+            if operator.kind not in _BUILDERS:
+                raise ModelError(f"{graph.path}: operator {index}, {operator.kind}: no gradient for it; cut behind it")
+            options = graph.model.subgraphs[0].operators[index].builtinOptions
+            layer = _BUILDERS[operator.kind](graph, operator.inputs, options)
+            if isinstance(layer, nn.Module):
+                self.add_module(f"operator{index}", layer)
+            self._layers.append((layer, varying, operator.outputs[0]))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        known = {self._input: x}
+        for layer, inputs, output in self._layers:
+            known[output] = layer(*[known[i] for i in inputs])
+        return tuple(known[i] for i in self._outputs)
+
+
+def _source(graph: Graph, index: int) -> int | None:
+    """The constant that a tensor is, or that an operator widens to it; None when it varies."""
+    if graph.tensors[index].constant:
+        return index
+    for operator in graph.operators:
+        if operator.kind == "DEQUANTIZE" and operator.outputs == (index,):
+            return _source(graph, operator.inputs[0])
+    return None
+
+
+def constant(graph: Graph, index: int) -> NDArray[Any]:
+    """The real values of a constant, in the file's layout; integers that are not quantised as they are.
+
+    Raises ModelError when it is none.
+    """
+    source = _source(graph, index)
+    if source is None:
+        raise ModelError(f"{graph.path}: {graph.tensors[index].name}: weights that are computed have no gradient here")
+    tensor, stored = graph.tensors[source], graph.model.subgraphs[0].tensors[source]
+    raw = np.asarray(graph.model.buffers[stored.buffer].data, np.uint8).tobytes()
+    values = np.frombuffer(raw, _STORED[tensor.dtype]).reshape(tensor.shape)
+    q = stored.quantization
+    if q is None or q.scale is None or not len(q.scale):
+        return values.astype(np.float32) if values.dtype == np.float16 else values
+    along = [1] * values.ndim
+    if len(q.scale) > 1:
+        along[q.quantizedDimension] = -1
+    scale, zero = (np.asarray(v, np.float32).reshape(along) for v in (q.scale, q.zeroPoint))
+    real: NDArray[np.float32] = (values.astype(np.float32) - zero) * scale
+    return real
+
+
+def _weights(graph: Graph, inputs: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Weight and bias of an operator that takes them behind its input."""
+    return constant(graph, inputs[1]), constant(graph, inputs[2]) if len(inputs) > 2 else None
+
+
+def _parameter(value: NDArray[Any]) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.array(value, np.float32)))
+
+
+class _Conv(nn.Module):
+    """CONV_2D and DEPTHWISE_CONV_2D, with their padding and their activation."""
+
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any] | None, options: Any, groups: int) -> None:
+        super().__init__()
+        self.weight = _parameter(weight)
+        self.bias = None if bias is None else _parameter(bias)
+        self.stride = (options.strideH, options.strideW)
+        self.dilation = (options.dilationHFactor, options.dilationWFactor)
+        self.same, self.groups = options.padding == SAME, groups
+        self.activation = _ACTIVATIONS[options.fusedActivationFunction]
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = (0, 0)
+        if self.same:
+            (top, bottom), (left, right) = (
+                _same(x.shape[2 + i], self.weight.shape[2 + i], self.stride[i], self.dilation[i]) for i in (0, 1)
+            )
+            if (top, left) == (bottom, right):
+                inside = (top, left)
+            else:
+                x = F.pad(x, (left, right, top, bottom))
+        return self.activation(F.conv2d(x, self.weight, self.bias, self.stride, inside, self.dilation, self.groups))
+
+
+def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding, before and behind."""
+    reach = (kernel - 1) * dilation + 1
+    total = max(0, (-(-size // stride) - 1) * stride + reach - size)
+    return total // 2, total - total // 2
+
+
+class _Dense(nn.Module):
+    """FULLY_CONNECTED on whatever its input flattens to."""
+
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any] | None, options: Any) -> None:
+        super().__init__()
+        self.weight = _parameter(weight)
+        self.bias = None if bias is None else _parameter(bias)
+        self.activation = _ACTIVATIONS[options.fusedActivationFunction]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(F.linear(_as_stored(x).flatten(1), self.weight, self.bias))
+
+
+def _as_stored(x: Tensor) -> Tensor:
+    """From (N, C, H, W) to the file's (N, H, W, C)."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _conv(graph: Graph, inputs: Sequence[int], options: Any) -> nn.Module:
+    weight, bias = _weights(graph, inputs)  # (out, h, w, in of the group)
+    return _Conv(weight.transpose(0, 3, 1, 2), bias, options, graph.tensors[inputs[0]].shape[3] // weight.shape[3])
+
+
+def _depthwise(graph: Graph, inputs: Sequence[int], options: Any) -> nn.Module:
+    weight, bias = _weights(graph, inputs)  # (1, h, w, out)
+    return _Conv(weight.transpose(3, 0, 1, 2), bias, options, graph.tensors[inputs[0]].shape[3])
+
+
+def _dense(graph: Graph, inputs: Sequence[int], options: Any) -> nn.Module:
+    return _Dense(*_weights(graph, inputs), options)
+
+
+def _elementwise(compute: Callable[[Tensor, Tensor], Tensor]) -> Build:
+    def build(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
+        activation = _ACTIVATIONS[options.fusedActivationFunction]
+        constants = [i for i in inputs if _source(graph, i) is not None]
+        if not constants:
+            return lambda x, y: activation(compute(x, y))
+        value = torch.from_numpy(np.array(constant(graph, constants[0]), np.float32))
+        term = value.permute(0, 3, 1, 2) if value.ndim == 4 else value.reshape(1, -1, 1, 1)
+        return lambda x: activation(compute(x, term.to(x)))
+
+    return build
+
+
+def _mean(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
+    axes = sorted(int(a) % 4 for a in constant(graph, inputs[1]).ravel())
+    if axes != [1, 2]:
+        raise ModelError(f"{graph.path}: MEAN over {axes}: only the one over height and width has a gradient here")
+    keep = bool(options.keepDims)
+    return lambda x: x.mean((2, 3), keepdim=keep)
+
+
+def _pool(compute: Callable[..., Tensor]) -> Build:
+    def build(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
+        activation = _ACTIVATIONS[options.fusedActivationFunction]
+        kernel, stride = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
+        _, height, width, _ = graph.tensors[inputs[0]].shape
+        if options.padding == SAME and (kernel != stride or height % stride[0] or width % stride[1]):
+            raise ModelError(f"{graph.path}: a pooling that pads has no gradient here; cut behind it")
+        return lambda x: activation(compute(x, kernel, stride))
+
+    return build
+
+
+def _flat(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
+    """RESHAPE and SQUEEZE in front of an answer: the values in the file's order, one row for each picture."""
+    return lambda x: _as_stored(x).flatten(1)
+
+
+def _softmax(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
+    beta = options.beta
+    return lambda x: torch.softmax(beta * x, 1)
+
+
+def _alone(compute: Callable[[Tensor], Tensor]) -> Build:
+    """An operator without weights or options."""
+    return lambda graph, inputs, options: compute
+
+
+_BUILDERS: dict[str, Build] = {
+    "ADD": _elementwise(torch.add),
+    "AVERAGE_POOL_2D": _pool(F.avg_pool2d),
+    "CONV_2D": _conv,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "DEQUANTIZE": _alone(lambda x: x),
+    "FULLY_CONNECTED": _dense,
+    "HARD_SWISH": _alone(F.hardswish),
+    "LOGISTIC": _alone(torch.sigmoid),
+    "MAX_POOL_2D": _pool(F.max_pool2d),
+    "MEAN": _mean,
+    "MUL": _elementwise(torch.mul),
+    "QUANTIZE": _alone(lambda x: x),
+    "RELU": _alone(F.relu),
+    "RELU6": _alone(F.relu6),
+    "RESHAPE": _flat,
+    "SOFTMAX": _softmax,
+    "SQUEEZE": _flat,
+}

@@ -1,0 +1,36 @@
+"""A small teacher, and folders of pictures for it to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from graphs import classifier
+from isthmus.models import flatbuffer
+from isthmus.models.teachers import Teacher, named_cut
+from isthmus.models.uncut import input_of
+
+SIZE = 32
+
+
+def silent(_: str) -> None:
+    return
+
+
+def teacher(path: Path, cut: str = "auto") -> Teacher:
+    """A small classifier of `SIZE` pixels."""
+    graph = flatbuffer.read(classifier(path / "teacher.tflite", size=SIZE))
+    return Teacher(graph, named_cut(graph, cut), input_of(graph, "0..1"))
+
+
+def fill(folder: Path, count: int, *, side: int = 48, seed: int = 0) -> Path:
+    """Pictures of random blobs, smooth enough that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i in range(count):
+        small = rng.integers(0, 256, (4, 4, 3), np.uint8)
+        picture = cv2.resize(small, (side + i % 3, side), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{i:03d}.png"), picture)
+    return folder
