@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,15 +35,17 @@ AGREEMENT = 0.99
 """The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
 Report = Callable[[str], None]
 Images = NDArray[np.uint8]
+Answers = Callable[[Images], tuple[NDArray[np.int64], NDArray[np.float64]]]
+"""Class and confidence (N,) of what the whole network answers."""
 
 
 @dataclass(frozen=True)
 class Inputs:
     """Validation samples (N) by formats (F) and qualities (Q), in the order of `FORMATS` and `QUALITIES`."""
 
-    size_bytes: NDArray[np.uint16]
+    size_bytes: NDArray[np.uint32]
     """(N, F, Q) bytes to send."""
-    label: NDArray[np.uint8]
+    label: NDArray[np.uint8 | np.uint16]
     """(N, F, Q) the class that the whole network answered for the decoded picture."""
     confidence: NDArray[np.float16]
     """(N, F, Q) its probability, at the temperature of the bundle's finest point."""
@@ -86,19 +89,48 @@ def measure(bundle: Bundle, report: Report) -> Inputs:
     at hand are not those of its outcome table.
     """
     network, outcomes = _Network(bundle), bundle.outcomes()
-    images = _pictures(bundle, outcomes, network)
+    table = tabulated(_pictures(bundle, outcomes, network), outcomes.truth, network.answers, report)
+    save(bundle, table)
+    return table
+
+
+def tabulated(images: Images, truth: NDArray[Any], answers: Answers, report: Report) -> Inputs:
+    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,)."""
     shape = (len(images), len(FORMATS), len(QUALITIES))
-    table = Inputs(np.zeros(shape, np.uint16), np.zeros(shape, np.uint8), np.zeros(shape, np.float16))
+    table = Inputs(np.zeros(shape, np.uint32), np.zeros(shape, truth.dtype), np.zeros(shape, np.float16))
     for f, format_ in enumerate(FORMATS):
         for q, quality in enumerate(QUALITIES):
             decoded, sizes = coded(images, format_, quality)
-            label, confidence = network.answers(decoded)
+            label, confidence = answers(decoded)
             table.size_bytes[:, f, q], table.label[:, f, q], table.confidence[:, f, q] = sizes, label, confidence
-            right = float((label == outcomes.truth).mean())
+            right = float((label == truth).mean())
             report(f"{format_} {quality}: {sizes.mean():.0f} bytes, accuracy {right:.4f}")
+    return table
+
+
+def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, float | None]:
+    """By format: the mean bytes that give the right answer for such a share of the pictures, between two qualities.
+
+    None where not even the finest quality does.
+    """
+    right = (table.label == truth[:, None, None]).mean(0)  # (F, Q)
+    size = table.size_bytes.mean(0)
+    found: dict[str, float | None] = dict.fromkeys(FORMATS)
+    for f, format_ in enumerate(FORMATS):
+        enough = np.flatnonzero(right[f] >= share)
+        if not len(enough):
+            continue
+        q = int(enough[-1])  # the coarsest that does
+        last = q + 1 == len(QUALITIES)
+        over = 0.0 if last else (right[f, q] - share) / (right[f, q] - right[f, q + 1])
+        found[format_] = float(size[f, q] if last else size[f, q] + over * (size[f, q + 1] - size[f, q]))
+    return found
+
+
+def save(bundle: Bundle, table: Inputs) -> None:
+    """Write the table beside the bundle that it was measured with."""
     fields = {name: getattr(table, name) for name in Inputs.__dataclass_fields__}
     np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
-    return table
 
 
 def coded(images: Images, format_: str, quality: int) -> tuple[Images, NDArray[np.int64]]:
