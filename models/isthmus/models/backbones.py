@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +195,35 @@ class Tail(nn.Module):
                     size //= layer.stride[0]
                     total += layer.in_channels * layer.out_channels * 9 * size**2
         return total + self.linear.in_features * self.linear.out_features
+
+
+class Network(Protocol):
+    """A split network in torch: what evaluation and export ask of one."""
+
+    @property
+    def arch(self) -> Architecture:
+        """Its shapes."""
+
+    @property
+    def head(self) -> Head:
+        """The device's half."""
+
+    @property
+    def tail(self) -> Server:
+        """The server's half, or the first part of it."""
+
+
+class Server(Protocol):
+    """A tail in torch."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features (N, C, H, W) of any width -> what it gives, the batch first."""
+
+    def eval(self) -> nn.Module:
+        """Batch norms as in use."""
+
+    def macs(self, size: int) -> int:
+        """Multiply-accumulates for features of `size` x `size`."""
 
 
 class SplitNetwork(nn.Module):

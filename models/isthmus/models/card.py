@@ -33,6 +33,7 @@ def _text(m: Manifest, evaluation: Evaluation, remark: str) -> str:
         f"Made by `{m.made_by}`.",
         f"Measured on {n:,} validation pictures that were not trained on; temperatures and conditional accuracies were "
         f"fitted on one half of them, calibration errors (ECE, 15 bins) are of the other half. {remark}",
+        *(["Accuracy is agreement with the uncut model's answers."] if m.reference == "uncut" else []),
         "",
         "![accuracy against bytes](accuracy_bytes.png)",
         "",

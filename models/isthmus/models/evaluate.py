@@ -169,9 +169,10 @@ def _calibrated(
                 accuracy_given=given,
             )
         )
+    stored = np.uint8 if answered[0].logits.shape[1] <= 256 else np.uint16
     outcomes = Outcomes(
-        truth=labels.astype(np.uint8),
-        label=np.stack(label, axis=1).astype(np.uint8),
+        truth=labels.astype(stored),
+        label=np.stack(label, axis=1).astype(stored),
         confidence=np.stack(confidence, axis=1).astype(np.float16),
         layer_bytes=layer_bytes,
     )

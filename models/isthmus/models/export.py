@@ -7,9 +7,11 @@ temporary folder and renamed, so that none is ever half-written.
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import dataclass
 from pathlib import Path
 
 import litert_torch
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,19 +21,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isthmus.models import bundle, bundling, card
-from isthmus.models.backbones import SplitNetwork
-from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage
+from isthmus.models.backbones import Network, Server
+from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage, TailPart
 from isthmus.models.evaluate import CONFIDENCE_EDGES, Evaluation, measured, save
 from isthmus.models.layers import width_key
-from isthmus.models.recipes import Recipe
 from isthmus.proto.errors import BundleError
 
 PARITY = 1e-3
 """Largest difference allowed between torch and the exported head, in logits and in unit-variance features."""
 TAIL_PARITY = 0.05
 """The same for the tail's logits, whose weights were rounded to float16."""
+BEHIND = "behind.tflite"
 SMALL = 1024
 """Tensors of fewer values stay float32."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The last part of a tail that ends in a map: what a model that was there before makes of it, for LiteRT."""
+
+    model: bytes
+    flops: int
+    task: str
 
 
 def signature(stage: int, width: float) -> str:
@@ -66,7 +77,7 @@ class _LaterStage(nn.Module):
 class _NhwcTail(nn.Module):
     """The tail as the server calls it: features (B, H, W, C) -> logits (B, K)."""
 
-    def __init__(self, tail: nn.Module) -> None:
+    def __init__(self, tail: Server) -> None:
         super().__init__()
         self.tail = tail
 
@@ -75,7 +86,7 @@ class _NhwcTail(nn.Module):
         return logits
 
 
-def export_head(network: SplitNetwork, path: Path) -> None:
+def export_head(network: Network, path: Path) -> None:
     """Write the head: every stage at every width, batch norms folded, static shapes, NHWC."""
     arch, converter = network.arch, None
     for width in arch.widths:
@@ -92,7 +103,7 @@ def export_head(network: SplitNetwork, path: Path) -> None:
     converter.convert().export(str(path))
 
 
-def export_tail(network: SplitNetwork, path: Path) -> None:
+def export_tail(network: Network, path: Path) -> None:
     """Write the tail as ONNX with a batch of any size."""
     arch = network.arch
     size = arch.bottleneck_size
@@ -128,7 +139,7 @@ def _store_in_half(path: Path) -> None:
 
 
 @torch.no_grad()
-def check_parity(network: SplitNetwork, folder: Path, images: Tensor) -> tuple[float, float]:
+def check_parity(network: Network, folder: Path, images: Tensor) -> tuple[float, float]:
     """The largest differences of head and tail between torch and the exports over `images` (N, 3, S, S), every width.
 
     Raises BundleError when one exceeds PARITY or TAIL_PARITY.
@@ -159,8 +170,7 @@ def _gap(found: NDArray[np.float32], expected: Tensor) -> float:
 
 def write_bundle(
     target: Path,
-    network: SplitNetwork,
-    recipe: Recipe,
+    network: Network,
     evaluation: Evaluation,
     *,
     name: str,
@@ -169,32 +179,47 @@ def write_bundle(
     std: tuple[float, ...],
     images: Tensor,
     made_by: str,
+    behind: Behind | None = None,
+    remark: str = "",
 ) -> bundle.Bundle:
-    """Export, compare with torch on `images` (N, 3, S, S), and put the bundle at `target`, replacing an older one."""
-    network = network.eval()
+    """Export, compare with torch on `images` (N, 3, S, S), and put the bundle at `target`, replacing an older one.
+
+    `behind` takes what `network.tail` gives, and makes the answer of it; `remark` goes into the model card.
+    """
+    network.head.eval()
+    network.tail.eval()
     gap = (0.0, 0.0)
 
     def fill(folder: Path) -> None:
         nonlocal gap
         export_head(network, folder / "head.tflite")
         export_tail(network, folder / "tail.onnx")
+        if behind is not None:
+            (folder / BEHIND).write_bytes(behind.model)
         gap = check_parity(network, folder, images)
         save(folder, evaluation.outcomes)
 
     made = f"{made_by} (isthmus {importlib.metadata.version('isthmus')}, torch {torch.__version__})"
-    manifest = _manifest(network, recipe, evaluation, name, labels, mean, std, made)
+    manifest = _manifest(network, evaluation, name, labels, mean, std, made)
+    if behind is not None:
+        manifest = msgspec.structs.replace(
+            manifest,
+            task=behind.task,
+            reference="uncut",
+            tail=(TailPart("tail.onnx", "onnx"), TailPart(BEHIND, "litert")),
+            tail_flops=manifest.tail_flops + behind.flops,
+        )
     written = bundling.write(target, manifest, fill)
-    remark = (
+    parity = (
         f"The exported head differs from torch by at most {gap[0]:.1g}, "
-        f"the tail (float16 on disk) by {gap[1]:.1g} in logits."
+        f"the tail (float16 on disk) by {gap[1]:.1g} in what it gives."
     )
-    card.write(written, evaluation, remark=remark)
+    card.write(written, evaluation, remark=" ".join(filter(None, (parity, remark))))
     return written
 
 
 def _manifest(
-    network: SplitNetwork,
-    recipe: Recipe,
+    network: Network,
     evaluation: Evaluation,
     name: str,
     labels: tuple[str, ...],
@@ -202,7 +227,7 @@ def _manifest(
     std: tuple[float, ...],
     made_by: str,
 ) -> Manifest:
-    arch = recipe.arch
+    arch = network.arch
     macs = {w: network.head.macs(w) for w in arch.widths}
     manifest = Manifest(
         schema=bundle.SCHEMA,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.models import corpora, data, exits
-from isthmus.models.backbones import SplitNetwork
+from isthmus.models.backbones import Network, SplitNetwork
 from isthmus.models.bundle import Bundle
 from isthmus.models.corpora import Corpus
 from isthmus.models.evaluate import evaluate, fitted_codec
@@ -29,7 +29,7 @@ CODEC_PICTURES = 500
 class Trained:
     """A network in torch, as `evaluate.Halves`."""
 
-    network: SplitNetwork
+    network: Network
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -85,7 +85,6 @@ class Workshop:
         bundle = write_bundle(
             target,
             network,
-            self.recipe,
             evaluation,
             name=self.name,
             labels=self.corpus.labels,
