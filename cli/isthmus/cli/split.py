@@ -48,8 +48,8 @@ def split(
     format_: str = typer.Option("text", "--format", help="text or json."),
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
-    _check("--pixels", pixels, PIXELS)
-    _check("--task", task, TASKS)
+    check("--pixels", pixels, PIXELS)
+    check("--task", task, TASKS)
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -59,7 +59,7 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_, names = input_of(graph, pixels), _lines(labels)
+    input_, names = input_of(graph, pixels), lines(labels)
     shown = pictures.samples(samples, most)
     uncut = Uncut.of(graph, input_, task or task_of(graph), shown)
     limits = Conditions(
@@ -87,12 +87,14 @@ def split(
     _tell(found, limits, out, format_)
 
 
-def _check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
+def check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
+    """Raises ConfigError unless `value` is one of `known`, or none."""
     if value is not None and value not in known:
         raise ConfigError(f"{flag}: '{value}' is not one of {', '.join(known)}")
 
 
-def _lines(path: Path | None) -> list[str]:
+def lines(path: Path | None) -> list[str]:
+    """Of a file of names; none of none. Raises DataError when it cannot be read."""
     if path is None:
         return []
     try:
