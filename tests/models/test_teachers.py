@@ -19,12 +19,14 @@ from isthmus.proto.errors import DataError, ModelError
 from schools import SIZE, fill, silent, teacher
 
 
-def test_a_teacher_tells_the_map_at_the_cut_a_later_one_and_what_stands_before_its_softmax(tmp_path: Path) -> None:
+def test_a_teacher_tells_the_map_at_the_cut_and_what_stands_before_its_softmax(tmp_path: Path) -> None:
     found = teacher(tmp_path)
     assert found.cut.after == 0
     assert found.features.shape == (1, 16, 16, 8)
-    assert found.guide.shape == (1, 16, 16, 8)
-    assert found.guide != found.features
+    (from_map, to_guide), (from_guide, to_logits) = ((p.inputs, p.outputs) for p in found.guided_tail)
+    assert from_map == {"features": found.features.index}
+    assert to_guide == from_guide == {"guide": found.graph.operators[2].outputs[0]}
+    assert to_logits == {"logits": found.logits.index}
     assert (found.classes, found.task) == (4, "classification-probabilities")
     told = Lesson(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
     logits = told["logits"].ravel()

@@ -35,6 +35,8 @@ REPORT_EVERY = 20
 """Steps."""
 SPREAD_OVER = 500
 """Pictures, about, that a map's mean and standard deviation are taken over."""
+ANSWERED_EVERY = 3
+"""Samples of a batch one goes all the way to the answer: most of the tail's work lies behind the guide."""
 COARSEST = 1.2
 """Times the coarsest step, in training: what a base layer alone leaves of the finest."""
 
@@ -58,8 +60,9 @@ class Settings:
     """Share of the training after which rounding replaces noise."""
     answers_from: float = 0.125
     """Share of the training after which the tail's later map and its answers lead too."""
-    guide_weight: float = 0.5
+    guide_weight: float = 1.0
     answer_weight: float = 0.5
+    """At the end of the training; it grows with its progress, since answers to a poor map mislead."""
     exit_weight: float = 0.05
     rate_weight: float = 0.1
     """Of the features' mean magnitude: what their bytes cost in training."""
@@ -88,10 +91,10 @@ class Course:
             **settings,
         }
 
-    def spread(self, name: str, report: Report) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of a taught map (C,), over view 0 of some of the pictures."""
+    def spread(self, report: Report) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of the map (C,), over view 0 of some of the pictures."""
         some = np.sort(self.learnt_from)[:: max(1, len(self.learnt_from) // SPREAD_OVER)]
-        values = real(self.answers.of_view(0, report)[name][some], self.teacher.taught[name])
+        values = real(self.answers.of_view(0, report)["features"][some], self.teacher.features)
         mean, std = values.mean((0, 1, 2)), np.maximum(values.std((0, 1, 2)), 1e-6)
         return torch.from_numpy(mean), torch.from_numpy(std)
 
@@ -101,7 +104,7 @@ class Course:
         most_flops = settings.head_share * teacher.graph.flops
         arch = fitted(teacher.size, teacher.classes, settings.widths, settings.bottleneck_channels, most_flops)
         _, height, width, channels = teacher.features.shape
-        target = Target((channels, height, width), *self.spread("features", report))
+        target = Target((channels, height, width), *self.spread(report))
         return Student(arch, target, settings.decoder_channels, settings.decoder_blocks)
 
 
@@ -113,7 +116,9 @@ class Distiller:
         seed = course.answers.seed
         torch.manual_seed(seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tail = TorchPart(course.teacher.guided_tail).eval().to(self.device, torch.bfloat16)
+        self.to_guide, self.to_answer = (
+            TorchPart(part).eval().to(self.device, torch.bfloat16) for part in course.teacher.guided_tail
+        )
         self.course, self.settings = course, course.settings
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -126,7 +131,6 @@ class Distiller:
             Muon(turning, lr=self.settings.turn_rate),
             torch.optim.Adam(others, lr=self.settings.peak_rate),
         )
-        self.guide_std = course.spread("guide", report)[1].to(self.device)
         self.epochs_done = 0
 
     @property
@@ -190,7 +194,7 @@ class Distiller:
         weights = {
             "map": 1.0,
             "guide": self.settings.guide_weight,
-            "answer": self.settings.answer_weight,
+            "answer": self.settings.answer_weight * progress,
             "exit": self.settings.exit_weight,
             "rate": self.settings.rate_weight,
         }
@@ -226,11 +230,21 @@ class Distiller:
             ).sum(),
         }
         if progress >= self.settings.answers_from:
-            guide, logits = self.tail(rebuilt.permute(0, 3, 1, 2).bfloat16())
-            guide = guide.float().permute(0, 2, 3, 1)
-            found["guide"] = ((guide - lesson["guide"]) / self.guide_std).square().mean()
-            found["answer"] = losses.distillation(logits.float().flatten(1), lesson["logits"], 1.0)
+            found |= self._behind(rebuilt, lesson)
         return found
+
+    def _behind(self, rebuilt: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the rebuilt map becomes behind the cut, beside what the teacher's own becomes there."""
+        with torch.no_grad():
+            (aim,) = self.to_guide(_as_torch(lesson["features"]))
+        (guide,) = self.to_guide(_as_torch(rebuilt))
+        (logits,) = self.to_answer(guide[::ANSWERED_EVERY])
+        spread = aim.float().var((0, 2, 3)).clamp_min(1e-6)
+        told, right = logits.float().flatten(1), lesson["logits"][::ANSWERED_EVERY]
+        return {
+            "guide": ((guide - aim).float().square().mean((0, 2, 3)) / spread).mean(),
+            "answer": losses.distillation(told, right, 1.0),
+        }
 
     def _quantised(self, features: Tensor, progress: float) -> Tensor:
         low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * COARSEST
@@ -284,6 +298,11 @@ class Distiller:
         self.epochs_done = state["epochs_done"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
+
+
+def _as_torch(stored: Tensor) -> Tensor:
+    """(N, H, W, C) as the torch copy of the tail takes it: (N, C, H, W), bfloat16."""
+    return stored.permute(0, 3, 1, 2).bfloat16()
 
 
 def _told(totals: dict[str, list[float]]) -> str:

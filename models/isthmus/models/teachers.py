@@ -20,6 +20,8 @@ from isthmus.proto.errors import ModelError
 Stored = NDArray[Any]
 TAIL_SHARE = 0.5
 """Of the teacher's work that an automatic cut leaves behind it."""
+GUIDE_SHARE = 0.25
+"""Of the tail's work that lies in front of the guide, at least."""
 
 
 def chosen_cut(graph: Graph) -> Cut:
@@ -57,8 +59,8 @@ def _is_map(cut: Cut) -> bool:
 class Teacher:
     """A graph cut at one place, and the tensors that a student learns from.
 
-    `features` is the map that crosses at the cut, `guide` the last map behind it that is no larger (or the same one),
-    `logits` what the answer is read from: in front of the softmax, where there is one.
+    `features` is the map that crosses at the cut, `logits` what the answer is read from: in front of the softmax, where
+    there is one. Between them lies the guide: a map no larger than the features, or that same one.
     """
 
     def __init__(self, graph: Graph, cut: Cut, input_: Input) -> None:
@@ -79,14 +81,15 @@ class Teacher:
         self.size = input_.size
         self.fingerprint = hashlib.sha256(graph.path.read_bytes()).hexdigest()
         self.features = cut.crossing[0]
-        self.guide = self._last_map()
+        self._guide = self._guide_cut()
         self.logits = self._in_front_of_softmax()
         self.classes = self.logits.elements
         _, self.tail = halves(graph, cut)
 
-    def _last_map(self) -> Tensor:
-        behind = [c.crossing[0] for c in cuts(self.graph) if c.after > self.cut.after and _is_map(c)]
-        return next((t for t in reversed(behind) if t.elements <= self.features.elements), self.features)
+    def _guide_cut(self) -> Cut:
+        most = (1 - GUIDE_SHARE) * self.cut.tail_flops
+        behind = [c for c in cuts(self.graph) if c.after > self.cut.after and c.tail_flops <= most and _is_map(c)]
+        return next((c for c in behind if c.crossing[0].elements <= self.features.elements), self.cut)
 
     def _in_front_of_softmax(self) -> Tensor:
         if self.task == "classification":
@@ -100,13 +103,18 @@ class Teacher:
     @property
     def taught(self) -> dict[str, Tensor]:
         """What a student learns from, by name."""
-        return {"features": self.features, "guide": self.guide, "logits": self.logits}
+        return {"features": self.features, "logits": self.logits}
 
     @property
-    def guided_tail(self) -> Part:
-        """The tail with the guide and the logits as its outputs."""
-        outputs = {"guide": self.guide.index, "logits": self.logits.index}
-        return Part(self.graph, TAIL, self.tail.operators, self.tail.inputs, outputs)
+    def guided_tail(self) -> tuple[Part, Part]:
+        """The tail in two: from the map at the cut to the guide, and from there to the logits."""
+        _, behind = halves(self.graph, self._guide)
+        first = tuple(i for i in self.tail.operators if i not in behind.operators)
+        guide = {"guide": self._guide.crossing[0].index}
+        return (
+            Part(self.graph, "guide", first, self.tail.inputs, guide),
+            Part(self.graph, TAIL, behind.operators, guide, {"logits": self.logits.index}),
+        )
 
     def opened_tail(self) -> Signature:
         """What the server runs behind the decoder: the map in, the teacher's answer out, as real values."""
