@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from isthmus.cli import emulate as verb
 from isthmus.cli.main import application
 from isthmus.emulation import scenario
+from isthmus.emulation.comparison import Comparison, Digest, Player
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, IsthmusError
 
@@ -39,6 +41,23 @@ def test_the_figures_of_several_policies_and_their_records(tmp_path: Path) -> No
 def test_twice_is_the_same_to_the_byte_in_one_process_or_two() -> None:
     words = ("--scenario", "lost-server", "--duration", "1s", "--policy", "local-only,slimmable", "--format", "json")
     assert emulate(*words, "--workers", "1").stdout == emulate(*words, "--workers", "2").stdout
+
+
+def test_the_same_run_by_the_clock_stands_beside_the_virtual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "LAG_BUDGET_S", 10.0)  # whatever else this machine does
+    words = ("--scenario", "wifi-roaming", "--duration", "0.5s", "--workers", "1", "--policy")
+    policies = "expected-utility,clairvoyant"
+    for folder, more in (("virtual", ()), ("real", ("--real-time",))):
+        done = emulate(*words, policies, "--out", str(tmp_path / folder), *more)
+        assert done.exit_code == 0, done.output
+    files = sorted(tmp_path.rglob("*.jsonl"))
+    both = Comparison([Digest.of(file, record.load(file)) for file in files])
+    (setting,) = both.settings
+    assert both.kinds == ("emulated", "simulated")
+    for policy in policies.split(","):
+        assert both.agreement(setting, Player(policy, "emulated"), Player(policy, "simulated")) == 1.0
 
 
 def test_text_is_a_line_for_each_policy() -> None:

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from isthmus.cli import processes
 from isthmus.cli.main import application
+from isthmus.emulation.comparison import Comparison, Digest
+from isthmus.emulation.scenario import Scenario
+from isthmus.emulation.world import simulate
+from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError, LagError
 
 ISTHMUS = [sys.executable, "-m", "isthmus.cli"]
@@ -42,6 +47,27 @@ def test_a_link_over_its_lag_budget_fails() -> None:
         assert late.returncode == 10
         assert "behind its schedule" in " ".join(late.stderr.split())
         assert shape(*there, "--lag-budget", "5s", *command).returncode == 0
+
+
+def test_a_run_of_real_processes_stands_in_the_setting_of_the_virtual_one(tmp_path: Path) -> None:
+    path = tmp_path / "real.jsonl"
+    serve = ("serve", "--bundle", "signs", "--insecure", "--listen", "127.0.0.1:0")
+    agent = ("agent", "--bundle", "signs", "--source", "generated:3", "--frames", "20", "--fps", "15", "--insecure")
+    agent += ("--as-device", "pi4", "--deadline", "150ms", "--record", str(path))
+    with processes.started(*serve) as server:
+        there = processes.address_in(processes.first_line(server, "serve"))
+        link = ("--backend", "relay", "--trace", "lte-drive", "--start", "5s", "--to", there, "--lag-budget", "5s")
+        done = shape(*link, "--record", str(path), "--", *ISTHMUS, *agent)
+    assert done.returncode == 0, done.stderr
+    virtual = Scenario(trace="lte-drive", start_s=5.0, bundle="signs", profile="pi4", duration_s=1.0)
+    both = Comparison([Digest.of(path, record.load(path)), Digest.of(path, simulate(virtual)[0])])
+    (setting,) = both.settings
+    assert both.kinds == ("emulated", "simulated")
+    assert (setting.trace, setting.profile) == ("lte-drive", "pi4")
+    real, imagined = both.digests
+    assert real.header.trace_start_s == imagined.header.trace_start_s
+    assert 0 < real.time_s[0] < 60  # since the trace began
+    assert any("relay: " in note and "deliveries" in note for note in real.header.notes)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from isthmus.cli.demo_view import View
 from isthmus.cli.role import seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
+from isthmus.emulation.met import Met
 from isthmus.emulation.realtime import LIMITS
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
@@ -180,14 +181,7 @@ def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Pat
     """Add to the records what the agent could not know, the link and the device alone; draw the report, return its path."""
     path = folder / runs.RECORDS
     header, answers = record.read(path)
-    header = msgspec.structs.replace(
-        header,
-        kind="emulated",
-        trace=scenario.trace,
-        trace_sha256=traces.find(scenario.trace).sha256,
-        trace_began_s=began_s,
-        notes=(LIMITS, *([lag] if lag else [])),
-    )
+    header = Met(scenario.trace, began_s, notes=(LIMITS, *([lag] if lag else []))).header(header)
     how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(how), indent=2) + b"\n")
     alone = _alone(scenario, [a.frame_id for a in answers])

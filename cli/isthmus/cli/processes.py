@@ -33,6 +33,7 @@ def started(*arguments: str, log: Path | None = None) -> Iterator[subprocess.Pop
             yield process
         finally:
             end(process)
+            output(process).close()
 
 
 def end(process: subprocess.Popen[str]) -> int:

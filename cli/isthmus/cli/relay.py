@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import typer
 
 from isthmus.cli.role import run_role, seconds
 from isthmus.emulation import traces
-from isthmus.emulation.realtime import OPTIONS, Relay
+from isthmus.emulation.met import Met
+from isthmus.emulation.realtime import LIMITS, OPTIONS, Relay
 
 
 def relay(
@@ -18,10 +20,16 @@ def relay(
     to: str = typer.Option("127.0.0.1:50551", help="HOST:PORT of the edge server."),
     trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
     start: str = typer.Option("0s", help="Begin so far into the trace."),
+    record: Path | None = typer.Option(None, help="At the end, name this link in the header of an agent's record."),
 ) -> None:
     """Shape the link between agent and server by a trace, without privileges: rates, delays, outages (no loss)."""
     options = replace(OPTIONS, start_s=seconds(start, "--start") or 0.0)
-    run_role(_relay(Relay(traces.find(trace), listen=listen, upstream=to, options=options), f"{to}, trace {trace}"))
+    shaper = Relay(traces.find(trace), listen=listen, upstream=to, options=options)
+    try:
+        run_role(_relay(shaper, f"{to}, trace {trace}"))
+    finally:
+        if record is not None and record.exists():
+            Met(trace, shaper.started_s, options.start_s, (LIMITS, f"relay: {shaper.lag}")).tell(record)
 
 
 async def _relay(shaper: Relay, beyond: str) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import typer
 
@@ -14,6 +15,7 @@ from isthmus.cli.role import seconds
 from isthmus.emulation import traces
 from isthmus.emulation.backends import opened
 from isthmus.emulation.link import Bursts, LinkOptions
+from isthmus.emulation.met import Met
 from isthmus.emulation.traces import AnyTrace, PacketTrace
 from isthmus.proto.errors import ConfigError
 
@@ -37,6 +39,9 @@ def shape(
         None, help="GOOD:BAD[:LOSS]: seconds in each state, share lost in the bad one [1]."
     ),
     seed: int = typer.Option(0, help="Of jitter and loss."),
+    record: Path | None = typer.Option(
+        None, help="At the end, name this link in the header of the record that the command wrote."
+    ),
     lag_budget: str = typer.Option("20ms", help="How late the 99th percentile of deliveries may be."),
 ) -> None:
     """Run a command over a shaped link; its exit code, or 10 when the link fell behind its schedule."""
@@ -59,6 +64,8 @@ def shape(
             raise ConfigError(f"{words[0]}: no such command") from None
         lag = link.end()
     _say(f"{link.name}: {lag}")
+    if record is not None:
+        Met(trace, link.began_s, options.start_s, (link.limits, f"{link.name}: {lag}")).tell(record)
     if code:
         sys.exit(code)
     lag.check(budget_s, who=link.name)

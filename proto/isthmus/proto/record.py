@@ -28,7 +28,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     schema: int = SCHEMA
     kind: Literal["live", "emulated", "simulated"]
-    """Live: a real link; emulated: real processes around a shaped link; simulated: virtual time."""
+    """Live: a real link; emulated: real time and a shaped link; simulated: virtual time."""
     bundle: str
     bundle_sha256: str
     policy: str
