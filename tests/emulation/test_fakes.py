@@ -10,10 +10,10 @@ import pytest
 
 from isthmus.edge_server.batcher import Item, RunBatch
 from isthmus.edge_server.streams import Ready
-from isthmus.emulation.fakes import SIZE_ERROR, Content, Feed, Head, Replay, Tail
+from isthmus.emulation.fakes import GRADES, SIZE_ERROR, Content, Feed, Head, Replay, Tail
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import BundleError
-from isthmus.proto.tasks import Classification
+from isthmus.proto.tasks import Classification, Detection
 
 STAGES_S = ((0.01, 0.02, 0.03, 0.04),) * 2
 
@@ -91,12 +91,16 @@ def test_a_feed_shows_every_sample_before_it_shows_one_twice() -> None:
     assert feed.captured_s(10) - feed.captured_s(0) == pytest.approx(1.0)
 
 
-def test_a_bundle_that_answers_with_boxes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_and_boxes_are_right_as_often_as_their_score_says(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = bundles.load("signs")
-    scored = replace(bundle.outcomes(), score=bundle.outcomes().confidence)
-    monkeypatch.setattr(type(bundle), "outcomes", lambda _: scored)
-    with pytest.raises(BundleError, match="signs: task classification: emulation counts right classes"):
-        Content.of(bundle)
+    table = bundle.outcomes()
+    score = np.random.default_rng(1).random(table.label.shape).astype(np.float16)
+    monkeypatch.setattr(type(bundle), "outcomes", lambda _: replace(table, score=score))
+    monkeypatch.setattr(type(bundle.manifest), "answers", Detection())
+    graded = Content.of(bundle)
+    right = (graded.outcomes.label == graded.outcomes.truth[:, None]).reshape(len(score), GRADES, -1).mean(axis=1)
+    np.testing.assert_allclose(right, score, atol=0.5 / GRADES + 1e-3)
+    assert isinstance(graded.catalogue.task, Classification)
 
 
 def test_an_outcome_table_of_another_bundle_is_refused() -> None:

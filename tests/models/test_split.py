@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
 
 from graphs import Builder, classifier
+from isthmus.cli.main import application
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
@@ -204,6 +206,12 @@ def test_masks_agree_with_the_uncut_ones(tmp_path: Path) -> None:
     detail = found.truth[0].detail
     assert isinstance(detail, Mask)
     assert pixels(detail).shape == (16, 16)
+    emulated = ["emulate", "--bundle", str(bundle.folder), "--scenario", "wifi-roaming", "--duration", "3s"]
+    result = typed(
+        [*emulated, "--policy", "expected-utility", "--workers", "1", "--deadline", "1s", "--format", "json"]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["policies"]["expected-utility"]["accuracy"] > 0.5
 
 
 def test_a_contest_keeps_the_winner(tmp_path: Path) -> None:
@@ -276,12 +284,12 @@ def test_resnet8_on_cifar_at_one_bit_a_value() -> None:
     assert max(at_most) >= 0.85  # of 100 pictures; 0.94 of 1,000
 
 
+def typed(words: list[str]) -> Result:
+    return CliRunner().invoke(application(words), words)
+
+
 def cli(*arguments: str) -> tuple[int, str]:
-    from typer.testing import CliRunner
-
-    from isthmus.cli.main import application
-
-    result = CliRunner().invoke(application(["models"]), ["models", "split", *arguments])
+    result = typed(["models", "split", *arguments])
     return result.exit_code, result.output if result.exception is None else str(result.exception)
 
 

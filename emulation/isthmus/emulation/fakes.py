@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
 from isthmus.proto.plan import Guess, OperatingPoint, StageResult
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks import Classification, Packed
 
 SIZE_ERROR = 0.03
 """Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
@@ -30,6 +30,8 @@ STAGE_NOISE = 0.05
 """Standard deviation of the logarithm of a stage's time."""
 TAIL_NOISE = 0.05
 """The same of a batch's time."""
+GRADES = 20
+"""Of masks and boxes, which are seldom quite right or quite wrong."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
 _ADDRESS_BYTES = 12  # of sample, width and step as float32
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
@@ -69,11 +71,29 @@ class Content:
         manifest = bundle.manifest
         try:
             points, outcomes = tuple(point.key for point in manifest.points), bundle.outcomes()
+            catalogue = Catalogue.from_manifest(manifest)
             if outcomes.score is not None:
-                raise BundleError(f"task {manifest.task}: emulation counts right classes, not masks or boxes")
-            return cls(Catalogue.from_manifest(manifest), outcomes, points, manifest.tail_flops)
+                catalogue, outcomes = replace(catalogue, task=Classification()), _by_score(outcomes, outcomes.score)
+            return cls(catalogue, outcomes, points, manifest.tail_flops)
         except BundleError as error:
             raise BundleError(f"{bundle.folder.name}: {error}") from error
+
+
+def _by_score(outcomes: Outcomes, score: NDArray[np.float16]) -> Outcomes:
+    """Masks and boxes as classes: each sample `GRADES` times, an answer right in as many of them as its score (N, P) says.
+
+    So what is counted right is the mean score, to within half a grade.
+    """
+    truth = np.repeat(outcomes.truth.astype(np.uint16), GRADES)
+    grade = np.tile((np.arange(GRADES) + 0.5) / GRADES, len(outcomes.truth))
+    right = np.repeat(score, GRADES, axis=0) > grade[:, None]
+    other = np.where(truth > 0, truth - 1, truth + 1)
+    return Outcomes(
+        truth=truth,
+        label=np.where(right, truth[:, None], other[:, None]),
+        confidence=np.repeat(outcomes.confidence, GRADES, axis=0),
+        layer_bytes=np.repeat(outcomes.layer_bytes, GRADES, axis=0),
+    )
 
 
 Sizes = tuple[tuple[int, ...], ...]

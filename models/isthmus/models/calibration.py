@@ -51,9 +51,9 @@ def expected_calibration_error(probability: NDArray[np.floating], right: NDArray
 
 
 def accuracy_by_confidence(
-    confidence: NDArray[np.floating], right: NDArray[np.bool_], edges: Sequence[float]
+    confidence: NDArray[np.floating], right: NDArray[np.bool_ | np.floating], edges: Sequence[float]
 ) -> tuple[float, ...]:
-    """Share right in each of the len(edges) + 1 confidence bins, drawn to the mean where samples are few."""
+    """Share right (or mean score) in each of the len(edges) + 1 confidence bins, drawn to the mean where samples are few."""
     bin_of = np.searchsorted(edges, confidence, side="right")
     mean = float(right.mean())
     shares = []

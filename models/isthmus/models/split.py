@@ -231,7 +231,7 @@ def _given(told: Answered, exits: Sequence[Answered]) -> Answered:
     """With its agreement by each exit's confidence."""
     rows = tuple(
         calibration.accuracy_by_confidence(
-            np.array([guess.confidence for guess in e.guesses]), told.score > 0.5, CONFIDENCE_EDGES
+            np.array([guess.confidence for guess in e.guesses]), told.score, CONFIDENCE_EDGES
         )
         for e in exits
     )
