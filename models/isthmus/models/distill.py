@@ -35,7 +35,7 @@ REPORT_EVERY = 20
 """Steps."""
 SPREAD_OVER = 500
 """Pictures, about, that a map's mean and standard deviation are taken over."""
-ANSWERED_EVERY = 3
+ANSWERED_EVERY = 2
 """Samples of a batch one goes all the way to the answer: most of the tail's work lies behind the guide."""
 COARSEST = 1.2
 """Times the coarsest step, in training: what a base layer alone leaves of the finest."""
@@ -60,8 +60,10 @@ class Settings:
     """Share of the training after which rounding replaces noise."""
     answers_from: float = 0.125
     """Share of the training after which the tail's later map and its answers lead too."""
+    map_weight: float = 0.3
+    """From then on: what of the map the answers do not need may go."""
     guide_weight: float = 1.0
-    answer_weight: float = 0.5
+    answer_weight: float = 1.0
     """At the end of the training; it grows with its progress, since answers to a poor map mislead."""
     exit_weight: float = 0.05
     rate_weight: float = 0.1
@@ -192,7 +194,7 @@ class Distiller:
         with torch.autocast(self.device.type, torch.bfloat16):
             parts = self._losses(x, lesson, progress)
         weights = {
-            "map": 1.0,
+            "map": self.settings.map_weight if "answer" in parts else 1.0,
             "guide": self.settings.guide_weight,
             "answer": self.settings.answer_weight * progress,
             "exit": self.settings.exit_weight,
