@@ -74,25 +74,25 @@ def watch(server: str, frames: int, *more: str) -> list[str]:
 
 def test_a_blackout_costs_no_answer(tmp_path: Path) -> None:
     trace = tmp_path / "cut.csv"
-    trace.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,8,8,20,0\n6,0,0,20,0\n10,8,8,20,0\n30,8,8,20,0\n")
+    trace.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,8,8,20,0\n10,0,0,20,0\n14,8,8,20,0\n40,8,8,20,0\n")
     with (
         serve() as server,
         running("relay", "--listen", "127.0.0.1:0", "--to", address(server), "--trace", str(trace)) as relay,
     ):
         near_end = address(relay)
         began_s = time.monotonic()
-        with running(*watch(near_end, 15 * 16)) as agent:
+        with running(*watch(near_end, 15 * 18)) as agent:
             rows = list(answers(agent))
-    assert [row["frame_id"] for row in sorted(rows, key=lambda r: r["frame_id"])] == list(range(15 * 16))
+    assert [row["frame_id"] for row in sorted(rows, key=lambda r: r["frame_id"])] == list(range(15 * 18))
     assert all(row["label"] is not None for row in rows)
     assert sum(row["on_time"] for row in rows) >= 0.95 * len(rows)
 
     def sources(start_s: float, end_s: float) -> set[str]:
         return {row["source"] for row in rows if start_s <= row["captured_s"] - began_s < end_s}
 
-    assert "server" in sources(0, 6)
-    assert sources(6.5, 9.5) == {"exit"}
-    assert "server" in sources(12, 30)
+    assert "server" in sources(0, 10)  # a busy machine may take half of it to start an agent
+    assert sources(10.5, 13.5) == {"exit"}
+    assert "server" in sources(16, 40)
 
 
 def test_killed_and_restarted_the_server_is_used_again() -> None:
