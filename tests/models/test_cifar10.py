@@ -37,6 +37,13 @@ def test_the_data_folder_comes_first() -> None:
     assert np.bincount(test.labels[:1000]).tolist() == [100] * 10
 
 
+def test_a_label_that_is_no_class_is_named_with_its_file(elsewhere: Path) -> None:
+    (elsewhere / "cifar10").mkdir()
+    np.save(elsewhere / "cifar10" / "train_labels.npy", np.array([0, 9, 12], np.uint8))
+    with pytest.raises(DataError, match=r"train_labels\.npy: label 12 of picture 2 is none of the classes 0 to 9"):
+        data.cifar10("train")
+
+
 def test_torchvision_s_copy_is_taken_instead_with_the_classes_in_turns(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

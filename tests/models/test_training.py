@@ -84,8 +84,32 @@ def test_a_checkpoint_of_another_architecture_is_refused(trained: tuple[SplitNet
     other = replace(RECIPE, arch=replace(ARCH, bottleneck_channels=6))
     with pytest.raises(DataError, match=r"tiny\.pt: a checkpoint of another architecture"):
         load_averaged(trained[1], other)
+    with pytest.raises(DataError, match=r"tiny\.pt: a checkpoint of another architecture"):
+        Trainer(other, training_set(), seed=1).run(trained[1], silent)
     with pytest.raises(DataError, match="no such checkpoint"):
         load_averaged(trained[1].with_name("none.pt"), RECIPE)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_refused_and_kept(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pt"
+    path.write_bytes(content)
+    for take_up in (
+        lambda: Trainer(RECIPE, training_set(), seed=1).run(path, silent),
+        lambda: load_averaged(path, RECIPE),
+    ):
+        with pytest.raises(DataError, match=r"tiny\.pt: not a checkpoint"):
+            take_up()
+    assert path.read_bytes() == content
+
+
+def test_labels_out_of_range_and_too_few_pictures_are_refused() -> None:
+    mislabelled = pictures()
+    mislabelled.labels[5] = 7
+    with pytest.raises(DataError, match="training pictures: label 7 of picture 5 is none of the classes 0 to 2"):
+        Trainer(RECIPE, replace(training_set(), pictures=mislabelled), seed=1)
+    with pytest.raises(DataError, match="training pictures: 20; a batch of this recipe takes 32"):
+        Trainer(RECIPE, replace(training_set(), pictures=pictures(20)), seed=1)
 
 
 def test_the_exported_graph_is_the_trained_one(trained: tuple[SplitNetwork, Path]) -> None:

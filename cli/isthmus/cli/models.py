@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli import distill, split
+from isthmus.cli import ablate, distill, split
 from isthmus.cli.extras import missing
 from isthmus.models import bundle
 from isthmus.models import inputs as sent_inputs
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
 app.command("split")(split.split)
 app.command("distill")(distill.distill)
+app.command("ablate")(ablate.ablate)
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
 

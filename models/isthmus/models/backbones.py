@@ -1,34 +1,42 @@
 """The network in two halves: a slimmable head in stages, each with an early exit, and one tail for every width.
 
 Every stage starts with its convolutions and ends in an early exit; the last stage also projects to the bottleneck.
-Tensors are (N, C, H, W) here; the exported graphs are NHWC.
+A head is slimmed in one of two ways: its layers are sliced, or it is an ensemble of narrow members of which a width takes
+the leading ones. An ensemble is a sliced head whose convolutions are grouped, one group a member, and whose projection
+adds up what the members give, or keeps them side by side. Tensors are (N, C, H, W) here; the exported graphs are NHWC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models.layers import PlainConv, SlimConv, SlimLinear, channels_at
+from isthmus.models.layers import PlainConv, SeparableConv, SlimConv, SlimLinear
+from isthmus.models.pooling import Pooling
+from isthmus.proto.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Conv:
-    """One 3x3 convolution of a trunk; `residual` adds its input (needs stride 1 and equal channels)."""
+    """One 3x3 convolution of a trunk; `residual` adds its input (needs stride 1 and equal channels).
+
+    `separable` splits it into a depthwise and a 1x1 convolution; heads only, and not the first one.
+    """
 
     channels: int
     stride: int = 1
     residual: bool = False
+    separable: bool = False
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes the shapes of a split network."""
+    """Everything that fixes the shapes of a split network. Channels of an ensemble's head are of all members together."""
 
     input_size: int
     classes: int
@@ -37,6 +45,23 @@ class Architecture:
     exit_channels: tuple[int, ...]
     bottleneck_channels: int
     tail: tuple[Conv, ...]
+    pooling: Pooling = "strided"
+    """How the head's trunk halves its maps."""
+    members: int = 1
+    """More than one: the head is an ensemble of so many (Slimmable Encoders), and widths are multiples of 1 / members."""
+    joining: Literal["sum", "concatenation"] = "sum"
+    """What an ensemble's projection does with its members' features."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError when an ensemble's channels or widths do not come out even."""
+        if self.members == 1:
+            return
+        channels = [conv.channels for stage in self.stages for conv in stage] + list(self.exit_channels)
+        channels += [self.bottleneck_channels] if self.joining == "concatenation" else []
+        if uneven := [c for c in channels if c % self.members]:
+            raise ConfigError(f"members: {uneven[0]} channels cannot be shared out to {self.members} members")
+        if broken := [w for w in self.widths if abs(w * self.members - round(w * self.members)) > 1e-6 or not w]:
+            raise ConfigError(f"widths: {broken[0]:g} is no whole number of {self.members} members")
 
     @property
     def bottleneck_size(self) -> int:
@@ -51,10 +76,10 @@ class Architecture:
 class Exit(nn.Module):
     """An early exit: a strided convolution, global average, linear: (N, C, H, W) -> (N, classes)."""
 
-    def __init__(self, c_in: int, channels: int, classes: int, widths: Sequence[float]) -> None:
+    def __init__(self, c_in: int, channels: int, classes: int, widths: Sequence[float], members: int = 1) -> None:
         super().__init__()
-        self.conv = SlimConv(c_in, channels, widths, stride=2)
-        self.linear = SlimLinear(channels, classes)
+        self.conv = SlimConv(c_in, channels, widths, stride=2, members=members)
+        self.linear = SlimLinear(channels, classes, members)
 
     def forward(self, x: Tensor, width: float) -> Tensor:
         return self.linear(self.conv(x, width).mean((2, 3)), width)
@@ -67,17 +92,27 @@ class Stage(nn.Module):
         super().__init__()
         convs = []
         for i, conv in enumerate(spec):
-            convs.append(SlimConv(c_in, conv.channels, arch.widths, stride=conv.stride, fixed_in=first and i == 0))
+            convs.append(_slim(c_in, conv, arch, fixed_in=first and i == 0))
             c_in = conv.channels
         self.convs = nn.ModuleList(convs)
         self.residual = [conv.residual for conv in spec]
-        self.exit = Exit(c_in, exit_channels, arch.classes, arch.widths)
+        self.c_out = c_in
+        self.exit = Exit(c_in, exit_channels, arch.classes, arch.widths, arch.members)
 
     def forward(self, x: Tensor, width: float) -> Tensor:
         for conv, residual in zip(self.convs, self.residual, strict=True):
             y = conv(x, width)
             x = x + y if residual else y
         return x
+
+
+def _slim(c_in: int, conv: Conv, arch: Architecture, *, fixed_in: bool) -> SlimConv | SeparableConv:
+    stride, members, pooling = conv.stride, arch.members, arch.pooling
+    if conv.separable:
+        return SeparableConv(c_in, conv.channels, arch.widths, stride=stride, members=members, pooling=pooling)
+    return SlimConv(
+        c_in, conv.channels, arch.widths, stride=stride, fixed_in=fixed_in, members=members, pooling=pooling
+    )
 
 
 class PlainStage(nn.Module):
@@ -88,11 +123,12 @@ class PlainStage(nn.Module):
 
     def __init__(self, stage: Stage, project: SlimConv | None, width: float) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([c.folded(width) for c in stage.convs if isinstance(c, SlimConv)])
+        self.convs = nn.ModuleList([c.folded(width) for c in stage.convs if isinstance(c, SlimConv | SeparableConv)])
         self.residual = stage.residual
         self.exit_conv: PlainConv = stage.exit.conv.folded(width)
         self.exit_linear: nn.Linear = stage.exit.linear.folded(width)
         self.project = project.folded(width) if project is not None else None
+        self.channels = project.c_out if project is not None else 0
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = x.permute(0, 3, 1, 2)
@@ -102,7 +138,13 @@ class PlainStage(nn.Module):
         logits = self.exit_linear(self.exit_conv(x).mean((2, 3)))
         if self.project is None:
             return {"hidden": x.permute(0, 2, 3, 1), "logits": logits}
-        return {"features": self.project(x).permute(0, 2, 3, 1), "logits": logits}
+        return {"features": padded(self.project(x), self.channels).permute(0, 2, 3, 1), "logits": logits}
+
+
+def padded(features: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) -> (N, channels, H, W): zeros, the features' mean, in the place of members that did not run."""
+    missing = channels - features.shape[1]
+    return F.pad(features, (0, 0, 0, 0, 0, missing)) if missing else features
 
 
 class Head(nn.Module):
@@ -121,7 +163,14 @@ class Head(nn.Module):
             c_in = spec[-1].channels
         self.stages = nn.ModuleList(stages)
         self.project = SlimConv(
-            c_in, arch.bottleneck_channels, arch.widths, kernel=1, relu=False, fixed_out=True, affine=False
+            c_in,
+            arch.bottleneck_channels,
+            arch.widths,
+            kernel=1,
+            relu=False,
+            fixed_out=arch.joining == "sum",
+            affine=False,
+            members=arch.members,
         )
 
     def forward(self, x: Tensor, width: float) -> tuple[Tensor, list[Tensor]]:
@@ -130,7 +179,7 @@ class Head(nn.Module):
             assert isinstance(stage, Stage)
             x = stage(x, width)
             exits.append(stage.exit(x, width))
-        return self.project(x, width), exits
+        return padded(self.project(x, width), self.arch.bottleneck_channels), exits
 
     def plain_stage(self, index: int, width: float) -> PlainStage:
         """Stage `index` at `width` as an exportable graph."""
@@ -145,11 +194,11 @@ class Head(nn.Module):
             assert isinstance(stage, Stage)
             total = 0
             for conv in stage.convs:
-                assert isinstance(conv, SlimConv)
+                assert isinstance(conv, SlimConv | SeparableConv)
                 total += conv.macs(size, width)
                 size //= conv.stride
             total += stage.exit.conv.macs(size, width)
-            total += channels_at(stage.exit.linear.c_in, width) * self.arch.classes
+            total += stage.exit.linear.inputs(width) * self.arch.classes
             counts.append(total)
         counts[-1] += self.project.macs(size, width)
         return counts
@@ -180,10 +229,21 @@ class Tail(nn.Module):
         self.linear = nn.Linear(c_in, arch.classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.answer(self.maps(x)[-1])
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What every block gives: (N, C_i, S_i, S_i) each."""
+        maps = []
         for block, residual in zip(self.blocks, self.residual, strict=True):
             y = block(x)
             x = F.relu(x + y) if residual else y
-        return self.linear(x.mean((2, 3)))
+            maps.append(x)
+        return maps
+
+    def answer(self, last: Tensor) -> Tensor:
+        """Logits (N, classes) of the last block's map."""
+        logits: Tensor = self.linear(last.mean((2, 3)))
+        return logits
 
     def macs(self, size: int) -> int:
         """Multiply-accumulates for features of `size` x `size`."""

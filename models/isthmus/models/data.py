@@ -73,7 +73,7 @@ def cifar10(split: str) -> Pictures:
     labels_path = folder / f"{split}_labels.npy"
     if not labels_path.is_file():
         return _torchvision_cifar10(split, missing=f"{labels_path}: not there")
-    labels = np.load(labels_path).astype(np.int64)
+    labels = in_range(np.load(labels_path).astype(np.int64), len(CIFAR10_LABELS), labels_path)
     images = np.concatenate([_read_grid(folder / f"{split}_{i:02d}.webp") for i in range(len(labels) // 1000)])
     return Pictures(images, labels)
 
@@ -96,6 +96,16 @@ def _torchvision_cifar10(split: str, *, missing: str) -> Pictures:
         turn[labels == label] = np.arange(np.count_nonzero(labels == label))
     order = np.lexsort((labels, turn))
     return Pictures(np.ascontiguousarray(found.data[order]), labels[order])
+
+
+def in_range(labels: NDArray[np.int64], classes: int, whose: Path | str) -> NDArray[np.int64]:
+    """`labels` (N,) as they are. DataError that begins with `whose` and names the first that is no class."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise DataError(
+            f"{whose}: label {labels[wrong[0]]} of picture {wrong[0]} is none of the classes 0 to {classes - 1}"
+        )
+    return labels
 
 
 RENDERED_AT_ONCE = 1000

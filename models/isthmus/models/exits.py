@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from isthmus.models.backbones import Exit, SplitNetwork, Stage
 from isthmus.models.data import TrainingSet, batches, normalised, shifted
-from isthmus.models.layers import SlimConv
 from isthmus.models.recipes import Recipe
 from isthmus.models.train import Report, learning_rate
 
@@ -23,9 +22,8 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
     network.requires_grad_(False).eval()
     stages = [stage for stage in network.head.stages if isinstance(stage, Stage)]
     for stage, channels in zip(stages, recipe.arch.exit_channels, strict=True):
-        trunk_end = stage.convs[-1]
-        assert isinstance(trunk_end, SlimConv)
-        stage.exit = Exit(trunk_end.c_out, channels, recipe.arch.classes, recipe.arch.widths).train()
+        arch = recipe.arch
+        stage.exit = Exit(stage.c_out, channels, arch.classes, arch.widths, arch.members).train()
     parameters = [p for stage in stages for p in stage.exit.parameters()]
     optimiser = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True)
     steps = recipe.late_exit_epochs * (len(training.pictures) // recipe.batch)

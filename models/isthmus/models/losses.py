@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +19,12 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> 
 def feature_invariance(features: Tensor, reference: Tensor) -> Tensor:
     """Mean squared distance of a narrow width's features to the full width's."""
     return F.mse_loss(features, reference.detach())
+
+
+def map_distance(maps: Sequence[Tensor], guide: Sequence[Tensor]) -> Tensor:
+    """Squared distance of a tail's maps to a guide's, each as a share of the guide's power (GHND, Matsubara 2022)."""
+    shares = [F.mse_loss(a.float(), b.float()) / b.float().square().mean() for a, b in zip(maps, guide, strict=True)]
+    return torch.stack(shares).mean()
 
 
 def rate(features: Tensor) -> Tensor:

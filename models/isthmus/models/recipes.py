@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from isthmus.models.backbones import Architecture, Conv
 
@@ -11,7 +12,7 @@ WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Recipe:
-    """An architecture with the settings of its training."""
+    """An architecture with the settings of its training. The defaults are what ships; `ablation` measures the others."""
 
     arch: Architecture
     epochs: int
@@ -27,10 +28,22 @@ class Recipe:
     distill_weight: float = 1.0
     distill_from: float = 0.4
     """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""
+    invariance_weight: float = 1.0
+    """Of the narrow widths' features' distance to the full width's, while it teaches."""
     straight_through_from: float = 0.5
     """Share of the training after which rounding replaces noise."""
+    quantiser: Literal["scalar", "vector", "none"] = "scalar"
+    """vector: residual codebooks instead of a grid, in training only; none: features cross as they are."""
+    channel_dropout: float = 0.0
+    """Probability that only a random number of leading bottleneck channels crosses."""
+    match_until: float = 0.0
+    """Share of the training that only matches the maps of a guide's tail (GHND); it takes a guide."""
+    freeze_from: float = 1.0
+    """Share of the training after which the head is frozen and the tail alone is tuned (BottleFit)."""
     late_exit_epochs: int = 0
     """Epochs of training the exits anew on the finished, frozen network; 0 keeps those that were trained with it."""
+    averaging: float = 0.995
+    """What the averaged weights keep of themselves at every step."""
     steps: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)
     """The quantiser's ladder, in standard deviations of the features; finest first."""
 

@@ -2,18 +2,20 @@
 
 Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
 features of all of them go through the one tail together. An exponential average of the weights, at full width and
-unquantised, teaches the narrow widths and the exits. A run is resumed from its checkpoint with the same result in kind,
-not bit for bit.
+unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail. A run
+is resumed from its checkpoint with the same result in kind, not bit for bit.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from isthmus.models import bottleneck, data, losses
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.muon import Muon
 from isthmus.models.recipes import Recipe
+from isthmus.models.vectors import Codebooks
+from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
 BASE_STEP = 3.0
@@ -49,19 +53,34 @@ def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
 class Trainer:
     """One run: the network, its averaged teacher, the optimiser, and the generators that make it repeatable."""
 
-    def __init__(self, recipe: Recipe, training: data.TrainingSet, *, seed: int) -> None:
+    def __init__(
+        self, recipe: Recipe, training: data.TrainingSet, *, seed: int, guide: SplitNetwork | None = None
+    ) -> None:
+        """`guide`: a trained network whose tail has blocks of the same shapes.
+
+        Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled.
+        """
+        if recipe.match_until > 0 and guide is None:
+            raise ConfigError("match_until: matching maps takes a guide, a trained network with a like tail")
+        data.in_range(training.pictures.labels, recipe.arch.classes, "training pictures")
+        if len(training.pictures) < recipe.batch:
+            raise DataError(f"training pictures: {len(training.pictures)}; a batch of this recipe takes {recipe.batch}")
         torch.manual_seed(seed)
+        self.guide = guide
         self.seed, self.recipe, self.training = seed, recipe, training
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.network = SplitNetwork(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
-        convolutions = [p for p in self.network.parameters() if p.ndim == 4]
-        others = [p for p in self.network.parameters() if p.ndim < 4]
+        # A depthwise filter has nothing to be orthogonal to: it is left to SGD.
+        convolutions = [p for p in self.network.parameters() if p.ndim == 4 and p.shape[1] > 1]
+        others = [p for p in self.network.parameters() if p.ndim < 4 or p.shape[1] == 1]
         self.optimisers = (
             Muon(convolutions, lr=recipe.turn_rate),
             torch.optim.SGD(others, lr=recipe.peak_rate, momentum=0.9, nesterov=True),
         )
+        self.codebooks = Codebooks(recipe.arch.bottleneck_channels, self.generator)
+        self.frozen = False
         self.epochs_done = 0
         self.steps_per_epoch = len(training.pictures) // recipe.batch
 
@@ -84,6 +103,7 @@ class Trainer:
         """One pass over the pictures; the mean loss."""
         total = 0.0
         self.network.train()
+        self.network.head.train(not self.frozen)
         pictures, batch = self.training.pictures, self.recipe.batch
         for i, index in enumerate(data.batches(len(pictures), batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.recipe.epochs
@@ -96,6 +116,8 @@ class Trainer:
 
     def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
         """One optimiser step on (N, 3, S, S) pictures; the loss."""
+        if progress >= self.recipe.freeze_from and not self.frozen:
+            self._freeze()
         for optimiser, peak in zip(self.optimisers, (self.recipe.turn_rate, self.recipe.peak_rate), strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
@@ -108,6 +130,12 @@ class Trainer:
             optimiser.step()
         self._average()
         return float(loss.detach())
+
+    def _freeze(self) -> None:
+        """From here on the averaged head stands still, and the tail is tuned to it."""
+        self.network.load_state_dict(self.teacher.state_dict())
+        self.network.head.requires_grad_(False).eval()
+        self.frozen = True
 
     def _parts(self, n: int) -> list[tuple[float, slice]]:
         """Which width runs which samples: the sandwich rule, shared out over one batch."""
@@ -130,25 +158,52 @@ class Trainer:
             features.append(f)
             exits.append(e)
         joined = torch.cat(features).float()
-        logits = self.network.tail(self._quantise(joined, progress)).float()
-        per_exit = [torch.cat(column).float() for column in zip(*exits, strict=True)]
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) + recipe.rate_weight * losses.rate(joined)
+        maps = self.network.tail.maps(self._sent(joined, progress))
+        logits = self.network.tail.answer(maps[-1]).float()
+        per_exit = [torch.cat(column).float() for column in zip(*exits, strict=True)] if recipe.exit_weight > 0 else []
+        if progress < recipe.match_until:
+            loss = losses.map_distance(maps, self._guide_maps(x))
+        else:
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+            if self.guide is not None:
+                opinion = self.guide.tail.answer(self._guide_maps(x)[-1]).float()
+                loss = loss + recipe.distill_weight * losses.distillation(logits, opinion)
+        loss = loss + recipe.rate_weight * losses.rate(joined)
         for e in per_exit:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
-        if progress < recipe.distill_from:
+        if progress < max(recipe.distill_from, recipe.match_until):
             return loss
         narrow = slice(parts[0][1].stop, len(x))
         with torch.no_grad():
             reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
             opinion = self.teacher.tail(reference).float()
         loss = loss + recipe.distill_weight * 0.5 * (
-            losses.distillation(logits[narrow], opinion) + losses.feature_invariance(joined[narrow], reference.float())
+            losses.distillation(logits[narrow], opinion)
+            + recipe.invariance_weight * losses.feature_invariance(joined[narrow], reference.float())
         )
         for e in per_exit:
             loss = loss + recipe.exit_weight * recipe.distill_weight * 0.5 * (
                 losses.distillation(e[narrow], opinion) + losses.distillation(e[parts[0][1]], logits[parts[0][1]])
             )
         return loss
+
+    @torch.no_grad()
+    def _guide_maps(self, x: Tensor) -> list[Tensor]:
+        assert self.guide is not None
+        features, _ = self.guide.head(x, self.guide.arch.widths[-1])
+        return self.guide.tail.maps(features)
+
+    def _sent(self, features: Tensor, progress: float) -> Tensor:
+        """What the tail is given in the place of `features` (N, C, H, W)."""
+        if self.recipe.quantiser == "vector":
+            sent = self.codebooks.dropped_out(features)
+        elif self.recipe.quantiser == "scalar":
+            sent = self._quantise(features, progress)
+        else:
+            sent = features
+        if self.recipe.channel_dropout > 0:
+            sent = bottleneck.leading_channels(sent, self.recipe.channel_dropout, self.generator)
+        return sent
 
     def _quantise(self, features: Tensor, progress: float) -> Tensor:
         low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * BASE_STEP
@@ -158,8 +213,9 @@ class Trainer:
         return bottleneck.straight_through(features, step)
 
     @torch.no_grad()
-    def _average(self, decay: float = 0.995) -> None:
+    def _average(self) -> None:
         """Exponential average of the weights; statistics of the batch norms included."""
+        decay = self.recipe.averaging
         for mine, theirs in zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True):
             if mine.is_floating_point():
                 mine.lerp_(theirs, 1 - decay)
@@ -185,15 +241,34 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Take up a checkpoint of the same architecture."""
-        state = torch.load(path, weights_only=False)
-        self.network.load_state_dict(state["network"])
-        self.teacher.load_state_dict(state["teacher"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        """Take up a checkpoint of the same architecture. DataError when it is of another, or no checkpoint."""
+        state = read_checkpoint(path)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.teacher.load_state_dict(state["teacher"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise other_architecture(path, error) from error
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `Trainer.save` wrote. DataError when the file is something else."""
+    try:
+        state = torch.load(path, weights_only=False)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise DataError(f"{path}: not a checkpoint, or a damaged one ({error}); delete it to begin anew") from error
+    if not isinstance(state, dict) or "teacher" not in state:
+        raise DataError(f"{path}: not a checkpoint of a training; delete it to begin anew")
+    return state
+
+
+def other_architecture(path: Path, error: Exception) -> DataError:
+    """The error for a checkpoint whose tensors are not the recipe's."""
+    return DataError(f"{path}: a checkpoint of another architecture ({error})")
 
 
 @torch.no_grad()

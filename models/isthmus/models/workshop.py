@@ -16,7 +16,7 @@ from isthmus.models.bundle import Bundle
 from isthmus.models.corpora import Corpus
 from isthmus.models.evaluate import evaluate, fitted_codec
 from isthmus.models.recipes import RECIPES, Recipe
-from isthmus.models.train import Trainer
+from isthmus.models.train import Trainer, other_architecture, read_checkpoint
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
@@ -103,11 +103,11 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> tuple[SplitNetwork, int, 
     if not checkpoint.is_file():
         raise DataError(f"{checkpoint}: no such checkpoint; run `isthmus models train` first")
     network = SplitNetwork(recipe.arch)
-    state = torch.load(checkpoint, weights_only=False)
+    state = read_checkpoint(checkpoint)
     try:
         network.load_state_dict(state["teacher"])
     except (KeyError, RuntimeError) as error:
-        raise DataError(f"{checkpoint}: a checkpoint of another architecture ({error})") from error
+        raise other_architecture(checkpoint, error) from error
     return network.eval(), int(state["seed"]), int(state["epochs_done"])
 
 
