@@ -173,7 +173,11 @@ def _compared(evaluation: Evaluation, pictures: inputs.Inputs) -> str:
     well = [p for p in sent if p.accuracy >= WELL] or [max(sent, key=lambda p: (p.accuracy, -p.bytes))]
     point = min(well, key=lambda p: p.bytes)
     needed = inputs.bytes_for(point.accuracy, pictures, evaluation.outcomes.truth)
-    rivals = " and ".join(f"{name} {size:,.0f} bytes" if size else f"{name} never" for name, size in needed.items())
+    coarsest = dict(zip(inputs.FORMATS, pictures.size_bytes.mean(0)[:, -1].tolist(), strict=True))
+    rivals = " and ".join(
+        f"{name} {'at most ' * (size == coarsest[name])}{size:,.0f} bytes" if size else f"{name} never agrees so well"
+        for name, size in needed.items()
+    )
     return (
         f"{point.accuracy:.1%} agreement takes {point.bytes:,.0f} bytes a frame (width {point.width}, step {point.step}, "
         f"{point.layers} of {LAYERS} layers); of the picture itself, {rivals}."

@@ -111,7 +111,7 @@ def tabulated(images: Images, truth: NDArray[Any], answers: Answers, report: Rep
 def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, float | None]:
     """By format: the mean bytes that give the right answer for such a share of the pictures, between two qualities.
 
-    None where not even the finest quality does.
+    The coarsest quality's where that is enough; None where not even the finest is.
     """
     right = (table.label == truth[:, None, None]).mean(0)  # (F, Q)
     size = table.size_bytes.mean(0)
