@@ -18,20 +18,20 @@ from isthmus.models.uncut import task_of
 from isthmus.proto.errors import ModelError
 
 Stored = NDArray[Any]
-TAIL_SHARE = 0.5
+TAIL_SHARE = 0.6
 """Of the teacher's work that an automatic cut leaves behind it."""
 GUIDE_SHARE = 0.25
 """Of the tail's work that lies in front of the guide, at least."""
 
 
 def chosen_cut(graph: Graph) -> Cut:
-    """The cut to distil where none is named: the smallest map in front of half the teacher's work, the first of equals.
+    """The cut to distil where none is named: the smallest map in front of three fifths of the work, the first of equals.
 
     Raises ModelError when the graph has no such place.
     """
     fitting = [c for c in cuts(graph) if _is_map(c) and c.tail_flops >= TAIL_SHARE * graph.flops]
     if not fitting:
-        raise ModelError(f"{graph.path}: no single map crosses in front of half its work; name a cut")
+        raise ModelError(f"{graph.path}: no single map crosses in front of three fifths of its work; name a cut")
     return min(fitting, key=lambda c: (c.crossing[0].elements, c.after))
 
 
