@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
 from isthmus.device.link import LinkEstimator
-from isthmus.device.scheduler import STOP, Decision, ExpectedUtility, Offload, Situation
+from isthmus.device.scheduler import INDIFFERENCE, STOP, Decision, ExpectedUtility, Offload, Situation
 from isthmus.proto.plan import Guess, StageResult
 from pair import catalogue
 
@@ -57,3 +60,25 @@ def test_a_queue_that_is_gone_before_the_next_frame_costs_nothing_and_a_longer_o
     for n in range(8):
         link.on_sent(101 + n, 0, 100, now=5.0)
     assert decided(link, 0.6) is STOP
+
+
+@settings(max_examples=60)
+@given(st.floats(500, 1e6), st.floats(0.02, 2.0), st.integers(0, 6))
+def test_the_width_is_that_of_the_best_way_whatever_is_left_out(rate_Bps: float, budget_s: float, flying: int) -> None:
+    link = shown(rate_Bps)
+    for n in range(flying):
+        link.on_sent(100 + n, 0, 300, now=5.0)
+    outlook, policy = link.outlook(5.0), ExpectedUtility(KNOWN)
+    situation = Situation(budget_s, outlook, TIMES, 1 / 15)
+    best, chosen = -1.0, 0
+    for w, ways in enumerate(KNOWN.offloads):
+        head_s = sum(TIMES.cautious_s(stage, w) for stage in range(2))
+        alone = KNOWN.exits[w][1].accuracy
+        worth = alone
+        for known in (known for step in ways for known in step):
+            p = outlook.p_back(known.mean_bytes, budget_s - head_s)
+            price = policy.price(known.mean_bytes, situation, outlook)
+            worth = max(worth, p * known.accuracy + (1 - p) * alone - price)
+        if head_s <= min(budget_s, 1 / 15) and worth > best + INDIFFERENCE * (w > 0):
+            best, chosen = worth, w
+    assert policy.width(situation) == chosen

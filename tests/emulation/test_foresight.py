@@ -14,6 +14,7 @@ from isthmus.emulation.setting import Setting, played
 from isthmus.emulation.world import World, simulate
 from isthmus.models import bundle
 from isthmus.proto.machine import run_virtual
+from isthmus.proto.plan import Source
 from isthmus.proto.record import summary
 
 SHARED = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
@@ -104,6 +105,27 @@ def test_its_records_say_what_it_is() -> None:
     for record in run.records:
         assert record.right == (record.confidence == 1.0 and record.label == record.truth)
         assert record.captured_s <= record.answered_s <= record.deadline_s
+
+
+def test_its_energy_is_its_plans_by_the_same_account() -> None:
+    table: dict[str, object] = {
+        "bundle": "signs",
+        "trace": "nb-iot",
+        "duration_s": 20.0,
+        "policy": policies.CLAIRVOYANT,
+    }
+    (run,), (uncounted,) = simulate(scenario.of(table)), simulate(scenario.of(table | {"radio": "unknown"}))
+    setting = opened("expected-utility", trace="nb-iot")
+    for record in run.records:
+        spent = record.energy_J
+        assert spent is not None
+        if record.source is Source.SERVER:
+            radio_J = setting.profile.energy(
+                active_s=0, idle_s=0, messages=record.layers, bytes_up=record.bytes_up, radio="wifi"
+            ).above_idle_J
+            assert spent > radio_J > 0
+        assert (spent > 0) == (record.right is True)
+    assert {record.energy_J for record in uncounted.records} == {None}
 
 
 def test_a_fast_link_and_a_fast_head_make_the_bound_exact() -> None:

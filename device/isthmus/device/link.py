@@ -9,7 +9,7 @@ Pure: no clock, no IO, no randomness.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,7 +20,7 @@ from isthmus.proto.plan import Load, ServerTimings
 RING = 50
 FORGETTING = 0.96
 """Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
-_WEIGHTS = tuple(FORGETTING**age for age in range(RING - 1, -1, -1))  # oldest first
+_WEIGHTS = tuple(FORGETTING**age for age in range(RING))  # by age
 MESSAGE_BYTES = 30
 """What framing (protobuf, gRPC, HTTP/2) adds to a payload."""
 NOISE_SHARE = 0.25
@@ -111,8 +111,9 @@ class Outlook:
         left_s = budget_s - self.server_s
         if left_s <= 0:
             return 0.0
-        hopeful = (left_s / (self._ahead_s + (size_bytes + MESSAGE_BYTES) * self._prior_slowness)) ** 2
-        ratio = left_s / self.delay_s(size_bytes)
+        carried_bytes = size_bytes + MESSAGE_BYTES
+        hopeful = (left_s / (self._ahead_s + carried_bytes * self._prior_slowness)) ** 2
+        ratio = left_s / (self._ahead_s + carried_bytes * self._slowness)
         enough = self._weights[bisect_right(self._ratios, ratio)]
         p = (enough * self._memory + hopeful / (1 + hopeful)) / (self._weights[-1] * self._memory + 1)
         return p * left_s / (left_s + self._stall_s)
@@ -127,7 +128,10 @@ class LinkEstimator:
         self._slowness = self._prior_slowness  # s per byte
         self._round_trip = _WindowedMinimum(config.round_trip_window_s)
         self._flying: deque[_Flying] = deque()
-        self._recent: deque[float] = deque(maxlen=RING)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RING)
+        """Ratios, oldest first, and their numbers."""
+        self._ranked: list[tuple[float, int]] = []
+        """The same, least first."""
         self._ratios: list[float] = []
         self._weights: list[float] = [0.0]
         self._weighed = True
@@ -255,8 +259,7 @@ class LinkEstimator:
         self._learn_goodput(flying, now)
         self._last_ack_s = max(self._last_ack_s, now)
         if flying.size_bytes > MESSAGE_BYTES:
-            self._recent.append(delay_s / max(flying.predicted_s, 1e-6))
-            self._weighed = False
+            self._note_ratio(delay_s / max(flying.predicted_s, 1e-6))
             self._last_layer_s = self._last_ack_s
 
     def _learn_goodput(self, flying: _Flying, now: float) -> None:
@@ -270,15 +273,22 @@ class LinkEstimator:
         else:  # limited by the application, not by the link
             self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
 
+    def _note_ratio(self, ratio: float) -> None:
+        if len(self._recent) == RING:
+            del self._ranked[bisect_left(self._ranked, self._recent[0])]
+        noted = ratio, self._recent[-1][1] + 1 if self._recent else 0
+        self._recent.append(noted)
+        insort(self._ranked, noted)
+        self._weighed = False
+
     def _weigh(self) -> None:
-        """Sort the ratios, once for all questions between two acknowledgements, so that each is one bisection."""
+        """Add up the weights, once for all questions between two acknowledgements, so that each is one bisection."""
         if self._weighed:
             return
-        self._weighed, n = True, len(self._recent)
-        pairs = sorted(zip(self._recent, _WEIGHTS[RING - n :], strict=True))
-        self._ratios = [r for r, _ in pairs]
-        self._weights = [0.0, *accumulate([w for _, w in pairs])]
-        worst = self._ratios[min(n - 1, bisect_right(self._weights, 0.9 * self._weights[-1]) - 1)]
+        self._weighed, newest = True, self._recent[-1][1]
+        self._ratios = [ratio for ratio, _ in self._ranked]
+        self._weights = [0.0, *accumulate([_WEIGHTS[newest - number] for _, number in self._ranked])]
+        worst = self._ratios[bisect_right(self._weights, 0.9 * self._weights[-1]) - 1]
         self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
 
 

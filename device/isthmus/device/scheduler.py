@@ -7,12 +7,12 @@ confident; its confidence itself is a probability over all pictures together onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from msgspec import Struct
 
-from isthmus.device.catalogue import Catalogue
+from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.compute import StageTimes
 from isthmus.device.link import Outlook
 from isthmus.proto.plan import StageResult
@@ -39,6 +39,8 @@ class Offload(Struct, frozen=True):
 
 
 Decision = Stop | GoOn | Offload
+Ways = tuple[tuple[float, float], ...]
+"""Mean bytes and accuracy of ways to offload, the most accurate first."""
 STOP, GO_ON = Stop(), GoOn()
 
 
@@ -67,16 +69,37 @@ class ExpectedUtility:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._last = catalogue.stages - 1
+        self._ways = tuple(_best_first((k.mean_bytes, k.accuracy) for k in known) for known in _known(catalogue))
+        """[width]: every way to offload."""
+        alone = (exits[self._last].accuracy for exits in catalogue.exits)
+        self._most = tuple(
+            max([exit_, *(way[1] for way in ways)]) for exit_, ways in zip(alone, self._ways, strict=True)
+        )
+        """[width]: what it is worth if the link costs nothing."""
+        self._ways_given = tuple(
+            tuple(
+                tuple(
+                    _best_first((k.mean_bytes, k.given[stage][b]) for k in known)
+                    for b in range(len(catalogue.confidence_edges) + 1)
+                )
+                for stage in range(catalogue.stages)
+            )
+            for known in _known(catalogue)
+        )
+        """[width][stage][confidence bin]: the same where the exit after that stage was so confident."""
 
     def width(self, situation: Situation) -> int:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
         best, chosen = -1.0, 0
         for w in range(len(self._catalogue.widths)):
+            if w and self._most[w] <= best + INDIFFERENCE:
+                continue
             head_s = sum(situation.times.cautious_s(stage, w) for stage in range(self._last + 1))
             limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
             if w and head_s > limit_s:
                 break  # wider ones take longer still
-            worth = self._before_head(w, situation, situation.budget_s - head_s)
+            alone = self._catalogue.exits[w][self._last].accuracy
+            worth = self._foreseen(alone, self._ways[w], situation, situation.budget_s - head_s)
             if worth > best + INDIFFERENCE * (w > 0):
                 best, chosen = worth, w
         return chosen
@@ -97,7 +120,7 @@ class ExpectedUtility:
         """How often this exit was right where it was so confident."""
         return self._catalogue.exits[w][result.stage].given[result.stage][self._catalogue.bin(result.confidence)]
 
-    def _price(self, size_bytes: float, situation: Situation, outlook: Outlook) -> float:
+    def price(self, size_bytes: float, situation: Situation, outlook: Outlook) -> float:
         """What sending costs the frames after this one.
 
         Drift plus penalty (Neely 2010): the length of the queue, as a share of what a frame may wait, times the share of
@@ -110,31 +133,24 @@ class ExpectedUtility:
         left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
         return (left_s / situation.budget_s + PRICE_OF_LINK) * service_s / period_s
 
-    def _before_head(self, w: int, situation: Situation, left_s: float) -> float:
-        alone = self._catalogue.exits[w][self._last].accuracy
-        outlook = situation.outlook
-        if outlook is None:
-            return alone
-        worth = alone
-        for row in self._catalogue.offloads[w]:
-            for known in row:
-                p, price = outlook.p_back(known.mean_bytes, left_s), self._price(known.mean_bytes, situation, outlook)
-                worth = max(worth, p * known.accuracy + (1 - p) * alone - price)
-        return worth
-
     def _further(self, w: int, result: StageResult, situation: Situation, ahead_s: float) -> float:
         """What running to the end of the head promises, judged by this exit's confidence."""
         given = self._catalogue.bin(result.confidence)
         alone = self._catalogue.exits[w][self._last].given[result.stage][given]
-        worth, outlook = alone, situation.outlook
+        ways = self._ways_given[w][result.stage][given]
+        return self._foreseen(alone, ways, situation, situation.budget_s - ahead_s)
+
+    def _foreseen(self, alone: float, ways: Ways, situation: Situation, left_s: float) -> float:
+        """What the best of these ways, or none of them, is worth once the head has run and `left_s` are left."""
+        outlook = situation.outlook
         if outlook is None:
-            return worth
-        for row in self._catalogue.offloads[w]:
-            for known in row:
-                p = outlook.p_back(known.mean_bytes, situation.budget_s - ahead_s)
-                accuracy = known.given[result.stage][given]
-                price = self._price(known.mean_bytes, situation, outlook)
-                worth = max(worth, p * accuracy + (1 - p) * alone - price)
+            return alone
+        worth = alone
+        for mean_bytes, accuracy in ways:
+            if accuracy <= worth:
+                break  # nor are the ways after it worth more than their accuracy
+            p, price = outlook.p_back(mean_bytes, left_s), self.price(mean_bytes, situation, outlook)
+            worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
     def _sending(self, w: int, result: StageResult, situation: Situation) -> tuple[float, Decision]:
@@ -153,11 +169,20 @@ class ExpectedUtility:
                 gain = self._catalogue.offloads[w][step][layers - 1].given[self._last][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
-                worth = alone + p * gain + before - self._price(sent, situation, outlook)
+                worth = alone + p * gain + before - self.price(sent, situation, outlook)
                 p_before = (p, gain)
                 if worth > best:
                     best, decision = worth, Offload(step, layers)
         return best, decision
+
+
+def _known(catalogue: Catalogue) -> list[list[Known]]:
+    """[width]: every operating point that offloads."""
+    return [[known for step in width for known in step] for width in catalogue.offloads]
+
+
+def _best_first(ways: Iterable[tuple[float, float]]) -> Ways:
+    return tuple(sorted(ways, key=lambda way: -way[1]))
 
 
 class AlwaysOffload:

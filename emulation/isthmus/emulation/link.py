@@ -74,6 +74,7 @@ class ShapedLink:
         self._delay = _Column.of(trace, [trace.rtt_s] if not isinstance(trace, Trace) else trace.rtt_s, options.loop)
         self._loss = _Column.of(trace, [0.0] if not isinstance(trace, Trace) else trace.loss, options.loop)
         self._burst = _BurstPath(options, direction) if options.bursts and not options.lossless else None
+        self._lossless = options.lossless or (self._burst is None and not options.jitter_s and self._loss.is_zero)
         self._now = options.start_s  # on the trace's own clock, as are all private times
         self._position = self._capacity.carried(options.start_s)
         self._delivered = 0.0
@@ -153,7 +154,7 @@ class ShapedLink:
 
     def _loses(self, departed: float, size_bytes: int) -> bool:
         """Whether one of a message's packets is lost."""
-        if self._options.lossless:
+        if self._lossless:
             return False
         packets = math.ceil(size_bytes / PACKET_BYTES)
         return self._random.random() >= (1.0 - self._loss_at(departed)) ** packets
@@ -195,6 +196,10 @@ class _Column:
             return cls([0.0], held[:1], None)
         assert isinstance(trace, Trace)
         return cls(trace.time_s.tolist(), held, trace.length_s if loop else None)
+
+    @property
+    def is_zero(self) -> bool:
+        return not any(self._values)
 
     def at(self, time_s: float) -> float:
         if len(self._values) == 1:

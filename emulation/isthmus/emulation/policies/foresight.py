@@ -150,7 +150,9 @@ def _run(setting: Setting, device: int, frames: Sequence[Foreseen], plan: Plan) 
         local = replay.guess(sample, len(catalogue.widths) - 1, catalogue.stages - 1)
         frame = Frame(frame_id, foreseen.captured_s, foreseen.captured_s + feed.deadline_s, replay.truth[sample])
         answer = _answer(frame, foreseen, way, p) if way else _lost(frame, foreseen, local)
-        records.append(FrameRecord.from_answer(frame, answer, local))
+        # Of the plan: it runs no head for a frame that it gives up, and picks ways by their bytes, not by their joules.
+        energy_J = setting.energy_J(answer, way.point.layers if way else 0)
+        records.append(FrameRecord.from_answer(frame, answer, local, energy_J=energy_J))
     return Run(header, records, 0)
 
 
