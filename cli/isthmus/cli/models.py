@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli import ablate, distill, split
+from isthmus.cli import ablate, distill, prune, split
+from isthmus.cli import filter as filtering
 from isthmus.cli.extras import missing
 from isthmus.models import bundle
 from isthmus.models import inputs as sent_inputs
@@ -23,6 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, expo
 app.command("split")(split.split)
 app.command("distill")(distill.distill)
 app.command("ablate")(ablate.ablate)
+app.command("prune")(prune.prune)
+app.command("filter")(filtering.filter_)
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
 

@@ -20,18 +20,31 @@ def write(target: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bun
 
     `manifest.files` is filled in here. Whatever `fill` raises leaves `target` as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        folder = Path(scratch) / manifest.name
-        folder.mkdir()
+
+    def whole(folder: Path) -> None:
         fill(folder)
         hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-        table = _without_none(msgspec.to_builtins(msgspec.structs.replace(manifest, files=hashes)))
-        (folder / "bundle.toml").write_text(tomli_w.dumps(table))
+        write_table(folder / "bundle.toml", msgspec.structs.replace(manifest, files=hashes))
         bundle.load(str(folder))
+
+    replace(target, whole)
+    return bundle.load(str(target))
+
+
+def replace(target: Path, fill: Callable[[Path], None]) -> None:
+    """The folder `target`, with what `fill` puts into the one it is given; whatever it raises leaves `target` as it was."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        folder = Path(scratch) / target.name
+        folder.mkdir()
+        fill(folder)
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
-    return bundle.load(str(target))
+
+
+def write_table(path: Path, table: msgspec.Struct) -> None:
+    """A struct as TOML."""
+    path.write_text(tomli_w.dumps(_without_none(msgspec.to_builtins(table))))
 
 
 def _without_none(value: object) -> dict[str, object]:

@@ -72,10 +72,15 @@ class Workshop:
 
     def export(self, checkpoint: Path, target: Path, *, threads: int, report: Report) -> Bundle:
         """Evaluate the averaged network of `checkpoint` and write its bundle to `target`."""
-        from isthmus.models.export import write_bundle  # training alone needs none of the converters
-
         torch.set_num_threads(threads)
         network, seed, epochs = load_averaged(checkpoint, self.recipe)
+        made_by = f"isthmus models train {self.arguments} --seed {seed} ({epochs} epochs); isthmus models export {self.arguments}"
+        return self.put(network, target, made_by=made_by, report=report)
+
+    def put(self, network: SplitNetwork, target: Path, *, made_by: str, report: Report) -> Bundle:
+        """Evaluate a network of this recipe and write its bundle to `target`."""
+        from isthmus.models.export import write_bundle  # training alone needs none of the converters
+
         validation = self.corpus.validation()
         trained, widths = Trained(network, validation.mean, validation.std), self.recipe.arch.widths
         sample = self.corpus.training().pictures.images[:CODEC_PICTURES]
@@ -91,8 +96,7 @@ class Workshop:
             mean=validation.mean,
             std=validation.std,
             images=images,
-            made_by=f"isthmus models train {self.arguments} --seed {seed} ({epochs} epochs); "
-            f"isthmus models export {self.arguments}",
+            made_by=made_by,
         )
         report(f"{target}: bundle {bundle.sha256.hex()}")
         return bundle

@@ -1,0 +1,40 @@
+"""`isthmus models prune`: fewer channels in a trained head, chosen by what each cut is measured to cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.extras import missing
+
+CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
+
+
+def prune(
+    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    flops: float = typer.Option(help="The share of the full-width head's FLOPs that may be left, e.g. 0.5."),
+    checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
+    epochs: int = typer.Option(0, min=0, help="Fine-tune what is left for so many [0: measure its norms anew]."),
+    pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
+    out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-pruned]."),
+    seed: int = typer.Option(1),
+    threads: int = typer.Option(1, help="Threads of torch."),
+) -> None:
+    """Prune a trained head to a budget of FLOPs and write what is left, at one width, as a bundle."""
+    try:
+        import torch
+
+        from isthmus.models import prune as pruning
+        from isthmus.models import workshop
+    except ImportError as error:
+        raise missing(error, "train") from error
+    torch.set_num_threads(threads)
+    shop = workshop.open_workshop(name, pictures)
+    pruning.to_bundle(
+        shop,
+        checkpoint or CHECKPOINTS / f"{shop.name}.pt",
+        out or BUNDLES / f"{shop.name}-pruned",
+        pruning.Pruning(flops, epochs, seed),
+        report=typer.echo,
+    )
