@@ -94,7 +94,7 @@ VARIANTS: dict[str, Variant] = {
     "noise-only": Variant("quantiser noise to the end", _with(straight_through_from=1.0)),
     "rounding-only": Variant("straight-through rounding from the start", _with(straight_through_from=0.0)),
     "no-rate": Variant("without the rate loss", _with(rate_weight=0.0)),
-    "vector": Variant("residual vector quantiser, quantiser dropout", _with(quantiser="vector", rate_weight=0.0)),
+    "vector": Variant("residual vector quantiser, quantiser dropout", _with(quantiser="vector")),
     "channel-dropout": Variant("nested channel dropout", _with(channel_dropout=0.5)),
     "ghnd": Variant(
         "GHND: match a guide's maps, then tune the tail", _with(match_until=0.5, freeze_from=0.5), guided=True

@@ -24,7 +24,7 @@ class Recipe:
     label_smoothing: float = 0.1
     exit_weight: float = 0.3
     rate_weight: float = 0.1
-    """Of the features' mean magnitude: what their bytes cost in training."""
+    """Of the features' mean magnitude: what their bytes cost in training; with codebooks, of their distance to these."""
     distill_weight: float = 1.0
     distill_from: float = 0.4
     """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""

@@ -158,7 +158,8 @@ class Trainer:
             features.append(f)
             exits.append(e)
         joined = torch.cat(features).float()
-        maps = self.network.tail.maps(self._sent(joined, progress))
+        sent = self._sent(joined, progress)
+        maps = self.network.tail.maps(sent)
         logits = self.network.tail.answer(maps[-1]).float()
         per_exit = [torch.cat(column).float() for column in zip(*exits, strict=True)] if recipe.exit_weight > 0 else []
         if progress < recipe.match_until:
@@ -168,7 +169,8 @@ class Trainer:
             if self.guide is not None:
                 opinion = self.guide.tail.answer(self._guide_maps(x)[-1]).float()
                 loss = loss + recipe.distill_weight * losses.distillation(logits, opinion)
-        loss = loss + recipe.rate_weight * losses.rate(joined)
+        price = F.mse_loss(joined, sent.detach()) if recipe.quantiser == "vector" else losses.rate(joined)
+        loss = loss + recipe.rate_weight * price
         for e in per_exit:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
         if progress < max(recipe.distill_from, recipe.match_until):

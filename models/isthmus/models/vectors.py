@@ -28,9 +28,8 @@ class Codebooks:
     def __init__(self, channels: int, generator: torch.Generator, entries: int = ENTRIES) -> None:
         self.generator = generator
         self.entries = torch.zeros(STAGES, entries, channels)
-        self._used = torch.zeros(
-            STAGES, entries
-        )  # running means: how often chosen, and the sum of what it was chosen for
+        # Running means: how often an entry is chosen, and the sum of what it is chosen for.
+        self._used = torch.zeros(STAGES, entries)
         self._sums = torch.zeros(STAGES, entries, channels)
 
     @torch.no_grad()
@@ -58,7 +57,8 @@ class Codebooks:
 
     def _nearest(self, stage: int, rest: Tensor) -> Tensor:
         book = self.entries[stage]
-        return (book.square().sum(1) - 2 * rest @ book.T).argmin(1)
+        with torch.autocast("cpu", enabled=False):  # neighbours are closer than bfloat16 can tell
+            return (book.square().sum(1) - 2 * rest @ book.T).argmin(1)
 
     def _settle(self, stage: int, rest: Tensor) -> None:
         """Begin at vectors of the batch."""
