@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -171,6 +172,10 @@ def at_width(width: float, accuracy: float, wide: float | None) -> AtWidth:
     return AtWidth(width, 10 * width, accuracy, accuracy, 200.0, wide, None, accuracy, 0.3, 0.02)
 
 
+def replaced(width: float, head_mflop: float) -> AtWidth:
+    return msgspec.structs.replace(at_width(width, 0.7, None), head_mflop=head_mflop)
+
+
 def table() -> list[Row]:
     """Two seeds of the base, of one that is a point and three points better, and of a network of its own."""
     budget = Budget("cifar10", 4, 6000, 2000)
@@ -210,3 +215,9 @@ def test_the_table_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert made.exit_code == 0, made.output
     assert "run 1 of 1: base, seed 1" in made.output
     assert (tmp_path / "table" / "table.md").is_file()
+
+
+def test_widths_are_compared_at_like_flops_only() -> None:
+    rows = [*table(), Row("ensemble", 1, table()[0].budget, (replaced(0.25, 20.0), replaced(1.0, 11.0)))]
+    assert ablation_report.changes(rows, "ensemble", 1.0, "unquantised") == pytest.approx({1: 10.0})
+    assert ablation_report.changes(rows, "ensemble", 0.25, "unquantised") == {}

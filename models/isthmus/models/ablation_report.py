@@ -29,6 +29,8 @@ MEASURES: dict[str, Callable[[AtWidth], float | None]] = {
     "half the channels": lambda at: at.half_channels,
     "last exit": lambda at: at.last_exit,
 }
+ALIKE = 0.15
+"""FLOPs that differ by no more are compared as equal: an ensemble's narrowest width is no rival of a sliced one's."""
 Values = dict[int, float]
 """By seed."""
 
@@ -88,7 +90,10 @@ def values(rows: Sequence[Row], variant: str, width: float, measure: str) -> Val
 
 
 def changes(rows: Sequence[Row], variant: str, width: float, measure: str) -> Values:
-    """What the variant adds to the base of the same seed, in points, by seed."""
+    """What the variant adds to the base of the same seed, in points, by seed; nothing where their FLOPs are not alike."""
+    mine, its = (_flops(rows, name).get(width, 0.0) for name in (BASE, variant))
+    if abs(its - mine) > ALIKE * mine:
+        return {}
     base = values(rows, BASE, width, measure)
     return {s: 100 * (v - base[s]) for s, v in values(rows, variant, width, measure).items() if s in base}
 
@@ -108,7 +113,8 @@ def markdown(rows: Sequence[Row], *, command: str) -> str:
         f"`{command}`: the {budget.recipe} recipe with a head of half and a tail of a quarter of the channels, "
         f"{budget.epochs} epochs of {budget.pictures:,} pictures, measured on {budget.tested:,} test pictures, "
         f"seeds {', '.join(map(str, seeds))}. The base in percent; all others as the change to the base of the same "
-        "seed in points: mean (each seed). Differences below the spread of two seeds mean nothing.",
+        "seed in points: mean (each seed), – where it has no such width at like FLOPs. Differences below the spread of "
+        "two seeds mean nothing.",
         "",
         "| | " + " | ".join(f"{m}, width {w:g}" for w, m in columns) + " |",
         "|---|" + "---|" * len(columns),
