@@ -50,6 +50,15 @@ class TrainingSet:
     shift_pixels: int
     flip: bool
 
+    def mirrored(self, epoch: int, seed: int) -> NDArray[np.bool_]:
+        """Which pictures are seen mirrored in `epoch`: (N,).
+
+        A coin for the first epoch and the other side in the next: both are seen equally often, which one draw an epoch
+        does not give (Jordan, 94% on CIFAR-10 in 3.29 seconds, 2024).
+        """
+        coins = np.random.default_rng(seed).integers(0, 2, len(self.pictures))
+        return self.flip & ((coins + epoch) % 2 == 1)
+
 
 def _read_grid(path: Path) -> NDArray[np.uint8]:
     """1,000 pictures from one lossless grid of 25 x 40: (1000, 32, 32, 3) RGB."""
@@ -131,15 +140,15 @@ def normalised(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[fl
     return x.sub_(torch.tensor(mean).reshape(1, 3, 1, 1)).div_(torch.tensor(std).reshape(1, 3, 1, 1))
 
 
-def shifted(images: NDArray[np.uint8], pixels: int, flip: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Each picture moved by up to `pixels` (edges reflected) and, if `flip`, mirrored with probability one half."""
+def shifted(
+    images: NDArray[np.uint8], pixels: int, mirrored: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Each of N pictures moved by up to `pixels` (edges reflected), and mirrored where (N,) `mirrored` says so."""
     n, size = images.shape[:2]
     padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="reflect")
     rows = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(size)  # (N, S)
     columns = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(size)
-    if flip:
-        mirrored = rng.random(n) < 0.5
-        columns[mirrored] = columns[mirrored, ::-1]
+    columns[mirrored] = columns[mirrored, ::-1]
     return padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

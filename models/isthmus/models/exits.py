@@ -28,11 +28,12 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
     optimiser = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True)
     steps = recipe.late_exit_epochs * (len(training.pictures) // recipe.batch)
     done, total = 0, 0.0
-    for _ in range(recipe.late_exit_epochs):
+    for epoch in range(recipe.late_exit_epochs):
+        mirrored = training.mirrored(epoch, seed)
         for index in batches(len(training.pictures), recipe.batch, rng):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(done / steps, PEAK_RATE)
-            images = shifted(training.pictures.images[index], training.shift_pixels, training.flip, rng)
+            images = shifted(training.pictures.images[index], training.shift_pixels, mirrored[index], rng)
             x = normalised(images, training.mean, training.std)
             loss = _loss(stages, x, torch.from_numpy(training.pictures.labels[index]), recipe)
             optimiser.zero_grad(set_to_none=True)

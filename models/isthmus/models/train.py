@@ -105,9 +105,10 @@ class Trainer:
         self.network.train()
         self.network.head.train(not self.frozen)
         pictures, batch = self.training.pictures, self.recipe.batch
+        mirrored = self.training.mirrored(self.epochs_done, self.seed)
         for i, index in enumerate(data.batches(len(pictures), batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.recipe.epochs
-            images = data.shifted(pictures.images[index], self.training.shift_pixels, self.training.flip, self.rng)
+            images = data.shifted(pictures.images[index], self.training.shift_pixels, mirrored[index], self.rng)
             x = data.normalised(images, self.training.mean, self.training.std)
             total += self.step(x, torch.from_numpy(pictures.labels[index]), progress)
             if i % 50 == 49:
