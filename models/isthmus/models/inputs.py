@@ -8,7 +8,7 @@ beside a bundle and names the bundle that it was measured with; a bundle without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import data, scenes
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.models.calibration import softmax
+from isthmus.models.corpora import validation_of
 from isthmus.models.shipped import Shipped
-from isthmus.proto.errors import ConfigError, DataError
+from isthmus.proto.errors import DataError
 
 FILE = "inputs.npz"
 QUALITIES = (90, 70, 50, 30, 10)
@@ -156,33 +156,13 @@ def _decoded(file: bytes) -> Images:
 def _pictures(bundle: Bundle, outcomes: Outcomes, network: _Network) -> Images:
     """The pictures of the outcome table, proved to be them by their classes and by what the exits answer."""
     name = bundle.manifest.name
-    if name not in _CORPORA:
-        raise ConfigError(f"{name}: its pictures are not known here; there are those of {', '.join(_CORPORA)}")
-    n = len(outcomes.truth)
-    for pictures in _CORPORA[name](n):
-        if len(pictures) == n and (pictures.labels == outcomes.truth).all():
-            break
-    else:
+    pictures = validation_of(bundle.manifest, None, most=len(outcomes.truth)).pictures
+    if len(pictures) != len(outcomes.truth) or (pictures.labels != outcomes.truth).any():
         raise DataError(f"{name}: the pictures here are not those of its outcome table; export the bundle again")
     same = float((network.exit_labels(pictures.images) == outcomes.label[:, network.exit_column]).mean())
     if same < AGREEMENT:
         raise DataError(f"{name}: its head agrees with its outcome table in {same:.1%} only; export the bundle again")
     return pictures.images
-
-
-def _cifar10(n: int) -> Iterator[data.Pictures]:
-    test = data.cifar10("test")
-    yield data.Pictures(test.images[:n], test.labels[:n])
-
-
-def _signs(n: int) -> Iterator[data.Pictures]:
-    yield data.rendered_scenes(n, seed=2)
-    images, labels = scenes.samples(n, 20_000)  # bundles from before scenes were rendered in thousands
-    yield data.Pictures(images, labels)
-
-
-_CORPORA: dict[str, Callable[[int], Iterator[data.Pictures]]] = {"cifar10": _cifar10, "signs": _signs}
-"""Where the validation pictures of a bundle may come from, likeliest first."""
 
 
 class _Network:
