@@ -55,20 +55,19 @@ RECIPES: dict[str, Recipe] = {
             classes=10,
             widths=WIDTHS,
             stages=(
-                (Conv(32), Conv(64, stride=2), Conv(64, residual=True)),
-                (Conv(96, stride=2), Conv(96, residual=True)),
+                (Conv(32), Conv(80, stride=2), Conv(80, residual=True)),
+                (Conv(160, stride=2), Conv(160, residual=True)),
             ),
-            exit_channels=(64, 96),
+            exit_channels=(64, 64),
             bottleneck_channels=12,
             tail=(
-                Conv(128),
-                Conv(128, residual=True),
-                Conv(128, residual=True),
-                Conv(256, stride=2),
-                Conv(256, residual=True),
+                Conv(192),
+                Conv(192, residual=True),
+                Conv(320, stride=2),
+                Conv(320, residual=True),
             ),
         ),
-        epochs=32,
+        epochs=22,
     ),
     "signs": Recipe(
         arch=Architecture(
@@ -79,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
                 (Conv(16, stride=2), Conv(32, stride=2), Conv(48, stride=2), Conv(48, residual=True)),
                 (Conv(64), Conv(64, residual=True)),
             ),
-            exit_channels=(32, 64),
+            exit_channels=(8, 8),
             bottleneck_channels=6,
             tail=(
                 Conv(96, stride=2),
@@ -90,6 +89,6 @@ RECIPES: dict[str, Recipe] = {
         ),
         epochs=8,
         batch=128,
-        late_exit_epochs=2,
+        late_exit_epochs=1,
     ),
 }
