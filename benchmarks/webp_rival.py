@@ -114,7 +114,7 @@ def tuned(network: SplitNetwork, pictures: data.Pictures, steps: int, seed: int)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step / steps, PEAK_RATE)
         index = rng.choice(len(pictures), BATCH, replace=False)
-        moved = data.shifted(pictures.images[index], 4, True, rng)
+        moved = data.shifted(pictures.images[index], 4, rng.random(BATCH) < 0.5, rng)
         seen = np.stack([coded(image, drawn(rng))[0] for image in moved])
         with torch.autocast("cpu", torch.bfloat16):
             features, _ = network.head(data.normalised(seen, data.CIFAR10_MEAN, data.CIFAR10_STD), 1.0)

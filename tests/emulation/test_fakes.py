@@ -107,5 +107,5 @@ def test_an_outcome_table_of_another_bundle_is_refused() -> None:
     with pytest.raises(BundleError, match="give the outcome table of this bundle"):
         replace(content(), points=content().points[1:])
     other = replace(content().outcomes, layer_bytes=content().outcomes.layer_bytes[:, :3])
-    with pytest.raises(BundleError, match="outcomes: 2000 samples"):
+    with pytest.raises(BundleError, match="outcomes: 10000 samples"):
         replace(content(), outcomes=other)

@@ -85,9 +85,15 @@ def test_a_corrupted_file_is_named(copy: Path) -> None:
         bundle.load(str(copy))
 
 
+def test_an_older_schema_is_read(copy: Path) -> None:
+    path = copy / "bundle.toml"
+    path.write_text(path.read_text().replace("schema = 2", "schema = 1", 1))
+    assert bundle.load(str(copy)).manifest.schema == 1
+
+
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 1", "schema = 3", 1))
+    path.write_text(path.read_text().replace("schema = 2", "schema = 3", 1))
     with pytest.raises(BundleError, match="schema 3, this Isthmus reads 1 to 2"):
         bundle.load(str(copy))
 

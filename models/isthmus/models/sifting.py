@@ -138,7 +138,8 @@ def _fitted(part: Footage, *, seed: int, steps: int, report: Report) -> Network:
     by_kind = [np.flatnonzero(part.interesting == kind) for kind in (False, True)]
     for step in range(steps):
         index = np.concatenate([rng.choice(kind, BATCH // 2) for kind in by_kind])  # rare kinds count as much
-        x = _varied(data.normalised(data.shifted(part.images[index], SHIFT_PIXELS, True, rng), MEAN, STD), generator)
+        images = data.shifted(part.images[index], SHIFT_PIXELS, rng.random(len(index)) < 0.5, rng)
+        x = _varied(data.normalised(images, MEAN, STD), generator)
         z = SHARPNESS * network(x).flatten(1)
         score = (torch.logsumexp(z, 1) - np.log(z.shape[1])) / SHARPNESS
         loss = F.binary_cross_entropy_with_logits(score, torch.from_numpy(part.interesting[index]).float())
