@@ -1,6 +1,6 @@
 """Features against pictures: accuracy against bytes of `cifar10`, and of WebP and JPEG with a network tuned to them.
 
-    python benchmarks/webp_rival.py --checkpoint checkpoints/cifar10.pt [--steps 120] [--pictures 4000] [--out docs/results/webp]
+    python benchmarks/webp_rival.py --checkpoint checkpoints/cifar10.pt [--steps 600] [--pictures 4000] [--out docs/results/webp]
 
 The rival sends the picture itself, coded by WebP or JPEG, whole or first shrunk, and the edge server runs the whole
 network on what it decodes. So that it is a fair one, that network is fine-tuned on coded pictures (and
@@ -38,7 +38,7 @@ from isthmus.models.workshop import load_averaged
 from isthmus.proto.errors import DataError
 
 Images = NDArray[np.uint8]
-BATCH, PEAK_RATE, SMOOTHING = 128, 0.01, 0.1
+BATCH, PEAK_RATE, SMOOTHING = 128, 0.003, 0.1
 SIDE = 32
 WEBP_HEADER = 30
 """RIFF and chunk headers (RFC 9649: 20 bytes), VP8 frame header (RFC 6386: 10 bytes)."""
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="of `isthmus models train cifar10`")
     parser.add_argument("--bundle", default="cifar10", help="whose operating points are compared")
-    parser.add_argument("--steps", type=int, default=120, help=f"of fine-tuning, {BATCH} pictures each")
+    parser.add_argument("--steps", type=int, default=600, help=f"of fine-tuning, {BATCH} pictures each")
     parser.add_argument("--pictures", type=int, default=4000, help="of the test set, the same for both")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rival", type=Path, default=Path("checkpoints/webp_rival.pt"), help="made once, then read")
