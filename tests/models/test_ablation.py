@@ -85,6 +85,11 @@ def test_a_table_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "table").iterdir()] == ["results.jsonl"]
 
 
+def test_the_guided_and_the_guide_itself_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    rows = ablation(tmp_path / "table").run(["ghnd", "guide"], [1], silent)
+    assert [r.variant for r in rows] == ["ghnd", "guide"]
+
+
 def test_a_table_of_another_budget_or_a_broken_one_is_refused(tmp_path: Path) -> None:
     ablation(tmp_path).run(["base"], [1], silent)
     with pytest.raises(DataError, match=r"results\.jsonl: line 1 was made with .*another folder"):

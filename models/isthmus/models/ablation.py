@@ -103,7 +103,7 @@ class _Bench:
     def made(self, name: str, seed: int, scratch: Path) -> Row:
         variant, guide = VARIANTS[name], None
         if variant.guided:
-            guide = self._trained(guide_of(self.base), seed, scratch / f"guide-{seed}.pt").teacher
+            guide = self._trained(guide_of(self.base), seed, scratch / f"teacher of the guided-{seed}.pt").teacher
         recipe = variant.recipe(self.base)
         trainer = self._trained(recipe, seed, scratch / f"{name}-{seed}.pt", guide)
         if recipe.late_exit_epochs:
