@@ -85,6 +85,13 @@ def test_a_corrupted_file_is_named(copy: Path) -> None:
         bundle.load(str(copy))
 
 
+@pytest.mark.parametrize("name", ["cifar10", "signs"])
+def test_what_is_shipped_does_not_tell_where_it_was_made(name: str) -> None:
+    folder = bundle.load(name).folder
+    for path in folder.iterdir():
+        assert b'File "/' not in path.read_bytes()
+
+
 def test_an_older_schema_is_read(copy: Path) -> None:
     path = copy / "bundle.toml"
     path.write_text(path.read_text().replace("schema = 2", "schema = 1", 1))

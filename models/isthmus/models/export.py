@@ -133,6 +133,8 @@ def _store_in_half(path: Path) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), half))
             widened.append(onnx.helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*widened, *model.graph.node]
+    for node in nodes:
+        del node.metadata_props[:]  # torch's stack traces: the paths of whoever exported
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)
