@@ -26,7 +26,7 @@ from isthmus.models.recipes import WIDTHS
 from isthmus.models.students import Student, Target, fitted
 from isthmus.models.teachers import Teacher, real
 from isthmus.models.torchgraph import TorchPart
-from isthmus.models.train import learning_rate
+from isthmus.models.train import follow, learning_rate, write_checkpoint
 from isthmus.models.views import Answers
 from isthmus.proto.errors import DataError
 
@@ -37,6 +37,8 @@ SPREAD_OVER = 500
 """Pictures, about, that a map's mean and standard deviation are taken over."""
 ANSWERED_EVERY = 2
 """Samples of a batch one goes all the way to the answer: most of the tail's work lies behind the guide."""
+AVERAGING = 0.99
+"""Share of itself that the averaged student keeps at each step."""
 COARSEST = 1.2
 """Times the coarsest step, in training: what a base layer alone leaves of the finest."""
 
@@ -203,7 +205,7 @@ class Distiller:
         torch.autograd.backward(sum((weights[name] * loss for name, loss in parts.items()), torch.zeros(())))
         for optimiser in self.optimisers:
             optimiser.step()
-        self._keep_average()
+        follow(self.average, self.student, AVERAGING)
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
     def _shares(self, n: int) -> list[tuple[float, slice]]:
@@ -255,20 +257,10 @@ class Distiller:
             return bottleneck.noisy(features, step, self.generator)
         return bottleneck.straight_through(features, step)
 
-    @torch.no_grad()
-    def _keep_average(self, decay: float = 0.99) -> None:
-        """Exponential average of the weights; statistics of the batch norms included."""
-        for mine, theirs in zip(self.average.state_dict().values(), self.student.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
-
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, then rename: a run killed while saving keeps the last checkpoint."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(
+        """Write everything needed to go on."""
+        write_checkpoint(
+            path,
             {
                 "student": self.student.state_dict(),
                 "average": self.average.state_dict(),
@@ -278,9 +270,7 @@ class Distiller:
                 "rng": self.rng.bit_generator.state,
                 "generator": self.generator.get_state(),
             },
-            partial,
         )
-        partial.replace(path)
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint. Raises DataError when it is none, or one of another run."""

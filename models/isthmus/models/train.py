@@ -129,7 +129,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
         for optimiser in self.optimisers:
             optimiser.step()
-        self._average()
+        follow(self.teacher, self.network, self.recipe.averaging)
         return float(loss.detach())
 
     def _freeze(self) -> None:
@@ -215,21 +215,10 @@ class Trainer:
             return bottleneck.noisy(features, step, self.generator)
         return bottleneck.straight_through(features, step)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Exponential average of the weights; statistics of the batch norms included."""
-        decay = self.recipe.averaging
-        for mine, theirs in zip(self.teacher.state_dict().values(), self.network.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
-
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, then rename: a run killed while saving keeps the last checkpoint."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save(
+        """Write everything needed to go on."""
+        write_checkpoint(
+            path,
             {
                 "network": self.network.state_dict(),
                 "teacher": self.teacher.state_dict(),
@@ -239,9 +228,7 @@ class Trainer:
                 "rng": self.rng.bit_generator.state,
                 "generator": self.generator.get_state(),
             },
-            partial,
         )
-        partial.replace(path)
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint of the same architecture. DataError when it is of another, or no checkpoint."""
@@ -256,6 +243,24 @@ class Trainer:
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move `average` towards the weights of `network`; statistics of the batch norms included."""
+    for mine, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mine.is_floating_point():
+            mine.lerp_(theirs, 1 - decay)
+        else:
+            mine.copy_(theirs)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write, then rename: a run killed while saving keeps the last checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
