@@ -29,7 +29,7 @@ ARCH = Architecture(
     bottleneck_channels=4,
     tail=(Conv(16), Conv(16, residual=True)),
 )
-RECIPE = Recipe(arch=ARCH, epochs=8, batch=32, steps=(0.5, 1.0))
+RECIPE = Recipe(arch=ARCH, epochs=12, batch=32, steps=(0.5, 1.0))
 
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
