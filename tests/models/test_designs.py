@@ -118,7 +118,6 @@ def test_an_ensemble_on_a_device_answers_as_in_torch(tmp_path: Path) -> None:
     bundle = write_bundle(
         tmp_path / "tiny",
         net,
-        recipe,
         evaluation,
         name="tiny",
         labels=("a", "b", "c"),
