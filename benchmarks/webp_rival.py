@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from isthmus.models import bundle, data, losses
 from isthmus.models.backbones import SplitNetwork
+from isthmus.models.processors import mixed_precision
 from isthmus.models.recipes import RECIPES
 from isthmus.models.train import learning_rate
 from isthmus.models.workshop import load_averaged
@@ -40,6 +41,7 @@ from isthmus.proto.errors import DataError
 Images = NDArray[np.uint8]
 BATCH, PEAK_RATE, SMOOTHING = 128, 0.003, 0.1
 SIDE = 32
+CPU = torch.device("cpu")
 WEBP_HEADER = 30
 """RIFF and chunk headers (RFC 9649: 20 bytes), VP8 frame header (RFC 6386: 10 bytes)."""
 KEYS = {"webp": (".webp", cv2.IMWRITE_WEBP_QUALITY), "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY)}
@@ -91,11 +93,11 @@ def drawn(rng: np.random.Generator) -> Way:
 
 @torch.no_grad()
 def answers(network: SplitNetwork, images: Images) -> Tensor:
-    """Logits (N, 10) of the whole network at full width, unquantised, in bfloat16 as it is trained."""
+    """Logits (N, 10) of the whole network at full width, unquantised, at the precision it is trained in."""
     network.eval()
     parts = []
     for i in range(0, len(images), 500):
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(CPU):
             x = data.normalised(images[i : i + 500], data.CIFAR10_MEAN, data.CIFAR10_STD)
             parts.append(network.answer(x, 1.0).float())
     return torch.cat(parts)
@@ -116,7 +118,7 @@ def tuned(network: SplitNetwork, pictures: data.Pictures, steps: int, seed: int)
         index = rng.choice(len(pictures), BATCH, replace=False)
         moved = data.shifted(pictures.images[index], 4, rng.random(BATCH) < 0.5, rng)
         seen = np.stack([coded(image, drawn(rng))[0] for image in moved])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(CPU):
             features, _ = network.head(data.normalised(seen, data.CIFAR10_MEAN, data.CIFAR10_STD), 1.0)
             logits = network.tail(features).float()
         loss = F.cross_entropy(logits, torch.from_numpy(pictures.labels[index]), label_smoothing=SMOOTHING)

@@ -181,6 +181,15 @@ class Head(nn.Module):
             exits.append(stage.exit(x, width))
         return padded(self.project(x, width), self.arch.bottleneck_channels), exits
 
+    @property
+    def first(self) -> SlimConv:
+        """The convolution that sees the picture."""
+        stage = self.stages[0]
+        assert isinstance(stage, Stage)
+        conv = stage.convs[0]
+        assert isinstance(conv, SlimConv)
+        return conv
+
     def plain_stage(self, index: int, width: float) -> PlainStage:
         """Stage `index` at `width` as an exportable graph."""
         stage = self.stages[index]

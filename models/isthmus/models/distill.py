@@ -22,6 +22,7 @@ from torch import Tensor
 
 from isthmus.models import bottleneck, data, losses
 from isthmus.models.muon import Muon
+from isthmus.models.processors import fastest, mixed_precision, quick_dtype
 from isthmus.models.recipes import WIDTHS
 from isthmus.models.students import Student, Target, fitted
 from isthmus.models.teachers import Teacher, real
@@ -119,9 +120,9 @@ class Distiller:
         """Raises ModelError when the tail has an operator without a gradient, or no head is small enough."""
         seed = course.answers.seed
         torch.manual_seed(seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = fastest()
         self.to_guide, self.to_answer = (
-            TorchPart(part).eval().to(self.device, torch.bfloat16) for part in course.teacher.guided_tail
+            TorchPart(part).eval().to(self.device, quick_dtype(self.device)) for part in course.teacher.guided_tail
         )
         self.course, self.settings = course, course.settings
         self.rng = np.random.default_rng(seed)
@@ -193,7 +194,7 @@ class Distiller:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             parts = self._losses(x, lesson, progress)
         weights = {
             "map": self.settings.map_weight if "answer" in parts else 1.0,
@@ -202,7 +203,7 @@ class Distiller:
             "exit": self.settings.exit_weight,
             "rate": self.settings.rate_weight,
         }
-        torch.autograd.backward(sum((weights[name] * loss for name, loss in parts.items()), torch.zeros(())))
+        torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in parts.items()]).sum())
         for optimiser in self.optimisers:
             optimiser.step()
         follow(self.average, self.student, AVERAGING)
@@ -240,8 +241,8 @@ class Distiller:
     def _behind(self, rebuilt: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the rebuilt map becomes behind the cut, beside what the teacher's own becomes there."""
         with torch.no_grad():
-            (aim,) = self.to_guide(_as_torch(lesson["features"]))
-        (guide,) = self.to_guide(_as_torch(rebuilt))
+            (aim,) = self.to_guide(self._as_torch(lesson["features"]))
+        (guide,) = self.to_guide(self._as_torch(rebuilt))
         (logits,) = self.to_answer(guide[::ANSWERED_EVERY])
         spread = aim.float().var((0, 2, 3)).clamp_min(1e-6)
         told, right = logits.float().flatten(1), lesson["logits"][::ANSWERED_EVERY]
@@ -250,9 +251,13 @@ class Distiller:
             "answer": losses.distillation(told, right, 1.0),
         }
 
+    def _as_torch(self, stored: Tensor) -> Tensor:
+        """(N, H, W, C) as the torch copy of the tail takes it: (N, C, H, W), of its precision."""
+        return stored.permute(0, 3, 1, 2).to(quick_dtype(self.device))
+
     def _quantised(self, features: Tensor, progress: float) -> Tensor:
         low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * COARSEST
-        step = bottleneck.random_steps(len(features), low, high, self.generator).to(self.device)
+        step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         if progress < self.settings.straight_through_from:
             return bottleneck.noisy(features, step, self.generator)
         return bottleneck.straight_through(features, step)
@@ -290,11 +295,6 @@ class Distiller:
         self.epochs_done = state["epochs_done"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
-
-
-def _as_torch(stored: Tensor) -> Tensor:
-    """(N, H, W, C) as the torch copy of the tail takes it: (N, C, H, W), bfloat16."""
-    return stored.permute(0, 3, 1, 2).bfloat16()
 
 
 def _told(totals: dict[str, list[float]]) -> str:

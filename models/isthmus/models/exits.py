@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from isthmus.models.backbones import Exit, SplitNetwork, Stage
 from isthmus.models.data import TrainingSet, batches, normalised, shifted
+from isthmus.models.processors import fastest
 from isthmus.models.recipes import Recipe
 from isthmus.models.train import Report, learning_rate
 
@@ -16,7 +17,8 @@ PEAK_RATE = 0.1
 
 
 def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, seed: int, report: Report) -> None:
-    """Replace the exits of `network` by fresh ones of the recipe's size and train them, all widths together."""
+    """Give `network`, which is on the CPU, fresh exits of the recipe's size and train them, all widths together."""
+    device = fastest()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network.requires_grad_(False).eval()
@@ -24,6 +26,7 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
     for stage, channels in zip(stages, recipe.arch.exit_channels, strict=True):
         arch = recipe.arch
         stage.exit = Exit(stage.c_out, channels, arch.classes, arch.widths, arch.members).train()
+    network.to(device)
     parameters = [p for stage in stages for p in stage.exit.parameters()]
     optimiser = torch.optim.SGD(parameters, lr=PEAK_RATE, momentum=0.9, nesterov=True)
     steps = recipe.late_exit_epochs * (len(training.pictures) // recipe.batch)
@@ -34,8 +37,9 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(done / steps, PEAK_RATE)
             images = shifted(training.pictures.images[index], training.shift_pixels, mirrored[index], rng)
-            x = normalised(images, training.mean, training.std)
-            loss = _loss(stages, x, torch.from_numpy(training.pictures.labels[index]), recipe)
+            x = normalised(images, training.mean, training.std).to(device)
+            labels = torch.from_numpy(training.pictures.labels[index]).to(device)
+            loss = _loss(stages, x, labels, recipe)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -44,7 +48,7 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
             if done % 50 == 0:
                 report(f"  exits: step {done} of {steps}, loss {total / 50:.3f}")
                 total = 0.0
-    network.eval()
+    network.cpu().eval()
 
 
 def _loss(stages: list[Stage], x: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from isthmus.models.processors import quick_dtype
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that sends singular values to about 1 (Jordan et al. 2024)."""
 
@@ -20,7 +22,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def orthogonalised(matrix: Tensor, iterations: int = 4) -> Tensor:
     """The nearest orthogonal matrix to (m, n) `matrix`, nearly: singular values in about [0.7, 1.2]."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
+    x = matrix.to(quick_dtype(matrix.device))
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T

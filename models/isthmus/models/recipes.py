@@ -42,6 +42,10 @@ class Recipe:
     """Share of the training after which the head is frozen and the tail alone is tuned (BottleFit)."""
     late_exit_epochs: int = 0
     """Epochs of training the exits anew on the finished, frozen network; 0 keeps those that were trained with it."""
+    slim_from: float = 0.0
+    """Share of the training that is spent on the full width alone, before the narrow ones join (Once-for-all)."""
+    whitened: bool = False
+    """The first convolution is the pictures' own patches' principal components, and stays it (Jordan 2024)."""
     averaging: float = 0.995
     """What the averaged weights keep of themselves at every step."""
     steps: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)

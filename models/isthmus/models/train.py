@@ -3,7 +3,7 @@
 Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
 features of all of them go through the one tail together. An exponential average of the weights, at full width and
 unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail. A run
-is resumed from its checkpoint with the same result in kind, not bit for bit.
+is resumed from its checkpoint with the same result in kind, not bit for bit. It runs on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models import bottleneck, data, losses
+from isthmus.models import bottleneck, data, losses, whitening
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.muon import Muon
+from isthmus.models.processors import fastest, mixed_precision
 from isthmus.models.recipes import Recipe
 from isthmus.models.vectors import Codebooks
 from isthmus.proto.errors import ConfigError, DataError
@@ -66,26 +67,31 @@ class Trainer:
         if len(training.pictures) < recipe.batch:
             raise DataError(f"training pictures: {len(training.pictures)}; a batch of this recipe takes {recipe.batch}")
         torch.manual_seed(seed)
-        self.guide = guide
+        self.device = fastest()
+        self.guide = guide.to(self.device) if guide is not None else None
         self.seed, self.recipe, self.training = seed, recipe, training
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.network = SplitNetwork(recipe.arch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = SplitNetwork(recipe.arch)
+        if recipe.whitened:
+            whitening.whiten(network.head.first, training)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
         # A depthwise filter has nothing to be orthogonal to: it is left to SGD.
-        convolutions = [p for p in self.network.parameters() if p.ndim == 4 and p.shape[1] > 1]
-        others = [p for p in self.network.parameters() if p.ndim < 4 or p.shape[1] == 1]
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        convolutions = [p for p in trained if p.ndim == 4 and p.shape[1] > 1]
+        others = [p for p in trained if p.ndim < 4 or p.shape[1] == 1]
         self.optimisers = (
             Muon(convolutions, lr=recipe.turn_rate),
             torch.optim.SGD(others, lr=recipe.peak_rate, momentum=0.9, nesterov=True),
         )
-        self.codebooks = Codebooks(recipe.arch.bottleneck_channels, self.generator)
+        self.codebooks = Codebooks(recipe.arch.bottleneck_channels, self.generator).to(self.device)
         self.frozen = False
         self.epochs_done = 0
         self.steps_per_epoch = len(training.pictures) // recipe.batch
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
-        """Train to the end of the recipe, resuming from `checkpoint` if it exists; returns the averaged network."""
+        """Train to the end of the recipe, resuming from `checkpoint` if it exists; the averaged network, on the CPU."""
         if checkpoint.is_file():
             self.load(checkpoint)
             report(f"resumed after epoch {self.epochs_done} of {self.recipe.epochs}")
@@ -97,7 +103,8 @@ class Trainer:
             report(
                 f"epoch {self.epochs_done} of {self.recipe.epochs}: loss {loss:.3f}, {time.monotonic() - began:.0f} s"
             )
-        return self.teacher
+        self.codebooks.to(torch.device("cpu"))
+        return self.teacher.cpu()
 
     def epoch(self, report: Report) -> float:
         """One pass over the pictures; the mean loss."""
@@ -109,8 +116,8 @@ class Trainer:
         for i, index in enumerate(data.batches(len(pictures), batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.recipe.epochs
             images = data.shifted(pictures.images[index], self.training.shift_pixels, mirrored[index], self.rng)
-            x = data.normalised(images, self.training.mean, self.training.std)
-            total += self.step(x, torch.from_numpy(pictures.labels[index]), progress)
+            x = data.normalised(images, self.training.mean, self.training.std).to(self.device)
+            total += self.step(x, torch.from_numpy(pictures.labels[index]).to(self.device), progress)
             if i % 50 == 49:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
         return total / self.steps_per_epoch
@@ -123,7 +130,7 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(self.device):
             loss = self._loss(x, labels, progress)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
@@ -138,12 +145,14 @@ class Trainer:
         self.network.head.requires_grad_(False).eval()
         self.frozen = True
 
-    def _parts(self, n: int) -> list[tuple[float, slice]]:
+    def _parts(self, n: int, progress: float) -> list[tuple[float, slice]]:
         """Which width runs which samples: the sandwich rule, shared out over one batch."""
         widths = self.recipe.arch.widths
         between = widths[1:-1] or widths[:1]
         middle = between[int(self.rng.integers(len(between)))]
         half, quarter = n // 2, n // 4
+        if progress < self.recipe.slim_from:
+            return [(widths[-1], slice(0, n))]
         return [
             (widths[-1], slice(0, half)),
             (widths[0], slice(half, half + quarter)),
@@ -153,7 +162,7 @@ class Trainer:
     def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
         recipe = self.recipe
         smoothing = recipe.label_smoothing
-        features, exits, parts = [], [], self._parts(len(x))
+        features, exits, parts = [], [], self._parts(len(x), progress)
         for width, part in parts:
             f, e = self.network.head(x[part], width)
             features.append(f)
@@ -174,7 +183,7 @@ class Trainer:
         loss = loss + recipe.rate_weight * price
         for e in per_exit:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
-        if progress < max(recipe.distill_from, recipe.match_until):
+        if progress < max(recipe.distill_from, recipe.match_until, recipe.slim_from):
             return loss
         narrow = slice(parts[0][1].stop, len(x))
         with torch.no_grad():
@@ -210,7 +219,7 @@ class Trainer:
 
     def _quantise(self, features: Tensor, progress: float) -> Tensor:
         low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * BASE_STEP
-        step = bottleneck.random_steps(len(features), low, high, self.generator)
+        step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         if progress < self.recipe.straight_through_from:
             return bottleneck.noisy(features, step, self.generator)
         return bottleneck.straight_through(features, step)
@@ -266,7 +275,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What `Trainer.save` wrote. DataError when the file is something else."""
     try:
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, weights_only=False, map_location="cpu")
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise DataError(f"{path}: not a checkpoint, or a damaged one ({error}); delete it to begin anew") from error
     if not isinstance(state, dict) or "teacher" not in state:

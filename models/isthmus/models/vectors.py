@@ -32,6 +32,11 @@ class Codebooks:
         self._used = torch.zeros(STAGES, entries)
         self._sums = torch.zeros(STAGES, entries, channels)
 
+    def to(self, device: torch.device) -> Codebooks:
+        """Themselves, on another processor; the generator stays on the CPU."""
+        self.entries, self._used, self._sums = (t.to(device) for t in (self.entries, self._used, self._sums))
+        return self
+
     @torch.no_grad()
     def prefixes(self, features: Tensor, *, learn: bool = False) -> Tensor:
         """Features (N, C, H, W) as 1 to STAGES stages decode them: (STAGES, N, C, H, W). Learns from them if told so."""
@@ -57,7 +62,7 @@ class Codebooks:
 
     def _nearest(self, stage: int, rest: Tensor) -> Tensor:
         book = self.entries[stage]
-        with torch.autocast("cpu", enabled=False):  # neighbours are closer than bfloat16 can tell
+        with torch.autocast(rest.device.type, enabled=False):  # neighbours are closer than bfloat16 can tell
             return (book.square().sum(1) - 2 * rest @ book.T).argmin(1)
 
     def _settle(self, stage: int, rest: Tensor) -> None:
