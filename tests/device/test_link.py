@@ -49,3 +49,24 @@ def test_the_round_trip_follows_a_link_whose_delay_grew() -> None:
     link = fed(LinkEstimator(), delay_s=0.05, begin_s=0, end_s=10)
     beaten(link, delay_s=0.5, begin_s=10.5, end_s=15)
     assert link.round_trip_s == 0.5
+
+
+def test_a_delay_that_swings_does_not_pass_for_a_narrow_link() -> None:
+    """100 bytes twice a second over 4 kB/s, and a round trip that changes between 0.5 and 1 s, as on NB-IoT."""
+    link = LinkEstimator()
+    for n in range(60):
+        now = 0.5 * n
+        link.on_sent(n, 0, 100, now)
+        link.on_ack(n, 0, now + 130 / 4000 + (0.5 if n // 4 % 2 else 1.0))
+    assert link.goodput_Bps > 1000
+
+
+def test_a_link_that_is_narrow_is_soon_believed_to_be() -> None:
+    """The first layers over 4 kB/s, after hopes of 1 MB/s; heartbeats show the round trip."""
+    link = LinkEstimator()
+    for n in range(8):
+        link.on_beat_sent(n, n - 0.1)
+        link.on_beat(n, n - 0.07)
+        link.on_sent(n, 0, 2000, n)
+        link.on_ack(n, 0, n + 2030 / 4000 + 0.03)
+    assert 3000 < link.goodput_Bps < 6000

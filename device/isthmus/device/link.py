@@ -28,6 +28,8 @@ NOISE_S = 0.001
 """A layer whose own service is shorter than NOISE_SHARE of a round trip + NOISE_S shows a lower bound of the goodput only."""
 GOODPUT_GAIN = 0.5
 GOODPUT_CLIP = 2.0
+SWING = 2.0
+"""A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
 """One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
 STALL_RATIO_CAP = 4.0
 
@@ -269,7 +271,9 @@ class LinkEstimator:
         noise_s = NOISE_SHARE * trip_s + NOISE_S
         if service_s > noise_s:
             step = math.log(service_s / flying.size_bytes / self._slowness)
-            self._slowness *= math.exp(GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
+            odds = (service_s / (SWING * trip_s)) ** 2  # that the link was slow, against that it was far
+            trust = odds / (1 + odds) if step > 0 else 1.0
+            self._slowness *= math.exp(trust * GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
         else:  # limited by the application, not by the link
             self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
 

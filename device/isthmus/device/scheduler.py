@@ -17,10 +17,10 @@ from isthmus.device.compute import StageTimes
 from isthmus.device.link import Outlook
 from isthmus.proto.plan import StageResult
 
-PRICE_OF_LINK = 0.01
+PRICE_OF_LINK = 0.003
 """Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
-INDIFFERENCE = 0.005
-"""Going on must promise so much more than stopping: tables are no more precise than that."""
+INDIFFERENCE = 0.001
+"""Going on must promise so much more than stopping."""
 
 
 class Stop(Struct, frozen=True):
