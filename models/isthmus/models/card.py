@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
 
 def write(bundle: Bundle, evaluation: Evaluation, *, remark: str) -> None:
     """Write `MODEL_CARD.md` and `accuracy_bytes.png` into the bundle's folder; `remark`: sentences on how it was made."""
-    _plot(bundle.manifest, evaluation, bundle.folder / "accuracy_bytes.png")
+    _plot(bundle.manifest, bundle.folder / "accuracy_bytes.png")
     (bundle.folder / "MODEL_CARD.md").write_text(_text(bundle.manifest, evaluation, remark))
 
 
@@ -60,21 +60,21 @@ def _text(m: Manifest, evaluation: Evaluation, remark: str) -> str:
     return "\n".join([*lines, "", f"Largest ECE of an exit: {worst:.3f}.", ""])
 
 
-def _plot(m: Manifest, evaluation: Evaluation, path: Path) -> None:
+def _plot(m: Manifest, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
     for width, colour in zip(m.widths, COLOURS, strict=False):
         sent = sorted((p.bytes, p.accuracy) for p in m.points if p.width == width and p.exit is None)
-        axes.plot([b for b, _ in sent], [100 * a for _, a in sent], "o-", ms=3.5, lw=1.2, color=colour)
-        axes.annotate(f"width {width}", (sent[-1][0], 100 * sent[-1][1]), (6, -3), textcoords="offset points", c=colour)
+        shares = [100 * a for _, a in sent]
+        axes.plot([b for b, _ in sent], shares, "o-", ms=3.5, lw=1.2, color=colour, label=f"width {width}")
         last = [p.accuracy for p in m.points if p.width == width and p.exit is not None][-1]
         axes.plot(0, 100 * last, "D", ms=5, color=colour)
-    axes.annotate("last exit, nothing sent", (0, 100 * last), (9, -3), textcoords="offset points", color="#444444")
+    axes.plot([], [], "D", ms=5, color="#888888", label="last exit, nothing sent")
     axes.set_xlabel("bytes a frame")
     axes.set_ylabel("accuracy, %")
-    axes.set_xlim(-8, 1.22 * max(p.bytes for p in m.points))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4, color="#cccccc")
     axes.set_title(f"{m.name}: accuracy against bytes sent", loc="left", fontsize=11)
+    axes.legend(loc="lower right", frameon=False)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
