@@ -58,6 +58,32 @@ def silent(_: str) -> None:
     pass
 
 
+def test_a_whitened_convolution_is_not_learnt_and_its_strongest_components_come_first() -> None:
+    torch.set_num_threads(1)
+    trainer = Trainer(replace(RECIPE, whitened=True), TRAINING, seed=1)
+    first = trainer.network.head.first
+    before = first.weight.clone()
+    x = data.normalised(TRAINING.pictures.images, MEAN, STD)
+    trainer.step(x, torch.from_numpy(TRAINING.pictures.labels), 0.5)
+    assert torch.equal(first.weight, before)
+    kept = torch.nn.functional.conv2d(x, before).transpose(0, 1).flatten(1)  # (C, positions), about 0 where x is
+    power = kept[::2].square().mean(1)  # each component is followed by its negative
+    assert torch.allclose(kept[0], -kept[1])
+    assert (power[:-1] >= 0.9 * power[1:]).all()
+
+
+def test_the_full_width_is_alone_until_the_others_join() -> None:
+    """The norms of the other widths have seen nothing before that."""
+    torch.set_num_threads(1)
+    trainer = Trainer(replace(RECIPE, slim_from=0.5), TRAINING, seed=1)
+    x, labels = data.normalised(TRAINING.pictures.images, MEAN, STD), torch.from_numpy(TRAINING.pictures.labels)
+    norms = trainer.network.head.first.norms
+    trainer.step(x, labels, 0.4)
+    assert [int(norms[key].num_batches_tracked) for key in ("w025", "w100")] == [0, 1]
+    trainer.step(x, labels, 0.6)
+    assert trainer.network.head.first.norms["w025"].running_mean.abs().sum() > 0
+
+
 @pytest.mark.parametrize("name", ingredients.VARIANTS)
 def test_every_variant_makes_its_steps(name: str) -> None:
     torch.set_num_threads(1)

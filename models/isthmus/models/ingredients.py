@@ -9,6 +9,8 @@ from isthmus.models.backbones import Architecture, Conv, Head
 from isthmus.models.recipes import Recipe
 
 MEMBERS = 4
+FULL_FIRST = 0.4
+"""Share of the training that the full width has to itself."""
 SHORT_BATCH, SHORT_TURN_RATE, SHORT_AVERAGING = 128, 0.1, 0.97
 
 
@@ -84,6 +86,10 @@ def _with(**changes: float | str) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, **changes)  # type: ignore[arg-type]
 
 
+def _together(recipe: Recipe) -> Recipe:
+    return replace(recipe, arch=replace(recipe.arch, pooling="max"), whitened=True, slim_from=FULL_FIRST)
+
+
 BASE = "base"
 VARIANTS: dict[str, Variant] = {
     BASE: Variant("the recipe that ships", lambda recipe: recipe, every_width=True),
@@ -112,4 +118,7 @@ VARIANTS: dict[str, Variant] = {
     "no-distillation": Variant("without self-distillation", _with(distill_from=1.0)),
     "guide": Variant("with a guide's opinion", lambda recipe: recipe, guided=True),
     "rate-x3": Variant("three times the rate loss", _with(rate_weight=0.3)),
+    "full-first": Variant("the full width alone at first, then all of them", _with(slim_from=FULL_FIRST)),
+    "whitened": Variant("a first convolution of principal components", _with(whitened=True)),
+    "together": Variant("max pool, whitened, the full width first", _together),
 }
