@@ -120,6 +120,9 @@ def test_a_table_of_another_budget_or_a_broken_one_is_refused(tmp_path: Path) ->
     ablation(tmp_path).run(["base"], [1], silent)
     with pytest.raises(DataError, match=r"results\.jsonl: line 1 was made with .*another folder"):
         ablation(tmp_path, epochs=2).run(["base"], [2], silent)
+    wider = replace(RECIPE, arch=ingredients.scaled(ARCH, 2))
+    with pytest.raises(DataError, match=r"line 1 is of a head of .* MFLOP, this recipe's base takes .*another folder"):
+        replace(ablation(tmp_path), recipe=wider).rows()
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"variant": "ba')
     with pytest.raises(DataError, match=r"results\.jsonl: line 2 is not a finished run"):

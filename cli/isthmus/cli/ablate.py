@@ -19,7 +19,7 @@ def ablate(
     pictures: int = typer.Option(6_000, help="Train on the first so many.", min=256),
     tested: int = typer.Option(2_000, help="Judge on the first so many test pictures.", min=10),
     only: list[str] = typer.Option([], help="A variant [all]; may be given several times."),
-    out: Path = typer.Option(Path("docs/results/ablation"), help="The table's folder; finished runs in it are kept."),
+    out: Path = typer.Option(Path("runs/ablation"), help="The table's folder; finished runs in it are kept."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a recipe with one ingredient changed at a time; goes on where it was cut off."""

@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 
 from isthmus.models import corpora, exits
-from isthmus.models.backbones import SplitNetwork
+from isthmus.models.backbones import Head, SplitNetwork
 from isthmus.models.corpora import Corpus
 from isthmus.models.data import Pictures
 from isthmus.models.evaluate import Validation
 from isthmus.models.ingredients import VARIANTS, guide_of, shortened
-from isthmus.models.readings import NARROW_BYTES, WIDE_BYTES, Budget, Row, read
+from isthmus.models.readings import NARROW_BYTES, WIDE_BYTES, Budget, Row, mflop_of, read
 from isthmus.models.recipes import Recipe
 from isthmus.models.train import Trainer
 from isthmus.proto.errors import ConfigError, DataError
@@ -43,7 +43,7 @@ class Ablation:
         return self.folder / "results.jsonl"
 
     def rows(self) -> list[Row]:
-        """The finished runs. DataError when they were given another budget or cannot be read."""
+        """The finished runs. DataError when they were given another budget or another network, or cannot be read."""
         if not self.rows_path.is_file():
             return []
         rows = []
@@ -55,7 +55,20 @@ class Ablation:
             if rows[-1].budget != self.budget:
                 made = json.dumps(msgspec.to_builtins(rows[-1].budget))
                 raise DataError(f"{self.rows_path}: line {n} was made with {made}; take that, or another folder")
+            self._check_network(rows[-1], n)
         return rows
+
+    def _check_network(self, row: Row, line: int) -> None:
+        """A recipe may have changed since; the FLOPs of the full-width head tell."""
+        if row.variant not in VARIANTS:
+            return
+        arch = VARIANTS[row.variant].recipe(shortened(self.recipe, self.budget.epochs)).arch
+        mflop, found = mflop_of(Head(arch), row.widths[-1].width), row.widths[-1].head_mflop
+        if mflop != found:
+            raise DataError(
+                f"{self.rows_path}: line {line} is of a head of {found:g} MFLOP, this recipe's {row.variant} takes {mflop:g}; "
+                "take another folder"
+            )
 
     def run(self, variants: Sequence[str], seeds: Sequence[int], report: Report) -> list[Row]:
         """Make every run that is not there yet, all variants of a seed before the next seed; the rows of all.

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from isthmus.models.backbones import SplitNetwork
+from isthmus.models.backbones import Head, SplitNetwork
 from isthmus.models.data import Pictures
 from isthmus.models.evaluate import Evaluation, Floats, Validation, evaluate, fitted_codec
 from isthmus.models.train import Trainer
@@ -78,6 +78,11 @@ def at_bytes(ladder: Ladder, size_bytes: float) -> float | None:
     return float(np.interp(np.log(size_bytes), np.log(sizes), accuracies))
 
 
+def mflop_of(head: Head, width: float) -> float:
+    """FLOPs of a whole head at `width`, in millions."""
+    return round(2e-6 * sum(head.macs(width)), 2)
+
+
 def read(variant: str, budget: Budget, trainer: Trainer, validation: Validation, widths: Sequence[float]) -> Row:
     """The averaged network of a finished run on the test pictures, sent the way it was trained for."""
     network, recipe = trainer.teacher.eval(), trainer.recipe
@@ -110,7 +115,7 @@ def _at_width(
     finest_bytes, finest = max(ladder)
     return AtWidth(
         width=width,
-        head_mflop=round(2e-6 * sum(network.head.macs(width)), 2),
+        head_mflop=mflop_of(network.head, width),
         unquantised=evaluation.unquantised[i],
         finest=finest,
         finest_bytes=finest_bytes,
