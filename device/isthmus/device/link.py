@@ -9,18 +9,20 @@ Pure: no clock, no IO, no randomness.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 from itertools import accumulate
 
-from isthmus.proto.machine import earliest
+from msgspec import Struct
+
 from isthmus.proto.plan import Load, ServerTimings
 
 RING = 50
 FORGETTING = 0.96
 """Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
-_WEIGHTS = tuple(FORGETTING**age for age in range(RING))  # by age
+_WEIGHTS = tuple(tuple(FORGETTING ** ((newest - slot) % RING) for slot in range(RING)) for newest in range(RING))
+"""[slot of the newest][slot]: a sample's weight by its place in the ring."""
 MESSAGE_BYTES = 30
 """What framing (protobuf, gRPC, HTTP/2) adds to a payload."""
 NOISE_SHARE = 0.25
@@ -28,9 +30,9 @@ NOISE_S = 0.001
 """A layer whose own service is shorter than NOISE_SHARE of a round trip + NOISE_S shows a lower bound of the goodput only."""
 GOODPUT_GAIN = 0.5
 GOODPUT_CLIP = 2.0
+"""One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
 SWING = 2.0
 """A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
-"""One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
 STALL_RATIO_CAP = 4.0
 
 
@@ -47,8 +49,7 @@ class LinkConfig:
     """Longer than it takes the queue to empty once; cellular and satellite links change their delay within seconds."""
 
 
-@dataclass
-class _Flying:
+class _Flying(Struct):
     """A layer that was written and not yet acknowledged."""
 
     key: tuple[int, int]
@@ -58,50 +59,31 @@ class _Flying:
     """Delay predicted when it was sent."""
 
 
-class Outlook:
+class Outlook(Struct):
     """The link as it looks at one moment; every question of one decision is asked of the same outlook."""
 
-    __slots__ = (
-        "_ahead_s",
-        "_memory",
-        "_prior_slowness",
-        "_queue_s",
-        "_ratios",
-        "_slowness",
-        "_stall_s",
-        "_weights",
-        "server_s",
-    )
-
-    def __init__(
-        self,
-        *,
-        ahead_s: float,
-        queue_s: float,
-        slowness: float,
-        prior_slowness: float,
-        stall_s: float,
-        server_s: float,
-        memory: float,
-        ratios: list[float],
-        weights: list[float],
-    ) -> None:
-        self._ahead_s, self._slowness, self._prior_slowness = ahead_s, slowness, prior_slowness
-        self._stall_s, self._memory, self._ratios, self._weights = stall_s, memory, ratios, weights
-        self._queue_s, self.server_s = queue_s, server_s
-
-    @property
-    def queue_s(self) -> float:
-        """How long what was sent before will still keep the link."""
-        return self._queue_s
+    ahead_s: float
+    """Until a byte written now would start to be served, and the round trip."""
+    queue_s: float
+    """How long what was sent before will still keep the link."""
+    slowness: float
+    """s/B"""
+    prior_slowness: float
+    stall_s: float
+    server_s: float
+    memory: float
+    """What was learnt counts for so much."""
+    ratios: list[float]
+    weights: list[float]
+    """Of the ratios less than each, and of all."""
 
     def service_s(self, size_bytes: float) -> float:
         """How long `size_bytes` keep the link from what is sent after them."""
-        return (size_bytes + MESSAGE_BYTES) * self._slowness
+        return (size_bytes + MESSAGE_BYTES) * self.slowness
 
     def delay_s(self, size_bytes: float) -> float:
         """Expected time from writing `size_bytes` to the acknowledgement: bytes ahead, own bytes, one round trip."""
-        return self._ahead_s + self.service_s(size_bytes)
+        return self.ahead_s + self.service_s(size_bytes)
 
     def p_back(self, size_bytes: float, budget_s: float) -> float:
         """Probability that `size_bytes` written now are answered within `budget_s`, the server's time included.
@@ -114,11 +96,11 @@ class Outlook:
         if left_s <= 0:
             return 0.0
         carried_bytes = size_bytes + MESSAGE_BYTES
-        hopeful = (left_s / (self._ahead_s + carried_bytes * self._prior_slowness)) ** 2
-        ratio = left_s / (self._ahead_s + carried_bytes * self._slowness)
-        enough = self._weights[bisect_right(self._ratios, ratio)]
-        p = (enough * self._memory + hopeful / (1 + hopeful)) / (self._weights[-1] * self._memory + 1)
-        return p * left_s / (left_s + self._stall_s)
+        hopeful = (left_s / (self.ahead_s + carried_bytes * self.prior_slowness)) ** 2
+        ratio = left_s / (self.ahead_s + carried_bytes * self.slowness)
+        enough = self.weights[bisect_right(self.ratios, ratio)]
+        p = (enough * self.memory + hopeful / (1 + hopeful)) / (self.weights[-1] * self.memory + 1)
+        return p * left_s / (left_s + self.stall_s)
 
 
 class LinkEstimator:
@@ -130,11 +112,12 @@ class LinkEstimator:
         self._slowness = self._prior_slowness  # s per byte
         self._round_trip = _WindowedMinimum(config.round_trip_window_s)
         self._flying: deque[_Flying] = deque()
-        self._recent: deque[tuple[float, int]] = deque(maxlen=RING)
-        """Ratios, oldest first, and their numbers."""
-        self._ranked: list[tuple[float, int]] = []
-        """The same, least first."""
+        self._newest = -1
+        """Slot of the newest ratio; a ring of RING."""
+        self._slots: list[int] = []
+        """Of the ratios below."""
         self._ratios: list[float] = []
+        """Least first."""
         self._weights: list[float] = [0.0]
         self._weighed = True
         self._usual_worst = 2.0
@@ -170,16 +153,16 @@ class LinkEstimator:
     def outlook(self, now: float) -> Outlook:
         """The link as it looks at `now`."""
         self._weigh()
-        ahead_s = self._ahead_s(now)
+        ahead_s, memory = self._ahead_s(now), self._memory(now)
         return Outlook(
             ahead_s=ahead_s,
             queue_s=max(0.0, ahead_s - self.round_trip_s),
             slowness=self._slowness,
             prior_slowness=min(self._slowness, self._prior_slowness),
             stall_s=self._stall_s(now),
-            server_s=self.server_s(now),
-            memory=self._memory(now),
-            ratios=self._ratios,
+            server_s=self._load.wait_s + self._load.tail_s + self._overrun_s * memory,
+            memory=memory,
+            ratios=self._ratios.copy(),
             weights=self._weights,
         )
 
@@ -247,13 +230,11 @@ class LinkEstimator:
         return max(0.0, now - first.sent_s - first.predicted_s * self._usual_worst)
 
     def _arrived(self, key: tuple[int, int], now: float) -> None:
-        if not any(f.key == key for f in self._flying):
+        if key not in [flying.key for flying in self._flying]:
             return
-        while self._flying:  # one stream, in order: whatever was written earlier has arrived, or never will
-            flying = self._flying.popleft()
-            if flying.key == key:
-                self._learn(flying, now)
-                return
+        while (flying := self._flying.popleft()).key != key:
+            pass  # one stream, in order: whatever was written earlier has arrived, or never will
+        self._learn(flying, now)
 
     def _learn(self, flying: _Flying, now: float) -> None:
         delay_s = max(now - flying.sent_s, 1e-6)
@@ -278,20 +259,21 @@ class LinkEstimator:
             self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
 
     def _note_ratio(self, ratio: float) -> None:
-        if len(self._recent) == RING:
-            del self._ranked[bisect_left(self._ranked, self._recent[0])]
-        noted = ratio, self._recent[-1][1] + 1 if self._recent else 0
-        self._recent.append(noted)
-        insort(self._ranked, noted)
+        self._newest = (self._newest + 1) % RING
+        if len(self._slots) == RING:
+            oldest = self._slots.index(self._newest)
+            del self._slots[oldest], self._ratios[oldest]
+        place = bisect_right(self._ratios, ratio)
+        self._slots.insert(place, self._newest)
+        self._ratios.insert(place, ratio)
         self._weighed = False
 
     def _weigh(self) -> None:
         """Add up the weights, once for all questions between two acknowledgements, so that each is one bisection."""
         if self._weighed:
             return
-        self._weighed, newest = True, self._recent[-1][1]
-        self._ratios = [ratio for ratio, _ in self._ranked]
-        self._weights = [0.0, *accumulate([_WEIGHTS[newest - number] for _, number in self._ranked])]
+        self._weighed = True
+        self._weights = list(accumulate(map(_WEIGHTS[self._newest].__getitem__, self._slots), initial=0.0))
         worst = self._ratios[bisect_right(self._weights, 0.9 * self._weights[-1]) - 1]
         self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
 
@@ -302,20 +284,17 @@ class _WindowedMinimum:
     def __init__(self, window_s: float) -> None:
         self._half_s = window_s / 2
         self._since_s = -math.inf
-        self._before: float | None = None
-        self._now: float | None = None
-
-    @property
-    def value(self) -> float | None:
+        self._before = self._now = math.inf
+        self.value: float | None = None
         """The minimum; None when there is no sample."""
-        return earliest(self._before, self._now)
 
     def add(self, value: float, now: float) -> None:
         """Take one sample at `now`."""
         if now - self._since_s >= self._half_s:
-            self._before, self._now, self._since_s = self._now, None, now
-        self._now = value if self._now is None else min(self._now, value)
+            self._before, self._now, self._since_s = self._now, math.inf, now
+        self._now = min(self._now, value)
+        self.value = min(self._before, self._now)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._since_s, self._before, self._now = -math.inf, None, None
+        self._since_s, self._before, self._now, self.value = -math.inf, math.inf, math.inf, None

@@ -19,6 +19,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send, Sift
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.compute import StageTimes
@@ -26,7 +28,6 @@ from isthmus.device.gate import Gate, Kept, Sketch
 from isthmus.device.link import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.proto import messages
-from isthmus.proto.machine import earliest
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.plan import (
     Answer,
@@ -71,8 +72,7 @@ class Phase(enum.Enum):
     AWAY = "away"
 
 
-@dataclass
-class _Open:
+class _Open(Struct):
     """A frame that has no answer yet."""
 
     frame: Frame
@@ -135,11 +135,12 @@ class Session:
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        due_s = earliest(self._beat_at_s, self._silent_at_s)
-        for o in self._open.values():
-            if due_s is None or o.due_s < due_s:
-                due_s = o.due_s
-        return due_s
+        timers = [o.due_s for o in self._open.values()]
+        if self._beat_at_s is not None:
+            timers.append(self._beat_at_s)
+        if (silent_at_s := self._silent_at_s) is not None:
+            timers.append(silent_at_s)
+        return min(timers) if timers else None
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
@@ -263,7 +264,7 @@ class Session:
 
     @property
     def _away(self) -> int:
-        return sum(o.phase is Phase.AWAY for o in self._open.values())
+        return [o.phase for o in self._open.values()].count(Phase.AWAY)
 
     def _situation(self, o: _Open, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits

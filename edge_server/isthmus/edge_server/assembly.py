@@ -6,13 +6,11 @@ costs that layer: behind a good base the frame goes on without it, and without a
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
 
 from msgspec import Struct
 
 from isthmus.proto import codec
-from isthmus.proto.machine import earliest
 from isthmus.proto.messages import Layer
 
 REMEMBERED = 64
@@ -46,14 +44,13 @@ class Assembled(Struct, frozen=True):
     payloads: tuple[bytes, ...]
 
 
-@dataclass
-class Partial:
+class Partial(Struct):
     """A frame that waits for more layers until `start_by_s`."""
 
     first_s: float
     due_s: float
     start_by_s: float
-    payloads: list[bytes] = field(default_factory=list)
+    payloads: list[bytes] = []
 
 
 class Assembly:
@@ -63,13 +60,13 @@ class Assembly:
         """A frame of `layers` is whole."""
         self._layers = layers
         self._open: dict[tuple[int, int], Partial] = {}
-        self._closed: dict[int, deque[int]] = {}
+        self._closed: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._actions: list[Accepted | Damaged | Assembled] = []
 
     @property
     def due_at(self) -> float | None:
         """When the first partial frame must start with the layers that it has."""
-        return earliest(*(partial.start_by_s for partial in self._open.values()))
+        return min((partial.start_by_s for partial in self._open.values()), default=None) if self._open else None
 
     @property
     def idle(self) -> bool:
@@ -119,7 +116,7 @@ class Assembly:
     def close(self, stream: int, frame_id: int) -> None:
         """No answer is wanted, or none will be given: ignore what else arrives of this frame."""
         self._open.pop((stream, frame_id), None)
-        self._closed.setdefault(stream, deque(maxlen=REMEMBERED)).append(frame_id)
+        self._closed[stream].append(frame_id)
 
     def forget(self, stream: int) -> None:
         """The stream is gone."""

@@ -237,7 +237,7 @@ class Streams:
             return
         if due == self._assembly.due_at:
             self._assembly.step(now)
-            self._collect(now)
+            self._collect(self._batcher.load(now), now)
         elif due == self._batcher.due_at:
             self._batcher.step(now)
             self._dispatch(now)
@@ -270,12 +270,12 @@ class Streams:
             self._close(stream, Ending.OVERSIZED, why)
             return
         load = self._batcher.load(now)
-        if not self._assembly.knows(stream, layer.frame_id) and (retry_s := self._no_room_s(stream, now)) is not None:
+        if (retry_s := self._no_room_s(stream, now)) is not None and not self._assembly.knows(stream, layer.frame_id):
             self._assembly.close(stream, layer.frame_id)
             self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
             return
         self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
-        self._collect(now)
+        self._collect(load, now)
 
     def _no_room_s(self, stream: int, now: float) -> float | None:
         """When to try again, if a new frame of this stream is not welcome."""
@@ -286,13 +286,13 @@ class Streams:
             return load.wait_s + load.tail_s
         return None
 
-    def _collect(self, now: float) -> None:
+    def _collect(self, load: Load, now: float) -> None:
         for action in self._assembly.actions():
             match action:
-                case Accepted(stream, frame_id, layer):
-                    self._reply(stream, m.Ack(frame_id, layer, self._batcher.load(now)))
-                case Damaged(stream, frame_id, layer, why):
-                    self._reply(stream, m.Invalid(frame_id, layer, why, self._batcher.load(now)))
+                case Accepted():
+                    self._reply(action.stream, m.Ack(action.frame_id, action.layer, load))
+                case Damaged():
+                    self._reply(action.stream, m.Invalid(action.frame_id, action.layer, action.why, load))
                 case Assembled():
                     self._submit(action, now)
 

@@ -33,7 +33,7 @@ class TailTimes:
         self._prior = np.maximum.accumulate(prior)  # (max_batch,) s
         self._seen: dict[int, deque[tuple[float, float]]] = {}
         self._slow: dict[int, float] = {}
-        self._stale_at = math.inf
+        self._stale_at = math.inf  # or earlier than the first observation really grows old
         self._table: list[float] = self._prior.tolist()
 
     def p95_s(self, batch: int) -> float:
@@ -43,8 +43,8 @@ class TailTimes:
     def observe(self, batch: int, tail_s: float, *, now: float) -> None:
         """A batch of this size took `tail_s` and finished at `now`."""
         self._seen.setdefault(batch, deque(maxlen=WINDOW)).append((now, tail_s))
-        self._slow[batch] = self._slowdown(batch)
-        self._learn()
+        self._stale_at = min(self._stale_at, now + MEMORY_S)
+        self._judge(batch)
 
     def forget(self, *, now: float) -> None:
         """Let go of what is older than the memory."""
@@ -55,14 +55,20 @@ class TailTimes:
                 continue
             while seen and seen[0][0] + MEMORY_S <= now:
                 seen.popleft()
-            if seen:
-                self._slow[batch] = self._slowdown(batch)
-            else:
-                del self._seen[batch], self._slow[batch]
-        self._learn()
+            if not seen:
+                del self._seen[batch]
+            self._judge(batch)
+        self._stale_at = min((seen[0][0] for seen in self._seen.values()), default=math.inf) + MEMORY_S
+
+    def _judge(self, batch: int) -> None:
+        """A percentile seldom moves: only when this size's has is the table laid out anew."""
+        before = self._slow.pop(batch, None)
+        if batch in self._seen:
+            self._slow[batch] = self._slowdown(batch)
+        if self._slow.get(batch) != before:
+            self._learn()
 
     def _learn(self) -> None:
-        self._stale_at = min((seen[0][0] for seen in self._seen.values()), default=math.inf) + MEMORY_S
         known = sorted(self._slow)
         slowdown = np.interp(self._sizes, known, [self._slow[batch] for batch in known]) if known else 1.0
         self._table = np.maximum.accumulate(self._prior * slowdown).tolist()

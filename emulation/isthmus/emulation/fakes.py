@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,7 @@ TAIL_NOISE = 0.05
 GRADES = 20
 """Of masks and boxes, which are seldom quite right or quite wrong."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
-_ADDRESS_BYTES = 12  # of sample, width and step as float32
+_ADDRESS = struct.Struct("=3f")  # sample, width and step
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
 
 
@@ -107,7 +108,7 @@ class Replay:
         column = {point: i for i, point in enumerate(content.points)}
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
-        self.max_layer_bytes = max(_ADDRESS_BYTES, int(outcomes.layer_bytes.max()))
+        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()))
         """The longest payload that `Head.encode` makes."""
         self._classes = 1 + int(max(1, outcomes.label.max(), outcomes.truth.max()))
         self._exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
@@ -223,7 +224,7 @@ class Head:
         size = self.replay.sizes(sample, w)[0][step][layer]
         if layer:
             return bytes(size)
-        return np.array([sample, w, step], np.float32).tobytes().ljust(size, b"\0")
+        return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""

@@ -85,21 +85,25 @@ class ShapedLink:
 
     def send(self, size_bytes: int, now: float) -> float | None:
         """When the last byte of a message sent at `now` arrives (infinity: never); None when it is lost."""
-        start = self._advance(now)
-        queue_bytes = max(0.0, self._position - start) + size_bytes
-        if queue_bytes > self._options.queue_bytes or self._cut_off(start, size_bytes):
+        options, start = self._options, self._advance(now)
+        ahead = max(start, self._position)
+        if ahead - start + size_bytes > options.queue_bytes or (
+            options.outage == "drop" and self._cut_off(ahead + size_bytes)
+        ):
             self.dropped += 1
             return None
-        self._position = max(start, self._position) + size_bytes
+        self._position = ahead + size_bytes
         departed = max(self._now, self._capacity.when(self._position))
         if departed == math.inf:
             return math.inf
-        if self._loses(departed, size_bytes):
+        if not self._lossless and self._loses(departed, size_bytes):
             self.lost += 1
             return None
-        arrival = departed + self._delay.at(departed) / 2 + self._jitter()
+        arrival = departed + self._delay.at(departed) / 2
+        if options.jitter_s:
+            arrival += abs(self._random.gauss(0.0, options.jitter_s))
         self._delivered = max(self._delivered, arrival)  # first in, first out: a shorter delay does not overtake
-        return self._delivered - self._options.start_s
+        return self._delivered - options.start_s
 
     def backlog_bytes(self, now: float) -> float:
         """Bytes that have been sent and have not yet left the queue at `now`."""
@@ -136,12 +140,10 @@ class ShapedLink:
         self._now = max(self._now, now + self._options.start_s)
         return self._capacity.carried(self._now)
 
-    def _cut_off(self, start: float, size_bytes: int) -> bool:
-        """Whether an outage loses this message; it has then used the link up to the outage all the same."""
-        if self._options.outage == "hold":
-            return False
+    def _cut_off(self, end: float) -> bool:
+        """Whether an outage loses the message that ends at this position; it has used the link up to the outage then."""
         outage = self._capacity.outage_after(self._now)
-        if outage is None or self._capacity.carried(outage) >= max(start, self._position) + size_bytes:
+        if outage is None or self._capacity.carried(outage) >= end:
             return False
         self._position = max(self._position, self._capacity.carried(outage))
         return True
@@ -154,13 +156,8 @@ class ShapedLink:
 
     def _loses(self, departed: float, size_bytes: int) -> bool:
         """Whether one of a message's packets is lost."""
-        if self._lossless:
-            return False
         packets = math.ceil(size_bytes / PACKET_BYTES)
         return self._random.random() >= (1.0 - self._loss_at(departed)) ** packets
-
-    def _jitter(self) -> float:
-        return abs(self._random.gauss(0.0, self._options.jitter_s)) if self._options.jitter_s else 0.0
 
 
 class _BurstPath:

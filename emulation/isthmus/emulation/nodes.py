@@ -19,7 +19,7 @@ from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready, Streams
 from isthmus.emulation.connection import Pipe
 from isthmus.emulation.link import ShapedLink
-from isthmus.emulation.timeline import Timeline
+from isthmus.emulation.timeline import INFINITY, Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
 from isthmus.proto.plan import Answer, Frame, Guess, Sifted, StageResult
@@ -66,23 +66,25 @@ class _Alarm:
 
     def __init__(self, timeline: Timeline, core: Core, awake: Callable[[float], None]) -> None:
         self._timeline, self._core, self._awake = timeline, core, awake
-        self._set_s: float | None = None
+        self._set_s = INFINITY
 
     def set(self) -> None:
         """Ask for the core's next wake-up, unless an earlier one is asked for already."""
         due_s = self._core.due_at
-        if due_s is not None and (self._set_s is None or due_s < self._set_s):
+        if due_s is not None and due_s < self._set_s:
             self._set_s = due_s
             self._timeline.at(due_s, self._ring)
 
     def _ring(self, now: float) -> None:
         if now != self._set_s:
             return
-        self._set_s = None
+        self._set_s = INFINITY
         due_s = self._core.due_at
         if due_s is not None and due_s <= now:
             self._core.step(now)
-        self._awake(now)
+            self._awake(now)
+        else:
+            self.set()
 
 
 class Server:
@@ -127,13 +129,13 @@ class Server:
         """Carry out what the core asks."""
         for action in self.core.actions():
             match action:
-                case streams.Reply(stream, message):
-                    self._pipes[stream].send(message, 0, now)
-                case streams.Compute(batch):
-                    answers, tail_s = self.engine.run(batch)
-                    self._timeline.at(now + tail_s, self._computed, batch, answers, tail_s)
-                case streams.Close(stream):
-                    if (down := self._pipes.pop(stream, None)) is not None:
+                case streams.Reply():
+                    self._pipes[action.stream].send(action.message, 0, now)
+                case streams.Compute():
+                    answers, tail_s = self.engine.run(action.batch)
+                    self._timeline.at(now + tail_s, self._computed, action.batch, answers, tail_s)
+                case streams.Close():
+                    if (down := self._pipes.pop(action.stream, None)) is not None:
                         down.send(None, 0, now)
         self._alarm.set()
 
@@ -146,8 +148,8 @@ class _Stream:
     """A device's connection to one server, as its transport sees it."""
 
     def __init__(self, device: Device, server: Server, timeline: Timeline, up: ShapedLink, down: ShapedLink) -> None:
-        self._device, self._server = device, server
-        self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, self._at_device)
+        self._server = server
+        self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, device.hear)
         self._number: int | None = None
         self.welcomed = False
 
@@ -162,9 +164,6 @@ class _Stream:
             self._number = self._server.open(now, self.down)
         if self._number is not None:
             self._server.hear(now, self._number, message)
-
-    def _at_device(self, now: float, message: messages.ServerMessage | None) -> None:
-        self._device.hear(now, message)
 
 
 class Device:
@@ -246,24 +245,24 @@ class Device:
 
     def _perform_one(self, action: actions.Action, now: float) -> None:
         match action:
-            case actions.Sift(frame_id):
-                assert self._sift is not None  # or the session would not ask
-                sifted = self._sift(frame_id)
-                self._timeline.at(now + sifted.compute_s, self._sifted, sifted)
-            case actions.RunStage(frame_id, stage, width):
-                result = self.executor.run(frame_id, stage, width)
+            case actions.RunStage():
+                result = self.executor.run(action.frame_id, action.stage, action.width)
                 self._timeline.at(now + result.compute_s, self._stage_done, result)
             case actions.Send():
                 self._send(action, now)
-            case actions.Emit(answer, local):
-                frame_id = answer.frame_id
+            case actions.Emit():
+                frame_id = action.answer.frame_id
                 layers = self._layers.pop(frame_id, 0)
-                self._told(self._frames[frame_id], answer, local, layers)
-            case actions.Forget(frame_id):
-                self.executor.forget(frame_id)
-                del self._frames[frame_id]
-            case actions.Beat(sequence):
-                self._pass_on(messages.Heartbeat(sequence), 0, now)
+                self._told(self._frames[frame_id], action.answer, action.local, layers)
+            case actions.Forget():
+                self.executor.forget(action.frame_id)
+                del self._frames[action.frame_id]
+            case actions.Beat():
+                self._pass_on(messages.Heartbeat(action.sequence), 0, now)
+            case actions.Sift():
+                assert self._sift is not None  # or the session would not ask
+                sifted = self._sift(action.frame_id)
+                self._timeline.at(now + sifted.compute_s, self._sifted, sifted)
             case actions.Reconnect():
                 self.hang_up(now)
 
