@@ -197,6 +197,14 @@ def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
         workshop.open_workshop("cifar100")
 
 
+def test_a_recipe_takes_variants_one_after_the_other() -> None:
+    shop = workshop.open_workshop("cifar10", variants=["maxpool", "whitened"])
+    assert (shop.name, shop.recipe.arch.pooling, shop.recipe.whitened) == ("cifar10-maxpool-whitened", "max", True)
+    assert shop.arguments == "cifar10 --variant maxpool --variant whitened"
+    with pytest.raises(ConfigError, match="guide: no variant that a training can do by itself; there are base, "):
+        workshop.open_workshop("cifar10", variants=["guide"])
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     rates = [learning_rate(p / 100, 1.0) for p in range(101)]
     assert max(rates) == pytest.approx(1.0)

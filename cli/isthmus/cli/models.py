@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +157,12 @@ PICTURES = typer.Option(
 )
 
 
-def _workshop(name: str, pictures: Path | None) -> Workshop:
+def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> Workshop:
     try:
         from isthmus.models import workshop
     except ImportError as error:
         raise missing(error, "train") from error
-    return workshop.open_workshop(name, pictures)
+    return workshop.open_workshop(name, pictures, variants or ())
 
 
 @app.command()
@@ -169,11 +170,14 @@ def train(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     checkpoint: Path | None = typer.Option(None, help="Where to save and resume [checkpoints/NAME.pt]."),
     pictures: Path | None = PICTURES,
+    variant: list[str] | None = prune.VARIANT,
+    epochs: int | None = typer.Option(None, min=1, help="Passes over the pictures [the recipe's]."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a network; resumes from its checkpoint."""
-    shop = _workshop(name, pictures)
+    shop = _workshop(name, pictures, variant)
+    shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
     shop.train(checkpoint or CHECKPOINTS / f"{shop.name}.pt", seed=seed, threads=threads, report=typer.echo)
 
 
@@ -182,13 +186,14 @@ def export(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
     pictures: Path | None = PICTURES,
-    out: Path | None = typer.Option(None, help="The bundle's folder [the zoo's, or bundles/ for your own pictures]."),
+    variant: list[str] | None = prune.VARIANT,
+    out: Path | None = typer.Option(None, help="The bundle's folder [the zoo's; bundles/ for your own or a variant]."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
-    shop = _workshop(name, pictures)
+    shop = _workshop(name, pictures, variant)
     path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    target = out or (bundle.ZOO if pictures is None else BUNDLES) / shop.name
+    target = out or (bundle.ZOO if shop.name == name else BUNDLES) / shop.name
     shop.export(path, target, threads=threads, report=typer.echo)
 
 

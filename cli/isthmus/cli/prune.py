@@ -10,6 +10,10 @@ from isthmus.cli.extras import missing
 
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
+VARIANT = typer.Option(
+    None, "--variant", help="One changed ingredient of docs/ablation.md; may be given several times."
+)
+
 
 def prune(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
@@ -17,6 +21,7 @@ def prune(
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
     epochs: int = typer.Option(0, min=0, help="Fine-tune what is left for so many [0: measure its norms anew]."),
     pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
+    variant: list[str] | None = VARIANT,
     out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-pruned]."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
@@ -30,7 +35,7 @@ def prune(
     except ImportError as error:
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
-    shop = workshop.open_workshop(name, pictures)
+    shop = workshop.open_workshop(name, pictures, variant or ())
     pruning.to_bundle(
         shop,
         checkpoint or CHECKPOINTS / f"{shop.name}.pt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from isthmus.models.backbones import Network, SplitNetwork
 from isthmus.models.bundle import Bundle
 from isthmus.models.corpora import Corpus
 from isthmus.models.evaluate import evaluate, fitted_codec
+from isthmus.models.ingredients import VARIANTS
 from isthmus.models.recipes import RECIPES, Recipe
 from isthmus.models.train import Trainer, other_architecture, read_checkpoint
 from isthmus.proto.errors import ConfigError, DataError
@@ -115,16 +116,28 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> tuple[SplitNetwork, int, 
     return network.eval(), int(state["seed"]), int(state["epochs_done"])
 
 
-def open_workshop(name: str, pictures: Path | None = None) -> Workshop:
+def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> Workshop:
     """The workshop of recipe `name`, on its own pictures or on those of a folder or COCO-style file (`datasets.load`).
 
-    ConfigError lists the recipes; DataError names what is wrong with the pictures.
+    `variants` of `ingredients` change the recipe, one after the other. ConfigError lists the recipes and variants;
+    DataError names what is wrong with the pictures.
     """
     if name not in RECIPES:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
+    for variant in variants:
+        recipe = _changed(recipe, variant)
+    arguments = " ".join([name, *(f"--variant {variant}" for variant in variants)])
     if pictures is None:
-        return Workshop(name, recipe, corpora.CORPORA[name], name)
+        return Workshop("-".join([name, *variants]), recipe, corpora.CORPORA[name], arguments)
     corpus = corpora.own(pictures, recipe.arch.input_size)
     own = replace(recipe, arch=replace(recipe.arch, classes=len(corpus.labels)))
-    return Workshop(pictures.stem, own, corpus, f"{name} --pictures {pictures.name}")
+    return Workshop("-".join([pictures.stem, *variants]), own, corpus, f"{arguments} --pictures {pictures.name}")
+
+
+def _changed(recipe: Recipe, variant: str) -> Recipe:
+    """`recipe` with one ingredient changed. ConfigError when there is no such variant, or it takes a guide."""
+    alone = [name for name, v in VARIANTS.items() if not v.guided]
+    if variant not in alone:
+        raise ConfigError(f"{variant}: no variant that a training can do by itself; there are {', '.join(alone)}")
+    return VARIANTS[variant].recipe(recipe)
