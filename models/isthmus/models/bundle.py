@@ -19,6 +19,7 @@ from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
 from isthmus.proto.plan import OperatingPoint
+from isthmus.proto.spectrum import Spectrum
 from isthmus.proto.tasks import TASKS, Task
 
 SCHEMA = 2
@@ -85,6 +86,8 @@ class Bottleneck(Strict, frozen=True):
     """What the (1, N, 1) values consist of, tensor after tensor, channel after channel; none: one tensor `features` of
     (height, width, channels)."""
     contest: Contest | None = None
+    spectrum: Spectrum | None = None
+    """What is coded are frequencies; steps and size prediction are then in their unit."""
 
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
@@ -99,6 +102,7 @@ class Bottleneck(Strict, frozen=True):
             size_fit=codec.size_fit,
             tensors=tensors,
             contest=contest,
+            spectrum=codec.spectrum,
         )
 
 
@@ -214,6 +218,7 @@ class Bundle:
             steps=b.steps,
             tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in b.tables),
             size_fit=b.size_fit,
+            spectrum=b.spectrum,
         )
 
     def stage(self, index: int, width: float) -> Stage:

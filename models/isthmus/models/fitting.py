@@ -1,7 +1,8 @@
 """The quantiser of a cut, fitted on sample pictures, and what every operating point then answers. No training.
 
-Features that were not trained for a quantiser have far outliers, and clipping them costs more answers than anything else.
-So the nested layers span all that the samples hold: the first of them are nearly all zero, and cost next to nothing.
+One map of features is coded as frequencies (`spectra`). Several tensors, a contest and what is no map are coded value by
+value: clipping their far outliers costs more answers than anything else, so the nested layers span all that the samples
+hold; the first of them are nearly all zero, and cost next to nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from isthmus.models.bundle import Bottleneck, Contest, Crossing
 from isthmus.models.crossing import contested, joined
 from isthmus.models.cuts import Cut, names, only_compares
 from isthmus.models.flatbuffer import Graph
+from isthmus.models.spectra import NOMINAL_STEP, is_map, spectral
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, CodecConfig, fit
 from isthmus.proto.packing import limit
 
@@ -55,8 +57,8 @@ class Coding:
 def coded(graph: Graph, cut: Cut, features: Features) -> Coding:
     """Fit the coding of a cut on the features of sample pictures.
 
-    Nothing of them is clipped: there are as many layers as it takes for the finest step to be fine and the last level
-    to be as far out as the farthest value.
+    Coded value by value, nothing of them is clipped: there are as many layers as it takes for the finest step to be fine
+    and the last level to be as far out as the farthest value.
     """
     return _coded(graph, cut, features, None)
 
@@ -73,6 +75,8 @@ def _coded(graph: Graph, cut: Cut, features: Features, only: float | None) -> Co
     tensors = _tensors(cut, features)
     plain = _plain(cut, tensors)
     x = np.stack([joined(outputs, plain) for outputs in features])
+    if not tensors and not only_compares(graph, cut) and is_map(x):
+        return Coding(spectral(x) if only is None else spectral(x, (NOMINAL_STEP,)), (), None)
     zero_point = _zero_point(x, tensors)
     spread, farthest = _spread(x, zero_point), float(np.abs(x - zero_point).max())
     contest = None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from isthmus.proto.errors import CodecError
 from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
 from isthmus.proto.packing import ALPHABET, LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
+from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
 HEADER_BYTES = 2
@@ -50,6 +51,8 @@ class CodecConfig:
     steps: tuple[float, ...]
     tables: tuple[tuple[bytes, ...], ...]
     size_fit: tuple[tuple[Coefficients, ...], ...]
+    spectrum: Spectrum | None = None
+    """What is coded are frequencies, and steps are in their unit; None: the features themselves."""
 
     @property
     def elements(self) -> int:
@@ -64,6 +67,8 @@ class CodecConfig:
     @property
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer: what does not shrink travels packed and plain."""
+        if self.spectrum is not None:
+            return HEADER_BYTES + self.spectrum.most_packed_bytes
         return HEADER_BYTES + max(packed_bytes(self.elements, layer) for layer in range(self.layers))
 
 
@@ -78,15 +83,15 @@ class Codec:
     def __init__(self, config: CodecConfig) -> None:
         """Raises CodecError if `config` contradicts itself."""
         self.config = config
-        shape = config.height, config.width, config.channels
-        self._packing = Packing(shape, config.zero_point, config.steps, config.layers)
+        self._packing = packing_of(config)
+        self._plain = _plain_bytes(self._packing, len(config.steps))
         for name, rows in (("tables", config.tables), ("size_fit", config.size_fit)):
             if [len(row) for row in rows] != [config.layers] * len(config.steps):
                 raise CodecError(f"config: {name} must have {len(config.steps)} steps of {config.layers} layers")
-        self._codes = [StaticCode(row, ALPHABET[: config.layers]) for row in config.tables]
+        self._codes = [StaticCode(row, _alphabet(self._packing, step)) for step, row in enumerate(config.tables)]
         self._sizes = [
-            [_Size(c, step, HEADER_BYTES + plain) for c, plain in zip(row, self._packing.packed_bytes, strict=True)]
-            for row, step in zip(config.size_fit, config.steps, strict=True)
+            [_Size(c, step, HEADER_BYTES + plain) for c, plain in zip(row, sizes, strict=True)]
+            for row, sizes, step in zip(config.size_fit, self._plain, config.steps, strict=True)
         ]
         self._static = config.elements <= STATIC_MAX_ELEMENTS
         self._compressor = zstandard.ZstdCompressor(compression_params=_zstd_parameters())
@@ -152,7 +157,7 @@ class Codec:
 
     def _packed(self, payload: bytes, backend: int, layer: int, step: int) -> NDArray[np.uint8]:
         """The packed bytes of one layer, exactly as many as the config says."""
-        body, most = payload[HEADER_BYTES:], self._packing.packed_bytes[layer]
+        body, most = payload[HEADER_BYTES:], self._plain[step][layer]
         if backend == STATIC:
             body = self._codes[step].decode(layer, body, most)
         elif backend == ZSTD:
@@ -161,7 +166,7 @@ class Codec:
             raise CodecError(f"backend {backend} unknown; compare the two halves' versions")
         elif len(body) > most:
             raise CodecError(f"{len(body)} packed bytes, expected {most} at most")
-        return self._packing.expand(layer, np.frombuffer(body, np.uint8))
+        return self._packing.expand(layer, np.frombuffer(body, np.uint8), step)
 
     def _deflate(self, packed: Sequence[bytes]) -> list[bytes]:
         return [self._compressor.compress(layer)[len(_MAGIC) :] for layer in packed]
@@ -175,6 +180,26 @@ class Codec:
             return self._decompressor.decompress(_MAGIC + body, max_output_size=most, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise CodecError(f"not a zstd frame ({error})") from error
+
+
+def packing_of(config: CodecConfig) -> Packing | SpectralPacking:
+    """What quantises and packs. Raises CodecError if `config` contradicts itself."""
+    shape = config.height, config.width, config.channels
+    if config.spectrum is None:
+        return Packing(shape, config.zero_point, config.steps, config.layers)
+    if config.elements > STATIC_MAX_ELEMENTS:
+        raise CodecError(f"config: a spectrum of {config.elements} coefficients, {STATIC_MAX_ELEMENTS} at most")
+    return SpectralPacking(shape, config.zero_point, config.steps, config.spectrum)
+
+
+def _plain_bytes(packing: Packing | SpectralPacking, steps: int) -> Sequence[tuple[int, ...]]:
+    """[step][layer], before the entropy stage."""
+    return packing.packed_bytes if isinstance(packing, SpectralPacking) else [packing.packed_bytes] * steps
+
+
+def _alphabet(packing: Packing | SpectralPacking, step: int) -> tuple[int, ...]:
+    """Bytes that occur, by layer."""
+    return packing.alphabets[step] if isinstance(packing, SpectralPacking) else ALPHABET[: packing.layers]
 
 
 def _payload(backend: int, layer: int, step: int, body: bytes, packed: bytes) -> bytes:
@@ -216,33 +241,41 @@ def _zstd_parameters() -> zstandard.ZstdCompressionParameters:
 
 
 def fit(
-    features: NDArray[np.float32], zero_point: Sequence[float], steps: Sequence[float], *, layers: int = LAYERS
+    features: NDArray[np.float32],
+    zero_point: Sequence[float],
+    steps: Sequence[float],
+    *,
+    layers: int = LAYERS,
+    spectrum: Spectrum | None = None,
 ) -> CodecConfig:
     """Learn code lengths and size prediction from features (N, H, W, C) float32 of a few hundred frames or more.
 
-    Raises CodecError on another type, NaN or infinity.
+    A `spectrum` has layers of its own. Raises CodecError on another type, NaN or infinity.
     """
     if features.ndim != 4 or len(features) == 0:
         raise CodecError(f"features: shape {features.shape}; give (N, H, W, C) with at least one frame")
     _, height, width, channels = features.shape
-    packing = Packing((height, width, channels), zero_point, steps, layers)
+    layers = layers if spectrum is None else SPECTRAL_LAYERS
     config = CodecConfig(
         height,
         width,
         channels,
         tuple(map(float, zero_point)),
         tuple(map(float, steps)),
-        tables=tuple(_tables(packing, features, step) for step in range(len(steps))),
+        tables=((b"",) * layers,) * len(steps),
         size_fit=(((0.0, 0.0, 0.0),) * layers,) * len(steps),
+        spectrum=spectrum,
     )
+    packing = packing_of(config)
+    config = replace(config, tables=tuple(_tables(packing, features, step) for step in range(len(steps))))
     levels = np.log2([max(packing.magnitude(x), 1e-30) for x in features])
     codec = Codec(config)
     return replace(config, size_fit=tuple(_size_fit(codec, features, levels, step) for step in range(len(steps))))
 
 
-def _tables(packing: Packing, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
+def _tables(packing: Packing | SpectralPacking, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
     """Code lengths of each layer. Every byte that can occur gets a tenth of a count more, hence a code."""
-    counts = [np.full(size, 0.1) for size in ALPHABET[: packing.layers]]
+    counts = [np.full(size, 0.1) for size in _alphabet(packing, step)]
     for x in features:
         for count, packed in zip(counts, packing.pack(x, step), strict=True):
             count += np.bincount(np.frombuffer(packed, np.uint8), minlength=len(count))

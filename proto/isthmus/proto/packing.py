@@ -208,10 +208,10 @@ class Packing:
         pairs[:, 1] = self._bytes.take(kept[1:])
         return pairs.tobytes().translate(None, bytes((_NOTHING,)))
 
-    def expand(self, layer: int, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def expand(self, layer: int, packed: NDArray[np.uint8], step: int = 0) -> NDArray[np.uint8]:
         """One byte for each group of symbols: runs written out, what follows the last group cut off.
 
-        Raises CodecError when there are fewer than a frame has.
+        Every step packs alike. Raises CodecError when there are fewer than a frame has.
         """
         full = packed.repeat(_RUN_LENGTH.take(packed)) if layer == 0 else packed
         if len(full) < self.packed_bytes[layer]:
