@@ -272,3 +272,28 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 def test_a_relay_that_would_have_to_lose_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot lose"):
         Relay(steps((0, 1, 1)), listen="127.0.0.1:0", upstream="127.0.0.1:1", options=LinkOptions(outage="drop"))
+
+
+def test_small_messages_do_not_wait_for_acknowledgements() -> None:
+    """Two small answers to one request: where Nagle's algorithm is on, the second waits for 40 ms."""
+
+    async def test() -> None:
+        async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1):
+                writer.write(b"a")
+                await asyncio.sleep(0.003)
+                writer.write(b"b")
+
+        trace, gaps = steps((0, 1e6, 1e6)), []
+        async with upstream(twice) as address, Relay(trace, listen="127.0.0.1:0", upstream=address) as relay:
+            reader, writer = await connect(relay)
+            for _ in range(40):
+                writer.write(b"?")
+                await reader.readexactly(1)
+                first_s = now()
+                await reader.readexactly(1)
+                gaps.append(now() - first_s)
+            writer.close()
+        assert np.median(gaps) < 0.02
+
+    live(test)
