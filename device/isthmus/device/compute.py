@@ -42,6 +42,11 @@ class StageTimes:
         """A time that `stage` seldom exceeds: two mean deviations above the mean."""
         return self._profile_s[stage][width] * (self._factor + MARGIN_DEVIATIONS * self._deviation)
 
+    def ahead_s(self, stage: int, width: int) -> float:
+        """The same from the beginning of `stage` to the end of the head."""
+        slowdown = self._factor + MARGIN_DEVIATIONS * self._deviation
+        return sum([row[width] * slowdown for row in self._profile_s[stage:]])
+
     def observe(self, stage: int, width: int, compute_s: float) -> None:
         """Learn from one run."""
         ratio = compute_s / self._profile_s[stage][width]

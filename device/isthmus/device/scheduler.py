@@ -94,7 +94,7 @@ class ExpectedUtility:
         for w in range(len(self._catalogue.widths)):
             if w and self._most[w] <= best + INDIFFERENCE:
                 continue
-            head_s = sum(situation.times.cautious_s(stage, w) for stage in range(self._last + 1))
+            head_s = situation.times.ahead_s(0, w)
             limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
             if w and head_s > limit_s:
                 break  # wider ones take longer still
@@ -109,7 +109,7 @@ class ExpectedUtility:
         w = self._catalogue.width_index(result.width)
         stop = self._alone(w, result)
         if result.stage < self._last:
-            ahead_s = sum(situation.times.cautious_s(s, w) for s in range(result.stage + 1, self._last + 1))
+            ahead_s = situation.times.ahead_s(result.stage + 1, w)
             if ahead_s > situation.budget_s:
                 return STOP
             return GO_ON if self._further(w, result, situation, ahead_s) > stop + INDIFFERENCE else STOP
@@ -162,11 +162,11 @@ class ExpectedUtility:
             return best, decision
         given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
         for step, sizes in enumerate(result.layer_bytes):
-            sent, p_before = 0, None
+            points, sent, p_before = self._catalogue.offloads[w][step], 0, None
             for layers, size in enumerate(sizes, start=1):
                 sent += size
                 p = outlook.p_back(sent, situation.budget_s)
-                gain = self._catalogue.offloads[w][step][layers - 1].given[self._last][given] - alone
+                gain = points[layers - 1].given[self._last][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
@@ -213,7 +213,7 @@ class LocalOnly:
     def width(self, situation: Situation) -> int:
         """The widest that finishes in time."""
         for w in range(self._widths - 1, 0, -1):
-            if sum(situation.times.cautious_s(s, w) for s in range(self._last + 1)) <= situation.budget_s:
+            if situation.times.ahead_s(0, w) <= situation.budget_s:
                 return w
         return 0
 
