@@ -213,10 +213,10 @@ def test_features_that_are_not_finite_are_refused(value: float) -> None:
         ({"order": "0" * 239}, "order must be 240 hex digits"),
         ({"order": "g" * 240}, "order must be 240 hex digits"),
         ({"floor": (0.0,)}, "must be 5 each"),
-        ({"bands": SPECTRUM.bands[1:]}, "bands must have 7 steps of 3 layers"),
-        ({"bands": (((1, 3), (1, 3), (1, 3)),) * 7}, "bands of a step must hold 240 coefficients"),
-        ({"bands": (((238, 4), (1, 3), (1, 3)),) * 7}, "bands may have 3, 5, 7"),
-        ({"restored": ()}, "restored must have 7 steps"),
+        ({"bands": SPECTRUM.bands[1:]}, "bands must have 9 steps of 3 layers"),
+        ({"bands": (((1, 3), (1, 3), (1, 3)),) * 9}, "bands of a step must hold 240 coefficients"),
+        ({"bands": (((238, 4), (1, 3), (1, 3)),) * 9}, "bands may have 3, 5, 7"),
+        ({"restored": ()}, "restored must have 9 steps"),
     ],
 )
 def test_a_spectrum_that_contradicts_itself_is_refused(change: dict[str, object], why: str) -> None:

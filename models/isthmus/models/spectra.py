@@ -15,7 +15,7 @@ from isthmus.proto.spectrum import ORDERS, PER_BYTE, SPECTRAL_LAYERS, Frequencie
 
 TILT = 0.35
 """How much more low frequencies matter to a tail: fits what noise in each of them does to ResNet-8's logits."""
-LADDER = (0.4, 0.55, 0.75, 1.05, 1.45, 2.0, 2.8)
+LADDER = (0.2, 0.28, 0.4, 0.55, 0.75, 1.05, 1.45, 2.0, 2.8)
 """Steps, in root mean squares of the weighted coefficients."""
 NOMINAL_STEP = 0.75
 """The step that cuts are compared at."""
