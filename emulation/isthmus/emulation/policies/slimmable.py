@@ -9,6 +9,7 @@ Every frame is sent. Their system has no early exits; here a frame that misses i
 from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue, Known
+from isthmus.device.link import Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
 from isthmus.emulation.policies.estimates import head_s
 from isthmus.proto.plan import StageResult
@@ -19,17 +20,18 @@ class Slimmable:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._modes = [known for width in catalogue.offloads for row in width for known in row]
-        self._mode = self._modes[0]
+        self._modes = [(w, known) for w, width in enumerate(catalogue.offloads) for row in width for known in row]
+        self._mode = self._modes[0][1]
 
     def width(self, situation: Situation) -> int:
         """The width of the chosen mode; without a link the last choice stands."""
         if situation.outlook is not None:
-            in_time = [mode for mode in self._modes if self._total_s(mode, situation) <= situation.budget_s]
+            totals = self._totals_s(situation, situation.outlook)
+            in_time = [mode for total_s, mode in totals if total_s <= situation.budget_s]
             if in_time:
                 self._mode = max(in_time, key=lambda mode: mode.accuracy)
             else:
-                self._mode = min(self._modes, key=lambda mode: self._total_s(mode, situation))
+                self._mode = min(totals, key=lambda total: total[0])[1]
         return self._catalogue.width_index(self._mode.point.width)
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
@@ -40,8 +42,10 @@ class Slimmable:
             return STOP
         return Offload(self._mode.point.step, self._mode.point.layers)
 
-    def _total_s(self, mode: Known, situation: Situation) -> float:
-        assert situation.outlook is not None
-        table_s = head_s(self._catalogue, situation, self._catalogue.width_index(mode.point.width))
-        transfer_s = situation.outlook.service_s(mode.mean_bytes)
-        return table_s / situation.times.contention + transfer_s + situation.outlook.server_s
+    def _totals_s(self, situation: Situation, outlook: Outlook) -> list[tuple[float, Known]]:
+        """Every mode with what it would take."""
+        times = situation.times
+        tables_s = [
+            head_s(self._catalogue, situation, w) / times.contention for w in range(len(self._catalogue.widths))
+        ]
+        return [(tables_s[w] + outlook.service_s(mode.mean_bytes) + outlook.server_s, mode) for w, mode in self._modes]
