@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from isthmus.proto.errors import CodecError
 from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
-from isthmus.proto.packing import ALPHABET, LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
+from isthmus.proto.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
 from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
@@ -84,11 +84,11 @@ class Codec:
         """Raises CodecError if `config` contradicts itself."""
         self.config = config
         self._packing = packing_of(config)
-        self._plain = _plain_bytes(self._packing, len(config.steps))
+        self._plain = self._packing.packed_bytes
         for name, rows in (("tables", config.tables), ("size_fit", config.size_fit)):
             if [len(row) for row in rows] != [config.layers] * len(config.steps):
                 raise CodecError(f"config: {name} must have {len(config.steps)} steps of {config.layers} layers")
-        self._codes = [StaticCode(row, _alphabet(self._packing, step)) for step, row in enumerate(config.tables)]
+        self._codes = list(map(StaticCode, config.tables, self._packing.alphabets))
         self._sizes = [
             [_Size(c, step, HEADER_BYTES + plain) for c, plain in zip(row, sizes, strict=True)]
             for row, sizes, step in zip(config.size_fit, self._plain, config.steps, strict=True)
@@ -192,16 +192,6 @@ def packing_of(config: CodecConfig) -> Packing | SpectralPacking:
     return SpectralPacking(shape, config.zero_point, config.steps, config.spectrum)
 
 
-def _plain_bytes(packing: Packing | SpectralPacking, steps: int) -> Sequence[tuple[int, ...]]:
-    """[step][layer], before the entropy stage."""
-    return packing.packed_bytes if isinstance(packing, SpectralPacking) else [packing.packed_bytes] * steps
-
-
-def _alphabet(packing: Packing | SpectralPacking, step: int) -> tuple[int, ...]:
-    """Bytes that occur, by layer."""
-    return packing.alphabets[step] if isinstance(packing, SpectralPacking) else ALPHABET[: packing.layers]
-
-
 def _payload(backend: int, layer: int, step: int, body: bytes, packed: bytes) -> bytes:
     """`body` behind its header, or the packed bytes themselves where they are no longer."""
     if len(body) < len(packed):
@@ -275,7 +265,7 @@ def fit(
 
 def _tables(packing: Packing | SpectralPacking, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
     """Code lengths of each layer. Every byte that can occur gets a tenth of a count more, hence a code."""
-    counts = [np.full(size, 0.1) for size in _alphabet(packing, step)]
+    counts = [np.full(size, 0.1) for size in packing.alphabets[step]]
     for x in features:
         for count, packed in zip(counts, packing.pack(x, step), strict=True):
             count += np.bincount(np.frombuffer(packed, np.uint8), minlength=len(count))

@@ -124,7 +124,11 @@ class Packing:
         self.shape, self.layers = shape, layers
         self._limit = np.array(limit(layers), np.float32)  # numpy takes longer to make one of a Python number
         self.elements = height * width * channels
-        self.packed_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(layers))
+        self._layer_bytes = tuple(packed_bytes(self.elements, layer) for layer in range(layers))
+        self.packed_bytes = [self._layer_bytes] * len(steps)
+        """[step][layer], before the entropy stage."""
+        self.alphabets = [ALPHABET[:layers]] * len(steps)
+        """[step][layer]: bytes that occur."""
         self._zero = np.array(zero_point, np.float32)
         self._steps = [np.array(step, np.float32) for step in steps]
         coarse = np.float32(3 ** (layers - LAYERS))
@@ -139,7 +143,7 @@ class Packing:
         self._zeros[: self.elements] = self._zero.repeat(height * width)
         self._symbols = np.zeros_like(self._zeros)
         self._planar = self._symbols[: self.elements].reshape(channels, height, width).transpose(1, 2, 0)
-        self._bytes = np.zeros(1 + self.packed_bytes[0], np.uint8)  # one in front, which the first run follows
+        self._bytes = np.zeros(1 + self._layer_bytes[0], np.uint8)  # one in front, which the first run follows
         self._expected = np.full(len(self._bytes), _ZERO, np.uint8)
         self._expected[0] = self._expected[::-MAX_RUN] = _NOTHING
         self._ones = np.ones(self.elements, np.float32)
@@ -175,7 +179,7 @@ class Packing:
             base, *refinements = [
                 np.dot(own.reshape(-1, per_byte), places)[:size]
                 for own, per_byte, places, size in zip(
-                    digits.reshape(self.layers, -1), _PER_BYTE, _PLACES, self.packed_bytes, strict=False
+                    digits.reshape(self.layers, -1), _PER_BYTE, _PLACES, self._layer_bytes, strict=False
                 )
             ]
         return self._shortened(base), *[layer.astype(np.uint8).tobytes() for layer in refinements]
@@ -214,9 +218,9 @@ class Packing:
         Every step packs alike. Raises CodecError when there are fewer than a frame has.
         """
         full = packed.repeat(_RUN_LENGTH.take(packed)) if layer == 0 else packed
-        if len(full) < self.packed_bytes[layer]:
-            raise CodecError(f"{len(full)} packed bytes, expected {self.packed_bytes[layer]}")
-        return full[: self.packed_bytes[layer]]
+        if len(full) < self._layer_bytes[layer]:
+            raise CodecError(f"{len(full)} packed bytes, expected {self._layer_bytes[layer]}")
+        return full[: self._layer_bytes[layer]]
 
     def unpack(self, packed: Sequence[NDArray[np.uint8]], step: int) -> NDArray[np.float32]:
         """(H, W, C) float32 from the expanded bytes of the base, or of the base and its next refinements."""
