@@ -172,13 +172,16 @@ def train(
     pictures: Path | None = PICTURES,
     variant: list[str] | None = prune.VARIANT,
     epochs: int | None = typer.Option(None, min=1, help="Passes over the pictures [the recipe's]."),
+    begin: str | None = typer.Option(None, help="A bundle of the same recipe whose weights to begin with."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
-    """Train a network; resumes from its checkpoint."""
+    """Train a network, or tune a bundle's; resumes from its checkpoint."""
+    begun_with = bundle.load(begin) if begin is not None else None
     shop = _workshop(name, pictures, variant)
     shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
-    shop.train(checkpoint or CHECKPOINTS / f"{shop.name}.pt", seed=seed, threads=threads, report=typer.echo)
+    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
+    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from isthmus.cli.extras import missing
+from isthmus.models import bundle
 
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
@@ -19,6 +20,7 @@ def prune(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     flops: float = typer.Option(help="The share of the full-width head's FLOPs that may be left, e.g. 0.5."),
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
+    begin: str | None = typer.Option(None, help="A bundle whose weights to prune, not a checkpoint's."),
     epochs: int = typer.Option(0, min=0, help="Fine-tune what is left for so many [0: measure its norms anew]."),
     pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
     variant: list[str] | None = VARIANT,
@@ -36,9 +38,16 @@ def prune(
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
     shop = workshop.open_workshop(name, pictures, variant or ())
+    if begin is not None:
+        whole = bundle.load(begin)
+        network, made = shop.inherited(whole), whole.manifest.made_by
+    else:
+        averaged = workshop.load_averaged(checkpoint or CHECKPOINTS / f"{shop.name}.pt", shop.recipe)
+        network, made = averaged.network, averaged.made_by(shop.arguments)
     pruning.to_bundle(
         shop,
-        checkpoint or CHECKPOINTS / f"{shop.name}.pt",
+        network,
+        made,
         out or BUNDLES / f"{shop.name}-pruned",
         pruning.Pruning(flops, epochs, seed),
         report=typer.echo,

@@ -140,6 +140,16 @@ def normalised(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[fl
     return x.sub_(torch.tensor(mean).reshape(1, 3, 1, 1)).div_(torch.tensor(std).reshape(1, 3, 1, 1))
 
 
+SAMPLED = 2000
+
+
+def sample(training: TrainingSet) -> Tensor:
+    """(N, 3, S, S), normalised: about SAMPLED pictures from all over the set."""
+    images = training.pictures.images
+    some = np.ascontiguousarray(images[:: max(1, len(images) // SAMPLED)])
+    return normalised(some, training.mean, training.std)
+
+
 def shifted(
     images: NDArray[np.uint8], pixels: int, mirrored: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint8]:

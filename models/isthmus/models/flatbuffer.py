@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
 from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
 from isthmus.proto.errors import ModelError
@@ -123,6 +125,24 @@ def _signature(model: Any, signature: Any) -> Signature:
         {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
     )
     return Signature(tensors, operators, inputs, outputs)
+
+
+def weights(path: Path) -> dict[str, list[tuple[NDArray[np.generic], NDArray[np.generic]]]]:
+    """By signature, weight and bias of its convolutions and linear layers, in the order that they run. Raises ModelError."""
+    model = _parsed(path, path.read_bytes())
+    return {_text(s.signatureKey): list(_weights(model, model.subgraphs[s.subgraphIndex])) for s in model.signatureDefs}
+
+
+def _weights(model: Any, subgraph: Any) -> Iterator[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+    for operator in subgraph.operators:
+        if _kind(model, operator) in ("CONV_2D", "FULLY_CONNECTED"):
+            weight, bias = (_values(model, subgraph.tensors[i]) for i in _indices(operator.inputs)[1:3])
+            yield weight, bias
+
+
+def _values(model: Any, tensor: Any) -> NDArray[np.generic]:
+    raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    return raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
 
 
 def _parsed(path: Path, raw: bytes) -> Any:

@@ -109,21 +109,25 @@ class SlimConv(nn.Module):
         c_in, c_out = self.channels(width)
         return self.weight[:c_out, : c_in // self._groups_at(width)]
 
-    def _norm(self, width: float) -> nn.BatchNorm2d:
+    def norm(self, width: float) -> nn.BatchNorm2d:
+        """The batch norm that follows at `width`."""
         norm = next(iter(self.norms.values())) if self.one_norm else self.norms[width_key(width)]
         assert isinstance(norm, nn.BatchNorm2d)
         return norm
 
-    def forward(self, x: Tensor, width: float) -> Tensor:
+    def convolved(self, x: Tensor, width: float) -> Tensor:
+        """What the batch norm is given."""
         x = before(x, self.kernel, self.stride, self.pooling)
         stride = self.stride if self.pooling == "strided" else 1
-        x = F.conv2d(x, self.sliced(width), stride=stride, groups=self._groups_at(width))
-        x = _normalised(x, self._norm(width))
+        return F.conv2d(x, self.sliced(width), stride=stride, groups=self._groups_at(width))
+
+    def forward(self, x: Tensor, width: float) -> Tensor:
+        x = _normalised(self.convolved(x, width), self.norm(width))
         return F.relu(x) if self.relu else x
 
     def folded(self, width: float) -> PlainConv:
         """The plain convolution that equals this layer at `width` in evaluation."""
-        norm, c = self._norm(width), self.channels(width)[1]
+        norm, c = self.norm(width), self.channels(width)[1]
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = torch.rsqrt(norm.running_var[:c] + norm.eps) * (norm.weight[:c] if norm.affine else 1.0)

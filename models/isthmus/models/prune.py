@@ -27,7 +27,7 @@ from isthmus.models.data import TrainingSet, normalised
 from isthmus.models.layers import SlimConv
 from isthmus.models.recipes import Recipe
 from isthmus.models.train import Trainer, accuracy
-from isthmus.models.workshop import Workshop, load_averaged
+from isthmus.models.workshop import Workshop
 from isthmus.proto.errors import ConfigError
 
 GROUP = 8
@@ -131,12 +131,13 @@ class Pruning:
     seed: int
 
 
-def to_bundle(shop: Workshop, checkpoint: Path, target: Path, asked: Pruning, *, report: Report) -> Bundle:
-    """Prune the head of a finished training's checkpoint, tune what is left, and write its bundle to `target`.
+def to_bundle(
+    shop: Workshop, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
+) -> Bundle:
+    """Prune the head of a trained network, tune what is left, and write its bundle to `target`.
 
-    Raises ConfigError when the budget cannot be met, DataError when the checkpoint is of another recipe.
+    `made` tells how the network was made. Raises ConfigError when the budget cannot be met.
     """
-    network, seed, done = load_averaged(checkpoint, shop.recipe)
     training, validation = shop.corpus.training(), shop.corpus.validation()
     chosen = np.random.default_rng(asked.seed).permutation(len(training.pictures))[:CALIBRATION]
     x = normalised(training.pictures.images[chosen], training.mean, training.std)
@@ -150,7 +151,7 @@ def to_bundle(shop: Workshop, checkpoint: Path, target: Path, asked: Pruning, *,
         small = _tuned(small, smaller.recipe, training, asked.seed, report)
         report(f"tuned: {_accuracies(small, judged, truth)}")
     made_by = (
-        f"isthmus models train {shop.arguments} --seed {seed} ({done} epochs); isthmus models prune {shop.arguments} "
+        f"{made}; isthmus models prune {shop.arguments} "
         f"--flops {asked.share:g} --epochs {asked.epochs} --seed {asked.seed}"
     )
     return smaller.put(small, target, made_by=made_by, report=report)

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models import bottleneck, data, losses, whitening
+from isthmus.models import bottleneck, data, inherited, losses, whitening
 from isthmus.models.backbones import SplitNetwork
+from isthmus.models.bundle import Bundle
 from isthmus.models.muon import Muon
 from isthmus.models.processors import fastest, mixed_precision
 from isthmus.models.recipes import Recipe
@@ -31,6 +32,8 @@ from isthmus.models.vectors import Codebooks
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
+INHERITED_RATE = 0.4
+"""Of the learning rates, in a training that begins with a bundle's weights: all of it would unlearn them first."""
 BASE_STEP = 3.0
 """The base layer alone is a quantiser three times as coarse as both layers together."""
 
@@ -55,11 +58,18 @@ class Trainer:
     """One run: the network, its averaged teacher, the optimiser, and the generators that make it repeatable."""
 
     def __init__(
-        self, recipe: Recipe, training: data.TrainingSet, *, seed: int, guide: SplitNetwork | None = None
+        self,
+        recipe: Recipe,
+        training: data.TrainingSet,
+        *,
+        seed: int,
+        guide: SplitNetwork | None = None,
+        begin: Bundle | None = None,
     ) -> None:
-        """`guide`: a trained network whose tail has blocks of the same shapes.
+        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with.
 
-        Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled.
+        Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled,
+        BundleError when the training cannot begin with the bundle.
         """
         if recipe.match_until > 0 and guide is None:
             raise ConfigError("match_until: matching maps takes a guide, a trained network with a like tail")
@@ -75,6 +85,11 @@ class Trainer:
         network = SplitNetwork(recipe.arch)
         if recipe.whitened:
             whitening.whiten(network.head.first, training)
+        if begin is not None:
+            inherited.inherit(network, begin, data.sample(training))
+        self.begun_with = begin.sha256.hex() if begin is not None else ""
+        share = INHERITED_RATE if begin is not None else 1.0
+        self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
         # A depthwise filter has nothing to be orthogonal to: it is left to SGD.
@@ -126,7 +141,7 @@ class Trainer:
         """One optimiser step on (N, 3, S, S) pictures; the loss."""
         if progress >= self.recipe.freeze_from and not self.frozen:
             self._freeze()
-        for optimiser, peak in zip(self.optimisers, (self.recipe.turn_rate, self.recipe.peak_rate), strict=True):
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
@@ -234,6 +249,7 @@ class Trainer:
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epochs_done": self.epochs_done,
                 "seed": self.seed,
+                "begun_with": self.begun_with,
                 "rng": self.rng.bit_generator.state,
                 "generator": self.generator.get_state(),
             },
@@ -249,6 +265,8 @@ class Trainer:
                 optimiser.load_state_dict(saved)
         except (KeyError, RuntimeError, ValueError) as error:
             raise other_architecture(path, error) from error
+        if self.begun_with != state.get("begun_with", ""):
+            raise DataError(f"{path}: a checkpoint of a training that began otherwise; name another, or delete it")
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])

@@ -7,13 +7,10 @@ come first, so that a narrow width has what most of a patch consists of.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from isthmus.models.data import TrainingSet, normalised
+from isthmus.models.data import TrainingSet, sample
 from isthmus.models.layers import SlimConv
-
-PICTURES = 2000
 
 
 @torch.no_grad()
@@ -22,10 +19,9 @@ def whiten(conv: SlimConv, training: TrainingSet) -> None:
 
     Where it has more channels than there are components and negatives, the last ones stay as they are.
     """
-    images = training.pictures.images
-    some = images[:: max(1, len(images) // PICTURES)]
-    x = normalised(np.ascontiguousarray(some), training.mean, training.std)
-    patches = torch.nn.functional.unfold(x, conv.kernel).permute(0, 2, 1).flatten(0, 1)  # (positions, 3 k k)
+    patches = (
+        torch.nn.functional.unfold(sample(training), conv.kernel).permute(0, 2, 1).flatten(0, 1)
+    )  # (positions, 3 k k)
     _, components = torch.linalg.eigh(patches.T @ patches / len(patches))  # the weakest first
     strongest = components.flip(1).T
     pairs = torch.stack([strongest, -strongest], 1).flatten(0, 1)[: len(conv.weight)]

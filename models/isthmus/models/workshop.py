@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.models import corpora, data, exits
+from isthmus.models import corpora, data, exits, inherited
 from isthmus.models.backbones import Network, SplitNetwork
 from isthmus.models.bundle import Bundle
 from isthmus.models.corpora import Corpus
@@ -61,22 +62,28 @@ class Workshop:
     arguments: str
     """What `isthmus models train` and `export` were given, for the bundle's own account of how it was made."""
 
-    def train(self, checkpoint: Path, *, seed: int, threads: int, report: Report) -> None:
-        """Train to the end of the recipe, resuming from `checkpoint`."""
+    def train(self, checkpoint: Path, *, seed: int, threads: int, report: Report, begin: Bundle | None = None) -> None:
+        """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`."""
         torch.set_num_threads(threads)
         training = self.corpus.training()
-        trainer = Trainer(self.recipe, training, seed=seed)
+        trainer = Trainer(self.recipe, training, seed=seed, begin=begin)
         network = trainer.run(checkpoint, report)
         if self.recipe.late_exit_epochs:
             exits.retrain(network, self.recipe, training, seed=seed, report=report)
             trainer.save(checkpoint)
 
+    def inherited(self, bundle: Bundle) -> SplitNetwork:
+        """A network of this recipe with the weights of a bundle. BundleError when that is of another architecture."""
+        network, training = SplitNetwork(self.recipe.arch), self.corpus.training()
+        inherited.inherit(network, bundle, data.sample(training))
+        return network
+
     def export(self, checkpoint: Path, target: Path, *, threads: int, report: Report) -> Bundle:
         """Evaluate the averaged network of `checkpoint` and write its bundle to `target`."""
         torch.set_num_threads(threads)
-        network, seed, epochs = load_averaged(checkpoint, self.recipe)
-        made_by = f"isthmus models train {self.arguments} --seed {seed} ({epochs} epochs); isthmus models export {self.arguments}"
-        return self.put(network, target, made_by=made_by, report=report)
+        averaged = load_averaged(checkpoint, self.recipe)
+        made_by = f"{averaged.made_by(self.arguments)}; isthmus models export {self.arguments}"
+        return self.put(averaged.network, target, made_by=made_by, report=report)
 
     def put(self, network: SplitNetwork, target: Path, *, made_by: str, report: Report) -> Bundle:
         """Evaluate a network of this recipe and write its bundle to `target`."""
@@ -103,8 +110,23 @@ class Workshop:
         return bundle
 
 
-def load_averaged(checkpoint: Path, recipe: Recipe) -> tuple[SplitNetwork, int, int]:
-    """The averaged network of a checkpoint, its seed and the epochs it was trained. DataError if it is of another kind."""
+class Averaged(NamedTuple):
+    """The averaged network of a training, and how it came about."""
+
+    network: SplitNetwork
+    seed: int
+    epochs: int
+    begun_with: str
+    """sha256 of the bundle, hexadecimal; empty: with random weights."""
+
+    def made_by(self, arguments: str) -> str:
+        """The command, for the bundle's own account, with what `train` was given."""
+        begun = f", begun with bundle {self.begun_with[:12]}" if self.begun_with else ""
+        return f"isthmus models train {arguments} --seed {self.seed} ({self.epochs} epochs{begun})"
+
+
+def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
+    """The averaged network of a checkpoint. DataError if it is of another kind."""
     if not checkpoint.is_file():
         raise DataError(f"{checkpoint}: no such checkpoint; run `isthmus models train` first")
     network = SplitNetwork(recipe.arch)
@@ -113,7 +135,7 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> tuple[SplitNetwork, int, 
         network.load_state_dict(state["teacher"])
     except (KeyError, RuntimeError) as error:
         raise other_architecture(checkpoint, error) from error
-    return network.eval(), int(state["seed"]), int(state["epochs_done"])
+    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), state.get("begun_with", ""))
 
 
 def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> Workshop:
