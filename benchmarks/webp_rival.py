@@ -219,7 +219,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     manifest = bundle.load(arguments.bundle).manifest
-    network, _, trained = load_averaged(arguments.checkpoint, RECIPES["cifar10"])
+    network, _, trained, _ = load_averaged(arguments.checkpoint, RECIPES["cifar10"])
     untouched = copy.deepcopy(network)
     outcomes, whole = bundle.load(arguments.bundle).outcomes(), data.cifar10("test")
     n = min(arguments.pictures, len(outcomes.truth))

@@ -17,7 +17,7 @@ from isthmus.models.corpora import Corpus, halves  # noqa: E402
 from isthmus.models.evaluate import Validation  # noqa: E402
 from isthmus.models.recipes import Recipe  # noqa: E402
 from isthmus.models.train import Trainer  # noqa: E402
-from isthmus.models.workshop import Workshop  # noqa: E402
+from isthmus.models.workshop import Workshop, load_averaged  # noqa: E402
 from isthmus.proto.errors import ConfigError  # noqa: E402
 
 ARCH = Architecture(
@@ -136,11 +136,13 @@ def test_a_pruned_bundle_runs_on_the_device(checkpoint: Path, tmp_path: Path) ->
     shop = Workshop("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
     said: list[str] = []
     asked = prune.Pruning(share=0.6, epochs=1, seed=1)
-    made = prune.to_bundle(shop, checkpoint, tmp_path / "tiny-pruned", asked, report=said.append)
+    averaged = load_averaged(checkpoint, RECIPE)
+    told_of = averaged.made_by("tiny")
+    made = prune.to_bundle(shop, averaged.network, told_of, tmp_path / "tiny-pruned", asked, report=said.append)
     whole = 2 * sum(SplitNetwork(ARCH).head.macs(1.0))
     assert made.manifest.widths == (1.0,)
     assert sum(row[0].flops for row in made.manifest.stages) <= 0.6 * whole
-    assert "isthmus models prune tiny --flops 0.6" in made.manifest.made_by
+    assert "isthmus models train tiny --seed 1 (24 epochs); isthmus models prune tiny --flops 0.6" in made.manifest.made_by
     assert [line.partition(":")[0] for line in said if line.startswith(("before", "pruned", "tuned"))] == [
         "before",
         "pruned",

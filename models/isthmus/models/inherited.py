@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from isthmus.models import flatbuffer
 from isthmus.models.backbones import SplitNetwork, Stage
 from isthmus.models.bundle import Bundle
-from isthmus.models.layers import SlimConv, SlimLinear
+from isthmus.models.layers import SlimConv
 from isthmus.proto.errors import BundleError
 
 Layer = tuple[Tensor, Tensor]
@@ -60,14 +60,19 @@ def _fill_head(network: SplitNetwork, bundle: Bundle) -> None:
     found = flatbuffer.weights(bundle.head_path)
     last = len(network.head.stages) - 1
     for width in reversed(network.arch.widths):  # the full one first: the others are told by it
+        full = width == network.arch.widths[-1]
         for i, stage in enumerate(network.head.stages):
             assert isinstance(stage, Stage)
             layers = iter(found[bundle.stage(i, width).signature])
             for conv in (*stage.convs, stage.exit.conv):
-                _take(conv, width, _convolution(next(layers)))
-            _take_linear(stage.exit.linear, width, _tensors(next(layers)))
+                _take(conv, width, _convolution(next(layers)), full=full)
+            weight, bias = _tensors(next(layers))
+            if full and len(weight) == network.arch.classes:
+                _take_linear(stage.exit.linear.full, weight, bias)
             if i == last:
-                _take(network.head.project, width, _convolution(next(layers)))
+                _take(network.head.project, width, _convolution(next(layers)), full=full)
+            if next(layers, None) is not None:
+                raise _UnlikeError("more layers")
 
 
 def _tensors(layer: tuple[NDArray[np.generic], NDArray[np.generic]]) -> Layer:
@@ -83,13 +88,13 @@ def _convolution(layer: tuple[NDArray[np.generic], NDArray[np.generic]]) -> Laye
 
 
 @torch.no_grad()
-def _take(conv: nn.Module, width: float, layer: Layer) -> None:
-    """Set the shared weights from the full width, and the norm of every width."""
+def _take(conv: nn.Module, width: float, layer: Layer, *, full: bool) -> None:
+    """Set the shared weights where `width` is the full one, and the norm of every width."""
     if not isinstance(conv, SlimConv):
         raise _UnlikeError("separable convolutions")
     weight, bias = layer
     _like(weight, conv.sliced(width))
-    if weight.shape == conv.weight.shape:
+    if full:
         conv.weight.copy_(weight * (math.sqrt(len(weight)) / weight.norm()))  # the norm that training holds it at
     shared = conv.sliced(width)
     factor = (weight * shared).flatten(1).sum(1) / shared.square().flatten(1).sum(1).clamp_min(1e-12)
@@ -120,13 +125,10 @@ def _like(found: Tensor, own: Tensor) -> None:
 
 
 @torch.no_grad()
-def _take_linear(linear: SlimLinear, width: float, layer: Layer) -> None:
-    weight, bias = layer
-    own = linear.full.weight[:, : linear.inputs(width)]
-    if len(weight) == len(own) and width == 1.0:
-        _like(weight, own)
-        linear.full.weight.copy_(weight)
-        linear.full.bias.copy_(bias)
+def _take_linear(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    _like(weight, linear.weight)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias)
 
 
 def _tail_layers(path: Path) -> Iterator[Layer]:
@@ -151,10 +153,10 @@ def _fill_tail(network: SplitNetwork, layers: Iterator[Layer]) -> None:
                 conv.weight.copy_(weight / size)
                 _identity(norm, size.expand(len(weight)), bias)
     weight, bias = next(layers)
+    if weight.ndim > 2 or next(layers, None) is not None:
+        raise _UnlikeError("more layers")
     if len(weight) == network.arch.classes:
-        _like(weight, network.tail.linear.weight)
-        network.tail.linear.weight.copy_(weight)
-        network.tail.linear.bias.copy_(bias)
+        _take_linear(network.tail.linear, weight, bias)
 
 
 @torch.no_grad()
