@@ -142,7 +142,10 @@ def test_a_pruned_bundle_runs_on_the_device(checkpoint: Path, tmp_path: Path) ->
     whole = 2 * sum(SplitNetwork(ARCH).head.macs(1.0))
     assert made.manifest.widths == (1.0,)
     assert sum(row[0].flops for row in made.manifest.stages) <= 0.6 * whole
-    assert "isthmus models train tiny --seed 1 (24 epochs); isthmus models prune tiny --flops 0.6" in made.manifest.made_by
+    assert (
+        f"isthmus models train tiny --seed 1 ({RECIPE.epochs} epochs); isthmus models prune tiny --flops 0.6"
+        in made.manifest.made_by
+    )
     assert [line.partition(":")[0] for line in said if line.startswith(("before", "pruned", "tuned"))] == [
         "before",
         "pruned",
