@@ -181,6 +181,26 @@ def test_muon_keeps_the_norm_and_turns_by_its_rate() -> None:
     assert float((weight.detach() - before).norm() / before.norm()) == pytest.approx(0.1, rel=0.1)
 
 
+def test_the_average_of_a_short_run_is_not_what_it_began_with(tmp_path: Path) -> None:
+    """It kept 0.995 of itself at every step: after thirty it was still mostly random weights, and that was exported."""
+    torch.set_num_threads(1)
+    recipe = replace(RECIPE, epochs=3, batch=32)
+    short = Trainer(recipe, training_set(), seed=1).run(tmp_path / "short.pt", silent)
+    test = pictures(300, seed=1)
+    assert accuracy(short, normalised(test), torch.from_numpy(test.labels), 1.0, 0.5)[0] > 0.8
+
+
+def test_a_few_pictures_are_learnt_from_in_small_batches_for_long(tmp_path: Path) -> None:
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for i in range(300):
+            cv2.imwrite(str(tmp_path / "few" / name / f"{i}.png"), np.full((36, 36, 3), level, np.uint8))
+    recipe = workshop.open_workshop("signs", tmp_path / "few").recipe
+    assert (recipe.batch, recipe.epochs, recipe.late_exit_epochs) == (32, 67, 9)
+    assert recipe.epochs * (480 // recipe.batch) >= 1000
+    assert workshop._sized(workshop.RECIPES["cifar10"], 50_000) == workshop.RECIPES["cifar10"]
+
+
 def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("bus", "bicycle", "nothing"):

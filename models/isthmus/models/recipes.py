@@ -47,7 +47,7 @@ class Recipe:
     whitened: bool = False
     """The first convolution is the pictures' own patches' principal components, and stays it (Jordan 2024)."""
     averaging: float = 0.995
-    """What the averaged weights keep of themselves at every step."""
+    """What the averaged weights keep of themselves at every step; less in a run too short for it."""
     steps: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)
     """The quantiser's ladder, in standard deviations of the features; finest first."""
 

@@ -34,6 +34,8 @@ from isthmus.proto.errors import ConfigError, DataError
 Report = Callable[[str], None]
 INHERITED_RATE = 0.4
 """Of the learning rates, in a training that begins with a bundle's weights: all of it would unlearn them first."""
+FORGOTTEN = 5.0
+"""Times that the averaged weights' memory fits into a run, at least."""
 BASE_STEP = 3.0
 """The base layer alone is a quantiser three times as coarse as both layers together."""
 
@@ -104,6 +106,8 @@ class Trainer:
         self.frozen = False
         self.epochs_done = 0
         self.steps_per_epoch = len(training.pictures) // recipe.batch
+        # In a short run an average that forgets as slowly as in a long one would still be mostly what it began with.
+        self.averaging = min(recipe.averaging, max(0.0, 1 - FORGOTTEN / (recipe.epochs * self.steps_per_epoch)))
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
         """Train to the end of the recipe, resuming from `checkpoint` if it exists; the averaged network, on the CPU."""
@@ -151,7 +155,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
         for optimiser in self.optimisers:
             optimiser.step()
-        follow(self.teacher, self.network, self.recipe.averaging)
+        follow(self.teacher, self.network, self.averaging)
         return float(loss.detach())
 
     def _freeze(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,10 @@ Report = Callable[[str], None]
 BATCH = 250
 CODEC_PICTURES = 500
 """Training pictures that the codec's tables are fitted on, at every width."""
+
+
+SMALLEST_BATCH, STEPS_AN_EPOCH, FEWEST_STEPS = 32, 16, 1000
+"""What a training on somebody's own pictures keeps to, as far as these allow."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +158,18 @@ def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[st
     if pictures is None:
         return Workshop("-".join([name, *variants]), recipe, corpora.CORPORA[name], arguments)
     corpus = corpora.own(pictures, recipe.arch.input_size)
-    own = replace(recipe, arch=replace(recipe.arch, classes=len(corpus.labels)))
+    own = _sized(
+        replace(recipe, arch=replace(recipe.arch, classes=len(corpus.labels))), len(corpus.training().pictures)
+    )
     return Workshop("-".join([pictures.stem, *variants]), own, corpus, f"{arguments} --pictures {pictures.name}")
+
+
+def _sized(recipe: Recipe, pictures: int) -> Recipe:
+    """`recipe` for so many pictures: batches small enough, and epochs enough, for a few to be learnt from."""
+    batch = min(recipe.batch, max(SMALLEST_BATCH, pictures // STEPS_AN_EPOCH // 8 * 8))
+    epochs = max(recipe.epochs, math.ceil(FEWEST_STEPS * batch / max(pictures, 1)))
+    late = math.ceil(recipe.late_exit_epochs * epochs / recipe.epochs)
+    return replace(recipe, batch=batch, epochs=epochs, late_exit_epochs=late)
 
 
 def _changed(recipe: Recipe, variant: str) -> Recipe:
