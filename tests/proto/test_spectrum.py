@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from isthmus.models.spectra import is_map, spectral
+from isthmus.models.spectra import is_map, spectral, trained
 from isthmus.proto.codec import HEADER_BYTES, RAW, Codec, CodecConfig, fit
 from isthmus.proto.errors import CodecError
 from isthmus.proto.spectrum import PER_BYTE, RUNS, SPECTRAL_LAYERS, Frequencies, Spectrum, _Band, cosines, restored
@@ -99,11 +99,26 @@ def test_the_basis_is_orthonormal(n: int) -> None:
     np.testing.assert_allclose(cosines(n).T @ cosines(n), np.eye(n), atol=1e-6)
 
 
-@given(hnp.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32)))
-def test_a_transform_is_undone(x: np.ndarray) -> None:
-    frequencies = Frequencies(SHAPE, 0.0)
+@given(hnp.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32)), st.sets(st.integers(0, SHAPE[-1] - 1)))
+def test_a_transform_is_undone_and_leaves_spatial_channels_alone(x: np.ndarray, spatial: set[int]) -> None:
+    frequencies, alone = Frequencies(SHAPE, 0.0, sorted(spatial)), sorted(spatial)
     there = frequencies.of(x, np.ones((6, 8, 1), np.float32))
+    np.testing.assert_array_equal(there[:, :, alone], x[:, :, alone])
     np.testing.assert_allclose(frequencies.features(there), x, atol=1e-3)
+
+
+def test_features_trained_for_it_are_transformed_where_that_takes_fewer_bits_and_are_not_clipped() -> None:
+    """Channel 0 is nearly flat and large, the others are noise with many zeros."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((40, *SHAPE)).astype(np.float32) * (rng.random((40, *SHAPE)) < 0.2)
+    x[..., 0] = 100 * rng.standard_normal((40, 1, 1)).astype(np.float32) + 0.1 * x[..., 0]
+    codec = Codec(trained(x, (0.25, 0.5)))
+    assert codec.config.spectrum is not None
+    assert codec.config.spectrum.spatial == (1, 2, 3, 4)
+    assert max(levels for row in codec.config.spectrum.bands for _, levels in row) == 243**2
+    for step in (0, 1):
+        wrong = np.stack([codec.decode(codec.encode(each, step)) - each for each in x])
+        assert np.abs(wrong).max() < 2 * codec.config.steps[step]
 
 
 @pytest.mark.parametrize("step", range(len(CODEC.config.steps)))
@@ -217,6 +232,8 @@ def test_features_that_are_not_finite_are_refused(value: float) -> None:
         ({"bands": (((1, 3), (1, 3), (1, 3)),) * 9}, "bands of a step must hold 240 coefficients"),
         ({"bands": (((238, 4), (1, 3), (1, 3)),) * 9}, "bands may have 3, 5, 7"),
         ({"restored": ()}, "restored must have 9 steps"),
+        ({"spatial": (0,)}, "spatial channels .* tilt 0.35: must be 0"),
+        ({"spatial": (5,), "tilt": 0.0}, "spatial channels .* of 5"),
     ],
 )
 def test_a_spectrum_that_contradicts_itself_is_refused(change: dict[str, object], why: str) -> None:

@@ -23,6 +23,8 @@ EDGES = (1.0, 0.35)
 """Mean size of the symbols, in steps, at which a layer ends and the next begins."""
 BEYOND = 0.001
 """At most this share of a layer's symbols is clipped."""
+CLIPPED = 0.1
+"""Of the power of rounding, what clipping may add to it: a few coefficients may be many times larger than the rest."""
 AT_FLOOR = 0.05
 """Channels that are at their floor at least so often were cut off by it, and are put right."""
 RESTORING = 50
@@ -40,27 +42,51 @@ def is_map(x: Floats) -> bool:
 
 def spectral(x: Floats, ladder: Sequence[float] = LADDER) -> CodecConfig:
     """The codec of features (N, H, W, C) as frequencies, with steps of so many root mean squares."""
-    flat = x.reshape(-1, x.shape[-1])
-    zero_point = flat.mean(axis=0)
-    frequencies = Frequencies((x.shape[1], x.shape[2], x.shape[3]), TILT)
-    weight = frequencies.weight[..., None].astype(np.float32)
-    coefficients = np.stack([frequencies.of(each - zero_point, weight).ravel() for each in x])
+    coefficients = _coefficients(x, Frequencies((x.shape[1], x.shape[2], x.shape[3]), TILT))
     spread = max(float(np.sqrt(np.mean(coefficients**2))), 1e-6)
-    steps = [step * spread for step in ladder]
+    config = _fitted(x, coefficients, [step * spread for step in ladder], TILT, ())
+    assert config.spectrum is not None
+    return replace(config, spectrum=msgspec.structs.replace(config.spectrum, restored=_restored(config, x)))
+
+
+def trained(x: Floats, steps: Sequence[float]) -> CodecConfig:
+    """The codec of features (N, H, W, C) that were trained for these steps: nothing is weighted or put right."""
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    spatial = spatial_channels(x, steps[len(steps) // 2])
+    return _fitted(x, _coefficients(x, Frequencies(shape, 0.0, spatial)), steps, 0.0, spatial)
+
+
+def spatial_channels(x: Floats, step: float) -> tuple[int, ...]:
+    """The channels of features (N, H, W, C) that take fewer bits at `step` as they are than as frequencies."""
+    plain = x - x.mean(axis=(0, 1, 2))
+    whole = _coefficients(x, Frequencies((x.shape[1], x.shape[2], x.shape[3]), 0.0)).reshape(x.shape)
+    as_they_are, transformed = (np.log2(1 + np.abs(v) / step).mean(axis=(0, 1, 2)) for v in (plain, whole))
+    return tuple(map(int, np.flatnonzero(as_they_are <= transformed)))
+
+
+def _coefficients(x: Floats, frequencies: Frequencies) -> Floats:
+    """(N, elements) of features (N, H, W, C), about each channel's mean."""
+    zero_point, weight = x.mean(axis=(0, 1, 2)), frequencies.weight[..., None].astype(np.float32)
+    return np.stack([frequencies.of(each - zero_point, weight).ravel() for each in x])
+
+
+def _fitted(
+    x: Floats, coefficients: Floats, steps: Sequence[float], tilt: float, spatial: tuple[int, ...]
+) -> CodecConfig:
+    flat = x.reshape(-1, x.shape[-1])
     sizes = np.abs(coefficients).mean(axis=0)
     digits = np.clip(np.floor(2 * np.log2(sizes.max() / np.maximum(sizes, 1e-30))), 0, ORDERS - 1).astype(int)
     order = np.argsort(digits, kind="stable")
-    plain = ((1.0, 0.0),) * SPECTRAL_LAYERS
     spectrum = Spectrum(
-        tilt=TILT,
+        tilt=tilt,
         order="".join(f"{digit:x}" for digit in digits),
         bands=tuple(_bands(np.abs(np.rint(coefficients / step))[:, order], digits[order]) for step in steps),
         floor=tuple(map(float, flat.min(axis=0))),
         spread=tuple(map(float, flat.std(axis=0))),
-        restored=(plain,) * len(steps),
+        restored=(((1.0, 0.0),) * SPECTRAL_LAYERS,) * len(steps),
+        spatial=spatial,
     )
-    config = fit(x, zero_point.tolist(), steps, spectrum=spectrum)
-    return replace(config, spectrum=msgspec.structs.replace(spectrum, restored=_restored(config, x)))
+    return fit(x, flat.mean(axis=0).tolist(), steps, spectrum=spectrum)
 
 
 def _bands(symbols: Floats, digits: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
@@ -75,9 +101,13 @@ def _bands(symbols: Floats, digits: NDArray[np.intp]) -> tuple[tuple[int, int], 
 
 
 def _levels(symbols: Floats) -> int:
-    """The fewest that nearly all symbols have."""
-    fitting = (levels for levels in PER_BYTE if np.mean(symbols > (levels - 1) // 2) <= BEYOND)
-    return next(fitting, max(PER_BYTE))
+    """The fewest that nearly all symbols have, and that the few beyond do not miss by much."""
+    return next((levels for levels in PER_BYTE if _suffice(symbols, (levels - 1) // 2)), max(PER_BYTE))
+
+
+def _suffice(symbols: Floats, limit: int) -> bool:
+    beyond = np.maximum(symbols - limit, 0)
+    return bool(np.mean(beyond > 0) <= BEYOND and np.mean(beyond**2) <= CLIPPED / 12)
 
 
 def _restored(config: CodecConfig, x: Floats) -> tuple[tuple[tuple[float, float], ...], ...]:

@@ -20,8 +20,8 @@ from isthmus.proto.errors import CodecError
 SPECTRAL_LAYERS = 3
 ORDERS = 16
 """Sizes of coefficients are told apart in so many half octaves."""
-PER_BYTE = {3: 5, 5: 3, 7: 2, 9: 2, 15: 2, 61: 1, 243: 1}
-"""Symbols to a byte, by the levels that they may have."""
+PER_BYTE: dict[int, float] = {3: 5, 5: 3, 7: 2, 9: 2, 15: 2, 61: 1, 243: 1, 243**2: 0.5}
+"""Symbols to a byte, by the levels that they may have; two bytes to a symbol are two digits of it."""
 RUNS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 """Bytes of zeros that one byte may stand for, beside those that symbols make."""
 
@@ -43,11 +43,18 @@ class Spectrum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Standard deviation of each channel."""
     restored: tuple[tuple[tuple[float, float], ...], ...]
     """[step][layers - 1]: a gain about the floor, then what is taken off, in spreads."""
+    spatial: tuple[int, ...] = ()
+    """Channels whose neighbours say nothing of each other: they are not transformed. Only where the tilt is 0."""
 
     @property
     def most_packed_bytes(self) -> int:
         """Of any layer at any step."""
-        return max(-(-count // PER_BYTE[levels]) for row in self.bands for count, levels in row)
+        return max(_bytes(count, levels) for row in self.bands for count, levels in row)
+
+
+def _bytes(count: int, levels: int) -> int:
+    """Of so many symbols, before runs are written as one."""
+    return math.ceil(count / PER_BYTE[levels])
 
 
 def cosines(n: int) -> Floats:
@@ -59,10 +66,11 @@ def cosines(n: int) -> Floats:
 
 
 class Frequencies:
-    """The weighted transform of (H, W, C)."""
+    """The weighted transform of (H, W, C); the channels `spatial` stay as they are."""
 
-    def __init__(self, shape: tuple[int, int, int], tilt: float) -> None:
+    def __init__(self, shape: tuple[int, int, int], tilt: float, spatial: Sequence[int] = ()) -> None:
         self._shape = height, width, _ = shape
+        self._spatial = list(spatial)
         self._down, self._across = cosines(height), cosines(width)
         self.weight = (1.0 + np.add.outer(np.arange(height), np.arange(width))) ** -tilt
         """(H, W)"""
@@ -71,7 +79,10 @@ class Frequencies:
         """Coefficients (H, W, C) times `scale` (H, W, 1)."""
         height, width, channels = self._shape
         rows = (self._down.T @ features.reshape(height, -1)).reshape(height, width, channels)
-        coefficients: Floats = np.matmul(self._across.T, rows) * scale
+        coefficients: Floats = np.matmul(self._across.T, rows)
+        if self._spatial:
+            coefficients[:, :, self._spatial] = features[:, :, self._spatial]
+        coefficients *= scale
         return coefficients
 
     def features(self, coefficients: Floats) -> Floats:
@@ -79,6 +90,8 @@ class Frequencies:
         height, width, channels = self._shape
         rows = np.matmul(self._across, coefficients)
         features: Floats = (self._down @ rows.reshape(height, -1)).reshape(height, width, channels)
+        if self._spatial:
+            features[:, :, self._spatial] = coefficients[:, :, self._spatial]
         return features
 
 
@@ -87,13 +100,14 @@ class _Band:
 
     def __init__(self, start: int, count: int, levels: int) -> None:
         self.part = slice(start, start + count)
-        self.limit, self.per_byte = (levels - 1) // 2, PER_BYTE[levels]
-        self.size = -(-count // self.per_byte)
+        self._most, self._planes = (levels - 1) // 2, round(1 / min(1.0, PER_BYTE[levels]))
+        levels = round(levels ** (1 / self._planes))
+        self._levels, self.limit, self.per_byte = levels, (levels - 1) // 2, round(PER_BYTE[levels])
+        self._count, self.size = count * self._planes, _bytes(count * self._planes, levels)
         codes = levels**self.per_byte
         self.alphabet = codes + len(RUNS)
         self.zero = (codes - 1) // 2
         self._places = (levels ** np.arange(self.per_byte)).astype(np.float32)  # BLAS knows no integers
-        self._padding = self.size * self.per_byte - count
         self._digits = np.zeros((256, self.per_byte), np.float32)  # runs are of zeros
         self._digits[:codes] = np.arange(codes)[:, None] // levels ** np.arange(self.per_byte) % levels - self.limit
         self._length = np.zeros(256, np.intp)
@@ -104,8 +118,11 @@ class _Band:
     def packed(self, symbols: Floats) -> bytes:
         """Bytes of all coefficients' symbols (whole numbers), with their zeros in runs."""
         own = np.full(self.size * self.per_byte, self.limit, np.float32)
-        kept = own[: self.part.stop - self.part.start]
-        np.clip(symbols[self.part], -self.limit, self.limit, out=kept)
+        kept = own[: self._count].reshape(self._planes, -1)
+        np.clip(symbols[self.part], -self._most, self._most, out=kept[-1])
+        if self._planes == 2:  # the high digits, mostly zeros, then the low ones
+            np.rint(kept[1] / self._levels, out=kept[0])
+            kept[1] -= kept[0] * self._levels
         kept += self.limit
         whole = (own.reshape(-1, self.per_byte) @ self._places).astype(np.uint8)
         ends = np.flatnonzero(whole != self.zero)
@@ -133,7 +150,9 @@ class _Band:
 
     def symbols(self, packed: NDArray[np.uint8]) -> Floats:
         """Of expanded bytes."""
-        return self._digits.take(packed, axis=0).ravel()[: self.part.stop - self.part.start]
+        digits = self._digits.take(packed, axis=0).ravel()[: self._count].reshape(self._planes, -1)
+        whole: Floats = digits[0] * self._levels + digits[1] if self._planes == 2 else digits[0]
+        return whole
 
 
 def _runs(longest: int, codes: int, zero: int) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
@@ -162,7 +181,7 @@ class SpectralPacking:
         self.shape, self.elements = shape, math.prod(shape)
         _check(shape, zero_point, steps, spectrum)
         self._order = np.argsort([int(digit, 16) for digit in spectrum.order], kind="stable")
-        self._frequencies = Frequencies(shape, spectrum.tilt)
+        self._frequencies = Frequencies(shape, spectrum.tilt, spectrum.spatial)
         weight = self._frequencies.weight[..., None]
         self._weight = weight.astype(np.float32)
         self._finer = [(weight / step).astype(np.float32) for step in steps]
@@ -230,6 +249,8 @@ def _check(
         raise CodecError(f"config: steps {tuple(steps)} must be positive, and at least one")
     if len(spectrum.order) != elements or not set(spectrum.order) <= set("0123456789abcdef"):
         raise CodecError(f"config: order must be {elements} hex digits")
+    if spectrum.spatial and (spectrum.tilt or not set(spectrum.spatial) <= set(range(channels))):
+        raise CodecError(f"config: spatial channels {spectrum.spatial} of {channels}, tilt {spectrum.tilt}: must be 0")
     for name, rows in (("bands", spectrum.bands), ("restored", spectrum.restored)):
         if [len(row) for row in rows] != [SPECTRAL_LAYERS] * len(steps):
             raise CodecError(f"config: {name} must have {len(steps)} steps of {SPECTRAL_LAYERS} layers")
