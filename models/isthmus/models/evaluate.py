@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from isthmus.models import calibration, data
 from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
-from isthmus.proto.codec import LAYERS, Codec, CodecConfig, fit
+from isthmus.proto.codec import Codec, CodecConfig, fit
 
 CONFIDENCE_EDGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 Floats = NDArray[np.float32]
@@ -116,16 +116,16 @@ def _offload(
 ) -> tuple[NDArray[np.uint16], list[_Answered]]:
     """Payload bytes (N, S, L) and the tail's answer for every step and number of layers."""
     codec, n = Codec(config), len(features)
-    layer_bytes = np.zeros((n, len(config.steps), LAYERS), np.uint16)
+    layer_bytes = np.zeros((n, len(config.steps), config.layers), np.uint16)
     answered = []
     for step in range(len(config.steps)):
-        decoded = [np.empty_like(features) for _ in range(LAYERS)]
+        decoded = [np.empty_like(features) for _ in range(config.layers)]
         for i, x in enumerate(features):
             payloads = codec.encode(x, step)
             layer_bytes[i, step] = [len(p) for p in payloads]
-            for layers in range(1, LAYERS + 1):
+            for layers in range(1, config.layers + 1):
                 decoded[layers - 1][i] = codec.decode(payloads[:layers])
-        for layers in range(1, LAYERS + 1):
+        for layers in range(1, config.layers + 1):
             size = float(layer_bytes[:, step, :layers].sum(axis=1).mean())
             point = Point(width=width, step=step, layers=layers, bytes=round(size, 1))
             answered.append(_Answered(point, halves.tail(decoded[layers - 1])))

@@ -94,17 +94,20 @@ def measure(bundle: Bundle, report: Report) -> Inputs:
     return table
 
 
-def tabulated(images: Images, truth: NDArray[Any], answers: Answers, report: Report) -> Inputs:
-    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,)."""
+def tabulated(
+    images: Images, truth: NDArray[Any], answers: Answers, report: Report, *, side: int | None = None
+) -> Inputs:
+    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,); reduced to `side` to be coded, if told."""
     shape = (len(images), len(FORMATS), len(QUALITIES))
     table = Inputs(np.zeros(shape, np.uint32), np.zeros(shape, truth.dtype), np.zeros(shape, np.float16))
     for f, format_ in enumerate(FORMATS):
         for q, quality in enumerate(QUALITIES):
-            decoded, sizes = coded(images, format_, quality)
-            label, confidence = answers(decoded)
+            decoded, sizes = coded(images if side is None else _resized(images, side), format_, quality)
+            label, confidence = answers(decoded if side is None else _resized(decoded, images.shape[1]))
             table.size_bytes[:, f, q], table.label[:, f, q], table.confidence[:, f, q] = sizes, label, confidence
             right = float((label == truth).mean())
-            report(f"{format_} {quality}: {sizes.mean():.0f} bytes, accuracy {right:.4f}")
+            name = format_ if side is None else f"{format_} of {side}×{side} pixels,"
+            report(f"{name} {quality}: {sizes.mean():.0f} bytes, accuracy {right:.4f}")
     return table
 
 
@@ -139,6 +142,12 @@ def coded(images: Images, format_: str, quality: int) -> tuple[Images, NDArray[n
     files = [cv2.imencode(suffix, image[:, :, ::-1], [key, quality])[1].tobytes() for image in images]
     known = container_bytes + _common_prefix([file[container_bytes:] for file in files])
     return np.stack([_decoded(file) for file in files]), np.array([len(file) - known for file in files])
+
+
+def _resized(images: Images, side: int) -> Images:
+    """Pictures (N, S, S, 3) at another size: (N, side, side, 3)."""
+    how = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
+    return np.stack([np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8) for image in images])
 
 
 def _common_prefix(files: list[bytes]) -> int:
