@@ -9,7 +9,7 @@ import numpy as np
 
 from graphs import classifier
 from isthmus.models import flatbuffer
-from isthmus.models.teachers import Teacher, named_cut
+from isthmus.models.teachers import Teacher
 from isthmus.models.uncut import input_of
 
 SIZE = 32
@@ -19,10 +19,10 @@ def silent(_: str) -> None:
     return
 
 
-def teacher(path: Path, cut: str = "auto") -> Teacher:
+def teacher(path: Path) -> Teacher:
     """A small classifier of `SIZE` pixels."""
     graph = flatbuffer.read(classifier(path / "teacher.tflite", size=SIZE))
-    return Teacher(graph, named_cut(graph, cut), input_of(graph, "0..1"))
+    return Teacher(graph, input_of(graph, "0..1"))
 
 
 def fill(folder: Path, count: int, *, side: int = 48, seed: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""The teacher: what is learnt from it, where it is cut, and what it made of the pictures; a torch copy of its tail."""
+"""The teacher: what is learnt from it, what the server runs of it, and what it made of the pictures; a torch copy."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ import cv2
 import numpy as np
 import pytest
 
-from graphs import MIDDLES, around, classifier
+from graphs import MIDDLES, around
 from isthmus.models import flatbuffer
 from isthmus.models.cuts import whole
 from isthmus.models.litert import Signature, opened
-from isthmus.models.teachers import Lesson, Teacher, named_cut
+from isthmus.models.teachers import Lesson, Teacher
 from isthmus.models.uncut import input_of
 from isthmus.models.views import Album, Answers, view
 from isthmus.proto.errors import DataError, ModelError
 from schools import SIZE, fill, silent, teacher
 
 
-def test_a_teacher_tells_the_map_at_the_cut_and_what_stands_before_its_softmax(tmp_path: Path) -> None:
+def test_a_teacher_tells_a_late_map_and_what_stands_before_its_softmax(tmp_path: Path) -> None:
     found = teacher(tmp_path)
-    assert found.cut.after == 0
-    assert found.features.shape == (1, 16, 16, 8)
-    (from_map, to_guide), (from_guide, to_logits) = ((p.inputs, p.outputs) for p in found.guided_tail)
-    assert from_map == {"features": found.features.index}
-    assert to_guide == from_guide == {"guide": found.graph.operators[2].outputs[0]}
-    assert to_logits == {"logits": found.logits.index}
+    assert list(found.taught) == ["logits", "guide"]
+    assert found.taught["guide"].shape == (1, 16, 16, 8)
     assert (found.classes, found.task) == (4, "classification-probabilities")
     told = Lesson(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
     logits = told["logits"].ravel()
@@ -34,27 +30,18 @@ def test_a_teacher_tells_the_map_at_the_cut_and_what_stands_before_its_softmax(t
     np.testing.assert_allclose(told["answer"].ravel(), p / p.sum(), atol=1e-5)
 
 
-def test_the_map_through_the_tail_is_the_answer(tmp_path: Path) -> None:
+def test_the_tail_is_the_whole_model_behind_a_picture(tmp_path: Path) -> None:
     found = teacher(tmp_path)
-    told = {name: value.copy() for name, value in Lesson(found)(np.full((SIZE, SIZE, 3), 80, np.uint8)).items()}
-    (answer,) = found.opened_tail()(features=told["features"][None]).values()
-    np.testing.assert_array_equal(answer[0], told["answer"])
-
-
-def test_cuts_are_named_by_number_or_tensor_and_others_are_refused(tmp_path: Path) -> None:
-    graph = flatbuffer.read(classifier(tmp_path / "teacher.tflite"))
-    features = graph.operators[2].outputs[0]
-    assert named_cut(graph, graph.tensors[features].name).after == 2
-    with pytest.raises(ModelError, match=r"teacher\.tflite: no cut 'nowhere'; .* lists them by number"):
-        named_cut(graph, "nowhere")
-    with pytest.raises(ModelError, match=r"after operator 1: .* cross; a single map can be distilled"):
-        Teacher(graph, named_cut(graph, "1"), input_of(graph, "0..1"))
+    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    told = Lesson(found)(picture)["answer"].copy()
+    (answer,) = found.opened_tail()(features=picture[None].astype(np.float32) / 255).values()
+    np.testing.assert_allclose(answer[0], told, atol=1e-6)
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     graph = flatbuffer.read(around(tmp_path / "map.tflite", MIDDLES["convolution"]))
     with pytest.raises(ModelError, match=r"map\.tflite: answers float32 \(1, 4, 4, 6\); only classes can be distilled"):
-        Teacher(graph, named_cut(graph, "0"), input_of(graph, "0..1"))
+        Teacher(graph, input_of(graph, "0..1"))
 
 
 def test_view_0_is_what_the_device_sees_and_the_others_are_repeatable_parts() -> None:
@@ -76,7 +63,7 @@ def test_answers_are_computed_once_and_are_the_teachers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values[3], told[name])
     found.graph.path.unlink()
     again = Answers(Album(source, SIZE, tmp_path / "cache", silent), found, seed=1).of_view(1, silent)
-    np.testing.assert_array_equal(again["features"], kept["features"])
+    np.testing.assert_array_equal(again["guide"], kept["guide"])
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
@@ -130,5 +117,5 @@ def test_an_operator_without_a_gradient_is_named(tmp_path: Path) -> None:
     from isthmus.models.torchgraph import TorchPart
 
     graph = flatbuffer.read(around(tmp_path / "model.tflite", MIDDLES["unknown"]))
-    with pytest.raises(ModelError, match="operator 1, LOCAL_RESPONSE_NORMALIZATION: no gradient for it; cut behind it"):
+    with pytest.raises(ModelError, match="operator 1, LOCAL_RESPONSE_NORMALIZATION: no gradient for it, and so no"):
         TorchPart(whole(graph, "whole"))

@@ -12,7 +12,7 @@ import typer
 from isthmus.cli.extras import missing
 from isthmus.cli.split import check, lines
 from isthmus.models import flatbuffer
-from isthmus.models.teachers import Teacher, named_cut
+from isthmus.models.teachers import Teacher
 from isthmus.models.uncut import PIXELS, input_of
 from isthmus.proto.errors import ConfigError
 
@@ -25,8 +25,7 @@ def distill(
         ..., "--pictures", help="A folder (with those below it) or .zip of pictures; no labels."
     ),
     validation: Path | None = typer.Option(None, help="Pictures to judge by [every tenth of --pictures]."),
-    cut: str = typer.Option("auto", help="Where: an operator's number, a tensor's name, or auto."),
-    epochs: int = typer.Option(40, min=1, help="Passes over the pictures."),
+    epochs: int = typer.Option(20, min=1, help="Passes over the pictures."),
     views: int = typer.Option(8, min=1, help="Different views of each picture, in turn."),
     widths: str = typer.Option("0.25,0.5,0.75,1.0", help="The head's widths, ascending, up to 1.0."),
     head_share: float = typer.Option(
@@ -35,15 +34,17 @@ def distill(
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
     checkpoint: Path | None = typer.Option(None, help="Where to save and resume [checkpoints/MODEL-distilled.pt]."),
-    cache: Path | None = typer.Option(None, help="Where pictures and the teacher's maps are kept [beside it, .cache]."),
+    cache: Path | None = typer.Option(
+        None, help="Where pictures and the teacher's answers are kept [beside it, .cache]."
+    ),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/MODEL-distilled]."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
-    """Train a head and a decoder that rebuild the model's own tensor at a cut; the server runs the model's own tail."""
+    """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""
     graph = flatbuffer.read(model)
     check("--pixels", pixels, PIXELS)
-    teacher = Teacher(graph, named_cut(graph, cut), input_of(graph, pixels))
+    teacher = Teacher(graph, input_of(graph, pixels))
     names = _names(labels, teacher.classes)
     try:
         import torch

@@ -190,7 +190,7 @@ class Head(nn.Module):
         assert isinstance(conv, SlimConv)
         return conv
 
-    def plain_stage(self, index: int, width: float) -> PlainStage:
+    def plain_stage(self, index: int, width: float) -> nn.Module:
         """Stage `index` at `width` as an exportable graph."""
         stage = self.stages[index]
         assert isinstance(stage, Stage)

@@ -1,9 +1,9 @@
-"""Head network distillation: a student head and decoder learn to rebuild the teacher's map at the cut. No labels.
+"""Distillation: a student head and decoder learn what of a picture the teacher's answers need. No labels.
 
-Each batch is shared out over the widths (the sandwich rule); the features of all of them are quantised with random steps
-and go through the one decoder. First the rebuilt map is compared with the teacher's (HND, Matsubara et al. 2019); then it
-also goes on through a differentiable copy of the tail, and the teacher's later map and its answers lead. The copy only
-teaches: the server runs the teacher's own tail. A run is resumed from its checkpoint.
+Each batch is shared out over the widths (the sandwich rule); the features of all of them are rounded with random steps
+and go through the one decoder, and the picture that it rebuilds through a differentiable copy of the whole teacher: its
+answers and a late map lead (Hinton et al. 2015), beside what the features cost. The copy only teaches: the server runs
+the teacher's own file. A run is resumed from its checkpoint.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from isthmus.models import bottleneck, data, losses
 from isthmus.models.muon import Muon
-from isthmus.models.processors import fastest, mixed_precision, quick_dtype
+from isthmus.models.processors import fastest, mixed_precision
 from isthmus.models.recipes import WIDTHS
-from isthmus.models.students import Student, Target, fitted
+from isthmus.models.rounding import Rounding
+from isthmus.models.students import REDUCTION, Student, fitted
 from isthmus.models.teachers import Teacher, real
 from isthmus.models.torchgraph import TorchPart
 from isthmus.models.train import follow, learning_rate, write_checkpoint
@@ -32,16 +34,15 @@ from isthmus.models.views import Answers
 from isthmus.proto.errors import DataError
 
 Report = Callable[[str], None]
+M = TypeVar("M", bound=nn.Module)
 REPORT_EVERY = 20
 """Steps."""
-SPREAD_OVER = 500
-"""Pictures, about, that a map's mean and standard deviation are taken over."""
-ANSWERED_EVERY = 2
-"""Samples of a batch one goes all the way to the answer: most of the tail's work lies behind the guide."""
+BEGUN_WITH = 300
+"""Pictures, about, whose principal components a student begins with."""
+BITS = 3.0
+"""That the codec takes for each that is counted, about: most symbols are zeros."""
 AVERAGING = 0.99
 """Share of itself that the averaged student keeps at each step."""
-COARSEST = 1.2
-"""Times the coarsest step, in training: what a base layer alone leaves of the finest."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,29 @@ class Settings:
     """How a student is made and trained."""
 
     widths: tuple[float, ...] = WIDTHS
-    epochs: int = 40
-    batch: int = 32
+    epochs: int = 20
+    batch: int = 8
     views: int = 8
     """Of each picture that the teacher is asked about; later epochs begin again."""
-    turn_rate: float = 0.02
+    turn_rate: float = 0.01
     """Peak relative change of a convolution's weights a step."""
     peak_rate: float = 2e-3
     """Peak learning rate of everything else."""
-    steps: tuple[float, ...] = (0.8, 1.1, 1.5, 2.1)
-    """The quantiser's ladder, in standard deviations of the features; finest first."""
-    straight_through_from: float = 0.5
-    """Share of the training after which rounding replaces noise."""
-    answers_from: float = 0.125
-    """Share of the training after which the tail's later map and its answers lead too."""
-    map_weight: float = 0.3
-    """From then on: what of the map the answers do not need may go."""
+    straight_rate: float = 1e-4
+    """Peak learning rate of the straight paths, which begin as a transform that is good already."""
+    steps: tuple[float, ...] = (0.4, 0.55, 0.75, 1.0)
+    """The quantiser's ladder, in the unit of a picture's 0..1; finest first."""
+    picture_weight: float = 1.0
+    """Of the rebuilt picture's squared distance: what of it the answers do not need may go."""
     guide_weight: float = 1.0
     answer_weight: float = 1.0
-    """At the end of the training; it grows with its progress, since answers to a poor map mislead."""
     exit_weight: float = 0.05
-    rate_weight: float = 0.1
-    """Of the features' mean magnitude: what their bytes cost in training."""
+    rate_weight: float = 0.8
+    """Of a thousand bytes, in nats of the answer."""
     decoder_channels: int = 128
-    decoder_blocks: int = 2
-    bottleneck_channels: int = 40
+    decoder_finer_channels: int = 32
+    decoder_blocks: int = 1
+    bottleneck_channels: int = 48
     head_share: float = 0.1
     """Of the teacher's FLOPs that the head may take at width 1.0."""
 
@@ -91,26 +90,31 @@ class Course:
     def identity(self) -> dict[str, object]:
         """What a checkpoint must have been trained on and for, to go on with; the number of epochs may change."""
         settings = {name: value for name, value in asdict(self.settings).items() if name != "epochs"}
-        return {"model": self.teacher.fingerprint, "cut": self.teacher.cut.after, "seed": self.answers.seed} | {
+        return {"model": self.teacher.fingerprint, "seed": self.answers.seed} | {
             "pictures": (self.answers.album.fingerprint, len(self.learnt_from)),
             **settings,
         }
 
-    def spread(self, report: Report) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of the map (C,), over view 0 of some of the pictures."""
-        some = np.sort(self.learnt_from)[:: max(1, len(self.learnt_from) // SPREAD_OVER)]
-        values = real(self.answers.of_view(0, report)["features"][some], self.teacher.features)
-        mean, std = values.mean((0, 1, 2)), np.maximum(values.std((0, 1, 2)), 1e-6)
-        return torch.from_numpy(mean), torch.from_numpy(std)
-
-    def student(self, report: Report) -> Student:
-        """A fresh student of the settings' size. Raises ModelError when no head is small enough."""
+    def student(self) -> Student:
+        """A fresh student of the settings' size, begun as a transform. Raises ModelError when no head is small enough."""
         teacher, settings = self.teacher, self.settings
         most_flops = settings.head_share * teacher.graph.flops
         arch = fitted(teacher.size, teacher.classes, settings.widths, settings.bottleneck_channels, most_flops)
-        _, height, width, channels = teacher.features.shape
-        target = Target((channels, height, width), *self.spread(report))
-        return Student(arch, target, settings.decoder_channels, settings.decoder_blocks)
+        student = Student(
+            arch,
+            teacher.input,
+            settings.decoder_channels,
+            settings.decoder_finer_channels,
+            settings.decoder_blocks,
+        )
+        student.begin(self.some_images)
+        return student
+
+    @property
+    def some_images(self) -> NDArray[np.uint8]:
+        """View 0 of some of the pictures: (N, S, S, 3)."""
+        some = np.sort(self.learnt_from)[:: max(1, len(self.learnt_from) // BEGUN_WITH)]
+        return np.stack([self.answers.image(int(i), 0) for i in some])
 
 
 class Distiller:
@@ -121,22 +125,41 @@ class Distiller:
         seed = course.answers.seed
         torch.manual_seed(seed)
         self.device = fastest()
-        self.to_guide, self.to_answer = (
-            TorchPart(part).eval().to(self.device, quick_dtype(self.device)) for part in course.teacher.guided_tail
-        )
+        teacher = course.teacher
+        part = teacher.part("lesson", "image", teacher.taught)
+        self.lecture = _quick(TorchPart(part).eval(), self.device)
         self.course, self.settings = course, course.settings
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        student = course.student(report)
-        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.student = _quick(course.student(), self.device)
+        self.rounding = self._rounding().to(self.device)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
-        turning = [p for p in student.parameters() if p.ndim == 4 and p is not student.tail.leave.weight]
-        others = [p for p in student.parameters() if all(p is not q for q in turning)]
-        self.optimisers = (
-            Muon(turning, lr=self.settings.turn_rate),
-            torch.optim.Adam(others, lr=self.settings.peak_rate),
-        )
+        self.optimisers, self._peaks = self._optimisers()
         self.epochs_done = 0
+
+    def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
+        """One for each kind of weights, and their peak rates."""
+        student, settings = self.student, self.settings
+        straight = student.straight
+        plain = {id(p) for m in (student.tail.spread, student.tail.seen) for p in m.parameters()}
+        others = [p for p in student.parameters() if all(p is not q for q in straight)]
+        turning = [p for p in others if p.ndim == 4 and id(p) not in plain]
+        rest = [p for p in others if p.ndim != 4 or id(p) in plain]
+        peaks = (settings.turn_rate, settings.peak_rate, settings.straight_rate)
+        return (
+            Muon(turning, lr=peaks[0]),
+            torch.optim.Adam(rest, lr=peaks[1]),
+            torch.optim.Adam(straight, lr=peaks[2]),
+        ), peaks
+
+    @torch.no_grad()
+    def _rounding(self) -> Rounding:
+        arch, x = self.student.arch, self._pictures(self.course.some_images)
+        rounding = Rounding(arch.bottleneck_channels, arch.input_size // REDUCTION)
+        straight = self.student.head.joined(self.student.head.patches(x))
+        steps = self.settings.steps
+        rounding.begin(straight.permute(0, 2, 3, 1).float().cpu().numpy(), steps[len(steps) // 2])
+        return rounding
 
     @property
     def steps_per_epoch(self) -> int:
@@ -145,7 +168,7 @@ class Distiller:
 
     @property
     def batch(self) -> int:
-        """Pictures in a step: the settings' number, or all there are. From 16 on, every width has two or more to norm over."""
+        """Pictures in a step: the settings' number, or all there are."""
         return min(self.settings.batch, len(self.course.learnt_from))
 
     def run(self, checkpoint: Path, report: Report) -> Student:
@@ -164,7 +187,7 @@ class Distiller:
 
     def epoch(self, report: Report) -> str:
         """One pass over one view of every picture; the mean losses, as text."""
-        number = self.epochs_done % self.settings.views
+        number = (self.settings.epochs - 1 - self.epochs_done) % self.settings.views  # the device's own view comes last
         taught = self.course.answers.of_view(number, report)
         self.student.train()
         totals: dict[str, list[float]] = {}
@@ -190,16 +213,16 @@ class Distiller:
 
     def step(self, x: Tensor, lesson: dict[str, Tensor], progress: float) -> dict[str, float]:
         """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
-        for optimiser, peak in zip(self.optimisers, (self.settings.turn_rate, self.settings.peak_rate), strict=True):
+        for optimiser, peak in zip(self.optimisers, self._peaks, strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
         with mixed_precision(self.device):
-            parts = self._losses(x, lesson, progress)
+            parts = self._losses(x, lesson)
         weights = {
-            "map": self.settings.map_weight if "answer" in parts else 1.0,
+            "picture": self.settings.picture_weight,
             "guide": self.settings.guide_weight,
-            "answer": self.settings.answer_weight * progress,
+            "answer": self.settings.answer_weight,
             "exit": self.settings.exit_weight,
             "rate": self.settings.rate_weight,
         }
@@ -216,51 +239,32 @@ class Distiller:
             return [(widths[0], slice(0, n))]
         between = widths[1:-1] or widths[:1]
         middle = between[int(self.rng.integers(len(between)))]
-        most, more = 5 * n // 8, 6 * n // 8
+        most, more = 3 * n // 4, 7 * n // 8
         return [(widths[-1], slice(0, most)), (widths[0], slice(most, more)), (middle, slice(more, n))]
 
-    def _losses(self, x: Tensor, lesson: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def _losses(self, x: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
         features, exits = [], []
         for width, part in self._shares(len(x)):
             f, e = self.student.head(x[part], width)
             features.append(f)
             exits.append(e)
         joined = torch.cat(features).float()
-        rebuilt = self.student.tail(self._quantised(joined, progress))  # (N, H, W, C)
+        low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * 1.1
+        step = bottleneck.random_steps(len(joined), low, high, self.generator).to(joined)
+        rounded, bits = self.rounding(joined, step)
+        rebuilt = self.student.tail(rounded).permute(0, 3, 1, 2)  # (N, 3, S, S)
+        told = dict(zip(self.course.teacher.taught, self.lecture(rebuilt), strict=True))
         found = {
-            "map": ((rebuilt - lesson["features"]) / self.student.tail.std).square().mean(),
-            "rate": losses.rate(joined),
+            "picture": (rebuilt - x).square().mean() / x.var(),
+            "answer": losses.distillation(told["logits"].float().flatten(1), lesson["logits"], 1.0),
+            "rate": bits * BITS / 8000,
             "exit": torch.stack(
                 [losses.distillation(torch.cat(c).float(), lesson["logits"], 1.0) for c in zip(*exits, strict=True)]
             ).sum(),
         }
-        if progress >= self.settings.answers_from:
-            found |= self._behind(rebuilt, lesson)
+        if "guide" in told:
+            found["guide"] = _distance(told["guide"].float(), lesson["guide"].permute(0, 3, 1, 2))
         return found
-
-    def _behind(self, rebuilt: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the rebuilt map becomes behind the cut, beside what the teacher's own becomes there."""
-        with torch.no_grad():
-            (aim,) = self.to_guide(self._as_torch(lesson["features"]))
-        (guide,) = self.to_guide(self._as_torch(rebuilt))
-        (logits,) = self.to_answer(guide[::ANSWERED_EVERY])
-        spread = aim.float().var((0, 2, 3)).clamp_min(1e-6)
-        told, right = logits.float().flatten(1), lesson["logits"][::ANSWERED_EVERY]
-        return {
-            "guide": ((guide - aim).float().square().mean((0, 2, 3)) / spread).mean(),
-            "answer": losses.distillation(told, right, 1.0),
-        }
-
-    def _as_torch(self, stored: Tensor) -> Tensor:
-        """(N, H, W, C) as the torch copy of the tail takes it: (N, C, H, W), of its precision."""
-        return stored.permute(0, 3, 1, 2).to(quick_dtype(self.device))
-
-    def _quantised(self, features: Tensor, progress: float) -> Tensor:
-        low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * COARSEST
-        step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
-        if progress < self.settings.straight_through_from:
-            return bottleneck.noisy(features, step, self.generator)
-        return bottleneck.straight_through(features, step)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on."""
@@ -269,6 +273,7 @@ class Distiller:
             {
                 "student": self.student.state_dict(),
                 "average": self.average.state_dict(),
+                "rounding": self.rounding.state_dict(),
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epochs_done": self.epochs_done,
                 "identity": self.course.identity,
@@ -290,11 +295,21 @@ class Distiller:
             )
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])
+        self.rounding.load_state_dict(state["rounding"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.epochs_done = state["epochs_done"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
+
+
+def _quick(module: M, device: torch.device) -> M:
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _distance(found: Tensor, aim: Tensor) -> Tensor:
+    """Mean square of what (N, C, H, W) maps miss, as a share of their channels' variance."""
+    return (found - aim).square().mean() / aim.var((0, 2, 3)).mean().clamp_min(1e-6)
 
 
 def _told(totals: dict[str, list[float]]) -> str:

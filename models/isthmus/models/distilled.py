@@ -6,25 +6,25 @@ never learnt from: some are set aside, or others are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import data, inputs
+from isthmus.models import data, inputs, spectra
 from isthmus.models.bundle import Bundle
 from isthmus.models.calibration import softmax
 from isthmus.models.corpora import halves
 from isthmus.models.distill import Course, Distiller, Report, Settings
-from isthmus.models.evaluate import Evaluation, Validation, evaluate, fitted_codec
+from isthmus.models.evaluate import Evaluation, Validation, evaluate
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import Signature
 from isthmus.models.students import Student
 from isthmus.models.teachers import Lesson, Teacher, real
 from isthmus.models.views import Album, Answers, as_seen
 from isthmus.models.workshop import CODEC_PICTURES, Trained
-from isthmus.proto.codec import LAYERS
 from isthmus.proto.errors import DataError
 from isthmus.proto.tasks import Classification
 
@@ -34,6 +34,8 @@ MOST_JUDGED = 500
 """Pictures to judge by, at most: every operating point answers each of them."""
 WELL = 0.95
 """Agreement with the uncut model that is compared at; the best there is, where none comes so far."""
+REDUCED = 4 / 7
+"""Of a picture's side, for the rival that is sent smaller and enlarged again: below 3 kB it is the better one."""
 FEWEST = 16
 """Pictures to learn from, and to judge by."""
 
@@ -139,11 +141,13 @@ class Commission:
         truth = uncut.logits(judged_by).argmax(1)
         validation = Validation(data.Pictures(judged_by, truth), halves(len(truth)), mean, std)
         pupil = Pupil(Trained(student, mean, std), teacher.opened_tail(), task)
-        codec = fitted_codec(pupil, self.settings.widths, self.settings.steps, sample)
+        features = np.concatenate([pupil.head(sample, width)[0] for width in self.settings.widths])
+        codec = spectra.trained(features, self.settings.steps)
         evaluation = evaluate(pupil, self.settings.widths, codec, validation, report)
         report("the picture itself, coded, sent and answered by the uncut model:")
         pictures = inputs.tabulated(judged_by, evaluation.outcomes.truth, uncut.answers, report)
-        compared = _compared(evaluation, pictures)
+        smaller = inputs.tabulated(judged_by, truth, uncut.answers, report, side=round(REDUCED * teacher.size))
+        compared = _compared(evaluation, (pictures, smaller))
         bundle = write_bundle(
             target,
             student,
@@ -154,7 +158,7 @@ class Commission:
             std=std,
             images=data.normalised(judged_by[:4], mean, std),
             made_by=made_by,
-            behind=Behind(written([teacher.tail]), teacher.cut.tail_flops, teacher.task),
+            behind=Behind(written([teacher.tail]), teacher.graph.flops, teacher.task),
             remark=compared,
         )
         inputs.save(bundle, pictures)
@@ -167,21 +171,27 @@ def _spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return index if len(index) <= most else index[np.arange(most) * len(index) // most]
 
 
-def _compared(evaluation: Evaluation, pictures: inputs.Inputs) -> str:
+def _compared(evaluation: Evaluation, pictures: Sequence[inputs.Inputs]) -> str:
     """What the cheapest operating point that agrees well takes, beside the picture itself at the same agreement."""
     sent = [p for p in evaluation.points if p.exit is None]
     well = [p for p in sent if p.accuracy >= WELL] or [max(sent, key=lambda p: (p.accuracy, -p.bytes))]
     point = min(well, key=lambda p: p.bytes)
-    needed = inputs.bytes_for(point.accuracy, pictures, evaluation.outcomes.truth)
-    coarsest = dict(zip(inputs.FORMATS, pictures.size_bytes.mean(0)[:, -1].tolist(), strict=True))
-    rivals = " and ".join(
-        f"{name} {'at most ' * (size == coarsest[name])}{size:,.0f} bytes" if size else f"{name} never agrees so well"
-        for name, size in needed.items()
-    )
+    rivals = " and ".join(_rival(format_, point.accuracy, evaluation, pictures) for format_ in inputs.FORMATS)
     return (
         f"{point.accuracy:.1%} agreement takes {point.bytes:,.0f} bytes a frame (width {point.width}, step {point.step}, "
-        f"{point.layers} of {LAYERS} layers); of the picture itself, {rivals}."
+        f"{point.layers} of {evaluation.codec.layers} layers); of the picture itself, {rivals}."
     )
+
+
+def _rival(format_: str, share: float, evaluation: Evaluation, pictures: Sequence[inputs.Inputs]) -> str:
+    """The fewest bytes that a format takes for such an agreement, at the best of its sizes."""
+    truth, f = evaluation.outcomes.truth, list(inputs.FORMATS).index(format_)
+    needed = [(size, table) for table in pictures if (size := inputs.bytes_for(share, table, truth)[format_])]
+    if not needed:
+        return f"{format_} never agrees so well"
+    size, table = min(needed, key=lambda pair: pair[0])
+    coarsest = float(table.size_bytes[:, f, -1].mean())
+    return f"{format_} {'at most ' * (size == coarsest)}{size:,.0f} bytes"
 
 
 def _described(course: Course, student: Student) -> str:
@@ -191,7 +201,6 @@ def _described(course: Course, student: Student) -> str:
     head = ", ".join(f"{width}: {f / 1e6:.1f}" for width, f in zip(widths, flops, strict=True))
     size = student.arch.bottleneck_size
     return (
-        f"cut after operator {teacher.cut.after}, {'×'.join(map(str, teacher.features.shape[1:]))}; "
         f"bottleneck {size}×{size}×{student.arch.bottleneck_channels}; head MFLOP {head} of {whole / 1e6:.1f} "
         f"({max(flops) / whole:.1%}); decoder {2 * student.tail.macs(size) / 1e6:.0f} MFLOP; "
         f"{len(course.learnt_from)} pictures to learn from"

@@ -56,5 +56,7 @@ class Muon(torch.optim.Optimizer):
                 ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)  # (C_out, C_in k k)
                 turn = orthogonalised(ahead).view_as(weight)
                 norm = math.sqrt(len(weight))
-                weight.add_(turn, alpha=-group["lr"] * norm / float(turn.norm()))
+                weight.add_(
+                    turn, alpha=-group["lr"] * norm / max(float(turn.norm()), 1e-7)
+                )  # none, behind what is still zero
                 weight.mul_(norm / weight.norm())

@@ -1,4 +1,4 @@
-"""A part of a `.tflite` graph as a torch module that gradients pass: what leads a decoder by the answers behind it.
+"""A part of a `.tflite` graph as a torch module that gradients pass: what leads a student by the answers behind it.
 
 Weights are dequantised, activations are real: it answers nearly as the file does, never bit for bit. The server runs the
 file. Maps are (N, C, H, W) inside and at both ends, whatever the file's layout.
@@ -48,7 +48,9 @@ class TorchPart(nn.Module):
             if not varying:  # it widens a constant, which is read where it is used
                 continue
             if operator.kind not in _BUILDERS:
-                raise ModelError(f"{graph.path}: operator {index}, {operator.kind}: no gradient for it; cut behind it")
+                raise ModelError(
+                    f"{graph.path}: operator {index}, {operator.kind}: no gradient for it, and so no distillation"
+                )
             options = graph.model.subgraphs[0].operators[index].builtinOptions
             layer = _BUILDERS[operator.kind](graph, operator.inputs, options)
             if isinstance(layer, nn.Module):
@@ -195,7 +197,7 @@ def _pool(compute: Callable[..., Tensor]) -> Build:
         kernel, stride = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
         _, height, width, _ = graph.tensors[inputs[0]].shape
         if options.padding == SAME and (kernel != stride or height % stride[0] or width % stride[1]):
-            raise ModelError(f"{graph.path}: a pooling that pads has no gradient here; cut behind it")
+            raise ModelError(f"{graph.path}: a pooling that pads has no gradient here")
         return lambda x: activation(compute(x, kernel, stride))
 
     return build

@@ -1,7 +1,7 @@
 """Unlabelled pictures on disk, views of them, and what the teacher makes of each view: computed once, read ever after.
 
 View 0 is a picture as the device sees it; every other view is a part of it, perhaps mirrored, fixed by its seed. The
-teacher's maps and answers are kept in the types that its file stores. Whatever is kept is complete: it is made under
+teacher's answers and its late map are kept in the types that its file stores. Whatever is kept is complete: it is made under
 another name and renamed.
 """
 
@@ -111,7 +111,8 @@ class Answers:
 
     def __init__(self, album: Album, teacher: Teacher, *, seed: int) -> None:
         self.album, self.teacher, self.seed = album, teacher, seed
-        self._folder = album.folder / f"{teacher.fingerprint[:12]}-after{teacher.cut.after}-seed{seed}"
+        taught = "-".join(f"{name}{tensor.index}" for name, tensor in teacher.taught.items())
+        self._folder = album.folder / f"{teacher.fingerprint[:12]}-{taught}-seed{seed}"
 
     def image(self, index: int, number: int) -> Image:
         """View `number` of picture `index`: (S, S, 3)."""
