@@ -168,8 +168,9 @@ class Distiller:
 
     @property
     def batch(self) -> int:
-        """Pictures in a step: the settings' number, or all there are."""
-        return min(self.settings.batch, len(self.course.learnt_from))
+        """Pictures in a step: the settings' number, or all there are; where exits norm over one place, two or more a width."""
+        fewest = 16 if self.course.teacher.size <= 2 * REDUCTION else 1
+        return min(max(fewest, self.settings.batch), len(self.course.learnt_from))
 
     def run(self, checkpoint: Path, report: Report) -> Student:
         """Train to the end of the settings, resuming from `checkpoint` if it exists; returns the averaged student."""
