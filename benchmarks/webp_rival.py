@@ -1,11 +1,11 @@
 """Features against pictures: accuracy against bytes of `cifar10`, and of WebP and JPEG with a network tuned to them.
 
-    python benchmarks/webp_rival.py --checkpoint checkpoints/cifar10.pt [--steps 600] [--pictures 4000] [--out docs/results/webp]
+    python benchmarks/webp_rival.py [--steps 600] [--pictures 4000] [--out docs/results/webp]
 
 The rival sends the picture itself, coded by WebP or JPEG, whole or first shrunk, and the edge server runs the whole
 network on what it decodes. So that it is a fair one, that network is fine-tuned on coded pictures (and
 the untouched one serves where it does better, as a server may choose by the quality and size it is sent): it starts from the
-checkpoint's weights at full width, is not quantised, and learns from the labels and from what the untouched network
+bundle's weights at full width, is not quantised, and learns from the labels and from what the untouched network
 says of the undamaged picture; one network serves every size and quality, as one tail serves every width and step.
 Sizes are those of whole files: no header is taken off. How many of the bytes are header is told beside.
 """
@@ -33,9 +33,8 @@ from torch.nn import functional as F
 from isthmus.models import bundle, data, losses
 from isthmus.models.backbones import SplitNetwork
 from isthmus.models.processors import mixed_precision
-from isthmus.models.recipes import RECIPES
 from isthmus.models.train import learning_rate
-from isthmus.models.workshop import load_averaged
+from isthmus.models.workshop import open_workshop
 from isthmus.proto.errors import DataError
 
 Images = NDArray[np.uint8]
@@ -209,7 +208,6 @@ def drawing(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], path: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of `isthmus models train cifar10`")
     parser.add_argument("--bundle", default="cifar10", help="whose operating points are compared")
     parser.add_argument("--steps", type=int, default=600, help=f"of fine-tuning, {BATCH} pictures each")
     parser.add_argument("--pictures", type=int, default=4000, help="of the test set, the same for both")
@@ -218,17 +216,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/webp"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    manifest = bundle.load(arguments.bundle).manifest
-    network, _, trained, _ = load_averaged(arguments.checkpoint, RECIPES["cifar10"])
+    shipped = bundle.load(arguments.bundle)
+    manifest, outcomes, whole = shipped.manifest, shipped.outcomes(), data.cifar10("test")
+    network = open_workshop("cifar10").inherited(shipped).eval()
     untouched = copy.deepcopy(network)
-    outcomes, whole = bundle.load(arguments.bundle).outcomes(), data.cifar10("test")
     n = min(arguments.pictures, len(outcomes.truth))
     test = data.Pictures(whole.images[:n], whole.labels[:n])
     if (outcomes.truth[:n] != test.labels).any():
         raise DataError(f"{arguments.bundle}: its outcome table is not of these pictures; export the bundle again")
     right = (outcomes.label == outcomes.truth[:, None])[:n].mean(axis=0)  # (P,)
     before = float((answers(network, test.images).argmax(1).numpy() == test.labels).mean())
-    say(f"{arguments.checkpoint}: {trained} epochs, {before:.2%} whole and unquantised")
+    say(f"{arguments.bundle}: {before:.2%} whole and unquantised")
     if arguments.rival.is_file():
         network.load_state_dict(torch.load(arguments.rival))
     else:
@@ -247,7 +245,6 @@ def main() -> None:
     report = {
         "bundle": manifest.name,
         "made_by": manifest.made_by,
-        "checkpoint_epochs": trained,
         "tuned": {"steps": arguments.steps, "seed": arguments.seed},
         "pictures": len(test),
         "unquantised": before,
