@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from isthmus.models import bundle
 from isthmus.proto.errors import BundleError
+from isthmus.proto.spectrum import Spectrum
 
 NAMES = sorted(p.parent.name for p in bundle.ZOO.glob("*/bundle.toml"))
 
@@ -98,10 +100,17 @@ def test_an_older_schema_is_read(copy: Path) -> None:
     assert bundle.load(str(copy)).manifest.schema == 1
 
 
+def test_a_bundle_names_the_least_schema_that_it_needs() -> None:
+    plain = bundle.load("signs").manifest
+    assert plain.schema == plain.bottleneck.schema == 2
+    spectrum = Spectrum(tilt=0.0, order="", bands=(), floor=(), spread=(), restored=())
+    assert msgspec.structs.replace(plain.bottleneck, spectrum=spectrum).schema == 3
+
+
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 2", "schema = 3", 1))
-    with pytest.raises(BundleError, match="schema 3, this Isthmus reads 1 to 2"):
+    path.write_text(path.read_text().replace("schema = 2", "schema = 4", 1))
+    with pytest.raises(BundleError, match="schema 4, this Isthmus reads 1 to 3"):
         bundle.load(str(copy))
 
 

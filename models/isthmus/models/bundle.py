@@ -22,8 +22,9 @@ from isthmus.proto.plan import OperatingPoint
 from isthmus.proto.spectrum import Spectrum
 from isthmus.proto.tasks import TASKS, Task
 
-SCHEMA = 2
-"""2 adds what a model that was not trained here needs, all of it optional: every bundle of schema 1 reads as one of 2."""
+SCHEMA = 3
+"""2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every
+older bundle reads as one of 3."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -88,6 +89,11 @@ class Bottleneck(Strict, frozen=True):
     contest: Contest | None = None
     spectrum: Spectrum | None = None
     """What is coded are frequencies; steps and size prediction are then in their unit."""
+
+    @property
+    def schema(self) -> int:
+        """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
+        return SCHEMA if self.spectrum is not None else 2
 
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:

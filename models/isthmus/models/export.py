@@ -231,8 +231,9 @@ def _manifest(
 ) -> Manifest:
     arch = network.arch
     macs = {w: network.head.macs(w) for w in arch.widths}
+    bottleneck = Bottleneck.of(evaluation.codec)
     manifest = Manifest(
-        schema=bundle.SCHEMA,
+        schema=bottleneck.schema,
         name=name,
         task="classification",
         labels=labels,
@@ -241,7 +242,7 @@ def _manifest(
         stages=tuple(
             tuple(Stage(w, signature(i, w), 2 * macs[w][i]) for w in arch.widths) for i in range(len(arch.stages))
         ),
-        bottleneck=Bottleneck.of(evaluation.codec),
+        bottleneck=bottleneck,
         tail_flops=2 * network.tail.macs(arch.bottleneck_size),
         confidence_edges=CONFIDENCE_EDGES,
         points=(),

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import bundle, bundling, calibration, fitting
+from isthmus.models import bundling, calibration, fitting
 from isthmus.models.bundle import Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
 from isthmus.models.crossing import joined, parted
 from isthmus.models.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
@@ -265,7 +265,7 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         stages.insert(0, (first,))
     version = importlib.metadata.version("isthmus")
     return Manifest(
-        schema=bundle.SCHEMA,
+        schema=split.coding.bottleneck.schema,
         name=name,
         task=split.uncut.task,
         labels=labels,
