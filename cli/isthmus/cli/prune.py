@@ -8,6 +8,7 @@ import typer
 
 from isthmus.cli.extras import missing
 from isthmus.models import bundle
+from isthmus.proto.errors import ConfigError
 
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
@@ -29,6 +30,8 @@ def prune(
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Prune a trained head to a budget of FLOPs and write what is left, at one width, as a bundle."""
+    if begin is not None and checkpoint is not None:
+        raise ConfigError("--begin and --checkpoint: one network is pruned; give one of them")
     try:
         import torch
 

@@ -56,7 +56,6 @@ class Muon(torch.optim.Optimizer):
                 ahead = weight.grad.lerp(momentum, group["momentum"]).flatten(1)  # (C_out, C_in k k)
                 turn = orthogonalised(ahead).view_as(weight)
                 norm = math.sqrt(len(weight))
-                weight.add_(
-                    turn, alpha=-group["lr"] * norm / max(float(turn.norm()), 1e-7)
-                )  # none, behind what is still zero
+                size = max(float(turn.norm()), 1e-7)  # what lies in front of layers that are still zero is not turned
+                weight.add_(turn, alpha=-group["lr"] * norm / size)
                 weight.mul_(norm / weight.norm())
