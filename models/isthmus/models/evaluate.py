@@ -99,22 +99,32 @@ def evaluate(
     labels = validation.pictures.labels
     answered: list[_Answered] = []
     sizes, unquantised = [], []
+    sent: _Sent | None = None
     for width in widths:
         features, exits = halves.head(validation.pictures.images, width)
         answered += [_Answered(Point(width=width, exit=i), logits) for i, logits in enumerate(exits)]
-        unquantised.append(_share_right(halves.tail(features), labels))
-        layer_bytes, offloaded = _offload(halves, codec, features, width)
-        sizes.append(layer_bytes)
-        answered += offloaded
+        if sent is None or not np.array_equal(features, sent.features):  # a width may change the exits alone
+            sent = _offload(halves, codec, features)
+        unquantised.append(_share_right(sent.unquantised, labels))
+        sizes.append(sent.layer_bytes)
+        answered += [_Answered(msgspec.structs.replace(a.point, width=width), a.logits) for a in sent.answered]
         report(f"width {width}: unquantised {unquantised[-1]:.4f}, last exit {_share_right(exits[-1], labels):.4f}")
     layer_bytes = np.stack(sizes, axis=1)  # (N, W, S, L)
     return _calibrated(answered, validation, codec, layer_bytes, tuple(unquantised))
 
 
-def _offload(
-    halves: Halves, config: CodecConfig, features: Floats, width: float
-) -> tuple[NDArray[np.uint16], list[_Answered]]:
-    """Payload bytes (N, S, L) and the tail's answer for every step and number of layers."""
+@dataclass(frozen=True)
+class _Sent:
+    """What becomes of features (N, H, W, C): payload bytes (N, S, L), and the tail's logits however they are sent."""
+
+    features: Floats
+    layer_bytes: NDArray[np.uint16]
+    unquantised: Floats
+    answered: list[_Answered]
+    """For every step and number of layers; of no width yet."""
+
+
+def _offload(halves: Halves, config: CodecConfig, features: Floats) -> _Sent:
     codec, n = Codec(config), len(features)
     layer_bytes = np.zeros((n, len(config.steps), config.layers), np.uint16)
     answered = []
@@ -127,9 +137,9 @@ def _offload(
                 decoded[layers - 1][i] = codec.decode(payloads[:layers])
         for layers in range(1, config.layers + 1):
             size = float(layer_bytes[:, step, :layers].sum(axis=1).mean())
-            point = Point(width=width, step=step, layers=layers, bytes=round(size, 1))
+            point = Point(width=0.0, step=step, layers=layers, bytes=round(size, 1))
             answered.append(_Answered(point, halves.tail(decoded[layers - 1])))
-    return layer_bytes, answered
+    return _Sent(features, layer_bytes, halves.tail(features), answered)
 
 
 def _share_right(logits: Floats, labels: NDArray[np.int64]) -> float:
