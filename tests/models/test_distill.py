@@ -13,18 +13,23 @@ pytest.importorskip("torch", reason="torch is not installed; distilling needs it
 import torch
 from typer.testing import CliRunner
 
-from graphs import MIDDLES, around, classifier
+from graphs import MIDDLES, Builder, around, classifier
 from isthmus.cli.main import application
 from isthmus.edge_server.engines import Tail
 from isthmus.emulation.fakes import Content
 from isthmus.emulation.policies.contestant import pictures as sending_pictures
 from isthmus.models import bundle as bundles
 from isthmus.models import data, flatbuffer, inputs
-from isthmus.models.distill import Course, Distiller, Settings
+from isthmus.models.course import Course, Settings
+from isthmus.models.distill import Distiller
 from isthmus.models.distilled import Commission
+from isthmus.models.exit_lessons import ExitLessons
 from isthmus.models.litert import Signature, opened
 from isthmus.models.spectra import trained
-from isthmus.models.students import STRAIGHT, PatchHead, fitted
+from isthmus.models.students import STRAIGHT, StudentHead, architecture, reduced, sides
+from isthmus.models.teachers import Teacher
+from isthmus.models.torchgraph import TorchPart
+from isthmus.models.uncut import input_of
 from isthmus.models.views import Album, Answers, as_seen
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
@@ -35,6 +40,7 @@ SETTINGS = Settings(
     widths=(0.5, 1.0),
     epochs=8,
     batch=16,
+    exit_epochs=1,
     views=2,
     decoder_channels=8,
     decoder_finer_channels=8,
@@ -50,15 +56,42 @@ def course(tmp_path: Path, settings: Settings = SETTINGS) -> Course:
     return Course(teacher(tmp_path), Answers(album, teacher(tmp_path), seed=1), np.arange(32), settings)
 
 
-def test_the_widest_head_within_the_share_is_chosen() -> None:
-    small, large = (fitted(224, 1001, (0.25, 1.0), 40, flops) for flops in (20e6, 60e6))
-    assert 2 * sum(PatchHead(small).macs(1.0)) <= 20e6
-    assert 50e6 < 2 * sum(PatchHead(large).macs(1.0)) <= 60e6
-    assert large.bottleneck_size == 14
-    with pytest.raises(ModelError, match=r"head: none of at most 0\.1 MFLOP for 224 pixels"):
-        fitted(224, 1001, (1.0,), 40, 1e5)
+def model(tmp_path: Path) -> TorchPart:
+    school = teacher(tmp_path)
+    return TorchPart(school.part("lesson", "image", school.taught))
+
+
+def test_a_width_is_the_largest_picture_whose_work_its_share_allows(tmp_path: Path) -> None:
+    copied = model(tmp_path)
+    whole = copied.macs(SIZE)
+    assert 2 * whole == pytest.approx(teacher(tmp_path).graph.flops, rel=0.02)  # additions are not counted
+    assert sides(copied, SIZE, (0.26, 1.0), whole) == {0.26: SIZE // 2, 1.0: SIZE}
+    arch = architecture(SIZE, 4, (0.5, 1.0), 8)
+    head = StudentHead(arch, copied, 0.9 * 2 * whole)
+    assert 0.6 * whole < sum(head.macs(1.0)) <= 0.9 * whole
+    with pytest.raises(ModelError, match=r"head: the model takes 0\.01 million .* at width 0\.01; allow the head more"):
+        sides(copied, SIZE, (0.01, 1.0), whole)
     with pytest.raises(ModelError, match="input: 20 pixels; a student takes a multiple of 16, and 32 or more"):
-        fitted(20, 10, (1.0,), 40, 1e9)
+        architecture(20, 10, (1.0,), 40)
+
+
+def test_a_model_that_takes_pictures_of_its_own_size_only_is_refused(tmp_path: Path) -> None:
+    b = Builder()
+    image = b.tensor((1, SIZE, SIZE, 3))
+    maps = b.conv(image, 3, 4, SIZE, stride=2)
+    path = b.write(tmp_path / "stiff.tflite", [image], [b.softmax(b.dense(maps, 4 * (SIZE // 2) ** 2, 3), 3)])
+    graph = flatbuffer.read(path)
+    stiff = Teacher(graph, input_of(graph, "0..1"))
+    with pytest.raises(ModelError, match=r"stiff\.tflite: takes pictures of its own size only, not of 8 pixels"):
+        sides(TorchPart(stiff.part("lesson", "image", stiff.taught)), SIZE, (1.0,), 1e9)
+
+
+def test_a_picture_is_reduced_by_means_of_squares_and_linearly_from_there() -> None:
+    x = torch.rand(2, 3, 24, 24)
+    assert torch.equal(reduced(x, 24), x)
+    assert torch.equal(reduced(x, 6), torch.nn.functional.avg_pool2d(x, 4))
+    assert reduced(x, 10).shape == (2, 3, 10, 10)
+    assert float((reduced(x, 10).mean() - x.mean()).abs()) < 0.02
 
 
 def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
@@ -69,7 +102,7 @@ def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
     x = data.normalised(images, begun.teacher.input.mean, begun.teacher.input.std)
     with torch.no_grad():
         features = [student.head(x, width)[0] for width in SETTINGS.widths]
-        rebuilt = student.tail(features[0])
+        rebuilt = student.decoder(features[0])
     assert torch.equal(*features)
     assert float((rebuilt.permute(0, 3, 1, 2) - x).square().mean()) < 0.02 * float(x.var())
 
@@ -77,7 +110,7 @@ def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
 def test_what_training_rounds_is_what_the_codec_decodes(tmp_path: Path) -> None:
     distiller = Distiller(course(tmp_path), report=silent)
     with torch.no_grad():
-        x = distiller._pictures(distiller.course.some_images)
+        x = distiller.course.pictures(distiller.course.some_images)
         features = distiller.student.eval().head(x, 1.0)[0]
         rounded, bits = distiller.rounding(features, torch.full((len(x), 1, 1, 1), 0.55))
     as_coded = features.permute(0, 2, 3, 1).numpy()
@@ -112,6 +145,66 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(tmp_path: Path) -> N
     second.run(state, said.append)
     assert said[0] == "resumed after epoch 1 of 8"
     assert second.epochs_done == 8
+
+
+def test_the_exit_learns_first_and_then_stands_still(tmp_path: Path) -> None:
+    """What it answers in the end is what it answered before the rest of the student began to learn."""
+    settings = replace(SETTINGS, exit_epochs=30, epochs=1, exit_rate=1e-2)
+    taught = course(tmp_path, settings)
+    finished = Distiller(taught, report=silent).run(tmp_path / "state.pt", silent)
+    x = taught.pictures(np.stack([taught.answers.image(i, 0) for i in range(32)]))
+    aim = torch.log_softmax(taught.lesson("logits", taught.answers.of_view(0, silent)["logits"][:32]), 1)
+
+    def missed(head: StudentHead) -> float:
+        with torch.no_grad():
+            return float((torch.log_softmax(head.logits(x, 0.5), 1) - aim).square().mean())
+
+    assert missed(finished.head) < 0.5 * missed(taught.student().head)
+    alone = ExitLessons(taught, taught.student().head)
+    alone.load(tmp_path / "state.exits.pt")
+    with torch.no_grad():
+        for width in settings.widths:
+            assert torch.equal(alone.average.logits(x, width), finished.head.logits(x, width))
+
+
+class Attendance(ExitLessons):
+    """Notes which pictures of the album stood where in every batch."""
+
+    places: dict[int, set[int]]
+
+    def step(self, x: torch.Tensor, logits: torch.Tensor, progress: float) -> float:
+        every = self.course.lesson("logits", self.course.answers.of_view(0, silent)["logits"])
+        for place, row in enumerate(logits):
+            picture = int((every - row).abs().sum(1).argmin())
+            self.places.setdefault(picture, set()).add(place)
+        return 0.0
+
+
+def test_every_picture_is_learnt_from_at_every_width(tmp_path: Path) -> None:
+    """Widths take parts of a batch by their place: a batch in the album's order would give each its own classes."""
+    taught = course(tmp_path, replace(SETTINGS, views=1))
+    lessons = Attendance(taught, taught.student().head)
+    lessons.places = {}
+    for _ in range(12):
+        lessons.epoch(silent)
+    half = lessons.batch // 2
+    assert set(lessons.places) == set(range(32))
+    assert all(min(places) < half <= max(places) for places in lessons.places.values())
+
+
+def test_an_exit_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+    settings, state = replace(SETTINGS, exit_epochs=3, epochs=1), tmp_path / "state.exits.pt"
+    taught = course(tmp_path, settings)
+    first = ExitLessons(taught, taught.student().head)
+    first.epoch(silent)
+    first.epochs_done = 1
+    first.save(state)
+    said: list[str] = []
+    Distiller(taught, report=silent).run(tmp_path / "state.pt", said.append)
+    assert said[0] == "resumed after epoch 1 of 3 of the exit"
+    assert sum(line.startswith("exit, epoch") for line in said) == 2
+    with pytest.raises(DataError, match=r"state\.exits\.pt: a checkpoint of another run \(exit_epochs differ\)"):
+        ExitLessons(course(tmp_path, SETTINGS), taught.student().head).load(state)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -167,32 +260,40 @@ def test_the_verb_refuses_what_cannot_be_distilled_and_leaves_nothing_behind(tmp
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters' own
-def test_the_verb_makes_a_bundle_of_a_student_with_the_teachers_own_tail_behind_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("untouched", [False, True])
+def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -> None:
+    """Behind the decoder runs a copy of the model that has learnt, or the model's own file."""
     pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting a head needs it")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed; exporting a decoder needs it")
 
     given, judges = fill(tmp_path / "pictures", 32), fill(tmp_path / "judges", 16, side=40, seed=9)
     source = ["--pictures", str(given), "--validation", str(judges), "--pixels", "0..1", "--head-share", "1.0"]
     state = ["--checkpoint", str(tmp_path / "state.pt"), "--out", str(tmp_path / "made")]
-    short = ["--epochs", "1", "--views", "1", "--widths", "0.5,1.0"]
-    code, said = cli(str(teacher(tmp_path).graph.path), *source, *state, *short)
+    short = ["--epochs", "1", "--exit-epochs", "1", "--views", "1", "--widths", "0.5,1.0"]
+    code, said = cli(str(teacher(tmp_path).graph.path), *source, *state, *short, *["--untouched"] * untouched)
     assert code == 0, said
     made = bundles.load(str(tmp_path / "made"))
     m = made.manifest
-    assert (m.reference, m.task, m.labels) == ("uncut", "classification-probabilities", tuple("0123"))
-    assert [part.engine for part in m.tail] == ["onnx", "litert"]
-    original = Signature(opened(flatbuffer.written([teacher(tmp_path).tail])), "tail")
-    assert Signature(opened(made.folder / m.tail[1].file), "tail").outputs == original.outputs
+    assert (m.reference, m.labels) == ("uncut", tuple("0123"))
+    if untouched:
+        assert m.task == "classification-probabilities"
+        assert [part.engine for part in m.tail] == ["onnx", "litert"]
+        original = Signature(opened(flatbuffer.written([teacher(tmp_path).tail])), "tail")
+        assert Signature(opened(made.folder / m.tail[1].file), "tail").outputs == original.outputs
+    else:
+        assert (m.task, [part.engine for part in m.tail]) == ("classification", ["onnx"])
 
     picture = Album(judges, SIZE, tmp_path / "state.cache", silent)[0]
-    head = opened(made.head_path)
     x = (as_seen(picture, SIZE).astype(np.float32) / 255 - m.input.mean[0]) / m.input.std[0]
-    hidden = Signature(head, "w100_stage1")(image=x[None])["hidden"]
-    features = Signature(head, "w100_stage2")(hidden=hidden)["features"]
-    (packed,) = Tail(made, threads=1).run(features)
+    out = Signature(opened(made.head_path), "w100_stage1")(image=x[None])
+    (packed,) = Tail(made, threads=1).run(out["features"])
+    last, local = (
+        next(i for i, p in enumerate(m.points) if p.width == 1.0 and wanted(p))
+        for wanted in (lambda p: p.step == 0 and p.layers == SPECTRAL_LAYERS, lambda p: p.exit is not None)
+    )
     best = m.answers.guess(packed, temperature=1.0, accuracy=0.5)
-    point = next(i for i, p in enumerate(m.points) if p.width == 1.0 and p.step == 0 and p.layers == SPECTRAL_LAYERS)
-    assert best.label == made.outcomes().label[0, point]
+    assert best.label == made.outcomes().label[0, last]
+    assert out["logits"].argmax() == made.outcomes().label[0, local]
 
     comparison = said.splitlines()[-2]
     assert "agreement takes" in comparison

@@ -26,8 +26,10 @@ def distill(
     ),
     validation: Path | None = typer.Option(None, help="Pictures to judge by [every tenth of --pictures]."),
     epochs: int = typer.Option(20, min=1, help="Passes over the pictures."),
+    exit_epochs: int = typer.Option(10, min=0, help="Passes in which the early exit learns, before all else."),
+    untouched: bool = typer.Option(False, "--untouched", help="The server runs MODEL itself, not a copy that learnt."),
     views: int = typer.Option(8, min=1, help="Different views of each picture, in turn."),
-    widths: str = typer.Option("0.25,0.5,0.75,1.0", help="The head's widths, ascending, up to 1.0."),
+    widths: str = typer.Option("0.5,0.75,1.0", help="The head's widths, ascending, up to 1.0."),
     head_share: float = typer.Option(
         0.1, min=0.01, max=1.0, help="Of the model's FLOPs that the head may take at 1.0."
     ),
@@ -49,7 +51,7 @@ def distill(
     try:
         import torch
 
-        from isthmus.models.distill import Settings
+        from isthmus.models.course import Settings
         from isthmus.models.distilled import Commission
     except ImportError as error:
         raise missing(error, "train") from error
@@ -60,7 +62,14 @@ def distill(
         teacher=teacher,
         pictures=pictures,
         validation=validation,
-        settings=Settings(widths=_widths(widths), epochs=epochs, views=views, head_share=head_share),
+        settings=Settings(
+            widths=_widths(widths),
+            epochs=epochs,
+            exit_epochs=exit_epochs,
+            tuned=not untouched,
+            views=views,
+            head_share=head_share,
+        ),
         checkpoint=state,
         cache=cache or state.with_suffix(".cache"),
         seed=seed,

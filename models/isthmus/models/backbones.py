@@ -274,12 +274,28 @@ class Network(Protocol):
         """Its shapes."""
 
     @property
-    def head(self) -> Head:
+    def head(self) -> Device:
         """The device's half."""
 
     @property
     def tail(self) -> Server:
         """The server's half, or the first part of it."""
+
+
+class Device(Protocol):
+    """A head in torch."""
+
+    def __call__(self, x: Tensor, width: float) -> tuple[Tensor, list[Tensor]]:
+        """Picture (N, 3, S, S) -> features (N, C_b, S_b, S_b), and the logits of every exit."""
+
+    def plain_stage(self, index: int, width: float) -> nn.Module:
+        """A stage at one width as an exportable graph, NHWC."""
+
+    def macs(self, width: float) -> list[int]:
+        """Multiply-accumulates of each stage at `width`."""
+
+    def eval(self) -> nn.Module:
+        """Batch norms as in use."""
 
 
 class Server(Protocol):

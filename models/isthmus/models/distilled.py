@@ -17,7 +17,8 @@ from isthmus.models import data, inputs, spectra
 from isthmus.models.bundle import Bundle
 from isthmus.models.calibration import softmax
 from isthmus.models.corpora import halves
-from isthmus.models.distill import Course, Distiller, Report, Settings
+from isthmus.models.course import Course, Settings
+from isthmus.models.distill import Distiller, Report
 from isthmus.models.evaluate import Evaluation, Validation, evaluate
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import Signature
@@ -140,7 +141,8 @@ class Commission:
         uncut = Uncut(teacher, Lesson(teacher), task)
         truth = uncut.logits(judged_by).argmax(1)
         validation = Validation(data.Pictures(judged_by, truth), halves(len(truth)), mean, std)
-        pupil = Pupil(Trained(student, mean, std), teacher.opened_tail(), task)
+        student_alone = Trained(student, mean, std)
+        pupil = student_alone if student.tuned else Pupil(student_alone, teacher.opened_tail(), task)
         features = np.concatenate([pupil.head(sample, width)[0] for width in self.settings.widths])
         codec = spectra.trained(features, self.settings.steps)
         evaluation = evaluate(pupil, self.settings.widths, codec, validation, report)
@@ -158,7 +160,8 @@ class Commission:
             std=std,
             images=data.normalised(judged_by[:4], mean, std),
             made_by=made_by,
-            behind=Behind(written([teacher.tail]), teacher.graph.flops, teacher.task),
+            reference="uncut",
+            behind=None if student.tuned else Behind(written([teacher.tail]), teacher.graph.flops, teacher.task),
             remark=compared,
         )
         inputs.save(bundle, pictures)
@@ -177,7 +180,9 @@ def _compared(evaluation: Evaluation, pictures: Sequence[inputs.Inputs]) -> str:
     well = [p for p in sent if p.accuracy >= WELL] or [max(sent, key=lambda p: (p.accuracy, -p.bytes))]
     point = min(well, key=lambda p: p.bytes)
     rivals = " and ".join(_rival(format_, point.accuracy, evaluation, pictures) for format_ in inputs.FORMATS)
+    alone = max(p.accuracy for p in evaluation.points if p.exit is not None)
     return (
+        f"The early exit alone agrees in {alone:.1%}; "
         f"{point.accuracy:.1%} agreement takes {point.bytes:,.0f} bytes a frame (width {point.width}, step {point.step}, "
         f"{point.layers} of {evaluation.codec.layers} layers); of the picture itself, {rivals}."
     )
@@ -202,6 +207,6 @@ def _described(course: Course, student: Student) -> str:
     size = student.arch.bottleneck_size
     return (
         f"bottleneck {size}×{size}×{student.arch.bottleneck_channels}; head MFLOP {head} of {whole / 1e6:.1f} "
-        f"({max(flops) / whole:.1%}); decoder {2 * student.tail.macs(size) / 1e6:.0f} MFLOP; "
+        f"({max(flops) / whole:.1%}); decoder {2 * student.decoder.macs(size) / 1e6:.0f} MFLOP; "
         f"{len(course.learnt_from)} pictures to learn from"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import litert_torch
 import msgspec
@@ -181,12 +182,14 @@ def write_bundle(
     std: tuple[float, ...],
     images: Tensor,
     made_by: str,
+    reference: Literal["labels", "uncut"] = "labels",
     behind: Behind | None = None,
     remark: str = "",
 ) -> bundle.Bundle:
     """Export, compare with torch on `images` (N, 3, S, S), and put the bundle at `target`, replacing an older one.
 
-    `behind` takes what `network.tail` gives, and makes the answer of it; `remark` goes into the model card.
+    `reference` is what accuracies are measured against; `behind` takes what `network.tail` gives, and makes the answer of
+    it; `remark` goes into the model card.
     """
     network.head.eval()
     network.tail.eval()
@@ -202,12 +205,13 @@ def write_bundle(
         save(folder, evaluation.outcomes)
 
     made = f"{made_by} (isthmus {importlib.metadata.version('isthmus')}, torch {torch.__version__})"
-    manifest = _manifest(network, evaluation, name, labels, mean, std, made)
+    manifest = msgspec.structs.replace(
+        _manifest(network, evaluation, name, labels, mean, std, made), reference=reference
+    )
     if behind is not None:
         manifest = msgspec.structs.replace(
             manifest,
             task=behind.task,
-            reference="uncut",
             tail=(TailPart("tail.onnx", "onnx"), TailPart(BEHIND, "litert")),
             tail_flops=manifest.tail_flops + behind.flops,
         )

@@ -1,13 +1,15 @@
-"""What is trained in front of a teacher: a slimmable head of its own, and a decoder that rebuilds the teacher's picture.
+"""What is trained of a model: a small head in front of it, a decoder that rebuilds its picture, and two copies of itself.
 
-A student begins as an image codec. Beside the slimmable trunk a straight path takes patches of the picture to their
-principal components, and the decoder's straight path takes them back; all else begins at zero. So it never answers
-worse than the transform, and training only adds to it. Tensors are (N, C, H, W).
+A student begins as an image codec: the head's straight path takes patches of the picture to their principal components,
+and the decoder's straight path takes them back. Its early exit begins as the model itself, which sees the picture reduced:
+a narrower width is a smaller picture. Behind the decoder a copy of the model learns to read rebuilt pictures, unless the
+model's own file is to do so. All of it begins with what the model knows. Tensors are (N, C, H, W).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,116 +17,112 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models.backbones import Architecture, Conv, Head, Stage
+from isthmus.models.backbones import Architecture, Conv
 from isthmus.models.bundle import Input
-from isthmus.models.layers import SlimConv
+from isthmus.models.torchgraph import TorchPart
 from isthmus.proto.errors import ModelError
 
 PATCH = 4
+"""Of the decoder's corrections."""
 REDUCTION = 16
 """Picture size over bottleneck size."""
 SIDE = 8
-"""Of the patches that the straight path sees in the first stage; the last stage joins four of them."""
+"""Of the patches that the straight path sees first; then four of them are joined."""
 STRAIGHT = 32
 """Components of each."""
-_PROPORTIONS = (3, 6, 8)
-"""Channels behind the patches, at an eighth and at a sixteenth of the picture's size, in relation to each other."""
+GRAIN = 4
+"""Sides of reduced pictures are multiples of it."""
 
 
-def fitted(input_size: int, classes: int, widths: tuple[float, ...], channels: int, most_flops: float) -> Architecture:
-    """The widest student head of at most `most_flops` at width 1.0, exits included. Raises ModelError if none fits."""
-    if input_size < 2 * REDUCTION or input_size // PATCH % (REDUCTION // PATCH):
+def architecture(input_size: int, classes: int, widths: tuple[float, ...], channels: int) -> Architecture:
+    """A student's shapes: one stage. Raises ModelError when pictures of that size do not come out even."""
+    if input_size < 2 * REDUCTION or input_size % REDUCTION:
         raise ModelError(f"input: {input_size} pixels; a student takes a multiple of {REDUCTION}, and 32 or more")
-    best = None
-    for arch in _growing(input_size, classes, widths, channels):
-        if 2 * sum(PatchHead(arch).macs(max(widths))) > most_flops:
-            break
-        best = arch
-    if best is None:
-        raise ModelError(f"head: none of at most {most_flops / 1e6:.1f} MFLOP for {input_size} pixels; allow it more")
-    return best
+    return Architecture(
+        input_size=input_size,
+        classes=classes,
+        widths=widths,
+        stages=((Conv(channels, stride=REDUCTION),),),
+        exit_channels=(classes,),
+        bottleneck_channels=channels,
+        tail=(),
+    )
 
 
-def _growing(input_size: int, classes: int, widths: tuple[float, ...], channels: int) -> Iterator[Architecture]:
-    for eighths in range(2, 64):
-        first, second, third = (max(8, 8 * round(p * eighths / 8)) for p in _PROPORTIONS)
-        yield Architecture(
-            input_size=input_size,
-            classes=classes,
-            widths=widths,
-            stages=(
-                (Conv(first, stride=PATCH), Conv(second, stride=2)),
-                (Conv(third, stride=2), Conv(third, residual=True)),
-            ),
-            exit_channels=(first, third),
-            bottleneck_channels=channels,
-            tail=(),
-        )
+def reduced(x: Tensor, side: int) -> Tensor:
+    """(N, 3, S, S) -> (N, 3, side, side): the mean of squares as large as divide S, and linear from there."""
+    size = x.shape[2]
+    square = max(k for k in range(1, size // side + 1) if size % k == 0)
+    x = F.avg_pool2d(x, square) if square > 1 else x
+    if x.shape[2] == side:
+        return x
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
 
 
-class PatchHead(Head):
-    """A head whose first convolution takes patches, and whose features are those of a straight path and what its trunk adds.
+def sides(model: TorchPart, size: int, widths: Sequence[float], most_macs: float) -> dict[float, int]:
+    """For each width, the largest picture of whose model `width * most_macs` is enough. Raises ModelError if none is."""
+    work = {side: model.macs(side) for side in range(2 * GRAIN, size + 1, GRAIN)}
+    found = {}
+    for width in widths:
+        fitting = [side for side, macs in work.items() if macs <= width * most_macs]
+        if not fitting:
+            raise ModelError(
+                f"head: the model takes {min(work.values()) / 1e6:.2f} million multiplications for the smallest of pictures, "
+                f"an exit may take {max(0, width * most_macs) / 1e6:.2f} at width {width}; allow the head more, or fewer widths"
+            )
+        found[width] = max(fitting)
+    return found
 
-    The straight path is the same at every width. What it gives in the first stage travels behind the trunk's channels
-    to the last.
-    """
 
-    def __init__(self, arch: Architecture) -> None:
-        super().__init__(arch)
-        channels = arch.stages[0][0].channels
-        stem = SlimConv(3, channels, arch.widths, kernel=PATCH, stride=PATCH, fixed_in=True)
-        first = self.stages[0]
-        assert isinstance(first, Stage)
-        first.convs[0] = stem
+class StudentHead(nn.Module):
+    """Picture (N, 3, S, S) -> features (N, C_b, S_b, S_b), the same at every width, and the logits of one early exit."""
+
+    def __init__(self, arch: Architecture, model: TorchPart, most_flops: float) -> None:
+        """`model` gives logits first; at width 1.0 all of this takes at most `most_flops`. Raises ModelError as `sides`."""
+        super().__init__()
+        self.arch = arch
         self.patches = nn.Conv2d(3, STRAIGHT, SIDE, SIDE)
         self.joined = nn.Conv2d(STRAIGHT, arch.bottleneck_channels, 2, 2, bias=False)
-        third = arch.stages[-1][-1].channels
-        self.project = SlimConv(third, arch.bottleneck_channels, arch.widths, kernel=1, relu=False, fixed_out=True)
-        for norm in self.project.norms.values():
-            assert isinstance(norm, nn.BatchNorm2d)
-            nn.init.zeros_(norm.weight)
+        self.exit = copy.deepcopy(model).requires_grad_(True)
+        self.sides = sides(model, arch.input_size, arch.widths, most_flops / 2 - self._straight_macs())
+
+    def straight(self, x: Tensor) -> Tensor:
+        """The features."""
+        features: Tensor = self.joined(self.patches(x))
+        return features
+
+    def logits(self, x: Tensor, width: float) -> Tensor:
+        """(N, K) of the early exit."""
+        found: Tensor = self.exit(reduced(x, self.sides[width]))[0]
+        return found.flatten(1)
 
     def forward(self, x: Tensor, width: float) -> tuple[Tensor, list[Tensor]]:
-        added, exits = super().forward(x, width)
-        return self.joined(self.patches(x)) + added, exits
+        return self.straight(x), [self.logits(x, width)]
 
     def plain_stage(self, index: int, width: float) -> nn.Module:
-        """See `Head`."""
-        plain = super().plain_stage(index, width)
-        return (_Last(plain, self.joined) if index else _First(plain, self.patches)).eval()
+        """The one stage at `width` as it is exported."""
+        assert index == 0
+        return _PlainHead(self, width).eval()
 
     def macs(self, width: float) -> list[int]:
-        """See `Head`."""
-        counts, places = super().macs(width), self.arch.input_size // SIDE
-        counts[0] += places**2 * self.patches.weight.numel()
-        counts[-1] += (places // 2) ** 2 * self.joined.weight.numel()
-        return counts
+        """Multiply-accumulates of the one stage."""
+        return [self._straight_macs() + self.exit.macs(self.sides[width])]
+
+    def _straight_macs(self) -> int:
+        places = self.arch.input_size // SIDE
+        return places**2 * self.patches.weight.numel() + (places // 2) ** 2 * self.joined.weight.numel()
 
 
-class _First(nn.Module):
-    """The first stage as it is exported: its hidden channels, and the straight path's behind them."""
+class _PlainHead(nn.Module):
+    """NHWC in and out."""
 
-    def __init__(self, plain: nn.Module, patches: nn.Conv2d) -> None:
+    def __init__(self, head: StudentHead, width: float) -> None:
         super().__init__()
-        self.plain, self.patches = plain, patches
+        self.head, self.width = head, width
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = self.plain(x)
-        straight = self.patches(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return {"hidden": torch.cat((out["hidden"], straight), 3), "logits": out["logits"]}
-
-
-class _Last(nn.Module):
-    """The last stage as it is exported."""
-
-    def __init__(self, plain: nn.Module, joined: nn.Conv2d) -> None:
-        super().__init__()
-        self.plain, self.joined = plain, joined
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = self.plain(x[..., :-STRAIGHT])
-        straight = self.joined(x[..., -STRAIGHT:].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return {"features": straight + out["features"], "logits": out["logits"]}
+        features, (logits,) = self.head(x.permute(0, 3, 1, 2), self.width)
+        return {"features": features.permute(0, 2, 3, 1), "logits": logits}
 
 
 class _Residual(nn.Module):
@@ -191,41 +189,63 @@ class Decoder(nn.Module):
         )
 
 
-class Student(nn.Module):
-    """Head and decoder together, as they are trained: a split network whose tail ends in the teacher's picture."""
+class Reader(nn.Module):
+    """What a server runs whose model has been tuned: features -> logits (N, K)."""
 
-    def __init__(self, arch: Architecture, picture: Input, channels: int, finer: int, blocks: int) -> None:
+    def __init__(self, decoder: Decoder, model: TorchPart) -> None:
         super().__init__()
-        self.arch, self.picture = arch, picture
-        self.head = PatchHead(arch)
-        self.tail = Decoder(arch, picture, channels, finer, blocks)
+        self.decoder, self.model = decoder, model
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.decoder(features).permute(0, 3, 1, 2))[0]
+        return logits.flatten(1)
+
+    def macs(self, size: int) -> int:
+        """Multiply-accumulates for features of `size` x `size`."""
+        return self.decoder.macs(size) + self.model.macs(size * REDUCTION)
+
+
+class Student(nn.Module):
+    """Head, decoder and the model behind it together, as they are trained."""
+
+    def __init__(self, head: StudentHead, decoder: Decoder, model: TorchPart, *, tuned: bool) -> None:
+        """`model` learns too if it is `tuned`; else it only teaches, and the server runs the file that it was read from."""
+        super().__init__()
+        self.arch, self.head, self.decoder = head.arch, head, decoder
+        self.model = copy.deepcopy(model).requires_grad_(tuned)
+        self.tuned = tuned
+
+    @property
+    def tail(self) -> Decoder | Reader:
+        """The server's half, or what stands in front of the model's own file."""
+        return Reader(self.decoder, self.model) if self.tuned else self.decoder
 
     @property
     def straight(self) -> list[nn.Parameter]:
         """What begins as a transform, and what is added to the picture: small steps already change the answers."""
-        modules = (self.head.patches, self.head.joined, self.tail.straight, self.tail.leave)
+        modules = (self.head.patches, self.head.joined, self.decoder.straight, self.decoder.leave)
         return [p for module in modules for p in module.parameters()]
 
     @torch.no_grad()
-    def begin(self, images: NDArray[np.uint8]) -> None:
+    def begin(self, images: NDArray[np.uint8], picture: Input) -> None:
         """Set the straight paths to the principal components of `images` (N, S, S, 3); features are in their 0..1."""
         pixels = images.astype(np.float32) / 255
         mean = pixels.mean((0, 1, 2))
         first = _components(_blocks(pixels - mean, SIDE), STRAIGHT)  # (8 * 8 * 3, 32)
         small = _blocks(pixels - mean, SIDE) @ first
         second = _components(_blocks(small, 2), self.arch.bottleneck_channels)  # (2 * 2 * 32, C_b)
-        std, offset = np.array(self.picture.std, np.float32), np.array(self.picture.mean, np.float32)
+        std, offset = np.array(picture.std, np.float32), np.array(picture.mean, np.float32)
         down = first.reshape(SIDE, SIDE, 3, STRAIGHT)
         together = second.reshape(2, 2, STRAIGHT, -1)
         whole = np.einsum("abks,yxcs->kaybxc", together.transpose(0, 1, 3, 2), down)
         back = whole.reshape(-1, REDUCTION, REDUCTION, 3) / std  # (C_b, 16, 16, 3)
         assert self.head.patches.bias is not None
-        assert self.tail.straight.bias is not None
+        assert self.decoder.straight.bias is not None
         _set(self.head.patches.weight, (down * std[:, None]).transpose(3, 2, 0, 1))
         _set(self.head.patches.bias, np.einsum("yxcs,c->s", down, offset - mean))
         _set(self.head.joined.weight, together.transpose(3, 2, 0, 1))
-        _set(self.tail.straight.weight, back.transpose(0, 3, 1, 2))
-        _set(self.tail.straight.bias, (mean - offset) / std)
+        _set(self.decoder.straight.weight, back.transpose(0, 3, 1, 2))
+        _set(self.decoder.straight.bias, (mean - offset) / std)
 
 
 def _blocks(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ class TorchPart(nn.Module):
         """Raises ModelError naming the operator that has no gradient here."""
         super().__init__()
         graph = part.graph
+        self._path = graph.path
         (self._input,), self._outputs = part.inputs.values(), tuple(part.outputs.values())
         self._layers: list[tuple[Callable[..., Tensor], tuple[int, ...], int]] = []
         for index in part.operators:
@@ -63,6 +64,31 @@ class TorchPart(nn.Module):
         for layer, inputs, output in self._layers:
             known[output] = layer(*[known[i] for i in inputs])
         return tuple(known[i] for i in self._outputs)
+
+    @torch.no_grad()
+    def macs(self, size: int) -> int:
+        """Multiply-accumulates for a picture (1, 3, size, size), which may be of another size than the file's.
+
+        Raises ModelError when an operator takes maps of the file's own size only.
+        """
+        total = 0
+
+        def count(layer: nn.Module, _: Any, out: Tensor) -> None:
+            nonlocal total
+            assert isinstance(layer, _Conv | _Dense)
+            total += layer.weight[0].numel() * out.numel()
+
+        hooks = [m.register_forward_hook(count) for m in self.modules() if isinstance(m, _Conv | _Dense)]
+        try:
+            self(next(self.parameters()).new_zeros(1, 3, size, size))
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._path}: takes pictures of its own size only, not of {size} pixels ({error})"
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return total
 
 
 def _source(graph: Graph, index: int) -> int | None:
@@ -198,6 +224,8 @@ def _pool(compute: Callable[..., Tensor]) -> Build:
         _, height, width, _ = graph.tensors[inputs[0]].shape
         if options.padding == SAME and (kernel != stride or height % stride[0] or width % stride[1]):
             raise ModelError(f"{graph.path}: a pooling that pads has no gradient here")
+        if kernel == (height, width):  # whatever the map's size, then
+            return lambda x: activation(compute(x, x.shape[2:]))
         return lambda x: activation(compute(x, kernel, stride))
 
     return build

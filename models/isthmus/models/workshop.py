@@ -23,7 +23,7 @@ from isthmus.models.train import Trainer, other_architecture, read_checkpoint
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
-BATCH = 250
+BATCH = 50
 CODEC_PICTURES = 500
 """Training pictures that the codec's tables are fitted on, at every width."""
 
