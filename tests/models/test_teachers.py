@@ -40,7 +40,9 @@ def test_the_tail_is_the_whole_model_behind_a_picture(tmp_path: Path) -> None:
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     graph = flatbuffer.read(around(tmp_path / "map.tflite", MIDDLES["convolution"]))
-    with pytest.raises(ModelError, match=r"map\.tflite: answers float32 \(1, 4, 4, 6\); only classes can be distilled"):
+    with pytest.raises(
+        ModelError, match=r"map\.tflite: answers float32 \(1, 4, 4, 6\); only classes can be learnt from"
+    ):
         Teacher(graph, input_of(graph, "0..1"))
 
 

@@ -38,7 +38,7 @@ class Teacher:
         self.task = task_of(graph)
         if not self.task.startswith("classification") or self.answer.dtype not in CODABLE:
             what = f"{self.answer.dtype} {self.answer.shape}"
-            raise ModelError(f"{graph.path}: answers {what}; only classes can be distilled")
+            raise ModelError(f"{graph.path}: answers {what}; only classes can be learnt from")
         self.size = input_.size
         self.fingerprint = hashlib.sha256(graph.path.read_bytes()).hexdigest()
         self.logits = self._in_front_of_softmax()

@@ -142,6 +142,7 @@ class _Conv(nn.Module):
         self.stride = (options.strideH, options.strideW)
         self.dilation = (options.dilationHFactor, options.dilationWFactor)
         self.same, self.groups = options.padding == SAME, groups
+        self.depthwise = groups == len(weight) > 1
         self.activation = _ACTIVATIONS[options.fusedActivationFunction]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +155,11 @@ class _Conv(nn.Module):
                 inside = (top, left)
             else:
                 x = F.pad(x, (left, right, top, bottom))
-        return self.activation(F.conv2d(x, self.weight, self.bias, self.stride, inside, self.dilation, self.groups))
+        # A depthwise filter's gradient in bfloat16 takes a processor longer than in float32, even one that is made for it.
+        with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.depthwise):
+            x = x.to(self.weight.dtype) if self.depthwise else x
+            y = F.conv2d(x, self.weight, self.bias, self.stride, inside, self.dilation, self.groups)
+        return self.activation(y)
 
 
 def _same(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

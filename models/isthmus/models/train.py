@@ -2,8 +2,9 @@
 
 Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
 features of all of them go through the one tail together. An exponential average of the weights, at full width and
-unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail. A run
-is resumed from its checkpoint with the same result in kind, not bit for bit. It runs on a GPU where there is one.
+unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail, and so
+may the opinions of a tutor (`tutors`). A run is resumed from its checkpoint with the same result in kind, not bit for bit.
+It runs on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +51,16 @@ class Progress:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Opinions:
+    """What a tutor says of every training picture."""
+
+    tutor: str
+    """Its file, and the beginning of that file's sha256."""
+    logits: NDArray[np.float32]
+    """(N, 2, K): of each picture as it is, and mirrored."""
+
+
 def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
     """Linear up to `peak`, linear down to a hundredth of it; `progress` in [0, 1]."""
     if progress < warm_up:
@@ -67,8 +79,10 @@ class Trainer:
         seed: int,
         guide: SplitNetwork | None = None,
         begin: Bundle | None = None,
+        opinions: Opinions | None = None,
     ) -> None:
-        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with.
+        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with;
+        `opinions`: of the pictures in `training`.
 
         Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled,
         BundleError when the training cannot begin with the bundle.
@@ -89,7 +103,11 @@ class Trainer:
             whitening.whiten(network.head.first, training)
         if begin is not None:
             inherited.inherit(network, begin, data.sample(training))
-        self.begun_with = begin.sha256.hex() if begin is not None else ""
+        self.opinions = opinions
+        self.origin = {
+            "begun_with": begin.sha256.hex() if begin is not None else "",
+            "tutor": opinions.tutor if opinions is not None else "",
+        }
         share = INHERITED_RATE if begin is not None else 1.0
         self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,13 +154,20 @@ class Trainer:
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.recipe.epochs
             images = data.shifted(pictures.images[index], self.training.shift_pixels, mirrored[index], self.rng)
             x = data.normalised(images, self.training.mean, self.training.std).to(self.device)
-            total += self.step(x, torch.from_numpy(pictures.labels[index]).to(self.device), progress)
+            labels = torch.from_numpy(pictures.labels[index]).to(self.device)
+            total += self.step(x, labels, progress, self._opinion(index, mirrored[index]))
             if i % 50 == 49:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
         return total / self.steps_per_epoch
 
-    def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
-        """One optimiser step on (N, 3, S, S) pictures; the loss."""
+    def _opinion(self, index: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor | None:
+        """The tutor's logits (N, K) of pictures as they are seen, but for the few pixels they are moved by."""
+        if self.opinions is None:
+            return None
+        return torch.from_numpy(self.opinions.logits[index, mirrored.astype(np.int64)]).to(self.device)
+
+    def step(self, x: Tensor, labels: Tensor, progress: float, opinion: Tensor | None = None) -> float:
+        """One optimiser step on (N, 3, S, S) pictures, of which a tutor has an `opinion` (N, K); the loss."""
         if progress >= self.recipe.freeze_from and not self.frozen:
             self._freeze()
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
@@ -150,7 +175,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
         with mixed_precision(self.device):
-            loss = self._loss(x, labels, progress)
+            loss = self._loss(x, labels, progress, opinion)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
         for optimiser in self.optimisers:
@@ -178,7 +203,7 @@ class Trainer:
             (middle, slice(half + quarter, n)),
         ]
 
-    def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
+    def _loss(self, x: Tensor, labels: Tensor, progress: float, tutors: Tensor | None) -> Tensor:
         recipe = self.recipe
         smoothing = recipe.label_smoothing
         features, exits, parts = [], [], self._parts(len(x), progress)
@@ -204,6 +229,8 @@ class Trainer:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
         if progress < max(recipe.distill_from, recipe.match_until, recipe.slim_from):
             return loss
+        if tutors is not None:
+            loss = loss + recipe.distill_weight * losses.distillation(logits, tutors)
         narrow = slice(parts[0][1].stop, len(x))
         with torch.no_grad():
             reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
@@ -253,7 +280,7 @@ class Trainer:
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epochs_done": self.epochs_done,
                 "seed": self.seed,
-                "begun_with": self.begun_with,
+                **self.origin,
                 "rng": self.rng.bit_generator.state,
                 "generator": self.generator.get_state(),
             },
@@ -269,8 +296,10 @@ class Trainer:
                 optimiser.load_state_dict(saved)
         except (KeyError, RuntimeError, ValueError) as error:
             raise other_architecture(path, error) from error
-        if self.begun_with != state.get("begun_with", ""):
-            raise DataError(f"{path}: a checkpoint of a training that began otherwise; name another, or delete it")
+        if any(state.get(name, "") != value for name, value in self.origin.items()):
+            raise DataError(
+                f"{path}: a checkpoint of a training with another beginning or tutor; name another, or delete it"
+            )
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])

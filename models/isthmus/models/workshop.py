@@ -20,6 +20,7 @@ from isthmus.models.evaluate import evaluate, fitted_codec
 from isthmus.models.ingredients import VARIANTS
 from isthmus.models.recipes import RECIPES, Recipe
 from isthmus.models.train import Trainer, other_architecture, read_checkpoint
+from isthmus.models.tutors import Tuning, Tutoring
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
@@ -67,11 +68,27 @@ class Workshop:
     arguments: str
     """What `isthmus models train` and `export` were given, for the bundle's own account of how it was made."""
 
-    def train(self, checkpoint: Path, *, seed: int, threads: int, report: Report, begin: Bundle | None = None) -> None:
-        """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`."""
+    def train(
+        self,
+        checkpoint: Path,
+        *,
+        seed: int,
+        threads: int,
+        report: Report,
+        begin: Bundle | None = None,
+        tutor: Tutoring | None = None,
+    ) -> None:
+        """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`.
+
+        The `tutor` is tuned first, in a checkpoint of its own beside that one.
+        """
         torch.set_num_threads(threads)
         training = self.corpus.training()
-        trainer = Trainer(self.recipe, training, seed=seed, begin=begin)
+        opinions = None
+        if tutor is not None:
+            tuning = Tuning(tutor, training, self.recipe.arch.classes, seed=seed)
+            opinions = tuning.opinions(checkpoint.with_suffix(".tutor.pt"), report)
+        trainer = Trainer(self.recipe, training, seed=seed, begin=begin, opinions=opinions)
         network = trainer.run(checkpoint, report)
         if self.recipe.late_exit_epochs:
             exits.retrain(network, self.recipe, training, seed=seed, report=report)
@@ -123,11 +140,14 @@ class Averaged(NamedTuple):
     epochs: int
     begun_with: str
     """sha256 of the bundle, hexadecimal; empty: with random weights."""
+    tutor: str
+    """Empty: none."""
 
     def made_by(self, arguments: str) -> str:
         """The command, for the bundle's own account, with what `train` was given."""
         begun = f", begun with bundle {self.begun_with[:12]}" if self.begun_with else ""
-        return f"isthmus models train {arguments} --seed {self.seed} ({self.epochs} epochs{begun})"
+        tutored = f", tutor {self.tutor}" if self.tutor else ""
+        return f"isthmus models train {arguments} --seed {self.seed} ({self.epochs} epochs{begun}{tutored})"
 
 
 def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
@@ -140,7 +160,8 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
         network.load_state_dict(state["teacher"])
     except (KeyError, RuntimeError) as error:
         raise other_architecture(checkpoint, error) from error
-    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), state.get("begun_with", ""))
+    begun_with, tutor = state.get("begun_with", ""), state.get("tutor", "")
+    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), begun_with, tutor)
 
 
 def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> Workshop:
