@@ -11,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
 from graphs import around, classifier  # noqa: E402
+from isthmus.cli.models import train  # noqa: E402
 from isthmus.models import data  # noqa: E402
 from isthmus.models.backbones import Architecture, Conv  # noqa: E402
 from isthmus.models.recipes import Recipe  # noqa: E402
 from isthmus.models.train import Opinions, Trainer  # noqa: E402
 from isthmus.models.tutors import Tuning, Tutor, Tutoring, logits_of  # noqa: E402
 from isthmus.models.workshop import load_averaged  # noqa: E402
-from isthmus.proto.errors import DataError, ModelError  # noqa: E402
+from isthmus.proto.errors import ConfigError, DataError, ModelError  # noqa: E402
 
 ARCH = Architecture(
     input_size=16,
@@ -98,3 +99,8 @@ def test_a_training_hears_its_opinions(tmp_path: Path) -> None:
     assert averaged.made_by("tiny") == "isthmus models train tiny --seed 1 (10 epochs, tutor a.tflite 0123)"
     with pytest.raises(DataError, match=r"tutored\.pt: a checkpoint of a training with another beginning or tutor"):
         Trainer(recipe, training, seed=1).run(path, silent)
+
+
+def test_what_a_tutor_is_shown_takes_a_tutor() -> None:
+    with pytest.raises(ConfigError, match="--tutor-size, --pixels: what a tutor is shown, and there is none"):
+        train("cifar10", checkpoint=None, pictures=None, variant=None, epochs=1, begin=None, tutor=None, tutor_size=64)

@@ -187,6 +187,8 @@ def train(
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
+    if tutor is None and (tutor_size, pixels) != (None, None):
+        raise ConfigError("--tutor-size, --pixels: what a tutor is shown, and there is none; name it with --tutor")
     begun_with = bundle.load(begin) if begin is not None else None
     shop = _workshop(name, pictures, variant)
     shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
