@@ -92,7 +92,9 @@ def test_a_training_hears_its_opinions(tmp_path: Path) -> None:
     logits = np.repeat(8.0 * np.eye(3, dtype=np.float32)[labels][:, None], 2, 1)
     path, training = tmp_path / "tutored.pt", training_set(mislabelled=True)
     recipe = replace(RECIPE, distill_weight=4.0)
-    Trainer(recipe, training, seed=1, opinions=Opinions("a.tflite 0123", logits)).run(path, silent)
+    trainer = Trainer(recipe, training, seed=1)
+    trainer.hear(Opinions("a.tflite 0123", logits))
+    trainer.run(path, silent)
     averaged = load_averaged(path, recipe)
     x = data.normalised(training.pictures.images, training.mean, training.std)
     assert (averaged.network.answer(x, 1.0).argmax(1).numpy() == labels).mean() > 0.8

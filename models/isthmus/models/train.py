@@ -79,10 +79,8 @@ class Trainer:
         seed: int,
         guide: SplitNetwork | None = None,
         begin: Bundle | None = None,
-        opinions: Opinions | None = None,
     ) -> None:
-        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with;
-        `opinions`: of the pictures in `training`.
+        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with.
 
         Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled,
         BundleError when the training cannot begin with the bundle.
@@ -103,11 +101,8 @@ class Trainer:
             whitening.whiten(network.head.first, training)
         if begin is not None:
             inherited.inherit(network, begin, data.sample(training))
-        self.opinions = opinions
-        self.origin = {
-            "begun_with": begin.sha256.hex() if begin is not None else "",
-            "tutor": opinions.tutor if opinions is not None else "",
-        }
+        self.opinions: Opinions | None = None
+        self.origin = {"begun_with": begin.sha256.hex() if begin is not None else "", "tutor": ""}
         share = INHERITED_RATE if begin is not None else 1.0
         self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,6 +121,11 @@ class Trainer:
         self.steps_per_epoch = len(training.pictures) // recipe.batch
         # In a short run an average that forgets as slowly as in a long one would still be mostly what it began with.
         self.averaging = min(recipe.averaging, max(0.0, 1 - FORGOTTEN / (recipe.epochs * self.steps_per_epoch)))
+
+    def hear(self, opinions: Opinions) -> None:
+        """What a tutor says of the pictures, before the run: tuning one takes long, and what is refused is refused before."""
+        self.opinions = opinions
+        self.origin["tutor"] = opinions.tutor
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
         """Train to the end of the recipe, resuming from `checkpoint` if it exists; the averaged network, on the CPU."""

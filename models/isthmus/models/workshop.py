@@ -84,11 +84,10 @@ class Workshop:
         """
         torch.set_num_threads(threads)
         training = self.corpus.training()
-        opinions = None
+        trainer = Trainer(self.recipe, training, seed=seed, begin=begin)
         if tutor is not None:
             tuning = Tuning(tutor, training, self.recipe.arch.classes, seed=seed)
-            opinions = tuning.opinions(checkpoint.with_suffix(".tutor.pt"), report)
-        trainer = Trainer(self.recipe, training, seed=seed, begin=begin, opinions=opinions)
+            trainer.hear(tuning.opinions(checkpoint.with_suffix(".tutor.pt"), report))
         network = trainer.run(checkpoint, report)
         if self.recipe.late_exit_epochs:
             exits.retrain(network, self.recipe, training, seed=seed, report=report)
