@@ -82,11 +82,25 @@ def test_other_classes_begin_anew(whole: bundle.Bundle, pictures: data.Pictures)
     assert torch.equal(fresh.head.first.sliced(1.0).flatten(1).std(1) > 0, torch.ones(16, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("widths", [(1.0,), (0.25,), (0.5, 1.0)])
+def test_a_network_of_some_widths_begins_with_those(
+    widths: tuple[float, ...], whole: bundle.Bundle, pictures: data.Pictures
+) -> None:
+    taken, few = whole.manifest.input, SplitNetwork(replace(SIGNS.arch, widths=widths))
+    inherit(few, whole, normalised(whole, pictures))
+    ours, theirs = Trained(few.eval(), taken.mean, taken.std), Shipped(whole)
+    for width in widths:
+        features, exits = ours.head(pictures.images[:8], width)
+        expected, at_exits = theirs.head(pictures.images[:8], width)
+        np.testing.assert_allclose(features, expected, atol=2e-3)
+        np.testing.assert_allclose(exits[-1], at_exits[-1], atol=2e-2)
+
+
 @pytest.mark.parametrize(
     "arch",
     [
         RECIPES["cifar10"].arch,
-        replace(SIGNS.arch, widths=(0.5, 1.0)),
+        replace(SIGNS.arch, widths=(0.5, 0.6)),
         replace(SIGNS.arch, bottleneck_channels=8),
         replace(SIGNS.arch, tail=SIGNS.arch.tail[:2]),
     ],

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from isthmus.models import flatbuffer
 from isthmus.models.backbones import SplitNetwork, Stage
 from isthmus.models.bundle import Bundle
-from isthmus.models.layers import SlimConv
+from isthmus.models.layers import SlimConv, width_key
 from isthmus.proto.errors import BundleError
 
 Layer = tuple[Tensor, Tensor]
@@ -32,11 +32,16 @@ Layer = tuple[Tensor, Tensor]
 def inherit(network: SplitNetwork, bundle: Bundle, pictures: Tensor) -> None:
     """Give `network`, fresh, the weights of `bundle`; its norms are measured on `pictures` (N, 3, S, S).
 
-    Where the classes differ in number, the layers that tell them apart stay as they are. Raises BundleError when the
-    bundle is of another architecture, or has no float32 head of sliced widths and ONNX tail of its own.
+    Where the classes differ in number, the layers that tell them apart stay as they are; a network of some of the
+    bundle's widths begins with those. Raises BundleError when the bundle is of another architecture, or has no float32
+    head of sliced widths and ONNX tail of its own.
     """
     arch, manifest = network.arch, bundle.manifest
-    if arch.members > 1 or manifest.widths != arch.widths or [p.engine for p in manifest.tail] != ["onnx"]:
+    if (
+        arch.members > 1
+        or not set(arch.widths) <= set(manifest.widths)
+        or [p.engine for p in manifest.tail] != ["onnx"]
+    ):
         raise _other(bundle, f"widths {manifest.widths}, tail {[p.engine for p in manifest.tail]}")
     try:
         _fill_head(network, bundle)
@@ -59,8 +64,9 @@ def _other(bundle: Bundle, why: str) -> BundleError:
 def _fill_head(network: SplitNetwork, bundle: Bundle) -> None:
     found = flatbuffer.weights(bundle.head_path)
     last = len(network.head.stages) - 1
-    for width in reversed(network.arch.widths):  # the full one first: the others are told by it
-        full = width == network.arch.widths[-1]
+    whole = bundle.manifest.widths[-1]
+    for width in sorted({whole, *network.arch.widths}, reverse=True):  # the full one first: the others are told by it
+        full = width == whole
         for i, stage in enumerate(network.head.stages):
             assert isinstance(stage, Stage)
             layers = iter(found[bundle.stage(i, width).signature])
@@ -97,6 +103,8 @@ def _take(conv: nn.Module, width: float, layer: Layer, *, full: bool) -> None:
     if full:
         conv.weight.copy_(weight * (math.sqrt(len(weight)) / weight.norm()))  # the norm that training holds it at
     shared = conv.sliced(width)
+    if width_key(width) not in conv.norms:  # the full one, of which a network of narrow widths takes the weights alone
+        return
     factor = (weight * shared).flatten(1).sum(1) / shared.square().flatten(1).sum(1).clamp_min(1e-12)
     norm = conv.norm(width)
     if norm.affine:
