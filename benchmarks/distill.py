@@ -1,10 +1,16 @@
-"""The pictures that docs/distillation.md's figures were measured with, laid out for `isthmus models distill`.
+"""What docs/distillation.md's figures were measured with, beside `isthmus models distill` itself.
 
-    python benchmarks/distill.py laid-out
+    python benchmarks/distill.py lay-out laid-out
     isthmus models distill MODEL.tflite --pictures laid-out/train --validation laid-out/judges …
+    python benchmarks/distill.py steadiness laid-out --model MODEL.tflite
+    python benchmarks/distill.py webp laid-out --model MODEL.tflite --steps 500
+    python benchmarks/distill.py named laid-out --model MODEL.tflite --bundle bundles/MODEL-distilled
 
 `train` are Caltech-101's training pictures, all classes; `judges` the test pictures of the classes that ImageNet's models
-know. Both come from the data folder (`ISTHMUS_DATA`, or ../shared/data).
+know. Both come from the data folder (`ISTHMUS_DATA`, or ../shared/data). `steadiness` asks the model about the judges and about
+the same pictures with a change that nobody sees, or hardly. `webp` tunes a copy of the model to pictures that WebP coded at four
+sevenths of their size: the rival of a distilled student, taught as it is and by the same pictures. `named` counts how many of
+the judges model and bundle name as Caltech-101 does: agreement takes the model for the truth, and so do its slips.
 """
 
 from __future__ import annotations
@@ -12,13 +18,37 @@ from __future__ import annotations
 import argparse
 import csv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from isthmus.models import bundle, data, flatbuffer, inputs, losses
+from isthmus.models.bundle import Bundle
+from isthmus.models.cuts import IMAGE
+from isthmus.models.distilled import REDUCED, Uncut
 from isthmus.models.pictures import data_root
+from isthmus.models.processors import fastest, mixed_precision
+from isthmus.models.teachers import Lesson, Teacher, real
+from isthmus.models.torchgraph import TorchPart
+from isthmus.models.train import follow, learning_rate
+from isthmus.models.uncut import input_of
+from isthmus.models.views import Album, Answers, as_seen
+from isthmus.proto.tasks import Classification
+
+BATCH, PEAK_RATE, AVERAGING, SEED = 16, 1e-4, 0.99, 1
+VIEWS = 4
+QUALITIES = (10, 30, 50, 70)
+LEARNT = (8, 75)
+"""Qualities that the rival learns from."""
+Images = NDArray[np.uint8]
 
 
-def lay_out(target: Path) -> dict[str, int]:
-    """How many pictures each folder got."""
+def lay_out(target: Path) -> None:
+    """Write both folders of pictures."""
     root = data_root() / "caltech101"
     with (root / "imagenet_map.csv").open() as lines:
         mapped = {row["class"] for row in csv.DictReader(lines)}
@@ -31,10 +61,152 @@ def lay_out(target: Path) -> dict[str, int]:
     with zipfile.ZipFile(root / "images.zip") as archive:
         for folder, files in wanted.items():
             archive.extractall(target / folder, files)
-    return {folder: len(files) for folder, files in wanted.items()}
+            print(f"{folder}: {len(files)}")
+
+
+class School:
+    """The model, its judges, and what it answers of them."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        graph = flatbuffer.read(model)
+        self.folder, self.teacher = folder, Teacher(graph, input_of(graph))
+        task = Classification(probabilities=self.teacher.task == "classification-probabilities")
+        self.uncut = Uncut(self.teacher, Lesson(self.teacher), task)
+        judges = self.album("judges")
+        self.images = np.stack([as_seen(judges[i], self.teacher.size) for i in range(len(judges))])
+        self.truth = self.uncut.logits(self.images).argmax(1)
+
+    def album(self, name: str) -> Album:
+        """The pictures of one of the folders."""
+        return Album(self.folder / name, self.teacher.size, self.folder / "cache", print)
+
+    def copy(self) -> TorchPart:
+        """The model with gradients."""
+        return TorchPart(self.teacher.part("lesson", IMAGE, self.teacher.taught))
+
+    def agreement(self, model: TorchPart, images: Images) -> float:
+        """Of a copy that sees `images`, with the model that sees the judges."""
+        picture, right = self.teacher.input, 0
+        with torch.no_grad():
+            for i in range(0, len(images), BATCH):
+                x = data.normalised(images[i : i + BATCH], picture.mean, picture.std)
+                right += int((model(x)[0].flatten(1).argmax(1).numpy() == self.truth[i : i + BATCH]).sum())
+        return right / len(images)
+
+
+def steadiness(school: School) -> None:
+    """How often the model answers as before when the picture looks as before."""
+    x, rng = school.images, np.random.default_rng(0)
+
+    def grained(deviation: float) -> Images:
+        noise = rng.normal(0, deviation, x.shape).astype(np.float32)
+        seen: Images = np.rint(x + noise).clip(0, 255).astype(np.uint8)
+        return seen
+
+    changes = {
+        "brighter by three levels of 255": x + np.minimum(3, 255 - x),
+        "one pixel to the right": np.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2),
+        "mirrored": x[:, :, ::-1],
+        **{f"grain of {d} levels": grained(d) for d in (1, 2, 4, 8)},
+    }
+    for name, changed in changes.items():
+        print(f"{name}: {(school.uncut.logits(changed).argmax(1) == school.truth).mean():.1%}", flush=True)
+    print(f"its weights in float32: {school.agreement(school.copy(), x):.1%}")
+
+
+def named(school: School, made: Bundle) -> None:
+    """The judges' own classes, named by the model and at every operating point of the full width."""
+    with (data_root() / "caltech101" / "imagenet_map.csv").open() as lines:
+        number = {row["class"]: int(row["imagenet_1001_index"]) for row in csv.DictReader(lines)}
+    files = sorted(p for p in (school.folder / "judges").rglob("*") if p.is_file())  # as an album has them
+    own = np.array([number[p.parent.name] for p in files])
+    print(f"the model: {(school.truth == own).mean():.1%}")
+    outcomes, sizes = made.outcomes(), made.manifest.points
+    for point, label in zip(sizes, outcomes.label.T, strict=True):
+        if point.width == 1.0:
+            where = f"step {point.step}, {point.layers} layers" if point.exit is None else f"exit {point.exit}"
+            agreed = float((label == school.truth).mean())
+            print(f"{where}, {point.bytes:.0f} bytes: {(label == own).mean():.1%}, as the model {agreed:.1%}")
+    table = inputs.load(made)
+    for f, format_ in enumerate(inputs.FORMATS):
+        for q, quality in enumerate(inputs.QUALITIES):
+            share = (table.label[:, f, q] == own).mean()
+            print(f"{format_} {quality}, {table.size_bytes[:, f, q].mean():.0f} bytes, read by the model: {share:.1%}")
+
+
+def webp(school: School, steps: int) -> None:
+    """The copy's agreement before and after it was tuned, by the quality of the pictures that it sees."""
+    side, size = round(REDUCED * school.teacher.size), school.teacher.size
+    device, model = fastest(), school.copy()
+
+    def report(told: str, copied: TorchPart) -> None:
+        for quality in QUALITIES:
+            decoded, sizes = inputs.coded(_resized(school.images, side), "webp", quality)
+            share = school.agreement(copied, _resized(decoded, size))
+            print(f"{told}: quality {quality}, {sizes.mean():.0f} bytes, {share:.1%}", flush=True)
+
+    report("as it was", model)
+    average = school.copy()
+    model.train().requires_grad_(True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=PEAK_RATE)
+    for i, (images, logits, guide) in enumerate(_lessons(school, steps, side)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(i / steps, PEAK_RATE)
+        optimiser.zero_grad(set_to_none=True)
+        with mixed_precision(device):
+            told = model(data.normalised(images, school.teacher.input.mean, school.teacher.input.std).to(device))
+        aim = guide.permute(0, 3, 1, 2).to(device)
+        map_loss = (told[1].float() - aim).square().mean() / aim.var((0, 2, 3)).mean()
+        loss = losses.distillation(told[0].float().flatten(1), logits.to(device), 1.0) + map_loss
+        torch.autograd.backward(loss)
+        optimiser.step()
+        follow(average, model, AVERAGING)
+        if i % 50 == 49:
+            print(f"step {i + 1} of {steps}: loss {float(loss.detach()):.3f}", flush=True)
+    report("tuned", average.cpu().eval())
+
+
+def _lessons(school: School, steps: int, side: int) -> Iterator[tuple[Images, torch.Tensor, torch.Tensor]]:
+    """Pictures as WebP leaves them, and what the model says of them as they are: logits (N, K) and maps (N, H, W, C)."""
+    rng, album, taught = np.random.default_rng(SEED), school.album("train"), school.teacher.taught
+    answers = Answers(album, school.teacher, seed=SEED)
+    for i in range(steps):
+        number = VIEWS - 1 - i % VIEWS
+        said = answers.of_view(number, print)
+        index = np.sort(rng.choice(len(album), BATCH, replace=False))
+        seen = np.stack([_coarse(answers.image(int(k), number), side, int(rng.integers(*LEARNT))) for k in index])
+        logits, guide = (torch.from_numpy(real(said[name][index], taught[name])) for name in ("logits", "guide"))
+        yield seen, logits.flatten(1), guide
+
+
+def _coarse(image: Images, side: int, quality: int) -> Images:
+    decoded, _ = inputs.coded(_resized(image[None], side), "webp", quality)
+    seen: Images = _resized(decoded, image.shape[0])[0]
+    return seen
+
+
+def _resized(images: Images, side: int) -> Images:
+    how = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
+    return np.stack([np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8) for image in images])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", type=Path)
-    print(lay_out(parser.parse_args().target))
+    parser.add_argument("what", choices=["lay-out", "steadiness", "webp", "named"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--bundle", default="bundles/mobilenet_v2_1.0_224_quant-distilled")
+    parser.add_argument("--steps", type=int, default=500)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.what == "lay-out":
+        lay_out(given.folder)
+    elif given.model is None:
+        parser.error("--model: name the .tflite")
+    elif given.what == "steadiness":
+        steadiness(School(given.folder, given.model))
+    elif given.what == "named":
+        named(School(given.folder, given.model), bundle.load(given.bundle))
+    else:
+        webp(School(given.folder, given.model), given.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -297,6 +298,9 @@ def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -
 
     comparison = said.splitlines()[-2]
     assert "agreement takes" in comparison
+    assert re.search(
+        r"itself answers \d+\.\d% of the pictures alike when .* mirrored, and \d+\.\d% under a grain", comparison
+    )
     assert comparison in (made.folder / "MODEL_CARD.md").read_text()
     sent = sending_pictures(made, format_="webp")  # in the emulator, as a rival
     assert len(sent.outcomes.truth) == len(Content.of(made).outcomes.truth) == 16

@@ -32,7 +32,7 @@ class Settings:
 
     widths: tuple[float, ...] = (0.5, 0.75, 1.0)
     epochs: int = 20
-    batch: int = 8
+    batch: int = 16
     views: int = 8
     """Of each picture that the teacher is asked about; later epochs begin again."""
     turn_rate: float = 0.01

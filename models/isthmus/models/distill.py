@@ -25,7 +25,7 @@ from isthmus.models.muon import Muon
 from isthmus.models.processors import fastest, mixed_precision
 from isthmus.models.rounding import Rounding
 from isthmus.models.students import REDUCTION, Student
-from isthmus.models.train import follow, learning_rate
+from isthmus.models.train import FORGOTTEN, follow, learning_rate
 
 Report = Callable[[str], None]
 M = TypeVar("M", bound=nn.Module)
@@ -33,8 +33,8 @@ REPORT_EVERY = 20
 """Steps."""
 BITS = 3.0
 """That the codec takes for each that is counted, about: most symbols are zeros."""
-AVERAGING = 0.99
-"""Share of itself that the averaged student keeps at each step."""
+AVERAGING = 0.998
+"""Share of itself that the averaged student keeps at each step, in a run that is long enough to forget its beginning."""
 
 
 class Distiller:
@@ -54,6 +54,8 @@ class Distiller:
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.optimisers, self._peaks = self._optimisers()
         self.epochs_done = 0
+        steps = max(1, self.settings.epochs * self.steps_per_epoch)
+        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
 
     def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
         """One for each kind of weights, and their peak rates."""
@@ -145,7 +147,7 @@ class Distiller:
         torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in parts.items()]).sum())
         for optimiser in self.optimisers:
             optimiser.step()
-        follow(self.average, self.student, AVERAGING)
+        follow(self.average, self.student, self.averaging)
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
     def _losses(self, x: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
