@@ -29,15 +29,14 @@ from numpy.typing import NDArray
 from isthmus.models import bundle, data, flatbuffer, inputs, losses
 from isthmus.models.bundle import Bundle
 from isthmus.models.cuts import IMAGE
-from isthmus.models.distilled import REDUCED, Uncut
+from isthmus.models.distilled import REDUCED
 from isthmus.models.pictures import data_root
 from isthmus.models.processors import fastest, mixed_precision
-from isthmus.models.teachers import Lesson, Teacher, real
+from isthmus.models.teachers import Original, Teacher, real
 from isthmus.models.torchgraph import TorchPart
 from isthmus.models.train import follow, learning_rate
 from isthmus.models.uncut import input_of
 from isthmus.models.views import Album, Answers, as_seen
-from isthmus.proto.tasks import Classification
 
 BATCH, PEAK_RATE, AVERAGING, SEED = 16, 1e-4, 0.99, 1
 VIEWS = 4
@@ -70,11 +69,10 @@ class School:
     def __init__(self, folder: Path, model: Path) -> None:
         graph = flatbuffer.read(model)
         self.folder, self.teacher = folder, Teacher(graph, input_of(graph))
-        task = Classification(probabilities=self.teacher.task == "classification-probabilities")
-        self.uncut = Uncut(self.teacher, Lesson(self.teacher), task)
+        self.original = Original(self.teacher)
         judges = self.album("judges")
         self.images = np.stack([as_seen(judges[i], self.teacher.size) for i in range(len(judges))])
-        self.truth = self.uncut.logits(self.images).argmax(1)
+        self.truth = self.original.logits(self.images).argmax(1)
 
     def album(self, name: str) -> Album:
         """The pictures of one of the folders."""
@@ -110,7 +108,7 @@ def steadiness(school: School) -> None:
         **{f"grain of {d} levels": grained(d) for d in (1, 2, 4, 8)},
     }
     for name, changed in changes.items():
-        print(f"{name}: {(school.uncut.logits(changed).argmax(1) == school.truth).mean():.1%}", flush=True)
+        print(f"{name}: {(school.original.logits(changed).argmax(1) == school.truth).mean():.1%}", flush=True)
     print(f"its weights in float32: {school.agreement(school.copy(), x):.1%}")
 
 

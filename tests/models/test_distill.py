@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +239,12 @@ def test_too_few_pictures_are_refused_by_the_folder(tmp_path: Path) -> None:
 
 
 def cli(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(application(["models"]), ["models", "distill", *arguments])
+    return models("distill", *arguments)
+
+
+def models(*arguments: str) -> tuple[int, str]:
+    """Exit code, and what was said, of a verb."""
+    result = CliRunner().invoke(application(["models"]), ["models", *arguments])
     return result.exit_code, result.output if result.exception is None else str(result.exception)
 
 
@@ -304,6 +310,50 @@ def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -
     assert comparison in (made.folder / "MODEL_CARD.md").read_text()
     sent = sending_pictures(made, format_="webp")  # in the emulator, as a rival
     assert len(sent.outcomes.truth) == len(Content.of(made).outcomes.truth) == 16
+
+
+@pytest.mark.filterwarnings("ignore")  # the converters' own
+def test_a_distilled_bundle_is_evaluated_and_quantised_by_what_the_model_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for needed in ("litert_torch", "onnxscript", "ai_edge_quantizer"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed; exporting and quantising need it")
+    from isthmus.models import quantize
+
+    for few, count in (("CALIBRATING", (4,)), ("SCORING", 8), ("PICTURES", 12)):
+        monkeypatch.setattr(quantize, few, count)
+    given, judges = str(fill(tmp_path / "pictures", 32)), str(fill(tmp_path / "judges", 16, side=40, seed=9))
+    path, made = str(teacher(tmp_path).graph.path), str(tmp_path / "made")
+    state = ["--checkpoint", str(tmp_path / "state.pt"), "--out", made, "--widths", "1.0", "--head-share", "1.0"]
+    short = ["--epochs", "1", "--exit-epochs", "1", "--views", "1", "--pixels", "0..1"]
+    code, said = cli(path, "--pictures", given, "--validation", judges, *state, *short)
+    assert code == 0, said
+
+    uncut = ["--uncut", path, "--pixels", "0..1"]
+    code, said = models("evaluate", made, "--pictures", judges, *uncut, "--format", "json")
+    told = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+    assert [p["accuracy"] for p in told["points"]] == [p.accuracy for p in bundles.load(made).manifest.points]
+
+    int8 = str(tmp_path / "int8")
+    rest = ["--validation", judges, "--trials", "1", "--search", "random", "--out", int8]
+    code, said = models("quantize", made, "--pictures", given, *uncut, *rest)
+    assert code == 0, said
+    before, after = bundles.load(made), bundles.load(int8)
+    assert after.head_path.stat().st_size < before.head_path.stat().st_size
+    assert after.manifest.reference == "uncut"
+    assert after.manifest.bottleneck.spectrum is not None
+    assert after.codec.zero_point != (0.0,) * after.codec.channels
+
+    other = str(classifier(tmp_path / "other.tflite", size=2 * SIZE))
+    for name, arguments, complaint in (
+        (made, ["--pictures", judges], "what is right is what its uncut model answers; name that .tflite"),
+        (made, uncut, "--uncut: takes pictures without labels"),
+        (made, ["--pictures", judges, "--uncut", other, "--pixels", "0..1"], "made was made of another model"),
+        (made, ["--pictures", judges, "--uncut", path, "--pixels", "0..9"], "--pixels: '0..9' is not one of"),
+        ("signs", ["--pictures", judges, *uncut], "--uncut: signs is judged by labels"),
+    ):
+        code, said = models("evaluate", name, *arguments)
+        assert (code, complaint in said) == (1, True), said
 
 
 def test_the_bytes_for_an_agreement_lie_between_two_qualities() -> None:

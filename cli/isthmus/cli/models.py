@@ -96,10 +96,16 @@ def _points(m: bundle.Manifest, points: Sequence[bundle.Point]) -> None:
         typer.echo(f"{p.width:>6g} {where:<30} {flops / 1e6:>10.1f} {p.bytes:>7.0f} {p.accuracy:>9.2%}")
 
 
+UNCUT = typer.Option(None, "--uncut", help="The .tflite that the bundle was made of: no labels then, it answers them.")
+UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {', '.join(PIXELS)}.")
+
+
 @app.command()
 def evaluate(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was validated on]."),
+    uncut: Path | None = UNCUT,
+    pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
     format_: str = typer.Option("text", "--format", help="text or json."),
 ) -> None:
@@ -110,7 +116,11 @@ def evaluate(
 
     found = bundle.load(name)
     m = found.manifest
-    validation = corpora.validation_of(m, pictures, most)
+    if uncut is None:
+        validation = corpora.validation_of(m, pictures, most)
+    else:
+        check("--pixels", pixels, PIXELS)
+        validation = corpora.judged_by(m, corpora.answered(m, uncut, pixels, pictures, most))
     result = evaluate(Shipped(found), m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
     if format_ == "json":
         rows = [
@@ -128,6 +138,9 @@ def evaluate(
 def quantize(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
+    uncut: Path | None = UNCUT,
+    pixels: str | None = UNCUT_PIXELS,
+    judges: Path | None = typer.Option(None, "--validation", help="With --uncut: other pictures, to judge by."),
     search: str = typer.Option("boosted", help="How options are chosen: boosted or random."),
     trials: int = typer.Option(18, min=1, help="Ways to quantise that are tried."),
     most: int | None = typer.Option(None, help="Validate on at most so many pictures.", min=10),
@@ -143,11 +156,19 @@ def quantize(
     if search not in ("boosted", "random"):
         raise ConfigError(f"--search: '{search}' is neither boosted nor random")
     found = bundle.load(name)
+    m = found.manifest
+    if uncut is None:
+        images = corpora.training_of(m, pictures).pictures.images[: quantizing.PICTURES]
+        validation = corpora.validation_of(m, pictures, most)
+    else:
+        check("--pixels", pixels, PIXELS)
+        images = corpora.answered(m, uncut, pixels, pictures, quantizing.PICTURES).images
+        validation = corpora.judged_by(m, corpora.answered(m, uncut, pixels, judges, most))
     quantizing.quantized(
         found,
-        corpora.training_of(found.manifest, pictures).pictures.images[: quantizing.PICTURES],
-        corpora.validation_of(found.manifest, pictures, most),
-        out or BUNDLES / f"{found.manifest.name}-int8",
+        images,
+        validation,
+        out or BUNDLES / f"{m.name}-int8",
         how="boosted" if search == "boosted" else "random",
         trials=trials,
         seed=seed,

@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import data, inputs, spectra
+from isthmus.models import data, inputs
 from isthmus.models.bundle import Bundle
-from isthmus.models.calibration import softmax
 from isthmus.models.corpora import halves
 from isthmus.models.course import Course, Settings
 from isthmus.models.distill import Distiller, Report
-from isthmus.models.evaluate import Evaluation, Validation, evaluate
+from isthmus.models.evaluate import Evaluation, Validation, evaluate, fitted_codec
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import Signature
 from isthmus.models.students import Student
-from isthmus.models.teachers import Lesson, Teacher, real
+from isthmus.models.teachers import Original, Teacher
 from isthmus.models.views import Album, Answers, as_seen
 from isthmus.models.workshop import CODEC_PICTURES, Trained
 from isthmus.proto.errors import DataError
@@ -57,25 +56,6 @@ class Pupil:
         """See `evaluate.Halves`."""
         rebuilt = self.trained.tail(features)  # (N, H, W, C)
         return np.stack([self.task.logits(tuple(self.behind(features=m[None]).values())) for m in rebuilt])
-
-
-@dataclass(frozen=True)
-class Uncut:
-    """The teacher as a rival: a server that runs all of it, and is sent pictures."""
-
-    teacher: Teacher
-    lesson: Lesson
-    task: Classification
-
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, K) for pictures (N, S, S, 3)."""
-        answers = (real(self.lesson(image)["answer"], self.teacher.answer) for image in images)
-        return np.stack([self.task.logits((answer,)) for answer in answers])
-
-    def answers(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `inputs.Answers`."""
-        logits = self.logits(images)
-        return logits.argmax(1), softmax(logits, 1.0).max(1)
 
 
 @dataclass(frozen=True)
@@ -138,18 +118,17 @@ class Commission:
         teacher = self.teacher
         mean, std = teacher.input.mean, teacher.input.std
         task = Classification(probabilities=teacher.task == "classification-probabilities")
-        uncut = Uncut(teacher, Lesson(teacher), task)
-        truth = uncut.logits(judged_by).argmax(1)
+        original = Original(teacher)
+        truth = original.logits(judged_by).argmax(1)
         validation = Validation(data.Pictures(judged_by, truth), halves(len(truth)), mean, std)
         student_alone = Trained(student, mean, std)
         pupil = student_alone if student.tuned else Pupil(student_alone, teacher.opened_tail(), task)
-        features = np.concatenate([pupil.head(sample, width)[0] for width in self.settings.widths])
-        codec = spectra.trained(features, self.settings.steps)
+        codec = fitted_codec(pupil, self.settings.widths, self.settings.steps, sample, frequencies=True)
         evaluation = evaluate(pupil, self.settings.widths, codec, validation, report)
         report("the picture itself, coded, sent and answered by the uncut model:")
-        pictures = inputs.tabulated(judged_by, evaluation.outcomes.truth, uncut.answers, report)
-        smaller = inputs.tabulated(judged_by, truth, uncut.answers, report, side=round(REDUCED * teacher.size))
-        compared = f"{_compared(evaluation, (pictures, smaller))} {_steadiness(uncut, judged_by, truth)}"
+        pictures = inputs.tabulated(judged_by, evaluation.outcomes.truth, original.answers, report)
+        smaller = inputs.tabulated(judged_by, truth, original.answers, report, side=round(REDUCED * teacher.size))
+        compared = f"{_compared(evaluation, (pictures, smaller))} {_steadiness(original, judged_by, truth)}"
         bundle = write_bundle(
             target,
             student,
@@ -199,13 +178,13 @@ def _rival(format_: str, share: float, evaluation: Evaluation, pictures: Sequenc
     return f"{format_} {'at most ' * (size == coarsest)}{size:,.0f} bytes"
 
 
-def _steadiness(uncut: Uncut, images: NDArray[np.uint8], truth: NDArray[np.int64]) -> str:
+def _steadiness(original: Original, images: NDArray[np.uint8], truth: NDArray[np.int64]) -> str:
     """How often the model gives its own answer again where nobody sees a difference: what agreement is read against."""
     rng = np.random.default_rng(0)
     grained = np.empty_like(images)
     for i, image in enumerate(images):
         grained[i] = np.rint(image + rng.standard_normal(image.shape, np.float32)).clip(0, 255)
-    mirrored, grain = (float((uncut.logits(x).argmax(1) == truth).mean()) for x in (images[:, :, ::-1], grained))
+    mirrored, grain = (float((original.logits(x).argmax(1) == truth).mean()) for x in (images[:, :, ::-1], grained))
     return (
         f"The model itself answers {mirrored:.1%} of the pictures alike when they are mirrored, and {grain:.1%} under a grain "
         f"of one grey level."

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import calibration, data
+from isthmus.models import calibration, data, spectra
 from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
 from isthmus.proto.codec import Codec, CodecConfig, fit
 
@@ -85,10 +85,20 @@ class _Answered:
 
 
 def fitted_codec(
-    halves: Halves, widths: Sequence[float], steps: Sequence[float], images: NDArray[np.uint8]
+    halves: Halves,
+    widths: Sequence[float],
+    steps: Sequence[float],
+    images: NDArray[np.uint8],
+    *,
+    frequencies: bool = False,
 ) -> CodecConfig:
-    """Entropy tables and size predictor from training pictures, all widths together; features have mean 0."""
+    """Entropy tables and size predictor from training pictures, all widths together.
+
+    Features have mean 0; or they were trained to be coded as `frequencies`, about a mean of their own.
+    """
     features = np.concatenate([halves.head(images, width)[0] for width in widths])
+    if frequencies:
+        return spectra.trained(features, steps)
     return fit(features, (0.0,) * features.shape[-1], steps)
 
 

@@ -231,7 +231,8 @@ def quantized(
     chosen = best(tried)
     head = quantizer_.head(chosen.options)
     halves, m = Shipped(bundle, head), bundle.manifest
-    codec = fitted_codec(halves, m.widths, m.bottleneck.steps, images[:SCORING])
+    trained_as = m.bottleneck.spectrum is not None
+    codec = fitted_codec(halves, m.widths, m.bottleneck.steps, images[:SCORING], frequencies=trained_as)
     evaluation = evaluate(halves, m.widths, codec, validation, report)
 
     def fill(folder: Path) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
+from isthmus.models.calibration import softmax
 from isthmus.models.cuts import CODABLE, IMAGE, TAIL, cuts
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.uncut import task_of
 from isthmus.proto.errors import ModelError
+from isthmus.proto.tasks import Classification
 
 Stored = NDArray[Any]
 GUIDE_SHARE = 0.75
@@ -91,6 +93,25 @@ class Lesson:
         """What the teacher makes of it."""
         image = self._run.inputs[IMAGE].stored(self._intake(picture))
         return {name: values[0] for name, values in self._run.stored(**{IMAGE: image}).items()}
+
+
+class Original:
+    """The teacher's own answers: what is right where nobody labelled the pictures, and a server that is sent pictures."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+        self._lesson = Lesson(teacher)
+        self._task = Classification(probabilities=teacher.task == "classification-probabilities")
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, K) for pictures (N, S, S, 3)."""
+        answers = (real(self._lesson(image)["answer"], self.teacher.answer) for image in images)
+        return np.stack([self._task.logits((answer,)) for answer in answers])
+
+    def answers(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Class and confidence (N,)."""
+        logits = self.logits(images)
+        return logits.argmax(1), softmax(logits, 1.0).max(1)
 
 
 def real(stored: Stored, tensor: Tensor) -> NDArray[np.float32]:
