@@ -92,24 +92,39 @@ class School:
         return right / len(images)
 
 
-def steadiness(school: School) -> None:
-    """How often the model answers as before when the picture looks as before."""
-    x, rng = school.images, np.random.default_rng(0)
+def changed(x: Images) -> dict[str, Images]:
+    """Pictures (N, S, S, 3) with a change that nobody sees, or hardly, by its name."""
+    rng = np.random.default_rng(0)
 
     def grained(deviation: float) -> Images:
         noise = rng.normal(0, deviation, x.shape).astype(np.float32)
         seen: Images = np.rint(x + noise).clip(0, 255).astype(np.uint8)
         return seen
 
-    changes = {
+    return {
         "brighter by three levels of 255": x + np.minimum(3, 255 - x),
         "one pixel to the right": np.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2),
         "mirrored": x[:, :, ::-1],
         **{f"grain of {d} levels": grained(d) for d in (1, 2, 4, 8)},
     }
-    for name, changed in changes.items():
-        print(f"{name}: {(school.original.logits(changed).argmax(1) == school.truth).mean():.1%}", flush=True)
-    print(f"its weights in float32: {school.agreement(school.copy(), x):.1%}")
+
+
+def steady(school: School) -> NDArray[np.bool_]:
+    """(N,): the judges that are answered alike mirrored, moved by a pixel and under a grain of one level."""
+    seen = changed(school.images)
+    wanted = (seen[name] for name in ("mirrored", "one pixel to the right", "grain of 1 levels"))
+    alike: NDArray[np.bool_] = np.logical_and.reduce(
+        [school.original.logits(x).argmax(1) == school.truth for x in wanted]
+    )
+    return alike
+
+
+def steadiness(school: School) -> None:
+    """How often the model answers as before when the picture looks as before."""
+    for name, x in changed(school.images).items():
+        print(f"{name}: {(school.original.logits(x).argmax(1) == school.truth).mean():.1%}", flush=True)
+    print(f"its weights in float32: {school.agreement(school.copy(), school.images):.1%}")
+    print(f"all of mirrored, moved and under a grain of one level: {steady(school).mean():.1%}")
 
 
 def named(school: School, made: Bundle) -> None:
@@ -119,12 +134,15 @@ def named(school: School, made: Bundle) -> None:
     files = sorted(p for p in (school.folder / "judges").rglob("*") if p.is_file())  # as an album has them
     own = np.array([number[p.parent.name] for p in files])
     print(f"the model: {(school.truth == own).mean():.1%}")
-    outcomes, sizes = made.outcomes(), made.manifest.points
+    outcomes, sizes, sure = made.outcomes(), made.manifest.points, steady(school)
     for point, label in zip(sizes, outcomes.label.T, strict=True):
         if point.width == 1.0:
             where = f"step {point.step}, {point.layers} layers" if point.exit is None else f"exit {point.exit}"
-            agreed = float((label == school.truth).mean())
-            print(f"{where}, {point.bytes:.0f} bytes: {(label == own).mean():.1%}, as the model {agreed:.1%}")
+            as_it = label == school.truth
+            print(
+                f"{where}, {point.bytes:.0f} bytes: {(label == own).mean():.1%}, as the model {as_it.mean():.1%}, "
+                f"of the steady judges {as_it[sure].mean():.1%}"
+            )
     table = inputs.load(made)
     for f, format_ in enumerate(inputs.FORMATS):
         for q, quality in enumerate(inputs.QUALITIES):
