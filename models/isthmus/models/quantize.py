@@ -150,10 +150,12 @@ class Agreement:
         return float((self._answers(Shipped(self._bundle, head)) == self._float).mean())
 
     def _answers(self, halves: Shipped) -> NDArray[np.int64]:
-        rows = []
+        rows, sent, told = [], np.empty(0, np.float32), np.empty(0, np.float32)
         for width in self._bundle.manifest.widths:
             features, exits = halves.head(self._images, width)
-            rows += [logits.argmax(axis=1) for logits in (*exits, halves.tail(features))]
+            if not np.array_equal(features, sent):  # a width may change the exits alone
+                sent, told = features, halves.tail(features)
+            rows += [logits.argmax(axis=1) for logits in (*exits, told)]
         return np.stack(rows)
 
 
