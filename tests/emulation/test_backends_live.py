@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -195,7 +196,7 @@ def test_what_a_back_end_cannot_do_is_refused_or_said() -> None:
 
 
 def test_without_namespaces_the_reason_is_told_and_auto_goes_on_with_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name, path: None)
     said: list[str] = []
     options = LinkOptions()
     with backends.opened("auto", WIDE, upstream="127.0.0.1:9", options=options, say=said.append) as link:
@@ -238,3 +239,15 @@ def test_a_child_that_dies_is_missed() -> None:
         child._process.kill()
         with pytest.raises(IsthmusError, match=r"^RelayJob: its process ended with code -9"):
             child.end()
+
+
+def test_programs_are_found_where_a_user_s_path_does_not_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian keeps `tc` in /usr/sbin, which is on the path of root only."""
+    kept = [part for part in os.environ["PATH"].split(os.pathsep) if Path(part).name != "sbin"]
+    monkeypatch.setenv("PATH", os.pathsep.join(kept))
+    with or_skipped(), Namespaces() as net:
+        for program in ("ip", "tc"):
+            assert Path(net.command("near", [program, "-V"])[-2]).is_absolute()
+            net.run("near", program, "-V")
+        with pytest.raises(ConfigError, match="network namespaces: no-such-program not found; install"):
+            net.run("near", "no-such-program")

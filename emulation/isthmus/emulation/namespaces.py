@@ -1,7 +1,7 @@
 """A private piece of network: two namespaces of the kernel's, with nothing between them until a back end puts a link there.
 
 Nothing outside is touched: no interface, no route, no rule. Root is not needed where the kernel lets users have
-namespaces of their own. Linux with `unshare`, `nsenter` (util-linux) and `ip` (iproute2).
+namespaces of their own. Linux with `unshare`, `nsenter` (util-linux), `ip` and `tc` (iproute2).
 """
 
 from __future__ import annotations
@@ -26,8 +26,21 @@ NEAR, FAR = "10.77.0.2", "10.77.0.1"
 LINK = "link0"
 """The name of the link's interface on both sides."""
 _PROGRAMS = ("unshare", "nsenter", "ip")
+_SYSTEM = ("/usr/sbin", "/sbin")
+"""Where Debian keeps `tc`, and does not look for what a user runs."""
 _OWN = ["--net"]
 _USER = ["--user", "--map-root-user", "--net"]
+
+
+def _found(*programs: str) -> list[str]:
+    """Their paths. Raises ConfigError naming those that are not installed."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM))
+    found = {program: shutil.which(program, path=path) for program in programs}
+    if missing := [program for program, where in found.items() if where is None]:
+        raise ConfigError(
+            f"network namespaces: {', '.join(missing)} not found; install util-linux and iproute2 (Linux only)"
+        )
+    return [where for where in found.values() if where is not None]
 
 
 class Namespaces:
@@ -37,10 +50,7 @@ class Namespaces:
     """
 
     def __enter__(self) -> Namespaces:
-        if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
-            raise ConfigError(
-                f"network namespaces: {', '.join(missing)} not found; install util-linux and iproute2 (Linux only)"
-            )
+        _found(*_PROGRAMS)
         reasons = []
         for flags in [_OWN, _USER] if os.geteuid() == 0 else [_USER]:
             if (reason := self._start(flags)) is None:
@@ -59,9 +69,10 @@ class Namespaces:
         self._process.wait()
 
     def command(self, side: Side, arguments: Sequence[str]) -> list[str]:
-        """The command line that runs `arguments` on a side."""
+        """The command line that runs `arguments` on a side. Raises ConfigError when there is no such program."""
         user = [f"--user=/proc/{self._pid}/ns/user", "--preserve-credentials"] if self._own_user else []
-        return ["nsenter", *user, f"--net=/proc/{self._pid}/fd/{self._sides[side]}", "--", *arguments]
+        there = [*user, f"--net=/proc/{self._pid}/fd/{self._sides[side]}", "--"]
+        return [*_found("nsenter"), *there, *_found(arguments[0]), *arguments[1:]]
 
     def run(self, side: Side, *arguments: str) -> None:
         """Run a short command on a side; raises ConfigError with what it said when it fails."""
@@ -100,10 +111,11 @@ class Namespaces:
 
     def _start(self, flags: Sequence[str]) -> str | None:
         """Start the host; why it did not start, or None."""
+        host = [*_found("unshare"), *flags, sys.executable, "-m", "isthmus.emulation.namespace_host"]
         self._host, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                ["unshare", *flags, sys.executable, "-m", "isthmus.emulation.namespace_host", str(theirs.fileno())],
+                [*host, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
