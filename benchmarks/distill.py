@@ -21,7 +21,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -157,8 +156,8 @@ def webp(school: School, steps: int) -> None:
 
     def report(told: str, copied: TorchPart) -> None:
         for quality in QUALITIES:
-            decoded, sizes = inputs.coded(_resized(school.images, side), "webp", quality)
-            share = school.agreement(copied, _resized(decoded, size))
+            decoded, sizes = inputs.coded(inputs.resized(school.images, side), "webp", quality)
+            share = school.agreement(copied, inputs.resized(decoded, size))
             print(f"{told}: quality {quality}, {sizes.mean():.0f} bytes, {share:.1%}", flush=True)
 
     report("as it was", model)
@@ -197,14 +196,9 @@ def _lessons(school: School, steps: int, side: int) -> Iterator[tuple[Images, to
 
 
 def _coarse(image: Images, side: int, quality: int) -> Images:
-    decoded, _ = inputs.coded(_resized(image[None], side), "webp", quality)
-    seen: Images = _resized(decoded, image.shape[0])[0]
+    decoded, _ = inputs.coded(inputs.resized(image[None], side), "webp", quality)
+    seen: Images = inputs.resized(decoded, image.shape[0])[0]
     return seen
-
-
-def _resized(images: Images, side: int) -> Images:
-    how = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
-    return np.stack([np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8) for image in images])
 
 
 if __name__ == "__main__":

@@ -344,6 +344,8 @@ def test_a_distilled_bundle_is_evaluated_and_quantised_by_what_the_model_answers
     assert after.manifest.bottleneck.spectrum is not None
     assert after.codec.zero_point != (0.0,) * after.codec.channels
 
+    code, said = models("quantize", "signs", "--validation", judges)
+    assert (code, "--validation: goes with --uncut" in said) == (1, True), said
     other = str(classifier(tmp_path / "other.tflite", size=2 * SIZE))
     for name, arguments, complaint in (
         (made, ["--pictures", judges], "what is right is what its uncut model answers; name that .tflite"),

@@ -158,6 +158,8 @@ def quantize(
     found = bundle.load(name)
     m = found.manifest
     if uncut is None:
+        if judges is not None:
+            raise ConfigError("--validation: goes with --uncut; labelled pictures are shared out by themselves")
         images = corpora.training_of(m, pictures).pictures.images[: quantizing.PICTURES]
         validation = corpora.validation_of(m, pictures, most)
     else:

@@ -102,8 +102,8 @@ def tabulated(
     table = Inputs(np.zeros(shape, np.uint32), np.zeros(shape, truth.dtype), np.zeros(shape, np.float16))
     for f, format_ in enumerate(FORMATS):
         for q, quality in enumerate(QUALITIES):
-            decoded, sizes = coded(images if side is None else _resized(images, side), format_, quality)
-            label, confidence = answers(decoded if side is None else _resized(decoded, images.shape[1]))
+            decoded, sizes = coded(images if side is None else resized(images, side), format_, quality)
+            label, confidence = answers(decoded if side is None else resized(decoded, images.shape[1]))
             table.size_bytes[:, f, q], table.label[:, f, q], table.confidence[:, f, q] = sizes, label, confidence
             right = float((label == truth).mean())
             name = format_ if side is None else f"{format_} of {side}×{side} pixels,"
@@ -144,7 +144,7 @@ def coded(images: Images, format_: str, quality: int) -> tuple[Images, NDArray[n
     return np.stack([_decoded(file) for file in files]), np.array([len(file) - known for file in files])
 
 
-def _resized(images: Images, side: int) -> Images:
+def resized(images: Images, side: int) -> Images:
     """Pictures (N, S, S, 3) at another size: (N, side, side, 3)."""
     how = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
     return np.stack([np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8) for image in images])
