@@ -70,11 +70,11 @@ def _plot(m: Manifest, path: Path) -> None:
         axes.plot(0, 100 * last, "D", ms=5, color=colour)
     axes.plot([], [], "D", ms=5, color="#888888", label="last exit, nothing sent")
     axes.set_xlabel("bytes a frame")
-    share = "agreement with the uncut model" if m.reference == "uncut" else "accuracy"
-    axes.set_ylabel(f"{share}, %")
+    axes.set_ylabel("agreement with the uncut model, %" if m.reference == "uncut" else "accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", lw=0.4, color="#cccccc")
-    axes.set_title(f"{m.name}: {share} against bytes sent", loc="left", fontsize=11)
+    word = "agreement" if m.reference == "uncut" else "accuracy"
+    axes.set_title(f"{m.name}: {word} against bytes sent", loc="left", fontsize=11)
     axes.legend(loc="lower right", frameon=False)
     figure.tight_layout()
     figure.savefig(path)
