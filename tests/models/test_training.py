@@ -76,7 +76,7 @@ def test_a_run_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
     told: list[str] = []
     Trainer(replace(RECIPE, epochs=2), training_set(), seed=1).run(checkpoint, told.append)
     assert told[0] == "resumed after epoch 1 of 2"
-    assert load_averaged(checkpoint, RECIPE)[1:] == (1, 2, "", "")
+    assert load_averaged(checkpoint, RECIPE)[1:] == (1, 2, "")
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -21,7 +21,6 @@ from isthmus.models.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isthmus.models.tutors import Tutoring
     from isthmus.models.workshop import Workshop
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
@@ -199,33 +198,15 @@ def train(
     variant: list[str] | None = prune.VARIANT,
     epochs: int | None = typer.Option(None, min=1, help="Passes over the pictures [the recipe's]."),
     begin: str | None = typer.Option(None, help="A bundle of the same recipe whose weights to begin with."),
-    tutor: Path | None = typer.Option(
-        None, help="A classifier's .tflite, tuned first; the training hears its opinions."
-    ),
-    tutor_size: int | None = typer.Option(
-        None, help="Pixels a side that it sees [96, or the recipe's if more].", min=32
-    ),
-    pixels: str | None = typer.Option(None, help=f"What a float tutor takes: {', '.join(PIXELS)}."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
-    if tutor is None and (tutor_size, pixels) != (None, None):
-        raise ConfigError("--tutor-size, --pixels: what a tutor is shown, and there is none; name it with --tutor")
     begun_with = bundle.load(begin) if begin is not None else None
     shop = _workshop(name, pictures, variant)
     shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
     path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    tutoring = _tutoring(tutor, pixels, tutor_size, shop.recipe.arch.input_size) if tutor is not None else None
-    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with, tutor=tutoring)
-
-
-def _tutoring(model: Path, pixels: str | None, size: int | None, input_size: int) -> Tutoring:
-    from isthmus.models.tutors import Tutoring
-
-    check("--pixels", pixels, PIXELS)
-    found = Tutoring(model, pixels)
-    return replace(found, size=size or max(found.size, input_size))
+    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()

@@ -27,8 +27,7 @@ class Recipe:
     """Of the features' mean magnitude: what their bytes cost in training; with codebooks, of their distance to these."""
     distill_weight: float = 1.0
     distill_from: float = 0.4
-    """Share of the training after which the averaged full-width network teaches the narrow widths and the exits, and a tutor,
-    if there is one, all of it."""
+    """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""
     invariance_weight: float = 1.0
     """Of the narrow widths' features' distance to the full width's, while it teaches."""
     straight_through_from: float = 0.5

@@ -2,9 +2,8 @@
 
 Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
 features of all of them go through the one tail together. An exponential average of the weights, at full width and
-unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail, and so
-may the opinions of a tutor (`tutors`). A run is resumed from its checkpoint with the same result in kind, not bit for bit.
-It runs on a GPU where there is one.
+unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail. A run is
+resumed from its checkpoint with the same result in kind, not bit for bit. It runs on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import math
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,25 +37,6 @@ FORGOTTEN = 5.0
 """Times that the averaged weights' memory fits into a run, at least."""
 BASE_STEP = 3.0
 """The base layer alone is a quantiser three times as coarse as both layers together."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: epochs done, and the loss of the last one."""
-
-    epochs: int
-    loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Opinions:
-    """What a tutor says of every training picture."""
-
-    tutor: str
-    """Its file, and the beginning of that file's sha256."""
-    logits: NDArray[np.float32]
-    """(N, 2, K): of each picture as it is, and mirrored."""
 
 
 def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
@@ -101,8 +79,7 @@ class Trainer:
             whitening.whiten(network.head.first, training)
         if begin is not None:
             inherited.inherit(network, begin, data.sample(training))
-        self.opinions: Opinions | None = None
-        self.origin = {"begun_with": begin.sha256.hex() if begin is not None else "", "tutor": ""}
+        self.begun_with = begin.sha256.hex() if begin is not None else ""
         share = INHERITED_RATE if begin is not None else 1.0
         self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -121,11 +98,6 @@ class Trainer:
         self.steps_per_epoch = len(training.pictures) // recipe.batch
         # In a short run an average that forgets as slowly as in a long one would still be mostly what it began with.
         self.averaging = min(recipe.averaging, max(0.0, 1 - FORGOTTEN / (recipe.epochs * self.steps_per_epoch)))
-
-    def hear(self, opinions: Opinions) -> None:
-        """What a tutor says of the pictures, before the run: tuning one takes long, and what is refused is refused before."""
-        self.opinions = opinions
-        self.origin["tutor"] = opinions.tutor
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
         """Train to the end of the recipe, resuming from `checkpoint` if it exists; the averaged network, on the CPU."""
@@ -155,19 +127,13 @@ class Trainer:
             images = data.shifted(pictures.images[index], self.training.shift_pixels, mirrored[index], self.rng)
             x = data.normalised(images, self.training.mean, self.training.std).to(self.device)
             labels = torch.from_numpy(pictures.labels[index]).to(self.device)
-            total += self.step(x, labels, progress, self._opinion(index, mirrored[index]))
+            total += self.step(x, labels, progress)
             if i % 50 == 49:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
         return total / self.steps_per_epoch
 
-    def _opinion(self, index: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor | None:
-        """The tutor's logits (N, K) of pictures as they are seen, but for the few pixels they are moved by."""
-        if self.opinions is None:
-            return None
-        return torch.from_numpy(self.opinions.logits[index, mirrored.astype(np.int64)]).to(self.device)
-
-    def step(self, x: Tensor, labels: Tensor, progress: float, opinion: Tensor | None = None) -> float:
-        """One optimiser step on (N, 3, S, S) pictures, of which a tutor has an `opinion` (N, K); the loss."""
+    def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
+        """One optimiser step on (N, 3, S, S) pictures; the loss."""
         if progress >= self.recipe.freeze_from and not self.frozen:
             self._freeze()
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
@@ -175,7 +141,7 @@ class Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
         with mixed_precision(self.device):
-            loss = self._loss(x, labels, progress, opinion)
+            loss = self._loss(x, labels, progress)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
         for optimiser in self.optimisers:
@@ -203,7 +169,7 @@ class Trainer:
             (middle, slice(half + quarter, n)),
         ]
 
-    def _loss(self, x: Tensor, labels: Tensor, progress: float, tutors: Tensor | None) -> Tensor:
+    def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
         recipe = self.recipe
         smoothing = recipe.label_smoothing
         features, exits, parts = [], [], self._parts(len(x), progress)
@@ -229,8 +195,6 @@ class Trainer:
             loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
         if progress < max(recipe.distill_from, recipe.match_until, recipe.slim_from):
             return loss
-        if tutors is not None:
-            loss = loss + recipe.distill_weight * losses.distillation(logits, tutors)
         narrow = slice(parts[0][1].stop, len(x))
         with torch.no_grad():
             reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
@@ -280,7 +244,7 @@ class Trainer:
                 "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epochs_done": self.epochs_done,
                 "seed": self.seed,
-                **self.origin,
+                "begun_with": self.begun_with,
                 "rng": self.rng.bit_generator.state,
                 "generator": self.generator.get_state(),
             },
@@ -296,10 +260,8 @@ class Trainer:
                 optimiser.load_state_dict(saved)
         except (KeyError, RuntimeError, ValueError) as error:
             raise other_architecture(path, error) from error
-        if any(state.get(name, "") != value for name, value in self.origin.items()):
-            raise DataError(
-                f"{path}: a checkpoint of a training with another beginning or tutor; name another, or delete it"
-            )
+        if state.get("begun_with", "") != self.begun_with:
+            raise DataError(f"{path}: a checkpoint of a training with another beginning; name another, or delete it")
         self.epochs_done, self.seed = state["epochs_done"], state["seed"]
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])

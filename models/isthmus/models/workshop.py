@@ -20,7 +20,6 @@ from isthmus.models.evaluate import evaluate, fitted_codec
 from isthmus.models.ingredients import VARIANTS
 from isthmus.models.recipes import RECIPES, Recipe
 from isthmus.models.train import Trainer, other_architecture, read_checkpoint
-from isthmus.models.tutors import Tuning, Tutoring
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
@@ -76,18 +75,11 @@ class Workshop:
         threads: int,
         report: Report,
         begin: Bundle | None = None,
-        tutor: Tutoring | None = None,
     ) -> None:
-        """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`.
-
-        The `tutor` is tuned first, in a checkpoint of its own beside that one.
-        """
+        """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`."""
         torch.set_num_threads(threads)
         training = self.corpus.training()
         trainer = Trainer(self.recipe, training, seed=seed, begin=begin)
-        if tutor is not None:
-            tuning = Tuning(tutor, training, self.recipe.arch.classes, seed=seed)
-            trainer.hear(tuning.opinions(checkpoint.with_suffix(".tutor.pt"), report))
         network = trainer.run(checkpoint, report)
         if self.recipe.late_exit_epochs:
             exits.retrain(network, self.recipe, training, seed=seed, report=report)
@@ -139,14 +131,11 @@ class Averaged(NamedTuple):
     epochs: int
     begun_with: str
     """sha256 of the bundle, hexadecimal; empty: with random weights."""
-    tutor: str
-    """Empty: none."""
 
     def made_by(self, arguments: str) -> str:
         """The command, for the bundle's own account, with what `train` was given."""
         begun = f", begun with bundle {self.begun_with[:12]}" if self.begun_with else ""
-        tutored = f", tutor {self.tutor}" if self.tutor else ""
-        return f"isthmus models train {arguments} --seed {self.seed} ({self.epochs} epochs{begun}{tutored})"
+        return f"isthmus models train {arguments} --seed {self.seed} ({self.epochs} epochs{begun})"
 
 
 def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
@@ -159,8 +148,7 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
         network.load_state_dict(state["teacher"])
     except (KeyError, RuntimeError) as error:
         raise other_architecture(checkpoint, error) from error
-    begun_with, tutor = state.get("begun_with", ""), state.get("tutor", "")
-    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), begun_with, tutor)
+    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), state.get("begun_with", ""))
 
 
 def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> Workshop:
