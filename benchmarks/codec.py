@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import bundle as bundles
-from isthmus.models import corpora
-from isthmus.models.shipped import Shipped
+from isthmus.models.bundling.shipped import Shipped
+from isthmus.models.data import corpora
 from isthmus.proto.codec import LIMIT, Codec, fit
 
 Features = NDArray[np.float32]

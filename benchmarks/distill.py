@@ -25,17 +25,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.models import bundle, data, flatbuffer, inputs, losses
+from isthmus.models import bundle, flatbuffer, inputs
 from isthmus.models.bundle import Bundle
-from isthmus.models.cuts import IMAGE
-from isthmus.models.distilled import REDUCED
+from isthmus.models.bundling import picture_rival
+from isthmus.models.data import labelled
+from isthmus.models.distillation.pipeline import REDUCED
+from isthmus.models.distillation.views import Album, Answers, as_seen
 from isthmus.models.pictures import data_root
-from isthmus.models.processors import fastest, mixed_precision
-from isthmus.models.teachers import Original, Teacher, real
-from isthmus.models.torchgraph import TorchPart
-from isthmus.models.train import follow, learning_rate
-from isthmus.models.uncut import input_of
-from isthmus.models.views import Album, Answers, as_seen
+from isthmus.models.splitting.cuts import IMAGE
+from isthmus.models.splitting.uncut import input_of
+from isthmus.models.training import losses
+from isthmus.models.training.processors import fastest, mixed_precision
+from isthmus.models.training.tflite_teacher import Original, Teacher, real
+from isthmus.models.training.torch_graph import TorchPart
+from isthmus.models.training.trainer import follow, learning_rate
 
 BATCH, PEAK_RATE, AVERAGING, SEED = 16, 1e-4, 0.99, 1
 VIEWS = 4
@@ -86,7 +89,7 @@ class School:
         picture, right = self.teacher.input, 0
         with torch.no_grad():
             for i in range(0, len(images), BATCH):
-                x = data.normalised(images[i : i + BATCH], picture.mean, picture.std)
+                x = labelled.normalised(images[i : i + BATCH], picture.mean, picture.std)
                 right += int((model(x)[0].flatten(1).argmax(1).numpy() == self.truth[i : i + BATCH]).sum())
         return right / len(images)
 
@@ -156,8 +159,8 @@ def webp(school: School, steps: int) -> None:
 
     def report(told: str, copied: TorchPart) -> None:
         for quality in QUALITIES:
-            decoded, sizes = inputs.coded(inputs.resized(school.images, side), "webp", quality)
-            share = school.agreement(copied, inputs.resized(decoded, size))
+            decoded, sizes = picture_rival.coded(picture_rival.resized(school.images, side), "webp", quality)
+            share = school.agreement(copied, picture_rival.resized(decoded, size))
             print(f"{told}: quality {quality}, {sizes.mean():.0f} bytes, {share:.1%}", flush=True)
 
     report("as it was", model)
@@ -170,7 +173,7 @@ def webp(school: School, steps: int) -> None:
             group["lr"] = learning_rate(i / steps, PEAK_RATE)
         optimiser.zero_grad(set_to_none=True)
         with mixed_precision(device):
-            told = model(data.normalised(images, school.teacher.input.mean, school.teacher.input.std).to(device))
+            told = model(labelled.normalised(images, school.teacher.input.mean, school.teacher.input.std).to(device))
         aim = guide.permute(0, 3, 1, 2).to(device)
         map_loss = (told[1].float() - aim).square().mean() / aim.var((0, 2, 3)).mean()
         loss = losses.distillation(told[0].float().flatten(1), logits.to(device), 1.0) + map_loss
@@ -196,8 +199,8 @@ def _lessons(school: School, steps: int, side: int) -> Iterator[tuple[Images, to
 
 
 def _coarse(image: Images, side: int, quality: int) -> Images:
-    decoded, _ = inputs.coded(inputs.resized(image[None], side), "webp", quality)
-    seen: Images = inputs.resized(decoded, image.shape[0])[0]
+    decoded, _ = picture_rival.coded(picture_rival.resized(image[None], side), "webp", quality)
+    seen: Images = picture_rival.resized(decoded, image.shape[0])[0]
     return seen
 
 

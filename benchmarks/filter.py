@@ -34,14 +34,16 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.device.gate import Gate, Kept, Sketch, change, sketched
-from isthmus.device.sieve import Sieve
-from isthmus.models import bundle, data, footage, scenes, sifting
-from isthmus.models.calibration import softmax
-from isthmus.models.footage import Footage
+from isthmus.device.neural_filter import Sieve
+from isthmus.models import bundle, scenes
+from isthmus.models.bundling.calibration import softmax
+from isthmus.models.bundling.shipped import Shipped
+from isthmus.models.data import labelled
+from isthmus.models.filtering import footage, train
+from isthmus.models.filtering.footage import Footage
 from isthmus.models.pictures import data_root
-from isthmus.models.shipped import Shipped
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Answer, Reason, Source
+from isthmus.proto.vocabulary import Answer, Reason, Source
 
 INTEL = ("car-detection", "one-by-one-person-detection")
 SBI = ("caviar1", "hall", "highway1", "humanbody2")
@@ -84,7 +86,7 @@ def zones(name: str) -> list[Footage]:
         unknown = (masks[:, rows, columns] == UNKNOWN).any((1, 2))
         interesting = share >= LEAST_SHARE
         certain = interesting | ((share == 0) & ~unknown)
-        small = np.stack([footage.squeezed(p[rows, columns], sifting.SIZE) for p in pictures])
+        small = np.stack([footage.squeezed(p[rows, columns], train.SIZE) for p in pictures])
         found.append(Footage(f"{name} zone {i + 1}", small, interesting, certain))
     return found
 
@@ -147,16 +149,16 @@ def gate_auc(video: Seen) -> float | None:
     rows = [i for i in range(lag, len(video.sketches)) if video.certain[i] and video.certain[i - lag]]
     changes = np.array([change(video.sketches[i], video.sketches[i - lag]) for i in rows])
     other = np.array([video.objects[i] != video.objects[i - lag] for i in rows])
-    auc = sifting.area_under_curve(changes, other)
+    auc = train.area_under_curve(changes, other)
     return None if auc is None else round(auc, 4)
 
 
-def filters_of(cameras: list[Footage], seed: int) -> tuple[dict[str, sifting.Trained], dict[str, str]]:
+def filters_of(cameras: list[Footage], seed: int) -> tuple[dict[str, train.Trained], dict[str, str]]:
     """A filter for every camera that allows one; why not for the others."""
     made, without = {}, {}
     for camera in cameras:
         try:
-            made[camera.name] = sifting.train([camera], seed=seed, report=lambda _: None)
+            made[camera.name] = train.train([camera], seed=seed, report=lambda _: None)
         except DataError as error:
             without[camera.name] = str(error)
             continue
@@ -171,16 +173,16 @@ def exits_of_signs(images: NDArray[np.uint8], interesting: NDArray[np.bool_]) ->
     rows = {}
     for width in (min(found.manifest.widths), max(found.manifest.widths)):
         logits = Shipped(found).head(images, width)[1][0]
-        auc = sifting.area_under_curve(-softmax(logits)[:, nothing], interesting)
+        auc = train.area_under_curve(-softmax(logits)[:, nothing], interesting)
         flops = found.stage(0, width).flops
         rows[f"first exit, width {width:g}"] = {"auc": auc and round(auc, 4), "flops": flops}
     return rows
 
 
-def chain(camera: Footage, video: Seen, trained: sifting.Trained) -> dict[str, Any]:
+def chain(camera: Footage, video: Seen, trained: train.Trained) -> dict[str, Any]:
     """Gate, then filter, on the part that the filter was not made from: what is still sent, what is lost."""
     start = len(camera) - len(camera.parts()[2])
-    certain, scores = video.certain[start:], sifting.scored(trained.network, camera.images[start:])
+    certain, scores = video.certain[start:], train.scored(trained.network, camera.images[start:])
     passes = scores >= trained.threshold
     gate, kept_passes = Gate(GATE, AGE_S), np.zeros(len(passes), bool)
     sent = np.zeros(len(passes), bool)
@@ -210,17 +212,17 @@ def microseconds(call: Callable[[], object], repeats: int = 200) -> float:
     return round(float(np.median(spent)) * 1e6, 1)
 
 
-def on_device(made: dict[str, sifting.Trained], cameras: dict[str, Footage], folder: Path, seed: int) -> dict[str, Any]:
+def on_device(made: dict[str, train.Trained], cameras: dict[str, Footage], folder: Path, seed: int) -> dict[str, Any]:
     """Export the filters of whole videos, run them as the agent does, and compare their decisions with torch's."""
     rows, manifest = {}, bundle.load("signs").manifest
     for name in INTEL:
         video = data_root() / "video" / "intel" / f"{name}.mp4"
         trained, camera = made[name], cameras[name]
-        command = sifting.command([video], seed)
-        written = sifting.write(folder / name, trained, name=name, made_by=command, images=camera.images[:4])
+        command = train.command([video], seed)
+        written = train.write(folder / name, trained, name=name, made_by=command, images=camera.images[:4])
         sieve, picture = Sieve(written, manifest), next(footage.frames(video))
         some = camera.images[:: max(1, len(camera) // 200)]
-        torch_says = sifting.scored(trained.network, some) < written.manifest.threshold
+        torch_says = train.scored(trained.network, some) < written.manifest.threshold
         agree = float(np.mean([sieve(image)[0] == says for image, says in zip(some, torch_says, strict=True)]))
         rows[name] = {
             "flops": written.manifest.flops,
@@ -233,7 +235,7 @@ def on_device(made: dict[str, sifting.Trained], cameras: dict[str, Footage], fol
     return rows
 
 
-def drawing(report: dict[str, Any], made: dict[str, sifting.Trained], path: Path) -> None:
+def drawing(report: dict[str, Any], made: dict[str, train.Trained], path: Path) -> None:
     """Left, what each filter's threshold trades; right, what the gate's does."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), dpi=110)
     for name, trained in made.items():
@@ -285,11 +287,11 @@ def main() -> None:
     }
     for name, row in gate.items():
         say(f"{name}: gate {next(r for r in row['thresholds'] if r['threshold'] == GATE)}")
-    rendered = data.rendered_scenes(SCENES, seed=7)
+    rendered = labelled.rendered_scenes(SCENES, seed=7)
     interesting = rendered.labels != scenes.LABELS.index("nothing")
-    small = np.stack([footage.squeezed(image, sifting.SIZE) for image in rendered.images])
+    small = np.stack([footage.squeezed(image, train.SIZE) for image in rendered.images])
     signs = Footage("signs", small, interesting, np.ones(SCENES, bool))
-    cameras = [footage.load(path, sifting.SIZE) for path in intel]
+    cameras = [footage.load(path, train.SIZE) for path in intel]
     cameras += [zone for name in SBI for zone in zones(name)]
     made, without = filters_of([*cameras, signs], arguments.seed)
     by_name = {camera.name: camera for camera in cameras}

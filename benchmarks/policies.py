@@ -18,7 +18,9 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from isthmus.emulation import policies, scenario, traces, world
+from isthmus.emulation import policies, traces
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual import scenario
 from isthmus.models import bundle
 from isthmus.proto.record import summary
 
@@ -98,7 +100,7 @@ def opened(setting: Setting, policy: str, seconds: float) -> scenario.Scenario:
 
 def right(setting: Setting, policy: str, seconds: float) -> tuple[float, float, bool]:
     """Share right and in time, bytes a frame, and whether a bound is exact."""
-    (run,) = world.simulate(opened(setting, policy, seconds))
+    (run,) = simulate(opened(setting, policy, seconds))
     figures = summary(run.records)
     return figures.accuracy or 0.0, figures.bytes_per_frame or 0.0, any("exact" in note for note in run.header.notes)
 

@@ -25,23 +25,23 @@ from pathlib import Path
 import numpy as np
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.compute import StageTimes
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility
 from isthmus.device.session import Session
+from isthmus.device.stage_times import StageTimes
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import Limits, Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
-from isthmus.emulation.fakes import Content, Feed, Head, Replay, Tail
 from isthmus.emulation.link import ShapedLink
-from isthmus.emulation.nodes import Device, Server
+from isthmus.emulation.replay import Content, Feed, Head, Replay, Tail
 from isthmus.emulation.synthetic import constant
-from isthmus.emulation.timeline import Timeline
+from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Outcomes
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
-from isthmus.proto.plan import Answer, Frame, OperatingPoint, Source
+from isthmus.proto.vocabulary import Answer, Frame, OperatingPoint, Source
 
 FPS, DEADLINE_S, HEAD_S, DELAY_S, MAX_BATCH = 10.0, 0.2, 0.005, 0.01, 32
 ROOMS = {

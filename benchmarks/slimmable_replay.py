@@ -29,11 +29,11 @@ from typing import NamedTuple
 import numpy as np
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.compute import StageTimes
-from isthmus.device.link import LinkEstimator
+from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import ExpectedUtility, Offload, Situation
+from isthmus.device.stage_times import StageTimes
 from isthmus.proto.errors import DataError, IsthmusError
-from isthmus.proto.plan import Guess, Load, OperatingPoint, ServerTimings, StageResult
+from isthmus.proto.vocabulary import Guess, Load, OperatingPoint, ServerTimings, StageResult
 
 ENCODER_S = {1: 0.1006, 2: 0.1742, 3: 0.2474, 4: 0.3226}
 DECODER_S = 0.061

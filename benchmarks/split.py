@@ -26,15 +26,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from isthmus.models import data, flatbuffer
-from isthmus.models import split as splits
-from isthmus.models.cuts import Cut, cut_after, cut_files, cuts
+from isthmus.models import flatbuffer
+from isthmus.models.data import labelled
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.pictures import data_root, samples
-from isthmus.models.split import Split
-from isthmus.models.uncut import Uncut, input_of, task_of
-from isthmus.proto.plan import Guess
+from isthmus.models.splitting import split as splits
+from isthmus.models.splitting.cuts import Cut, cut_after, cut_files, cuts
+from isthmus.models.splitting.split import Split
+from isthmus.models.splitting.uncut import Uncut, input_of, task_of
 from isthmus.proto.tasks import overlap
+from isthmus.proto.vocabulary import Guess
 
 Array = NDArray[Any]
 
@@ -109,7 +110,7 @@ def imagenet(chosen: list[int] | None) -> dict[str, object]:
 
 def cifar(chosen: list[int] | None) -> dict[str, object]:
     """Accuracy lost by both ResNet-8 at one bit for each value, against labels."""
-    known, unseen = data.cifar10("train"), data.cifar10("test")
+    known, unseen = labelled.cifar10("train"), labelled.cifar10("test")
     out: dict[str, object] = {"pictures": 1000}
     for name in ("cifar10_resnet8_f32", "cifar10_resnet8_int8"):
         graph = flatbuffer.read(data_root() / "models" / f"{name}.tflite")

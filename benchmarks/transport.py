@@ -27,7 +27,7 @@ from isthmus.edge_server.server import EdgeService, bind
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec, edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.messages import Ack, Hello, Layer, Result, ServerMessage, Welcome
-from isthmus.proto.plan import ServerTimings
+from isthmus.proto.vocabulary import ServerTimings
 
 UP_BYTES, DOWN_BYTES = 20_000, 64
 OUTPUTS = (0.0,) * (DOWN_BYTES // 4)

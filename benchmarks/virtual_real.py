@@ -19,12 +19,14 @@ import cv2
 import msgspec
 
 from isthmus.cli import processes
-from isthmus.emulation import backends, traces
+from isthmus.emulation import traces
 from isthmus.emulation.link import LinkOptions
-from isthmus.emulation.scenario import Scenario
-from isthmus.emulation.setting import Setting
-from isthmus.emulation.world import simulate
-from isthmus.models import data, scenes
+from isthmus.emulation.realtime import backends
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual.scenario import Scenario
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.models import scenes
+from isthmus.models.data import labelled
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.record import FrameRecord
@@ -85,7 +87,7 @@ def pictures(setting: Setting, frames: int, folder: Path) -> None:
     truth = setting.replay.truth
     shown, labels = scenes.samples(len(truth), 20_000)
     if (labels != truth).any():
-        shown, labels = (rendered := data.rendered_scenes(len(truth), seed=2)).images, rendered.labels
+        shown, labels = (rendered := labelled.rendered_scenes(len(truth), seed=2)).images, rendered.labels
     assert (labels == truth).all(), "signs: another bundle"
     for frame in range(frames):
         cv2.imwrite(str(folder / f"{frame:06}.png"), shown[setting.feed(0).sample(frame)][:, :, ::-1])

@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models import bundle, data, losses
-from isthmus.models.backbones import SplitNetwork
-from isthmus.models.processors import mixed_precision
-from isthmus.models.train import learning_rate
-from isthmus.models.workshop import open_workshop
+from isthmus.models import bundle
+from isthmus.models.data import labelled
+from isthmus.models.training import losses
+from isthmus.models.training.backbones import SplitNetwork
+from isthmus.models.training.processors import mixed_precision
+from isthmus.models.training.run import open_workshop
+from isthmus.models.training.trainer import learning_rate
 from isthmus.proto.errors import DataError
 
 Images = NDArray[np.uint8]
@@ -97,12 +99,12 @@ def answers(network: SplitNetwork, images: Images) -> Tensor:
     parts = []
     for i in range(0, len(images), 500):
         with mixed_precision(CPU):
-            x = data.normalised(images[i : i + 500], data.CIFAR10_MEAN, data.CIFAR10_STD)
+            x = labelled.normalised(images[i : i + 500], labelled.CIFAR10_MEAN, labelled.CIFAR10_STD)
             parts.append(network.answer(x, 1.0).float())
     return torch.cat(parts)
 
 
-def tuned(network: SplitNetwork, pictures: data.Pictures, steps: int, seed: int) -> None:
+def tuned(network: SplitNetwork, pictures: labelled.Pictures, steps: int, seed: int) -> None:
     """Fine-tune `network` on coded pictures, taught by what it said before."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -115,10 +117,10 @@ def tuned(network: SplitNetwork, pictures: data.Pictures, steps: int, seed: int)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step / steps, PEAK_RATE)
         index = rng.choice(len(pictures), BATCH, replace=False)
-        moved = data.shifted(pictures.images[index], 4, rng.random(BATCH) < 0.5, rng)
+        moved = labelled.shifted(pictures.images[index], 4, rng.random(BATCH) < 0.5, rng)
         seen = np.stack([coded(image, drawn(rng))[0] for image in moved])
         with mixed_precision(CPU):
-            features, _ = network.head(data.normalised(seen, data.CIFAR10_MEAN, data.CIFAR10_STD), 1.0)
+            features, _ = network.head(labelled.normalised(seen, labelled.CIFAR10_MEAN, labelled.CIFAR10_STD), 1.0)
             logits = network.tail(features).float()
         loss = F.cross_entropy(logits, torch.from_numpy(pictures.labels[index]), label_smoothing=SMOOTHING)
         loss = loss + losses.distillation(logits, answers(teacher, moved))
@@ -134,7 +136,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def sent(untouched: SplitNetwork, after: SplitNetwork, pictures: data.Pictures, way: Way) -> dict[str, Any]:
+def sent(untouched: SplitNetwork, after: SplitNetwork, pictures: labelled.Pictures, way: Way) -> dict[str, Any]:
     """Bytes of one way over all pictures, and what each network makes of what is decoded; the better one counts."""
     decoded, files = zip(*(coded(image, way) for image in pictures.images), strict=True)
     images = np.stack(decoded)
@@ -217,11 +219,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shipped = bundle.load(arguments.bundle)
-    manifest, outcomes, whole = shipped.manifest, shipped.outcomes(), data.cifar10("test")
+    manifest, outcomes, whole = shipped.manifest, shipped.outcomes(), labelled.cifar10("test")
     network = open_workshop("cifar10").inherited(shipped).eval()
     untouched = copy.deepcopy(network)
     n = min(arguments.pictures, len(outcomes.truth))
-    test = data.Pictures(whole.images[:n], whole.labels[:n])
+    test = labelled.Pictures(whole.images[:n], whole.labels[:n])
     if (outcomes.truth[:n] != test.labels).any():
         raise DataError(f"{arguments.bundle}: its outcome table is not of these pictures; export the bundle again")
     right = (outcomes.label == outcomes.truth[:, None])[:n].mean(axis=0)  # (P,)
@@ -230,7 +232,7 @@ def main() -> None:
     if arguments.rival.is_file():
         network.load_state_dict(torch.load(arguments.rival))
     else:
-        tuned(network, data.cifar10("train"), arguments.steps, arguments.seed)
+        tuned(network, labelled.cifar10("train"), arguments.steps, arguments.seed)
         arguments.rival.parent.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), arguments.rival)
     theirs = []

@@ -7,7 +7,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from isthmus.device.api import Agent
+from isthmus.device.agent import Agent
 
 config = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("agent.toml")
 frames = int(sys.argv[2]) if len(sys.argv) > 2 else 100

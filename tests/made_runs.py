@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from isthmus.emulation.scenario import Scenario
+from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Reason, Source
 from isthmus.proto.record import FrameRecord, Recorder, Run, RunHeader
+from isthmus.proto.vocabulary import Reason, Source
 
 FPS, DEADLINE_S = 10.0, 0.1
 

@@ -12,22 +12,22 @@ from functools import cache
 import numpy as np
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.compute import StageTimes
 from isthmus.device.gate import Gate, Sketch
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
+from isthmus.device.stage_times import StageTimes
 from isthmus.edge_server import streams
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
-from isthmus.emulation.nodes import Device, Server
 from isthmus.emulation.synthetic import steps
-from isthmus.emulation.timeline import Timeline
+from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
-from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, Sifted, StageResult
 from isthmus.proto.tasks import Packed
+from isthmus.proto.vocabulary import Answer, Frame, Guess, OperatingPoint, Sifted, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4

@@ -9,8 +9,8 @@ import numpy as np
 
 from graphs import classifier
 from isthmus.models import flatbuffer
-from isthmus.models.teachers import Teacher
-from isthmus.models.uncut import input_of
+from isthmus.models.splitting.uncut import input_of
+from isthmus.models.training.tflite_teacher import Teacher
 
 SIZE = 32
 

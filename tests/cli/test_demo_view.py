@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from isthmus.cli.demo_view import View
-from isthmus.proto.plan import Reason, Source
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import Reason, Source
 
 LABELS = ("nothing", "speed limit 30", "pedestrian crossing")
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from isthmus.cli import emulate as verb
 from isthmus.cli.main import application
-from isthmus.emulation import scenario
-from isthmus.emulation.comparison import Comparison, Digest, Player
+from isthmus.emulation.reports.comparison import Comparison, Digest, Player
+from isthmus.emulation.virtual import scenario
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, IsthmusError
 

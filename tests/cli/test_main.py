@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from isthmus.cli import field
+from isthmus.cli import agent, serve
 from isthmus.cli.main import COMMANDS, application
 from isthmus.device.config import AgentConfig
 from isthmus.edge_server.config import ServerConfig
@@ -51,7 +51,7 @@ def flags(command: Callable[..., Any]) -> set[str]:
     return {name for parameter in typer.main.get_command(app).params for name in parameter.opts}
 
 
-@pytest.mark.parametrize(("command", "config"), [(field.agent, AgentConfig), (field.serve, ServerConfig)])
+@pytest.mark.parametrize(("command", "config"), [(agent.agent, AgentConfig), (serve.serve, ServerConfig)])
 def test_every_key_is_a_flag(command: Callable[..., Any], config: type[msgspec.Struct]) -> None:
     assert {flag(key) for key in config.__struct_fields__} <= flags(command)
 

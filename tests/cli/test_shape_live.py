@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from isthmus.cli import processes
 from isthmus.cli.main import application
-from isthmus.emulation.comparison import Comparison, Digest
-from isthmus.emulation.scenario import Scenario
-from isthmus.emulation.world import simulate
+from isthmus.emulation.reports.comparison import Comparison, Digest
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError, LagError
 

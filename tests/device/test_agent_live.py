@@ -17,8 +17,8 @@ from isthmus.device.run import Opened, answer_all, open_device
 from isthmus.device.sources import Picture
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
-from isthmus.proto.plan import Reason, Source
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import Reason, Source
 
 PIXELS = Drive(3).frame(0).image
 DEADLINE_S = 2.0

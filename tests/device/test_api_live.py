@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
-from isthmus.device.api import Agent
+from isthmus.device.agent import Agent
 from isthmus.device.config import AgentConfig
 from isthmus.edge_server.config import ServerConfig
 from isthmus.models.scenes import Drive

@@ -9,7 +9,7 @@ from isthmus.device.catalogue import Catalogue
 from isthmus.models import bundle
 from isthmus.models.bundle import Manifest
 from isthmus.proto.errors import BundleError
-from isthmus.proto.plan import OperatingPoint
+from isthmus.proto.vocabulary import OperatingPoint
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isthmus.device.gate import COLUMNS, ROWS, Gate, Sketch, change, sketched
-from isthmus.proto.plan import Reason, Source
+from isthmus.proto.vocabulary import Reason, Source
 from pair import LABEL_SERVER, Pair
 
 EMPTY = np.full((ROWS, COLUMNS), 90, np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.device.link import LinkEstimator
+from isthmus.device.link_estimator import LinkEstimator
 
 
 def fed(link: LinkEstimator, *, delay_s: float, begin_s: float, end_s: float) -> LinkEstimator:

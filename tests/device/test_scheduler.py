@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.compute import StageTimes
-from isthmus.device.link import LinkEstimator
+from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import INDIFFERENCE, STOP, Decision, ExpectedUtility, Offload, Situation
-from isthmus.proto.plan import Guess, StageResult
+from isthmus.device.stage_times import StageTimes
+from isthmus.proto.vocabulary import Guess, StageResult
 from pair import catalogue
 
 TIMES = StageTimes(((0.004, 0.01), (0.003, 0.008)))

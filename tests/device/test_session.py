@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.actions import Emit, Forget, RunStage, Send
-from isthmus.device.compute import StageTimes
 from isthmus.device.scheduler import AlwaysOffload, LocalOnly
 from isthmus.device.session import Session
+from isthmus.device.stage_times import StageTimes
 from isthmus.proto import messages
-from isthmus.proto.plan import Answer, Frame, Guess, Load, Reason, ServerTimings, Source, StageResult
+from isthmus.proto.vocabulary import Answer, Frame, Guess, Load, Reason, ServerTimings, Source, StageResult
 from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue, silent
 
 

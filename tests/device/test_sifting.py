@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isthmus.device.gate import Gate
-from isthmus.proto.plan import Guess, Reason, Sifted, Source
+from isthmus.proto.vocabulary import Guess, Reason, Sifted, Source
 from pair import LABEL_LOCAL, LABEL_SERVER, Pair
 
 SIFT_S = 0.001

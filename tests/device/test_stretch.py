@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
+from isthmus.device.as_device import StretchedExecutor
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import open_device
-from isthmus.device.stretch import StretchedExecutor
 from isthmus.models import bundle, profiles, work
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import ConfigError

@@ -17,11 +17,11 @@ from isthmus.models import bundle as bundles
 from isthmus.models import flatbuffer
 from isthmus.models.bundle import Bundle, Crossing, TailPart
 from isthmus.models.crossing import joined
-from isthmus.models.cuts import cut_after, cut_files
 from isthmus.models.litert import Signature, opened
+from isthmus.models.splitting.cuts import cut_after, cut_files
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BundleError
-from isthmus.proto.plan import ServerTimings
+from isthmus.proto.vocabulary import ServerTimings
 
 
 def mean_tail(path: Path, input_name: str = "features") -> Path:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.emulation import backends, synthetic
-from isthmus.emulation.backends import BACKENDS, LinkBackend, NamespaceLink
-from isthmus.emulation.child import Child
+from isthmus.emulation import synthetic
 from isthmus.emulation.link import Bursts, LinkOptions
-from isthmus.emulation.namespaces import Namespaces
-from isthmus.emulation.realtime import RelayJob
+from isthmus.emulation.realtime import backends
+from isthmus.emulation.realtime.backends import BACKENDS, LinkBackend, NamespaceLink
+from isthmus.emulation.realtime.child import Child
+from isthmus.emulation.realtime.namespaces import Namespaces
+from isthmus.emulation.realtime.relay import RelayJob
 from isthmus.emulation.traces import AnyTrace
 from isthmus.proto.errors import BindError, ConfigError, DataError, IsthmusError
 

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.emulation import capacity
-from isthmus.emulation.policies import clairvoyant
-from isthmus.emulation.policies.clairvoyant import Foreseen, RightWay
-from isthmus.emulation.policies.most import Job, Way, most
-from isthmus.proto.plan import OperatingPoint
+from isthmus.emulation.clairvoyant.bound import GRACE_S, Foreseen, RightWay, play, solve
+from isthmus.emulation.clairvoyant.jobs import Job, Way, most
+from isthmus.proto.vocabulary import OperatingPoint
 
 POINT = OperatingPoint(1.0)
 Back = Callable[[Foreseen, float, float], float]
@@ -50,7 +49,7 @@ def best_by_trying_everything(frames: Sequence[Foreseen], link: capacity.RateCap
                 assert way is not None
                 free_s = max(free_s, frames[i].captured_s) + way.head_s
                 answered_s = back_s(frames[i], way.size_bytes, free_s) if way.size_bytes else free_s
-                right += answered_s <= frames[i].due_s + clairvoyant.GRACE_S
+                right += answered_s <= frames[i].due_s + GRACE_S
             best = max(best, right)
     return best
 
@@ -77,11 +76,11 @@ def test_no_schedule_whatever_beats_the_bound_and_one_that_reaches_it_proves_it_
     instance: tuple[list[Foreseen], capacity.RateCapacity],
 ) -> None:
     frames, link = instance
-    bound = clairvoyant.solve(frames, link.carried)
+    bound = solve(frames, link.carried)
     best = best_by_trying_everything(frames, link)
     assert bound.count >= best
     assert bound.count == sum(way is not None for way in bound.plan)
-    played = clairvoyant.play(frames, bound.plan, uplink(link))
+    played = play(frames, bound.plan, uplink(link))
     assert sum(p is not None for p in played) <= best
 
 
@@ -92,29 +91,29 @@ def test_the_bound_is_exact_where_every_head_is_done_before_the_next_frame(
 ) -> None:
     frames, link = instance
     quick = [replace(f, ways=tuple(w for w in f.ways if w.head_s < 0.05)) for f in frames]
-    bound = clairvoyant.solve(quick, link.carried)
-    played = clairvoyant.play(quick, bound.plan, uplink(link))
+    bound = solve(quick, link.carried)
+    played = play(quick, bound.plan, uplink(link))
     assert bound.count == best_by_trying_everything(quick, link) == sum(p is not None for p in played)
 
 
 def test_one_large_frame_gives_way_to_two_small_ones() -> None:
     large = Foreseen(0.0, 0.3, (RightWay(POINT, 0.01, 28.0),))
     small = [Foreseen(t, t + 0.3, (RightWay(POINT, 0.01, 16.0),)) for t in (0.05, 0.1)]
-    bound = clairvoyant.solve([large, *small], link_of([100.0]).carried)
+    bound = solve([large, *small], link_of([100.0]).carried)
     assert [way is not None for way in bound.plan] == [False, True, True]
 
 
 def test_a_frame_that_an_exit_gets_right_costs_the_link_nothing() -> None:
     both = Foreseen(0.0, 0.3, (RightWay(POINT, 0.01, 25.0), RightWay(POINT, 0.02)))
     other = Foreseen(0.05, 0.35, (RightWay(POINT, 0.01, 25.0),))
-    bound = clairvoyant.solve([both, other], link_of([100.0]).carried)
+    bound = solve([both, other], link_of([100.0]).carried)
     assert bound.count == 2
     assert bound.plan[0] == both.ways[1]
 
 
 def test_a_slow_head_bounds_what_a_fast_link_does_not() -> None:
     frames = [Foreseen(i / 10, i / 10 + 0.25, (RightWay(POINT, 0.2),)) for i in range(20)]
-    bound = clairvoyant.solve(frames, link_of([1e9]).carried)
+    bound = solve(frames, link_of([1e9]).carried)
     assert bound.count == math.ceil(20 / 2)
 
 
@@ -130,5 +129,5 @@ def test_a_machine_refuses_jobs_whose_order_does_not_settle_itself() -> None:
 def test_a_long_run_takes_little() -> None:
     """Nine thousand frames that all need the link; half of them fit."""
     frames = [Foreseen(i / 15, i / 15 + 0.25, (RightWay(POINT, 0.01, 100.0),)) for i in range(9000)]
-    bound = clairvoyant.solve(frames, link_of([750.0]).carried)
+    bound = solve(frames, link_of([750.0]).carried)
     assert 4400 < bound.count < 4600

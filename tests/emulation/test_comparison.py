@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from isthmus.cli.main import application
-from isthmus.emulation import comparison_report
-from isthmus.emulation.comparison import Comparison, Digest, Fate, Player
+from isthmus.emulation.reports import comparison_report
+from isthmus.emulation.reports.comparison import Comparison, Digest, Fate, Player
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import Run
 from made_runs import made_run, saved

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.emulation.connection import FRAMING_BYTES, RETRANSMIT_S, Pipe
 from isthmus.emulation.link import LinkOptions, ShapedLink
 from isthmus.emulation.synthetic import constant, steps
-from isthmus.emulation.timeline import Timeline
+from isthmus.emulation.virtual.connection import FRAMING_BYTES, RETRANSMIT_S, Pipe
+from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.machine import run_virtual
 
 

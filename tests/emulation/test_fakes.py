@@ -10,7 +10,7 @@ import pytest
 
 from isthmus.edge_server.batcher import Item, RunBatch
 from isthmus.edge_server.streams import Ready
-from isthmus.emulation.fakes import GRADES, SIZE_ERROR, Content, Feed, Head, Replay, Tail
+from isthmus.emulation.replay import GRADES, SIZE_ERROR, Content, Feed, Head, Replay, Tail
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks import Classification, Detection

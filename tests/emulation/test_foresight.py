@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isthmus.emulation import policies, scenario, traces
-from isthmus.emulation.policies import foresight
-from isthmus.emulation.setting import Setting, played
-from isthmus.emulation.world import World, simulate
+from isthmus.emulation import policies, traces
+from isthmus.emulation.clairvoyant import runs
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual import scenario
+from isthmus.emulation.virtual.setting import Setting, played
+from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.plan import Source
 from isthmus.proto.record import summary
+from isthmus.proto.vocabulary import Source
 
 SHARED = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
 EVERYBODY = policies.available(bundle.load("signs"))
@@ -44,7 +46,7 @@ def right(setting: Setting) -> int:
 
 
 def foreseen(setting: Setting) -> int:
-    return sum(bool(record.right) for run in foresight.runs(setting) for record in run.records)
+    return sum(bool(record.right) for run in runs.runs(setting) for record in run.records)
 
 
 def shared_traces() -> list[Path]:
@@ -130,13 +132,13 @@ def test_its_energy_is_its_plans_by_the_same_account() -> None:
 
 
 def test_a_fast_link_and_a_fast_head_make_the_bound_exact() -> None:
-    (run,) = foresight.runs(opened("expected-utility", trace="lte-drive"))
+    (run,) = runs.runs(opened("expected-utility", trace="lte-drive"))
     assert run.header.notes[-1] == "clairvoyant: exact"
 
 
 def test_the_fewest_bytes_are_those_of_a_right_answer() -> None:
     contents = policies.contents(bundle.load("signs"))
-    ways = foresight.right_ways(contents)
+    ways = runs.right_ways(contents)
     truth = contents[0].outcomes.truth
     right = [
         {

@@ -8,12 +8,13 @@ import time
 import msgspec
 import pytest
 
-from isthmus.emulation import scenario as scenarios
-from isthmus.emulation.pace import run_real
-from isthmus.emulation.scenario import Happening, Scenario
-from isthmus.emulation.setting import Setting
-from isthmus.emulation.timeline import Timeline
-from isthmus.emulation.world import World, simulate
+from isthmus.emulation.realtime.pace import run_real
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual import scenario as scenarios
+from isthmus.emulation.virtual.scenario import Happening, Scenario
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.timeline import Timeline
+from isthmus.emulation.virtual.world import World
 from isthmus.proto.errors import LagError
 
 

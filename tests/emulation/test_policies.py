@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isthmus.device.compute import StageTimes
-from isthmus.device.link import LinkEstimator, Outlook
+from isthmus.device.link_estimator import LinkEstimator, Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Offload, Situation
+from isthmus.device.stage_times import StageTimes
 from isthmus.emulation import policies
 from isthmus.models import bundle, inputs
+from isthmus.models.bundling import picture_rival
 from isthmus.proto.errors import ConfigError, DataError
-from isthmus.proto.plan import Guess, OperatingPoint, StageResult
+from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
 
 SIGNS = bundle.load("signs")
 SURE, UNSURE = Guess(0, 0.99), Guess(0, 0.4)
@@ -108,8 +109,8 @@ def test_coding_counts_only_what_differs_between_files() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (4, 32, 32, 3)).astype(np.uint8)
     for format_ in inputs.FORMATS:
-        fine, fine_bytes = inputs.coded(images, format_, 90)
-        coarse, coarse_bytes = inputs.coded(images, format_, 10)
+        fine, fine_bytes = picture_rival.coded(images, format_, 90)
+        coarse, coarse_bytes = picture_rival.coded(images, format_, 10)
         assert (coarse_bytes < fine_bytes).all()
         error = [float(np.abs(x.astype(float) - images).mean()) for x in (fine, coarse)]
         assert error[0] < error[1]

@@ -9,8 +9,9 @@ import socket
 import numpy as np
 import pytest
 
-from isthmus.emulation import record_link, synthetic
-from isthmus.emulation.realtime import Relay
+from isthmus.emulation import synthetic
+from isthmus.emulation.realtime import record_link
+from isthmus.emulation.realtime.relay import Relay
 from isthmus.emulation.traces import Direction, Trace
 from isthmus.proto.errors import BindError, SourceError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from isthmus.emulation.link import LinkOptions
-from isthmus.emulation.realtime import Relay, abort, host_port
+from isthmus.emulation.realtime.relay import Relay, abort, host_port
 from isthmus.emulation.traces import Trace
 from isthmus.proto.errors import BindError, ConfigError, LagError
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isthmus.emulation import plots, report, traces
+from isthmus.emulation import traces
+from isthmus.emulation.reports import run_plots, run_report
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Reason, Source
 from isthmus.proto.record import FrameRecord, RunHeader, summary
+from isthmus.proto.vocabulary import Reason, Source
 
 DEMO = traces.find("demo")
 BEGAN_S = 500.0
@@ -82,7 +83,7 @@ class Links(HTMLParser):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of one demo-like run; drawing takes seconds, so it is drawn once."""
-    return report.write(tmp_path_factory.mktemp("runs") / "a" / "report", header(), records(), DEMO)
+    return run_report.write(tmp_path_factory.mktemp("runs") / "a" / "report", header(), records(), DEMO)
 
 
 def test_a_report_has_its_files_and_its_page_loads_nothing(drawn: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_figures_are_the_summary_s_and_outages_stand_apart(drawn: Path) -> N
 
 
 def test_a_page_is_the_same_when_it_is_drawn_again(drawn: Path, tmp_path: Path) -> None:
-    assert report.write(tmp_path, header(), records(), DEMO).read_bytes() == drawn.read_bytes()
+    assert run_report.write(tmp_path, header(), records(), DEMO).read_bytes() == drawn.read_bytes()
 
 
 def test_every_colour_of_a_picture_has_one_for_dark_pages(drawn: Path) -> None:
@@ -135,29 +136,29 @@ def test_every_colour_of_a_picture_has_one_for_dark_pages(drawn: Path) -> None:
 def test_odd_runs_make_a_page_all_the_same(
     tmp_path: Path, rows: list[FrameRecord], trace: AnyTrace | None, pictures: int
 ) -> None:
-    page = report.write(tmp_path, header(), rows, trace)
+    page = run_report.write(tmp_path, header(), rows, trace)
     assert page.read_text(encoding="utf-8").count("<figure") == pictures
 
 
 def test_a_live_run_that_kept_its_source_s_own_pace_is_drawn(tmp_path: Path) -> None:
-    page = report.write(tmp_path, header(trace=None, fps=0.0), records(3.0))
+    page = run_report.write(tmp_path, header(trace=None, fps=0.0), records(3.0))
     assert "15 frames, each to be answered within 100 ms" in page.read_text(encoding="utf-8")
 
 
 def test_what_a_bundle_calls_itself_cannot_write_html(tmp_path: Path) -> None:
-    page = report.write(tmp_path, header(bundle="<script>alert(1)</script>"), records(1.0))
+    page = run_report.write(tmp_path, header(bundle="<script>alert(1)</script>"), records(1.0))
     assert "<script" not in page.read_text(encoding="utf-8")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="name another folder"):
-        report.write(tmp_path / "file", header(), records(1.0))
+        run_report.write(tmp_path / "file", header(), records(1.0))
 
 
 def test_the_link_s_rows_go_round_from_where_the_run_began() -> None:
     trace = Trace("t", *np.array([[0.0, 1.0, 3.0], [8.0, 0.0, 4.0], [1, 1, 1], [0, 0, 0], [0, 0, 0]]))
-    view = plots.View(header(start_s=2.0), records(6.0), trace)
+    view = run_plots.View(header(start_s=2.0), records(6.0), trace)
     assert trace.length_s == 5.0
     assert view.uplink is not None
     assert list(view.uplink.rows()) == [(0, 1, 0.0), (1, 3, 4.0), (3, 4, 8.0), (4, 6, 0.0)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.emulation import scenario
-from isthmus.emulation.scenario import Scenario
+from isthmus.emulation.virtual import scenario
+from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.proto.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from isthmus.emulation import policies, sweep
-from isthmus.emulation.scenario import Scenario
 from isthmus.emulation.sweep import Ended, Job, Manifest, Play
+from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models import bundle as bundles
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError

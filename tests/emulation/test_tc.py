@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.emulation import synthetic
 from isthmus.emulation.link import Bursts, LinkOptions
-from isthmus.emulation.tc import FLOOR_BPS, Conditions, Qdisc, schedule
+from isthmus.emulation.realtime.tc import FLOOR_BPS, Conditions, Qdisc, schedule
 from isthmus.emulation.traces import PacketTrace, Trace
 
 

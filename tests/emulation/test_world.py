@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.session import Session
-from isthmus.emulation import scenario as scenarios
-from isthmus.emulation.scenario import Happening, Scenario
-from isthmus.emulation.setting import Setting
-from isthmus.emulation.world import World, simulate
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual import scenario as scenarios
+from isthmus.emulation.virtual.scenario import Happening, Scenario
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.plan import Reason, Source
 from isthmus.proto.record import FrameRecord, Run, summary
+from isthmus.proto.vocabulary import Reason, Source
 
 WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
 

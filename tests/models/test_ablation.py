@@ -13,15 +13,17 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
 from isthmus.cli.main import application  # noqa: E402
-from isthmus.models import ablation_report, bottleneck, data, ingredients  # noqa: E402
-from isthmus.models.ablation import Ablation  # noqa: E402
-from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.corpora import CORPORA, Corpus, halves  # noqa: E402
-from isthmus.models.evaluate import Validation  # noqa: E402
-from isthmus.models.readings import AtWidth, Budget, Row, at_bytes  # noqa: E402
-from isthmus.models.recipes import RECIPES, Recipe  # noqa: E402
-from isthmus.models.train import Trainer  # noqa: E402
-from isthmus.models.vectors import STAGES, Codebooks, size_bytes  # noqa: E402
+from isthmus.models.ablation import report  # noqa: E402
+from isthmus.models.ablation.rows import AtWidth, Budget, Row, at_bytes  # noqa: E402
+from isthmus.models.ablation.runs import Ablation  # noqa: E402
+from isthmus.models.data import labelled  # noqa: E402
+from isthmus.models.data.corpora import CORPORA, Corpus, halves  # noqa: E402
+from isthmus.models.data.labelled import Validation  # noqa: E402
+from isthmus.models.training import bottleneck, variants  # noqa: E402
+from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
+from isthmus.models.training.recipes import RECIPES, Recipe  # noqa: E402
+from isthmus.models.training.trainer import Trainer  # noqa: E402
+from isthmus.models.training.vector_quantiser import STAGES, Codebooks, size_bytes  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
 ARCH = Architecture(
@@ -37,15 +39,15 @@ RECIPE = Recipe(arch=ARCH, epochs=3, steps=(0.5, 1.0))
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def pictures(n: int, seed: int) -> data.Pictures:
+def pictures(n: int, seed: int) -> labelled.Pictures:
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     images = rng.integers(0, 120, (n, 16, 16, 3))
     images[np.arange(n), :, :, labels] += 70
-    return data.Pictures(images.astype(np.uint8), labels.astype(np.int64))
+    return labelled.Pictures(images.astype(np.uint8), labels.astype(np.int64))
 
 
-TRAINING = data.TrainingSet(pictures(256, 0), MEAN, STD, shift_pixels=1, flip=True)
+TRAINING = labelled.TrainingSet(pictures(256, 0), MEAN, STD, shift_pixels=1, flip=True)
 CORPUS = Corpus(("r", "g", "b"), lambda: TRAINING, lambda: Validation(pictures(60, 1), halves(60), MEAN, STD))
 
 
@@ -63,7 +65,7 @@ def test_a_whitened_convolution_is_not_learnt_and_its_strongest_components_come_
     trainer = Trainer(replace(RECIPE, whitened=True), TRAINING, seed=1)
     first = trainer.network.head.first
     before = first.weight.clone()
-    x = data.normalised(TRAINING.pictures.images, MEAN, STD)
+    x = labelled.normalised(TRAINING.pictures.images, MEAN, STD)
     trainer.step(x, torch.from_numpy(TRAINING.pictures.labels), 0.5)
     assert torch.equal(first.weight, before)
     kept = torch.nn.functional.conv2d(x, before).transpose(0, 1).flatten(1)  # (C, positions), about 0 where x is
@@ -76,7 +78,7 @@ def test_the_full_width_is_alone_until_the_others_join() -> None:
     """The norms of the other widths have seen nothing before that."""
     torch.set_num_threads(1)
     trainer = Trainer(replace(RECIPE, slim_from=0.5), TRAINING, seed=1)
-    x, labels = data.normalised(TRAINING.pictures.images, MEAN, STD), torch.from_numpy(TRAINING.pictures.labels)
+    x, labels = labelled.normalised(TRAINING.pictures.images, MEAN, STD), torch.from_numpy(TRAINING.pictures.labels)
     norms = trainer.network.head.first.norms
     trainer.step(x, labels, 0.4)
     assert [int(norms[key].num_batches_tracked) for key in ("w025", "w100")] == [0, 1]
@@ -84,13 +86,13 @@ def test_the_full_width_is_alone_until_the_others_join() -> None:
     assert trainer.network.head.first.norms["w025"].running_mean.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ingredients.VARIANTS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_every_variant_makes_its_steps(name: str) -> None:
     torch.set_num_threads(1)
-    variant, base = ingredients.VARIANTS[name], ingredients.shortened(RECIPE, 1)
-    guide = SplitNetwork(ingredients.guide_of(base).arch).eval() if variant.guided else None
+    variant, base = variants.VARIANTS[name], variants.shortened(RECIPE, 1)
+    guide = SplitNetwork(variants.guide_of(base).arch).eval() if variant.guided else None
     trainer = Trainer(variant.recipe(base), TRAINING, seed=1, guide=guide)
-    x = data.normalised(TRAINING.pictures.images[:32], MEAN, STD)
+    x = labelled.normalised(TRAINING.pictures.images[:32], MEAN, STD)
     labels = torch.from_numpy(TRAINING.pictures.labels[:32])
     taken = [trainer.step(x, labels, progress) for progress in (0.1, 0.45, 0.9)]
     assert np.isfinite(taken).all()
@@ -120,7 +122,7 @@ def test_a_table_of_another_budget_or_a_broken_one_is_refused(tmp_path: Path) ->
     ablation(tmp_path).run(["base"], [1], silent)
     with pytest.raises(DataError, match=r"results\.jsonl: line 1 was made with .*another folder"):
         ablation(tmp_path, epochs=2).run(["base"], [2], silent)
-    wider = replace(RECIPE, arch=ingredients.scaled(ARCH, 2))
+    wider = replace(RECIPE, arch=variants.scaled(ARCH, 2))
     with pytest.raises(DataError, match=r"line 1 is of a head of .* MFLOP, this recipe's base takes .*another folder"):
         replace(ablation(tmp_path), recipe=wider).rows()
     with (tmp_path / "results.jsonl").open("a") as file:
@@ -144,15 +146,15 @@ def test_accuracy_is_read_at_equal_bytes() -> None:
 def test_an_ensemble_and_a_fast_trunk_cost_the_flops_of_the_sliced_head() -> None:
     arch = replace(ARCH, input_size=32)
     full = sum(SplitNetwork(arch).head.macs(1.0))
-    for other in (ingredients.ensemble(arch), ingredients.fast_down_sampling(arch)):
+    for other in (variants.ensemble(arch), variants.fast_down_sampling(arch)):
         assert other.bottleneck_size == arch.bottleneck_size
         assert sum(SplitNetwork(other).head.macs(1.0)) == pytest.approx(full, rel=0.35)
 
 
 def test_a_frozen_head_stands_still_and_is_the_averaged_one() -> None:
-    base = replace(ingredients.shortened(RECIPE, 1), freeze_from=0.5)
+    base = replace(variants.shortened(RECIPE, 1), freeze_from=0.5)
     trainer = Trainer(base, TRAINING, seed=1)
-    x = data.normalised(TRAINING.pictures.images[:32], MEAN, STD)
+    x = labelled.normalised(TRAINING.pictures.images[:32], MEAN, STD)
     labels = torch.from_numpy(TRAINING.pictures.labels[:32])
     trainer.step(x, labels, 0.4)
     trainer.step(x, labels, 0.6)
@@ -223,14 +225,14 @@ def table() -> list[Row]:
 
 def test_a_change_is_to_the_base_of_the_same_seed() -> None:
     rows = table()
-    assert ablation_report.changes(rows, "no-rate", 1.0, "at 160 B") == pytest.approx({1: 1.0, 2: 3.0})
-    assert ablation_report.changes(rows, "no-rate", 0.25, "at 160 B") == {}
-    assert ablation_report.changes(rows, "separate-narrow", 0.25, "unquantised") == pytest.approx({1: 2.0})
-    assert ablation_report.spread(rows, 1.0, "unquantised") == pytest.approx(2.0)
+    assert report.changes(rows, "no-rate", 1.0, "at 160 B") == pytest.approx({1: 1.0, 2: 3.0})
+    assert report.changes(rows, "no-rate", 0.25, "at 160 B") == {}
+    assert report.changes(rows, "separate-narrow", 0.25, "unquantised") == pytest.approx({1: 2.0})
+    assert report.spread(rows, 1.0, "unquantised") == pytest.approx(2.0)
 
 
 def test_a_table_is_written_with_its_plots(tmp_path: Path) -> None:
-    ablation_report.write(tmp_path, table(), command="isthmus models ablate cifar10")
+    report.write(tmp_path, table(), command="isthmus models ablate cifar10")
     names = {f"{plot}.{suffix}" for plot in ("ingredients", "designs") for suffix in ("png", "svg")}
     assert {p.name for p in tmp_path.iterdir()} == {"table.md", "table.csv", "manifest.json", *names}
     text = (tmp_path / "table.md").read_text()
@@ -253,5 +255,5 @@ def test_the_table_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_widths_are_compared_at_like_flops_only() -> None:
     rows = [*table(), Row("ensemble", 1, table()[0].budget, (replaced(0.25, 20.0), replaced(1.0, 11.0)))]
-    assert ablation_report.changes(rows, "ensemble", 1.0, "unquantised") == pytest.approx({1: 10.0})
-    assert ablation_report.changes(rows, "ensemble", 0.25, "unquantised") == {}
+    assert report.changes(rows, "ensemble", 1.0, "unquantised") == pytest.approx({1: 10.0})
+    assert report.changes(rows, "ensemble", 0.25, "unquantised") == {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isthmus.models import calibration, corpora
+from isthmus.models.bundling import calibration
+from isthmus.models.data import corpora
 
 
 def drawn(n: int = 4000, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

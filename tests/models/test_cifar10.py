@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isthmus.models import data
+from isthmus.models.data import labelled
 from isthmus.proto.errors import DataError
 from real import data as shared
 
@@ -32,7 +32,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_data_folder_comes_first() -> None:
     shared("cifar10")
-    test = data.cifar10("test")
+    test = labelled.cifar10("test")
     assert test.images.shape == (10_000, 32, 32, 3)
     assert np.bincount(test.labels[:1000]).tolist() == [100] * 10
 
@@ -41,7 +41,7 @@ def test_a_label_that_is_no_class_is_named_with_its_file(elsewhere: Path) -> Non
     (elsewhere / "cifar10").mkdir()
     np.save(elsewhere / "cifar10" / "train_labels.npy", np.array([0, 9, 12], np.uint8))
     with pytest.raises(DataError, match=r"train_labels\.npy: label 12 of picture 2 is none of the classes 0 to 9"):
-        data.cifar10("train")
+        labelled.cifar10("train")
 
 
 def test_torchvision_s_copy_is_taken_instead_with_the_classes_in_turns(
@@ -56,7 +56,7 @@ def test_torchvision_s_copy_is_taken_instead_with_the_classes_in_turns(
         return SimpleNamespace(data=pictures, targets=labels.tolist())
 
     torchvision(monkeypatch, cifar10)
-    found = data.cifar10("train")
+    found = labelled.cifar10("train")
     assert asked == [{"train": True, "download": True}]
     assert found.labels.tolist() == [*range(10)] * 3
     assert found.images[:, 0, 0, 0].tolist() == found.labels.tolist(), "each picture keeps its label"
@@ -65,10 +65,10 @@ def test_torchvision_s_copy_is_taken_instead_with_the_classes_in_turns(
 def test_without_either_it_says_what_to_do(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
     with pytest.raises(DataError, match=r"test_labels\.npy: not there; `pip install torchvision`"):
-        data.cifar10("test")
+        labelled.cifar10("test")
     monkeypatch.setenv("ISTHMUS_DATA", str(elsewhere / "nowhere"))
     with pytest.raises(DataError, match=r"nowhere: no such folder.*`pip install torchvision`"):
-        data.cifar10("test")
+        labelled.cifar10("test")
 
 
 def test_a_download_that_fails_is_named(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +77,4 @@ def test_a_download_that_fails_is_named(elsewhere: Path, monkeypatch: pytest.Mon
 
     torchvision(monkeypatch, offline)
     with pytest.raises(DataError, match="CIFAR-10 could not be downloaded"):
-        data.cifar10("test")
+        labelled.cifar10("test")

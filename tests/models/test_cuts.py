@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from graphs import MIDDLES, Builder, around, classifier
 from isthmus.models import flatbuffer
-from isthmus.models.cuts import Cut, cut_after, cut_files, cuts
 from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting.cuts import Cut, cut_after, cut_files, cuts
 from isthmus.proto.errors import ModelError
 from real import MODELS, model
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.models import datasets
+from isthmus.models.data import folders
 from isthmus.proto.errors import DataError
 
 RED, BLUE = (0, 0, 255), (255, 0, 0)  # OpenCV writes BGR
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_class_folders(folder: Path) -> None:
-    found = datasets.load(folder, 16)
+    found = folders.load(folder, 16)
     assert found.classes == ("blue", "red")
     assert found.training.images.shape == (16, 16, 16, 3)
     assert found.validation.images.shape == (4, 16, 16, 3)
@@ -41,19 +41,19 @@ def test_a_folder_of_class_folders(folder: Path) -> None:
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
     picture(tmp_path / "only" / "1.png", RED)
     with pytest.raises(DataError, match=r"classes found: only; a network needs at least two"):
-        datasets.load(tmp_path, 16)
+        folders.load(tmp_path, 16)
 
 
 def test_a_class_needs_pictures_to_validate_with(folder: Path) -> None:
     picture(folder / "rare" / "1.png", RED)
     with pytest.raises(DataError, match="no validation pictures of rare"):
-        datasets.load(folder, 16)
+        folders.load(folder, 16)
 
 
 def test_an_unreadable_picture_is_named(folder: Path) -> None:
     (folder / "red" / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"broken\.png: missing or not a picture"):
-        datasets.load(folder, 16)
+        folders.load(folder, 16)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_an_unreadable_picture_is_named(folder: Path) -> None:
 def test_what_is_not_rgb_is_named(folder: Path, pixels: np.ndarray, why: str) -> None:
     assert cv2.imwrite(str(folder / "red" / "odd.png"), pixels)
     with pytest.raises(DataError, match=rf"odd\.png: .*{why}.*8-bit RGB"):
-        datasets.load(folder, 16)
+        folders.load(folder, 16)
 
 
 def test_neither_folder_nor_json(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither a folder"):
-        datasets.load(tmp_path / "none", 16)
+        folders.load(tmp_path / "none", 16)
 
 
 def coco(folder: Path, **changes: object) -> Path:
@@ -94,7 +94,7 @@ def coco(folder: Path, **changes: object) -> Path:
 
 
 def test_the_boxes_of_a_coco_file(tmp_path: Path) -> None:
-    found = datasets.load(coco(tmp_path), 16)
+    found = folders.load(coco(tmp_path), 16)
     assert found.classes == ("blue", "red")
     assert len(found.training) == 10
     assert len(found.validation) == 2
@@ -104,7 +104,7 @@ def test_the_boxes_of_a_coco_file(tmp_path: Path) -> None:
 
 def test_a_coco_file_may_say_itself_which_part_a_picture_is_of(tmp_path: Path) -> None:
     images = [{"id": i, "file_name": f"{i}.png", "split": "train" if i < 3 else "test"} for i in range(6)]
-    found = datasets.load(coco(tmp_path, images=images), 16)
+    found = folders.load(coco(tmp_path, images=images), 16)
     assert len(found.training) == len(found.validation) == 6
 
 
@@ -127,10 +127,10 @@ def test_a_faulty_coco_file_is_refused_with_the_annotation(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        datasets.load(coco(tmp_path, **changes), 16)
+        folders.load(coco(tmp_path, **changes), 16)
 
 
 def test_a_box_outside_its_picture_is_refused(tmp_path: Path) -> None:
     rows = [{"image_id": i, "category_id": c, "bbox": [400, 2, 9, 9]} for i in range(6) for c in (3, 7)]
     with pytest.raises(DataError, match=r"\.png: box .* lies outside its 40 x 20 pixels"):
-        datasets.load(coco(tmp_path, annotations=rows), 16)
+        folders.load(coco(tmp_path, annotations=rows), 16)

@@ -10,10 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
-from isthmus.models import data, workshop  # noqa: E402
-from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.evaluate import Validation, evaluate, fitted_codec  # noqa: E402
-from isthmus.models.recipes import Recipe  # noqa: E402
+from isthmus.models.bundling.evaluate import evaluate, fitted_codec  # noqa: E402
+from isthmus.models.data import labelled  # noqa: E402
+from isthmus.models.data.labelled import Validation  # noqa: E402
+from isthmus.models.training import run  # noqa: E402
+from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
+from isthmus.models.training.recipes import Recipe  # noqa: E402
 from isthmus.proto.codec import Codec  # noqa: E402
 from isthmus.proto.errors import ConfigError  # noqa: E402
 
@@ -43,16 +45,16 @@ ARCHITECTURES = {
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def pictures(n: int, seed: int = 0) -> data.Pictures:
+def pictures(n: int, seed: int = 0) -> labelled.Pictures:
     rng = np.random.default_rng(seed)
-    return data.Pictures(rng.integers(0, 256, (n, 16, 16, 3)).astype(np.uint8), (np.arange(n) % 3).astype(np.int64))
+    return labelled.Pictures(rng.integers(0, 256, (n, 16, 16, 3)).astype(np.uint8), (np.arange(n) % 3).astype(np.int64))
 
 
 def network(arch: Architecture) -> SplitNetwork:
     """Untrained, with statistics in its batch norms that are not those it began with."""
     torch.manual_seed(0)
     net = SplitNetwork(arch).train()
-    x = data.normalised(pictures(32).images, MEAN, STD)
+    x = labelled.normalised(pictures(32).images, MEAN, STD)
     with torch.no_grad():
         for width in arch.widths:
             net.tail(net.head(x, width)[0])
@@ -61,7 +63,7 @@ def network(arch: Architecture) -> SplitNetwork:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_the_exported_graph_is_the_network(arch: Architecture) -> None:
-    net, x = network(arch), data.normalised(pictures(4, seed=1).images, MEAN, STD)
+    net, x = network(arch), labelled.normalised(pictures(4, seed=1).images, MEAN, STD)
     with torch.no_grad():
         for width in arch.widths:
             features, at_exits = net.head(x, width)
@@ -73,7 +75,10 @@ def test_the_exported_graph_is_the_network(arch: Architecture) -> None:
 
 
 def test_a_member_does_not_know_how_many_others_run() -> None:
-    net, x = network(ARCHITECTURES["ensemble, side by side"]), data.normalised(pictures(4, seed=1).images, MEAN, STD)
+    net, x = (
+        network(ARCHITECTURES["ensemble, side by side"]),
+        labelled.normalised(pictures(4, seed=1).images, MEAN, STD),
+    )
     with torch.no_grad():
         one, both = net.head(x, 0.5)[0], net.head(x, 1.0)[0]
     torch.testing.assert_close(one[:, :2], both[:, :2])
@@ -83,7 +88,7 @@ def test_a_member_does_not_know_how_many_others_run() -> None:
 
 def test_members_added_up_have_features_of_mean_0_and_variance_1_at_every_width() -> None:
     torch.manual_seed(0)
-    net, x = SplitNetwork(ENSEMBLE).train(), data.normalised(pictures(64).images, MEAN, STD)
+    net, x = SplitNetwork(ENSEMBLE).train(), labelled.normalised(pictures(64).images, MEAN, STD)
     for width in ENSEMBLE.widths:
         features = net.head(x, width)[0].detach()
         assert float(features.mean()) == pytest.approx(0, abs=1e-3)
@@ -107,11 +112,11 @@ def test_flops_of_a_member_are_its_own() -> None:
 def test_an_ensemble_on_a_device_answers_as_in_torch(tmp_path: Path) -> None:
     pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
     from isthmus.device.executor import Executor
-    from isthmus.models.export import write_bundle
+    from isthmus.models.training.export import write_bundle
 
     arch = ENSEMBLE
     net, recipe = network(arch), Recipe(arch=arch, epochs=1, steps=(0.5, 1.0))
-    halves, validation = workshop.Trained(net, MEAN, STD), Validation(pictures(40), np.arange(40) % 2 == 0, MEAN, STD)
+    halves, validation = run.Trained(net, MEAN, STD), Validation(pictures(40), np.arange(40) % 2 == 0, MEAN, STD)
     codec = fitted_codec(halves, arch.widths, recipe.steps, pictures(60, seed=2).images)
     evaluation = evaluate(halves, arch.widths, codec, validation, lambda _: None)
     shown = pictures(4, seed=3).images
@@ -123,7 +128,7 @@ def test_an_ensemble_on_a_device_answers_as_in_torch(tmp_path: Path) -> None:
         labels=("a", "b", "c"),
         mean=MEAN,
         std=STD,
-        images=data.normalised(shown, MEAN, STD),
+        images=labelled.normalised(shown, MEAN, STD),
         made_by="a test",
     )
     executor = Executor(bundle)

@@ -18,21 +18,22 @@ from typer.testing import CliRunner
 from graphs import MIDDLES, Builder, around, classifier
 from isthmus.cli.main import application
 from isthmus.edge_server.engines import Tail
-from isthmus.emulation.fakes import Content
 from isthmus.emulation.policies.contestant import pictures as sending_pictures
+from isthmus.emulation.replay import Content
 from isthmus.models import bundle as bundles
-from isthmus.models import data, flatbuffer, inputs
-from isthmus.models.course import Course, Settings
-from isthmus.models.distill import Distiller
-from isthmus.models.distilled import Commission
-from isthmus.models.exit_lessons import ExitLessons
+from isthmus.models import flatbuffer, inputs
+from isthmus.models.bundling.spectral_fit import trained
+from isthmus.models.data import labelled
+from isthmus.models.distillation.distiller import Distiller
+from isthmus.models.distillation.exit_trainer import ExitLessons
+from isthmus.models.distillation.pipeline import Commission
+from isthmus.models.distillation.setup import Course, Settings
+from isthmus.models.distillation.student import STRAIGHT, StudentHead, architecture, reduced, sides
+from isthmus.models.distillation.views import Album, Answers, as_seen
 from isthmus.models.litert import Signature, opened
-from isthmus.models.spectra import trained
-from isthmus.models.students import STRAIGHT, StudentHead, architecture, reduced, sides
-from isthmus.models.teachers import Teacher
-from isthmus.models.torchgraph import TorchPart
-from isthmus.models.uncut import input_of
-from isthmus.models.views import Album, Answers, as_seen
+from isthmus.models.splitting.uncut import input_of
+from isthmus.models.training.tflite_teacher import Teacher
+from isthmus.models.training.torch_graph import TorchPart
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.spectrum import SPECTRAL_LAYERS
@@ -101,7 +102,7 @@ def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
     everything = replace(SETTINGS, bottleneck_channels=4 * STRAIGHT, head_share=3.0)
     begun = course(tmp_path, everything)
     student, images = begun.student().eval(), begun.some_images
-    x = data.normalised(images, begun.teacher.input.mean, begun.teacher.input.std)
+    x = labelled.normalised(images, begun.teacher.input.mean, begun.teacher.input.std)
     with torch.no_grad():
         features = [student.head(x, width)[0] for width in SETTINGS.widths]
         rebuilt = student.decoder(features[0])
@@ -318,7 +319,7 @@ def test_a_distilled_bundle_is_evaluated_and_quantised_by_what_the_model_answers
 ) -> None:
     for needed in ("litert_torch", "onnxscript", "ai_edge_quantizer"):
         pytest.importorskip(needed, reason=f"{needed} is not installed; exporting and quantising need it")
-    from isthmus.models import quantize
+    from isthmus.models.compression import quantize
 
     for few, count in (("CALIBRATING", (4,)), ("SCORING", 8), ("PICTURES", 12)):
         monkeypatch.setattr(quantize, few, count)

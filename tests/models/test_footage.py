@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.models import footage
-from isthmus.models.footage import Footage
+from isthmus.models.filtering import footage
+from isthmus.models.filtering.footage import Footage
 from isthmus.proto.errors import DataError
 
 

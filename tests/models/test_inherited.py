@@ -11,13 +11,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("onnx", reason="onnx is not installed; the training rooms need it")
 
-from isthmus.models import bundle, data, flatbuffer, inherited, scenes  # noqa: E402
-from isthmus.models.backbones import SplitNetwork  # noqa: E402
-from isthmus.models.inherited import inherit  # noqa: E402
-from isthmus.models.recipes import RECIPES  # noqa: E402
-from isthmus.models.shipped import Shipped  # noqa: E402
-from isthmus.models.train import Trainer  # noqa: E402
-from isthmus.models.workshop import Trained, load_averaged  # noqa: E402
+from isthmus.models import bundle, flatbuffer, scenes  # noqa: E402
+from isthmus.models.bundling.shipped import Shipped  # noqa: E402
+from isthmus.models.data import labelled  # noqa: E402
+from isthmus.models.training import warm_start  # noqa: E402
+from isthmus.models.training.backbones import SplitNetwork  # noqa: E402
+from isthmus.models.training.recipes import RECIPES  # noqa: E402
+from isthmus.models.training.run import Trained, load_averaged  # noqa: E402
+from isthmus.models.training.trainer import Trainer  # noqa: E402
+from isthmus.models.training.warm_start import inherit  # noqa: E402
 from isthmus.proto.errors import BundleError, DataError  # noqa: E402
 
 SIGNS = RECIPES["signs"]
@@ -29,24 +31,24 @@ def whole() -> bundle.Bundle:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> data.Pictures:
-    return data.Pictures(*scenes.samples(64, seed=5))
+def pictures() -> labelled.Pictures:
+    return labelled.Pictures(*scenes.samples(64, seed=5))
 
 
 @pytest.fixture(scope="module")
-def network(whole: bundle.Bundle, pictures: data.Pictures) -> SplitNetwork:
+def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     torch.set_num_threads(1)
     fresh = SplitNetwork(SIGNS.arch)
     inherit(fresh, whole, normalised(whole, pictures))
     return fresh.eval()
 
 
-def normalised(whole: bundle.Bundle, pictures: data.Pictures) -> torch.Tensor:
-    return data.normalised(pictures.images, whole.manifest.input.mean, whole.manifest.input.std)
+def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> torch.Tensor:
+    return labelled.normalised(pictures.images, whole.manifest.input.mean, whole.manifest.input.std)
 
 
 def test_it_answers_as_the_bundle_does_at_every_width(
-    whole: bundle.Bundle, network: SplitNetwork, pictures: data.Pictures
+    whole: bundle.Bundle, network: SplitNetwork, pictures: labelled.Pictures
 ) -> None:
     taken = whole.manifest.input
     ours, theirs = Trained(network, taken.mean, taken.std), Shipped(whole)
@@ -60,7 +62,7 @@ def test_it_answers_as_the_bundle_does_at_every_width(
 
 
 def test_in_training_too_it_is_nearly_the_same(
-    whole: bundle.Bundle, network: SplitNetwork, pictures: data.Pictures
+    whole: bundle.Bundle, network: SplitNetwork, pictures: labelled.Pictures
 ) -> None:
     """Its norms' statistics are those of the pictures, not of nothing."""
     x = normalised(whole, pictures)
@@ -74,7 +76,7 @@ def test_in_training_too_it_is_nearly_the_same(
     assert float((told - told_learning).std()) < 0.2 * float(told.std())
 
 
-def test_other_classes_begin_anew(whole: bundle.Bundle, pictures: data.Pictures) -> None:
+def test_other_classes_begin_anew(whole: bundle.Bundle, pictures: labelled.Pictures) -> None:
     fresh = SplitNetwork(replace(SIGNS.arch, classes=7))
     before = fresh.tail.linear.weight.detach().clone()
     inherit(fresh, whole, normalised(whole, pictures)[:16])
@@ -84,7 +86,7 @@ def test_other_classes_begin_anew(whole: bundle.Bundle, pictures: data.Pictures)
 
 @pytest.mark.parametrize("widths", [(1.0,), (0.25,), (0.5, 1.0)])
 def test_a_network_of_some_widths_begins_with_those(
-    widths: tuple[float, ...], whole: bundle.Bundle, pictures: data.Pictures
+    widths: tuple[float, ...], whole: bundle.Bundle, pictures: labelled.Pictures
 ) -> None:
     taken, few = whole.manifest.input, SplitNetwork(replace(SIGNS.arch, widths=widths))
     inherit(few, whole, normalised(whole, pictures))
@@ -105,17 +107,17 @@ def test_a_network_of_some_widths_begins_with_those(
         replace(SIGNS.arch, tail=SIGNS.arch.tail[:2]),
     ],
 )
-def test_another_architecture_is_refused(arch: object, whole: bundle.Bundle, pictures: data.Pictures) -> None:
+def test_another_architecture_is_refused(arch: object, whole: bundle.Bundle, pictures: labelled.Pictures) -> None:
     with pytest.raises(BundleError, match="signs: of another architecture than the recipe"):
         inherit(SplitNetwork(arch), whole, normalised(whole, pictures)[:4])  # type: ignore[arg-type]
 
 
 def test_a_run_says_what_it_began_with_and_goes_on_from_nothing_else(
-    whole: bundle.Bundle, pictures: data.Pictures, tmp_path: Path
+    whole: bundle.Bundle, pictures: labelled.Pictures, tmp_path: Path
 ) -> None:
     path = tmp_path / "tuned.pt"
     taken = whole.manifest.input
-    training = data.TrainingSet(pictures, taken.mean, taken.std, shift_pixels=0, flip=False)
+    training = labelled.TrainingSet(pictures, taken.mean, taken.std, shift_pixels=0, flip=False)
     recipe = replace(SIGNS, epochs=1, batch=32)
     Trainer(recipe, training, seed=1, begin=whole).run(path, lambda _: None)
     averaged = load_averaged(path, recipe)
@@ -128,10 +130,10 @@ def test_a_run_says_what_it_began_with_and_goes_on_from_nothing_else(
 
 
 def test_a_quantised_head_is_refused(
-    whole: bundle.Bundle, pictures: data.Pictures, monkeypatch: pytest.MonkeyPatch
+    whole: bundle.Bundle, pictures: labelled.Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = flatbuffer.weights(whole.head_path)
     int8 = {key: [(w.astype(np.int8), b) for w, b in layers] for key, layers in found.items()}
-    monkeypatch.setattr(inherited.flatbuffer, "weights", lambda _: int8)
+    monkeypatch.setattr(warm_start.flatbuffer, "weights", lambda _: int8)
     with pytest.raises(BundleError, match="weights of int8; a quantised head has lost too much"):
         inherit(SplitNetwork(SIGNS.arch), whole, normalised(whole, pictures)[:4])

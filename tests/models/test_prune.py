@@ -11,13 +11,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed; the trainin
 pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
 
 from isthmus.device.executor import Executor  # noqa: E402
-from isthmus.models import data, prune  # noqa: E402
-from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.corpora import Corpus, halves  # noqa: E402
-from isthmus.models.evaluate import Validation  # noqa: E402
-from isthmus.models.recipes import Recipe  # noqa: E402
-from isthmus.models.train import Trainer  # noqa: E402
-from isthmus.models.workshop import Workshop, load_averaged  # noqa: E402
+from isthmus.models.compression import prune  # noqa: E402
+from isthmus.models.data import labelled  # noqa: E402
+from isthmus.models.data.corpora import Corpus, halves  # noqa: E402
+from isthmus.models.data.labelled import Validation  # noqa: E402
+from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
+from isthmus.models.training.recipes import Recipe  # noqa: E402
+from isthmus.models.training.run import Workshop, load_averaged  # noqa: E402
+from isthmus.models.training.trainer import Trainer  # noqa: E402
 from isthmus.proto.errors import ConfigError  # noqa: E402
 
 ARCH = Architecture(
@@ -35,18 +36,18 @@ RECIPE = Recipe(arch=ARCH, epochs=12, batch=32, steps=(0.5, 1.0))
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def pictures(n: int, seed: int) -> data.Pictures:
+def pictures(n: int, seed: int) -> labelled.Pictures:
     """Three classes told apart by which third of the picture is bright."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
     images = rng.integers(40, 140, (n, 16, 16, 3))
     for image, label in zip(images, labels, strict=True):
         image[5 * label : 5 * label + 5] += 70
-    return data.Pictures(images.astype(np.uint8), labels)
+    return labelled.Pictures(images.astype(np.uint8), labels)
 
 
-def training_set() -> data.TrainingSet:
-    return data.TrainingSet(pictures(384, seed=0), MEAN, STD, shift_pixels=1, flip=True)
+def training_set() -> labelled.TrainingSet:
+    return labelled.TrainingSet(pictures(384, seed=0), MEAN, STD, shift_pixels=1, flip=True)
 
 
 def silent(_: str) -> None:
@@ -70,7 +71,7 @@ def network(checkpoint: Path) -> SplitNetwork:
 
 def calibration() -> tuple[torch.Tensor, torch.Tensor]:
     seen = pictures(150, seed=6)
-    return data.normalised(seen.images, MEAN, STD), torch.from_numpy(seen.labels)
+    return labelled.normalised(seen.images, MEAN, STD), torch.from_numpy(seen.labels)
 
 
 def test_channels_that_are_added_up_go_together(network: SplitNetwork) -> None:

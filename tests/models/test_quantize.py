@@ -9,8 +9,7 @@ pytest.importorskip("ai_edge_quantizer", reason="ai-edge-quantizer is not instal
 pytest.importorskip("sklearn", reason="scikit-learn is not installed; the search needs it")
 
 from isthmus.models import bundle, scenes
-from isthmus.models.litert import opened
-from isthmus.models.quantize import (
+from isthmus.models.compression.quantize import (
     Agreement,
     HeadQuantizer,
     How,
@@ -21,6 +20,7 @@ from isthmus.models.quantize import (
     quantized,
     search,
 )
+from isthmus.models.litert import opened
 from isthmus.proto.errors import DataError
 
 

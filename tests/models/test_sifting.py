@@ -15,16 +15,17 @@ torch = pytest.importorskip("torch", reason="torch is not installed; the trainin
 pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
 
 from isthmus.device.config import AgentConfig  # noqa: E402
+from isthmus.device.neural_filter import Sieve  # noqa: E402
 from isthmus.device.run import answer_all, open_device  # noqa: E402
-from isthmus.device.sieve import Sieve  # noqa: E402
 from isthmus.device.sources import Picture  # noqa: E402
-from isthmus.models import bundle, filters, sifting  # noqa: E402
-from isthmus.models.footage import Footage  # noqa: E402
+from isthmus.models import bundle, filters  # noqa: E402
+from isthmus.models.filtering import train  # noqa: E402
+from isthmus.models.filtering.footage import Footage  # noqa: E402
 from isthmus.proto.errors import BundleError, DataError  # noqa: E402
-from isthmus.proto.plan import Source  # noqa: E402
 from isthmus.proto.record import FrameRecord  # noqa: E402
+from isthmus.proto.vocabulary import Source  # noqa: E402
 
-SIZE = sifting.SIZE
+SIZE = train.SIZE
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 """Of the converter's own making."""
 
@@ -43,24 +44,24 @@ def silent(_: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained() -> sifting.Trained:
+def trained() -> train.Trained:
     torch.set_num_threads(1)
-    return sifting.train([yard()], seed=1, report=silent, steps=60)
+    return train.train([yard()], seed=1, report=silent, steps=60)
 
 
 @pytest.fixture(scope="module")
-def made(trained: sifting.Trained, tmp_path_factory: pytest.TempPathFactory) -> filters.Filter:
+def made(trained: train.Trained, tmp_path_factory: pytest.TempPathFactory) -> filters.Filter:
     target = tmp_path_factory.mktemp("filters") / "yard"
-    return sifting.write(target, trained, name="yard", made_by="a test", images=yard().images[:4])
+    return train.write(target, trained, name="yard", made_by="a test", images=yard().images[:4])
 
 
-def test_what_it_has_not_seen_is_told_apart(trained: sifting.Trained) -> None:
+def test_what_it_has_not_seen_is_told_apart(trained: train.Trained) -> None:
     assert trained.score.interesting == trained.score.empty == 30
     assert (trained.score.auc, trained.score.lost, trained.score.dismissed) == (1.0, 0.0, 1.0)
     assert (trained.score.visits, trained.score.visits_lost) == (3, 0)
 
 
-def test_the_device_decides_as_torch_does(made: filters.Filter, trained: sifting.Trained) -> None:
+def test_the_device_decides_as_torch_does(made: filters.Filter, trained: train.Trained) -> None:
     signs = bundle.load("signs").manifest
     sieve, fresh = Sieve(made, signs), yard(40, seed=9)
     for image, interesting in zip(fresh.images, fresh.interesting, strict=True):
@@ -112,7 +113,7 @@ def test_a_damaged_filter_is_refused_by_name(made: filters.Filter, tmp_path: Pat
 def test_footage_of_one_kind_is_refused(first: bool, said: str) -> None:
     seen = yard()
     with pytest.raises(DataError, match=f"yard: no frame that .*{said}"):
-        sifting.train([Footage("yard", seen.images, np.full(200, first), seen.certain)], seed=1, report=silent)
+        train.train([Footage("yard", seen.images, np.full(200, first), seen.certain)], seed=1, report=silent)
 
 
 SCORES = st.lists(st.tuples(st.integers(-5, 5).map(float), st.booleans()), min_size=1, max_size=40)
@@ -124,14 +125,14 @@ def test_the_area_is_the_share_of_pairs_in_order(rows: list[tuple[float, bool]])
     scores, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
     above, below = scores[positive][:, None], scores[~positive][None]
     expected = float(((above > below) + 0.5 * (above == below)).mean()) if above.size and below.size else None
-    assert sifting.area_under_curve(scores, positive) == (expected if expected is None else pytest.approx(expected))
+    assert train.area_under_curve(scores, positive) == (expected if expected is None else pytest.approx(expected))
 
 
 @given(SCORES.filter(lambda rows: any(p for _, p in rows)))
 @settings(deadline=None, max_examples=50)
 def test_a_threshold_keeps_what_it_must(rows: list[tuple[float, bool]]) -> None:
     scores, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
-    threshold = sifting.chosen(scores, positive)
-    assert (scores[positive] < threshold).mean() <= sifting.LOST
+    threshold = train.chosen(scores, positive)
+    assert (scores[positive] < threshold).mean() <= train.LOST
     kept = scores[positive].min()
     assert (scores[~positive & (scores < kept)] < threshold).all()

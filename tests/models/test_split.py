@@ -17,19 +17,20 @@ from isthmus.cli.main import application
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
-from isthmus.emulation.fakes import Content
+from isthmus.emulation.replay import Content
 from isthmus.models import bundle as bundles
-from isthmus.models import fitting, flatbuffer, profiles, split
+from isthmus.models import flatbuffer, profiles
 from isthmus.models.crossing import contested, joined
-from isthmus.models.cuts import cut_after, cuts, only_compares
-from isthmus.models.fitting import coded
 from isthmus.models.pictures import samples
-from isthmus.models.split import Conditions, Split
-from isthmus.models.uncut import Activations, Uncut, input_of, task_of
+from isthmus.models.splitting import quantiser_fit, split
+from isthmus.models.splitting.cuts import cut_after, cuts, only_compares
+from isthmus.models.splitting.quantiser_fit import coded
+from isthmus.models.splitting.split import Conditions, Split
+from isthmus.models.splitting.uncut import Activations, Uncut, input_of, task_of
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
-from isthmus.proto.plan import Mask
 from isthmus.proto.tasks import TASKS, pixels
+from isthmus.proto.vocabulary import Mask
 from real import data, model
 
 
@@ -227,8 +228,8 @@ def test_a_contest_keeps_the_winner(tmp_path: Path) -> None:
 
 
 def test_steps_are_whole_levels_of_a_quantised_tensor() -> None:
-    assert fitting._on_levels([0.4, 1.6, 2.3, 9.1], 1.0) == [1.0, 2.0, 9.1]
-    assert fitting._on_levels([0.4, 1.6], 0.0) == [0.4, 1.6]
+    assert quantiser_fit._on_levels([0.4, 1.6, 2.3, 9.1], 1.0) == [1.0, 2.0, 9.1]
+    assert quantiser_fit._on_levels([0.4, 1.6], 0.0) == [0.4, 1.6]
 
 
 def test_a_quantised_input_tells_its_pixels_and_a_float_one_must_be_told(small: Uncut) -> None:
@@ -275,7 +276,7 @@ def test_resnet8_on_cifar_at_one_bit_a_value() -> None:
     """A subsample of `benchmarks/split.py cifar`."""
     pytest.importorskip("cv2")
     data("cifar10")
-    from isthmus.models.data import cifar10
+    from isthmus.models.data.labelled import cifar10
 
     test = cifar10("test")
     whole = uncut_of(model("cifar10_resnet8_int8"), list(test.images[:200]), None)

@@ -10,11 +10,11 @@ import pytest
 
 from graphs import MIDDLES, around
 from isthmus.models import flatbuffer
-from isthmus.models.cuts import whole
+from isthmus.models.distillation.views import Album, Answers, view
 from isthmus.models.litert import Signature, opened
-from isthmus.models.teachers import Lesson, Teacher
-from isthmus.models.uncut import input_of
-from isthmus.models.views import Album, Answers, view
+from isthmus.models.splitting.cuts import whole
+from isthmus.models.splitting.uncut import input_of
+from isthmus.models.training.tflite_teacher import Lesson, Teacher
 from isthmus.proto.errors import DataError, ModelError
 from schools import SIZE, fill, silent, teacher
 
@@ -99,7 +99,7 @@ DIFFERENTIABLE = ("activations", "convolution", "dense", "depthwise", "half_weig
 @pytest.mark.parametrize("kind", DIFFERENTIABLE)
 def test_a_part_in_torch_computes_what_the_file_computes(kind: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed; distilling needs it")
-    from isthmus.models.torchgraph import TorchPart
+    from isthmus.models.training.torch_graph import TorchPart
 
     graph = flatbuffer.read(around(tmp_path / "model.tflite", MIDDLES[kind]))
     part = whole(graph, "whole")
@@ -116,7 +116,7 @@ def test_a_part_in_torch_computes_what_the_file_computes(kind: str, tmp_path: Pa
 
 def test_an_operator_without_a_gradient_is_named(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed; distilling needs it")
-    from isthmus.models.torchgraph import TorchPart
+    from isthmus.models.training.torch_graph import TorchPart
 
     graph = flatbuffer.read(around(tmp_path / "model.tflite", MIDDLES["unknown"]))
     with pytest.raises(ModelError, match="operator 1, LOCAL_RESPONSE_NORMALIZATION: no gradient for it, and so no"):

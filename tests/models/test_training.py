@@ -12,12 +12,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
-from isthmus.models import bottleneck, data, exits, muon, workshop  # noqa: E402
-from isthmus.models.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.evaluate import Validation, evaluate, fitted_codec  # noqa: E402
-from isthmus.models.recipes import Recipe  # noqa: E402
-from isthmus.models.train import Trainer, accuracy, learning_rate  # noqa: E402
-from isthmus.models.workshop import load_averaged  # noqa: E402
+from isthmus.models.bundling.evaluate import evaluate, fitted_codec  # noqa: E402
+from isthmus.models.data import labelled  # noqa: E402
+from isthmus.models.data.labelled import Validation  # noqa: E402
+from isthmus.models.training import bottleneck, late_exits, muon, run  # noqa: E402
+from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
+from isthmus.models.training.recipes import Recipe  # noqa: E402
+from isthmus.models.training.run import load_averaged  # noqa: E402
+from isthmus.models.training.trainer import Trainer, accuracy, learning_rate  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
 ARCH = Architecture(
@@ -33,17 +35,17 @@ RECIPE = Recipe(arch=ARCH, epochs=24, batch=32, steps=(0.5, 1.0), late_exit_epoc
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def pictures(n: int = 384, seed: int = 0) -> data.Pictures:
+def pictures(n: int = 384, seed: int = 0) -> labelled.Pictures:
     """Three classes told apart by which colour is strong."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     images = rng.integers(0, 120, (n, 16, 16, 3))
     images[np.arange(n), :, :, labels] += 70
-    return data.Pictures(images.astype(np.uint8), labels.astype(np.int64))
+    return labelled.Pictures(images.astype(np.uint8), labels.astype(np.int64))
 
 
-def training_set() -> data.TrainingSet:
-    return data.TrainingSet(pictures(), MEAN, STD, shift_pixels=1, flip=True)
+def training_set() -> labelled.TrainingSet:
+    return labelled.TrainingSet(pictures(), MEAN, STD, shift_pixels=1, flip=True)
 
 
 def silent(_: str) -> None:
@@ -57,8 +59,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[SplitNetwork, Pat
     return Trainer(RECIPE, training_set(), seed=1).run(checkpoint, silent), checkpoint
 
 
-def normalised(p: data.Pictures) -> torch.Tensor:
-    return data.normalised(p.images, MEAN, STD)
+def normalised(p: labelled.Pictures) -> torch.Tensor:
+    return labelled.normalised(p.images, MEAN, STD)
 
 
 def test_it_learns_at_every_width_quantised_and_at_the_exits(trained: tuple[SplitNetwork, Path]) -> None:
@@ -129,7 +131,7 @@ def test_exits_can_be_made_anew_and_cost_the_features_nothing(trained: tuple[Spl
     test = pictures(300, seed=3)
     network, _ = load_averaged(trained[1], RECIPE)[0], None
     before, _ = network.head(normalised(test), 1.0)
-    exits.retrain(network, RECIPE, training_set(), seed=1, report=silent)
+    late_exits.retrain(network, RECIPE, training_set(), seed=1, report=silent)
     after, at_exits = network.eval().head(normalised(test), 1.0)
     torch.testing.assert_close(before, after)
     assert float((at_exits[-1].argmax(1).numpy() == test.labels).mean()) > 0.8
@@ -138,7 +140,7 @@ def test_exits_can_be_made_anew_and_cost_the_features_nothing(trained: tuple[Spl
 def test_every_operating_point_is_evaluated(trained: tuple[SplitNetwork, Path]) -> None:
     test = pictures(90, seed=4)
     validation = Validation(test, np.arange(90) % 2 == 0, MEAN, STD)
-    halves = workshop.Trained(trained[0], MEAN, STD)
+    halves = run.Trained(trained[0], MEAN, STD)
     codec = fitted_codec(halves, ARCH.widths, RECIPE.steps, pictures(60, seed=5).images)
     result = evaluate(halves, ARCH.widths, codec, validation, silent)
     assert len(result.points) == len(ARCH.widths) * (len(ARCH.stages) + len(RECIPE.steps) * 2)
@@ -195,10 +197,10 @@ def test_a_few_pictures_are_learnt_from_in_small_batches_for_long(tmp_path: Path
         (tmp_path / "few" / name).mkdir(parents=True)
         for i in range(300):
             cv2.imwrite(str(tmp_path / "few" / name / f"{i}.png"), np.full((36, 36, 3), level, np.uint8))
-    recipe = workshop.open_workshop("signs", tmp_path / "few").recipe
+    recipe = run.open_workshop("signs", tmp_path / "few").recipe
     assert (recipe.batch, recipe.epochs, recipe.late_exit_epochs) == (32, 67, 9)
     assert recipe.epochs * (480 // recipe.batch) >= 1000
-    assert workshop._sized(workshop.RECIPES["cifar10"], 50_000) == workshop.RECIPES["cifar10"]
+    assert run._sized(run.RECIPES["cifar10"], 50_000) == run.RECIPES["cifar10"]
 
 
 def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
@@ -208,21 +210,21 @@ def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
         for i in range(6):
             pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
             assert cv2.imwrite(str(tmp_path / "street" / name / f"{i}.png"), pixels)
-    shop = workshop.open_workshop("cifar10", tmp_path / "street")
+    shop = run.open_workshop("cifar10", tmp_path / "street")
     assert (shop.name, shop.recipe.arch.classes) == ("street", 3)
     assert shop.corpus.labels == ("bicycle", "bus", "nothing")
     assert len(shop.corpus.training().pictures) == 15
     assert len(shop.corpus.validation().pictures) == 3
     with pytest.raises(ConfigError, match="no such recipe; there are cifar10, signs"):
-        workshop.open_workshop("cifar100")
+        run.open_workshop("cifar100")
 
 
 def test_a_recipe_takes_variants_one_after_the_other() -> None:
-    shop = workshop.open_workshop("cifar10", variants=["maxpool", "whitened"])
+    shop = run.open_workshop("cifar10", variants=["maxpool", "whitened"])
     assert (shop.name, shop.recipe.arch.pooling, shop.recipe.whitened) == ("cifar10-maxpool-whitened", "max", True)
     assert shop.arguments == "cifar10 --variant maxpool --variant whitened"
     with pytest.raises(ConfigError, match="guide: no variant that a training can do by itself; there are base, "):
-        workshop.open_workshop("cifar10", variants=["guide"])
+        run.open_workshop("cifar10", variants=["guide"])
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -9,8 +9,17 @@ import pytest
 
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Answer, Frame, Guess, OperatingPoint, Reason, ServerTimings, Source, Timings
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
+from isthmus.proto.vocabulary import (
+    Answer,
+    Frame,
+    Guess,
+    OperatingPoint,
+    Reason,
+    ServerTimings,
+    Source,
+    Timings,
+)
 
 HEADER = RunHeader(
     kind="emulated",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.proto.plan import Box, Guess, Mask
 from isthmus.proto.tasks import BOXES, MASK_ROOM_BYTES, Arrays, Classification, Detection, Segmentation, Task, pixels
+from isthmus.proto.vocabulary import Box, Guess, Mask
 
 
 def told(task: Task, outputs: Arrays, *, temperature: float = 1.0, accuracy: float = 0.5) -> Guess:

@@ -31,7 +31,7 @@ from isthmus.proto.messages import (
     ServerMessage,
     Welcome,
 )
-from isthmus.proto.plan import Load, ServerTimings
+from isthmus.proto.vocabulary import Load, ServerTimings
 
 SHA = bytes(range(32))
 LOAD = Load(queue=3, wait_s=0.0125, tail_s=0.004)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.extras import missing
+from isthmus.cli.options import missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import typer
 
-from isthmus.cli.role import seconds
-from isthmus.emulation import calibrate as measuring
+from isthmus.cli.options import seconds
 from isthmus.emulation import traces
-from isthmus.emulation.backends import BACKENDS
-from isthmus.emulation.calibrate import Calibration
+from isthmus.emulation.realtime import calibrate as measuring
+from isthmus.emulation.realtime.backends import BACKENDS
+from isthmus.emulation.realtime.calibrate import Calibration
 from isthmus.proto.errors import ConfigError, LagError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.extras import missing
+from isthmus.cli.options import missing
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for TLS in both directions.")
 

@@ -26,18 +26,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from isthmus.cli import processes, runs
+from isthmus.cli import processes, report
 from isthmus.cli.demo_view import View
-from isthmus.cli.role import seconds
+from isthmus.cli.options import seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
-from isthmus.emulation.met import Met
-from isthmus.emulation.realtime import LIMITS
+from isthmus.emulation.realtime.relay import LIMITS
+from isthmus.emulation.reports.link_stamp import Met
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
 from isthmus.proto import record
-from isthmus.proto.plan import Guess
 from isthmus.proto.record import FrameRecord, Recorder, Summary
+from isthmus.proto.vocabulary import Guess
 
 BUNDLE = "signs"
 AGENT_LOG, PREVIEW = "agent.log", "preview.png"
@@ -78,14 +78,14 @@ def demo(
         frames=max(1, int(length_s * fps)),
         policy=policy,
     )
-    folder = runs.new_folder()
+    folder = report.new_folder()
     code, began_s, lag = _run(scenario, folder)
-    if not (folder / runs.RECORDS).is_file():
+    if not (folder / report.RECORDS).is_file():
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         shutil.rmtree(folder)
         raise typer.Exit(code)
     path = _complete(scenario, folder, began_s, lag)
-    _tell(record.summary(record.read(folder / runs.RECORDS)[1]), path)
+    _tell(record.summary(record.read(folder / report.RECORDS)[1]), path)
     if code not in (0, 130):  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)
@@ -118,7 +118,7 @@ def _run(scenario: Scenario, folder: Path) -> tuple[int, float, str]:
             "--frames",
             f"{scenario.frames}",
         ]
-        observe += ["--policy", scenario.policy, "--record", str(folder / runs.RECORDS)]
+        observe += ["--policy", scenario.policy, "--record", str(folder / report.RECORDS)]
         if sys.stderr.isatty() and _replayed(scenario) is None:
             observe += ["--preview", str(folder / PREVIEW)]
         agent = start("agent", *observe)
@@ -179,7 +179,7 @@ def _replayed(scenario: Scenario) -> Drive | None:
 
 def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Path:
     """Add to the records what the agent could not know, the link and the device alone; draw the report, return its path."""
-    path = folder / runs.RECORDS
+    path = folder / report.RECORDS
     header, answers = record.read(path)
     header = Met(scenario.trace, began_s, notes=(LIMITS, *([lag] if lag else []))).header(header)
     how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
@@ -191,7 +191,7 @@ def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Pat
             if guess is not None:
                 answer = msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
             out.write(answer)
-    return runs.write_report(path, folder)
+    return report.write_report(path, folder)
 
 
 def _alone(scenario: Scenario, frames: list[int]) -> dict[int, Guess]:

@@ -14,8 +14,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from isthmus.proto.plan import Source
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import Source
 
 ROWS = 22
 """Of the picture at most, two pixels to a cell; it is twice as many columns wide."""

@@ -21,15 +21,16 @@ from rich.progress import track
 
 from isthmus.cli import standings
 from isthmus.cli.calibrate import calibrate
-from isthmus.cli.role import seconds
-from isthmus.cli.runs import Format
-from isthmus.emulation import scenario as scenarios
-from isthmus.emulation.comparison import Comparison, Digest
-from isthmus.emulation.pace import run_real
+from isthmus.cli.options import seconds
+from isthmus.cli.report import Format
 from isthmus.emulation.policies import CLAIRVOYANT, available
-from isthmus.emulation.scenario import Scenario
-from isthmus.emulation.setting import Setting
-from isthmus.emulation.world import World, simulate
+from isthmus.emulation.realtime.pace import run_real
+from isthmus.emulation.reports.comparison import Comparison, Digest
+from isthmus.emulation.simulate import simulate
+from isthmus.emulation.virtual import scenario as scenarios
+from isthmus.emulation.virtual.scenario import Scenario
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError

@@ -16,18 +16,18 @@ import typer
 from isthmus.proto.errors import IsthmusError
 
 COMMANDS = {
-    "agent": "field:agent",
-    "serve": "field:serve",
+    "agent": "agent:agent",
+    "serve": "serve:serve",
     "relay": "relay:relay",
     "shape": "shape:shape",
     "demo": "demo:demo",
     "emulate": "emulate:app",
     "sweep": "sweep:sweep",
-    "report": "runs:report",
+    "report": "report:report",
     "doctor": "doctor:doctor",
     "certs": "certs:app",
-    "models": "models:app",
-    "traces": "traces:app",
+    "models": "models.verbs:app",
+    "traces": "traces.verbs:app",
     "bench": "bench:app",
 }
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.role import run_role, seconds
+from isthmus.cli.options import run_role, seconds
 from isthmus.emulation import traces
-from isthmus.emulation.met import Met
-from isthmus.emulation.realtime import LIMITS, OPTIONS, Relay
+from isthmus.emulation.realtime.relay import LIMITS, OPTIONS, Relay
+from isthmus.emulation.reports.link_stamp import Met
 
 
 def relay(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.role import seconds
+from isthmus.cli.options import seconds
 from isthmus.emulation import traces
-from isthmus.emulation.backends import opened
 from isthmus.emulation.link import Bursts, LinkOptions
-from isthmus.emulation.met import Met
+from isthmus.emulation.realtime.backends import opened
+from isthmus.emulation.reports.link_stamp import Met
 from isthmus.emulation.traces import AnyTrace, PacketTrace
 from isthmus.proto.errors import ConfigError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from isthmus.emulation.comparison import Comparison
+from isthmus.emulation.reports.comparison import Comparison
 
 LEGEND = "recovered: of what the clairvoyant gains over local-only; bytes and mJ above idling, a frame"
 

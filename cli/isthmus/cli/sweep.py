@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from isthmus.cli.processes import command_line
-from isthmus.cli.runs import RUNS, Format, tell, write_comparison
+from isthmus.cli.report import RUNS, Format, tell, write_comparison
 from isthmus.emulation import sweep as sweeps
+from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, Job, Manifest
-from isthmus.emulation.world import simulate
 from isthmus.proto.errors import IsthmusError
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

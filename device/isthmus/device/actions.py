@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from isthmus.proto.plan import Answer, Guess
+from isthmus.proto.vocabulary import Answer, Guess
 
 
 class Sift(Struct, frozen=True):

@@ -1,253 +1,112 @@
-"""The agent's host: performs what the session asks for. The one place on the device that reads the clock.
+"""An agent in five lines of Python:
 
-Frames come from a source in a thread of its own, stages run in another, everything else happens on the event loop, in
-order: an event is passed to the session with the time at which it is handled, then the session's actions are performed.
+    agent = Agent.open("agent.toml")
+    for answer in agent.answers("camera:0"):
+        print(answer.picture, answer.answer, answer.confidence, answer.source)
+
+The agent lives on an event loop in a thread of its own, and meets its deadlines whatever the caller does with an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-from isthmus.device import actions
-from isthmus.device.executor import Executor
-from isthmus.device.gate import sketched
-from isthmus.device.session import Session
-from isthmus.device.sources import Picture, Source
-from isthmus.proto.codec import checksum
-from isthmus.proto.errors import DataError, IsthmusError
-from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
-from isthmus.proto.plan import Answer, Frame, Guess, LinkState, Reason, Sifted, StageResult
-from isthmus.proto.plan import Source as From
+from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+from isthmus.device.config import AgentConfig
+from isthmus.device.run import Opened, answer_all, open_device
+from isthmus.device.sources import Picture, Source, open_source
+from isthmus.proto import config as configuration
+from isthmus.proto.record import FrameRecord
 
 
-EARLY = 0.25
-"""A picture of a live source is taken up to this share of a period before its time."""
+class Agent:
+    """A bundle's head, warm, and the way to a server if one is configured."""
 
+    def __init__(self, device: Opened) -> None:
+        self._device = device
 
-class Uplink(Protocol):
-    """What the agent asks of its transport."""
+    @classmethod
+    def open(cls, config: AgentConfig | str | Path) -> Agent:
+        """From a configuration or its TOML file (ISTHMUS_AGENT_* variables win over it).
 
-    def send(self, message: DeviceMessage) -> None:
-        """Pass a message on, if there is a connection."""
-
-    def reconnect(self) -> None:
-        """Drop the stream and open another."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """One answer and what belongs to it."""
-
-    frame: Frame
-    answer: Answer
-    picture: str
-    """What the source calls the frame."""
-    local: Guess | None = None
-    """What the device's last early exit said."""
-    goodput_Bps: float | None = None
-    """What the uplink is believed to deliver; None without a server."""
-
-
-class Host:
-    """One stream of frames, one session, one executor, at most one server. It is its transport's listener."""
-
-    def __init__(self, session: Session, executor: Executor, tell: Callable[[Told], None]) -> None:
-        self._session, self._executor, self._tell = session, executor, tell
-        self.uplink: Uplink | None = None
-        self._loop = asyncio.get_running_loop()
-        self.broken: asyncio.Future[None] = self._loop.create_future()
-        """Fails when answers can no longer be told."""
-        self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
-        self._timer: asyncio.TimerHandle | None = None
-        self._frames: dict[int, tuple[Frame, str]] = {}
-        self._answered_all = asyncio.Event()
-        self._answered_all.set()
-        self._stopped = asyncio.Event()
-        self._why_down = ""
-
-    async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
-        """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
-
-        A live source gives its pictures when it has them: those that come sooner than `period_s` after the one before
-        are let go. However it ends, what was captured before is answered. Raises SourceError when the source goes away.
+        Raises ConfigError, SecurityError, BundleError, each naming the thing and the way out.
         """
-        reader = ThreadPoolExecutor(1, thread_name_prefix="source")
-        try:
-            await self._take_all(source, reader, deadline_s, period_s, frames)
-        finally:
-            await self._answered_all.wait()
-            reader.shutdown()
-            self._head.shutdown()
+        if not isinstance(config, AgentConfig):
+            config = configuration.load(AgentConfig, Path(config), {}, prefix="ISTHMUS_AGENT")
+        return cls(open_device(config))
 
-    def stop(self) -> None:
-        """Take no further frames."""
-        self._stopped.set()
+    def answers(self, source: str | Iterable[NDArray[Any]] | None = None) -> Iterator[FrameRecord]:
+        """The answer to every frame, as it is given; `answer` is its name, `source` says which half gave it.
 
-    async def _take_all(
-        self, source: Source, reader: ThreadPoolExecutor, deadline_s: float, period_s: float, frames: int | None
-    ) -> None:
-        due_s, count = self._loop.time(), 0
-        while (frames is None or count < frames) and not self._stopped.is_set():
-            picture = await self._loop.run_in_executor(reader, source.read)
-            if picture is None:
-                break
-            if not source.live:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
-            now = self._loop.time()
-            if now < due_s - EARLY * period_s:
-                continue
-            due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
-            self._take(picture, count, deadline_s)
-            count += 1
+        `source` is a camera, file, folder or generated video by its name, or pictures (H, W, 3) RGB, which are taken at
+        the configured `fps`; without one it is the configured source. Leaving the loop ends the agent. Raises SourceError
+        when the source goes away, HandshakeError when the server's bundle is another one.
+        """
+        pictures = _Endable(self._opened(source))
+        told: queue.Queue[FrameRecord | BaseException | None] = queue.Queue()
+        thread = threading.Thread(target=_run, args=(self._device, pictures, told), name="agent", daemon=True)
+        with contextlib.closing(pictures):
+            thread.start()
+            try:
+                while (row := told.get()) is not None:
+                    if isinstance(row, BaseException):
+                        raise row
+                    yield row
+            finally:
+                pictures.end()
+                thread.join()
 
-    def connected(self, welcome: Welcome) -> None:
-        """The transport has a stream."""
-        log.warning("server %s: connected", welcome.server_id)
-        self._why_down = ""
-        self._session.on_connected(welcome, now=self._loop.time())
-        self._perform()
-
-    def received(self, message: ServerMessage) -> None:
-        """The transport has a message."""
-        self._session.on_message(message, now=self._loop.time())
-        self._perform()
-
-    def disconnected(self, why: str) -> None:
-        """The transport has no stream."""
-        log.log(logging.INFO if why == self._why_down else logging.WARNING, "%s; answering from the device", why)
-        self._why_down = why  # the same again and again is no news
-        self._session.on_disconnected(now=self._loop.time())
-        self._perform()
-
-    def _take(self, picture: Picture, frame_id: int, deadline_s: float) -> None:
-        now = self._loop.time()
-        frame = Frame(frame_id, now, now + deadline_s, picture.label)
-        try:
-            if picture.pixels is None:
-                raise DataError(picture.why)
-            self._executor.hold(frame_id, picture.pixels)
-        except DataError as error:
-            log.warning("%s", error)
-            self._report(Told(frame, _unusable(frame, now), picture.name))
-            return
-        self._frames[frame_id] = frame, picture.name
-        self._answered_all.clear()
-        sketch = sketched(picture.pixels) if self._session.gated else None
-        self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
-        self._perform()
-
-    def _perform(self) -> None:
-        """Carry out what the session asks, until it asks nothing more; then wait for its next wake-up."""
-        while asked := self._session.actions():
-            for action in asked:
-                self._perform_one(action)
-        if self._timer is not None:
-            self._timer.cancel()
-        due = self._session.due_at
-        self._timer = None if due is None else self._loop.call_at(due, self._wake)
-
-    def _wake(self) -> None:
-        self._session.step(self._loop.time())
-        self._perform()
-
-    def _perform_one(self, action: actions.Action) -> None:
-        match action:
-            case actions.Sift(frame_id):
-                sifted = self._loop.run_in_executor(self._head, self._executor.sifting(frame_id))
-                sifted.add_done_callback(partial(self._sifted, frame_id))
-            case actions.RunStage(frame_id, stage, width):
-                job = self._executor.job(frame_id, stage, width)
-                done = self._loop.run_in_executor(self._head, job)
-                done.add_done_callback(partial(self._stage_done, frame_id))
-            case actions.Send():
-                self._send(action)
-            case actions.Emit(answer, local):
-                frame, name = self._frames[answer.frame_id]
-                self._report(Told(frame, answer, name, local, self._goodput_Bps))
-            case actions.Forget(frame_id):
-                self._executor.forget(frame_id)
-                del self._frames[frame_id]
-                if not self._frames:
-                    self._answered_all.set()
-            case actions.Beat(sequence):
-                self._pass_on(Heartbeat(sequence))
-            case actions.Reconnect():
-                if self.uplink is not None:
-                    self.uplink.reconnect()
-
-    @property
-    def _goodput_Bps(self) -> float | None:
-        return self._session.link.goodput_Bps if self._session.state is LinkState.UP else None
-
-    def _report(self, told: Told) -> None:
-        try:
-            self._tell(told)
-        except (IsthmusError, OSError) as error:  # nobody hears us any more: a full disk, a reader that went away
-            self._tell = _to_nobody
-            self.broken.set_exception(error)
-
-    def _sifted(self, frame_id: int, done: asyncio.Future[Sifted]) -> None:
-        if (error := done.exception()) is not None:
-            log.error("frame %d: the filter failed on it; the head sees it", frame_id, exc_info=error)
-        sifted = done.result() if error is None else Sifted(frame_id, dismissed=False, guess=None, compute_s=0.0)
-        self._session.on_sifted(sifted, now=self._loop.time())
-        self._perform()
-
-    def _stage_done(self, frame_id: int, done: asyncio.Future[StageResult]) -> None:
-        now = self._loop.time()
-        if (error := done.exception()) is not None:
-            log.error("frame %d: the head failed on it", frame_id, exc_info=error)
-            self._session.on_stage_failed(frame_id, now=now)
-        else:
-            self._session.on_stage(done.result(), now=now)
-        self._perform()
-
-    def _send(self, action: actions.Send) -> None:
-        began_s = self._loop.time()
-        payload = self._executor.encode(action.frame_id, action.step, action.layer)
-        encoded_s = self._loop.time()
-        self._pass_on(
-            Layer(
-                frame_id=action.frame_id,
-                layer=action.layer,
-                last=action.last,
-                budget_s=action.budget_s - (encoded_s - began_s),
-                payload=payload,
-                crc=checksum(payload),
-            )
-        )
-        self._session.on_sent(action.frame_id, action.layer, len(payload), now=encoded_s, encode_s=encoded_s - began_s)
-
-    def _pass_on(self, message: DeviceMessage) -> None:
-        if self.uplink is not None:
-            self.uplink.send(message)
+    def _opened(self, source: str | Iterable[NDArray[Any]] | None) -> Source:
+        if source is None or isinstance(source, str):
+            return open_source(source or self._device.config.source, self._device.bundle.manifest.labels)
+        return _Given(source)
 
 
-def _to_nobody(_: Told) -> None:
-    """Where answers go when nobody hears us."""
+def _run(device: Opened, source: Source, told: queue.Queue[FrameRecord | BaseException | None]) -> None:
+    try:
+        asyncio.run(answer_all(device, source, told.put))
+    except BaseException as error:
+        told.put(error)  # raised where the answers are read
+    else:
+        told.put(None)
 
 
-def _unusable(frame: Frame, now: float) -> Answer:
-    """The honest answer to a picture that nobody can read: none."""
-    return Answer(
-        frame_id=frame.id,
-        label=None,
-        confidence=0.0,
-        source=From.NONE,
-        reason=Reason.INVALID,
-        point=None,
-        answered_s=now,
-        latency_s=now - frame.captured_s,
-        on_time=now <= frame.deadline_s,
-        bytes_up=0,
-    )
+class _Given:
+    """Pictures that the caller has."""
+
+    fps: float | None = None
+    live = False
+
+    def __init__(self, pictures: Iterable[NDArray[Any]]) -> None:
+        self._pictures = enumerate(pictures)
+
+    def read(self) -> Picture | None:
+        """The next one."""
+        number, pixels = next(self._pictures, (0, None))
+        return None if pixels is None else Picture(f"picture {number}", pixels)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class _Endable:
+    """A source that ends when its reader has had enough."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._ended = source, False
+        self.fps, self.live, self.close = source.fps, source.live, source.close
+
+    def end(self) -> None:
+        """Give no further picture."""
+        self._ended = True
+
+    def read(self) -> Picture | None:
+        """See `Source`."""
+        return None if self._ended else self._source.read()

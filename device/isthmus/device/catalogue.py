@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from isthmus.models.bundle import Manifest, Point
 from isthmus.proto.errors import BundleError
-from isthmus.proto.plan import OperatingPoint
 from isthmus.proto.tasks import Classification, Task
+from isthmus.proto.vocabulary import OperatingPoint
 
 
 @dataclass(frozen=True)

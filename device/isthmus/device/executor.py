@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.device.sieve import Sieve
+from isthmus.device.neural_filter import Sieve
 from isthmus.models import crossing
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
-from isthmus.proto.plan import Guess, Sifted, StageResult
+from isthmus.proto.vocabulary import Guess, Sifted, StageResult
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from isthmus.proto.plan import Answer, Frame, Guess, Reason, Source, Timings
+from isthmus.proto.vocabulary import Answer, Frame, Guess, Reason, Source, Timings
 
 ROWS, COLUMNS = 18, 32
 SAMPLES = 4

@@ -16,17 +16,17 @@ from pathlib import Path
 import grpc
 import msgspec
 
-from isthmus.device.agent import Host, Told
+from isthmus.device.as_device import StretchedExecutor
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.compute import StageTimes
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.gate import Gate
+from isthmus.device.host import Host, Told
+from isthmus.device.neural_filter import Sieve
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
-from isthmus.device.sieve import Sieve
 from isthmus.device.sources import Previewed, Source, open_source
-from isthmus.device.stretch import StretchedExecutor
+from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
@@ -35,9 +35,9 @@ from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
-from isthmus.proto.plan import Answer, Reason
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.security import channel_credentials
+from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
 SWITCH_S = 0.0005

@@ -13,9 +13,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.compute import StageTimes
-from isthmus.device.link import Outlook
-from isthmus.proto.plan import StageResult
+from isthmus.device.link_estimator import Outlook
+from isthmus.device.stage_times import StageTimes
+from isthmus.proto.vocabulary import StageResult
 
 PRICE_OF_LINK = 0.003
 """Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""

@@ -23,13 +23,13 @@ from msgspec import Struct
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send, Sift
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.compute import StageTimes
 from isthmus.device.gate import Gate, Kept, Sketch
-from isthmus.device.link import LinkEstimator
+from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
+from isthmus.device.stage_times import StageTimes
 from isthmus.proto import messages
 from isthmus.proto.messages import ServerMessage, Welcome
-from isthmus.proto.plan import (
+from isthmus.proto.vocabulary import (
     Answer,
     Frame,
     Guess,

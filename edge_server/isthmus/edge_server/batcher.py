@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.proto.messages import Hint
-from isthmus.proto.plan import Load
+from isthmus.proto.vocabulary import Load
 
 P = TypeVar("P")
 

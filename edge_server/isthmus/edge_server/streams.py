@@ -20,8 +20,8 @@ from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.machine import earliest
-from isthmus.proto.plan import Load, ServerTimings
 from isthmus.proto.tasks import Packed
+from isthmus.proto.vocabulary import Load, ServerTimings
 
 SILENCE_S = 10.0
 """A stream from which nothing is heard for so long is closed."""

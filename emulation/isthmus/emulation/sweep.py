@@ -29,9 +29,9 @@ import msgspec
 
 import isthmus
 from isthmus.emulation import policies, traces
-from isthmus.emulation import scenario as scenarios
-from isthmus.emulation.scenario import Scenario
-from isthmus.emulation.setting import Setting
+from isthmus.emulation.virtual import scenario as scenarios
+from isthmus.emulation.virtual.scenario import Scenario
+from isthmus.emulation.virtual.setting import Setting
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles
 from isthmus.proto import config, record

@@ -13,9 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from isthmus.emulation.traces import Floats, Trace
-
-_MBPS = 125_000.0  # bytes/s
+from isthmus.emulation.traces import BYTES_PER_MBIT, Floats, Trace
 
 
 def constant(*, up_mbps: float, down_mbps: float, rtt_ms: float, length_s: float = 60.0, loss: float = 0.0) -> Trace:
@@ -200,5 +198,10 @@ RECIPES: Mapping[str, Callable[[], Trace]] = {
 def _trace(seconds: Floats, up_mbps: Floats, down_mbps: Floats, rtt_ms: Floats, loss: float) -> Trace:
     time_s = np.concatenate([[0.0], np.cumsum(seconds)[:-1]])
     return Trace(
-        "synthetic", time_s, up_mbps * _MBPS, down_mbps * _MBPS, rtt_ms / 1e3, np.full_like(time_s, loss, dtype=float)
+        "synthetic",
+        time_s,
+        up_mbps * BYTES_PER_MBIT,
+        down_mbps * BYTES_PER_MBIT,
+        rtt_ms / 1e3,
+        np.full_like(time_s, loss, dtype=float),
     )

@@ -26,9 +26,11 @@ Direction = Literal["up", "down"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+BYTES_PER_MBIT = 125_000.0
+MBIT_PER_BYTE = 8e-6
 PACKET_BYTES = 1500
 """What one Mahimahi departure can carry."""
-_PER_UNIT = {"time_s": 1.0, "up_mbps": 125_000.0, "down_mbps": 125_000.0, "rtt_ms": 1e-3, "loss": 1.0}
+_PER_UNIT = {"time_s": 1.0, "up_mbps": BYTES_PER_MBIT, "down_mbps": BYTES_PER_MBIT, "rtt_ms": 1e-3, "loss": 1.0}
 COLUMNS = tuple(_PER_UNIT)
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
-from isthmus.proto.plan import OperatingPoint
 from isthmus.proto.spectrum import Spectrum
 from isthmus.proto.tasks import TASKS, Task
+from isthmus.proto.vocabulary import OperatingPoint
 
 SCHEMA = 3
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every

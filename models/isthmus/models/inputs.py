@@ -1,14 +1,11 @@
-"""What would be answered if the picture itself were sent: the rival to sending features, measured on real pictures.
+"""The table of what would be answered if the picture itself were sent: the rival to sending features.
 
-Every validation picture is coded as JPEG and as WebP at several qualities, decoded, and put through the whole network at
-full width without a quantiser (LiteRT head, ONNX tail). The sizes are what a pair of halves would send that knows the
-format: what all files of one quality have in common (JPEG's tables, WebP's container) is not counted. `inputs.npz` lies
-beside a bundle and names the bundle that it was measured with; a bundle without one is whole, and only lacks the rivals.
+`inputs.npz` lies beside a bundle and names the bundle that it was measured with (`bundling.picture_rival` measures it); a
+bundle without one is whole, and only lacks the rivals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Bundle, Outcomes
-from isthmus.models.calibration import softmax
-from isthmus.models.corpora import validation_of
-from isthmus.models.shipped import Shipped
+from isthmus.models.bundle import Bundle
 from isthmus.proto.errors import DataError
 
 FILE = "inputs.npz"
@@ -31,12 +25,6 @@ FORMATS: dict[str, tuple[str, int, int]] = {
     "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY, 20),
 }
 """Suffix, name of the quality, bytes of the container around the coded picture."""
-AGREEMENT = 0.99
-"""The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
-Report = Callable[[str], None]
-Images = NDArray[np.uint8]
-Answers = Callable[[Images], tuple[NDArray[np.int64], NDArray[np.float64]]]
-"""Class and confidence (N,) of what the whole network answers."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +70,6 @@ def fault(bundle: Bundle) -> str | None:
     return None
 
 
-def measure(bundle: Bundle, report: Report) -> Inputs:
-    """Code, decode and answer every picture of the outcome table, and write the table beside the bundle.
-
-    Raises ConfigError when no pictures are known for the bundle or onnxruntime is missing, DataError when the pictures
-    at hand are not those of its outcome table.
-    """
-    network, outcomes = _Network(bundle), bundle.outcomes()
-    table = tabulated(_pictures(bundle, outcomes, network), outcomes.truth, network.answers, report)
-    save(bundle, table)
-    return table
-
-
-def tabulated(
-    images: Images, truth: NDArray[Any], answers: Answers, report: Report, *, side: int | None = None
-) -> Inputs:
-    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,); reduced to `side` to be coded, if told."""
-    shape = (len(images), len(FORMATS), len(QUALITIES))
-    table = Inputs(np.zeros(shape, np.uint32), np.zeros(shape, truth.dtype), np.zeros(shape, np.float16))
-    for f, format_ in enumerate(FORMATS):
-        for q, quality in enumerate(QUALITIES):
-            decoded, sizes = coded(images if side is None else resized(images, side), format_, quality)
-            label, confidence = answers(decoded if side is None else resized(decoded, images.shape[1]))
-            table.size_bytes[:, f, q], table.label[:, f, q], table.confidence[:, f, q] = sizes, label, confidence
-            right = float((label == truth).mean())
-            name = format_ if side is None else f"{format_} of {side}×{side} pixels,"
-            report(f"{name} {quality}: {sizes.mean():.0f} bytes, accuracy {right:.4f}")
-    return table
-
-
 def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, float | None]:
     """By format: the mean bytes that give the right answer for such a share of the pictures, between two qualities.
 
@@ -134,62 +93,3 @@ def save(bundle: Bundle, table: Inputs) -> None:
     """Write the table beside the bundle that it was measured with."""
     fields = {name: getattr(table, name) for name in Inputs.__dataclass_fields__}
     np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
-
-
-def coded(images: Images, format_: str, quality: int) -> tuple[Images, NDArray[np.int64]]:
-    """Pictures (N, S, S, 3) RGB after coding and decoding, and the bytes (N,) that each takes on the wire."""
-    suffix, key, container_bytes = FORMATS[format_]
-    files = [cv2.imencode(suffix, image[:, :, ::-1], [key, quality])[1].tobytes() for image in images]
-    known = container_bytes + _common_prefix([file[container_bytes:] for file in files])
-    return np.stack([_decoded(file) for file in files]), np.array([len(file) - known for file in files])
-
-
-def resized(images: Images, side: int) -> Images:
-    """Pictures (N, S, S, 3) at another size: (N, side, side, 3)."""
-    how = cv2.INTER_AREA if side < images.shape[1] else cv2.INTER_CUBIC
-    return np.stack([np.asarray(cv2.resize(image, (side, side), interpolation=how), np.uint8) for image in images])
-
-
-def _common_prefix(files: list[bytes]) -> int:
-    """How many bytes all files begin with; none are common to one file alone."""
-    first, last = min(files), max(files)
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-
-
-def _decoded(file: bytes) -> Images:
-    picture = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None  # its own encoder's file
-    return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8)
-
-
-def _pictures(bundle: Bundle, outcomes: Outcomes, network: _Network) -> Images:
-    """The pictures of the outcome table, proved to be them by their classes and by what the exits answer."""
-    name = bundle.manifest.name
-    pictures = validation_of(bundle.manifest, None, most=len(outcomes.truth)).pictures
-    if len(pictures) != len(outcomes.truth) or (pictures.labels != outcomes.truth).any():
-        raise DataError(f"{name}: the pictures here are not those of its outcome table; export the bundle again")
-    same = float((network.exit_labels(pictures.images) == outcomes.label[:, network.exit_column]).mean())
-    if same < AGREEMENT:
-        raise DataError(f"{name}: its head agrees with its outcome table in {same:.1%} only; export the bundle again")
-    return pictures.images
-
-
-class _Network:
-    """The whole network at full width, in the files that are shipped."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
-        self._halves, self._width = Shipped(bundle), max(manifest.widths)
-        finest = max((p for p in manifest.points if p.width == self._width and p.step == 0), key=lambda p: p.layers)
-        self._temperature = finest.temperature
-        last = len(manifest.stages) - 1
-        self.exit_column = next(i for i, p in enumerate(manifest.points) if p.width == self._width and p.exit == last)
-
-    def exit_labels(self, images: Images) -> NDArray[np.int64]:
-        """What the last exit answers: (N,)."""
-        return self._halves.head(images, self._width)[1][-1].argmax(axis=1)
-
-    def answers(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Class and confidence (N,) of the tail's answers."""
-        probability = softmax(self._halves.tail(self._halves.head(images, self._width)[0]), self._temperature)
-        return probability.argmax(axis=1), probability.max(axis=1)

@@ -9,7 +9,7 @@ import enum
 
 from msgspec import Struct
 
-from isthmus.proto.plan import Load, ServerTimings
+from isthmus.proto.vocabulary import Load, ServerTimings
 
 
 class Hello(Struct, frozen=True):

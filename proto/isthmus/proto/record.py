@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.plan import Answer, Box, Frame, Guess, Mask, Reason, Source
+from isthmus.proto.vocabulary import Answer, Box, Frame, Guess, Mask, Reason, Source
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.proto.plan import Box, Guess, Mask
+from isthmus.proto.vocabulary import Box, Guess, Mask
 
 Packed = tuple[float, ...] | bytes
 """What crosses for one frame: plain numbers, or bytes that only the task can read."""

@@ -29,7 +29,7 @@ from isthmus.proto.messages import (
     ServerMessage,
     Welcome,
 )
-from isthmus.proto.plan import Load, ServerTimings
+from isthmus.proto.vocabulary import Load, ServerTimings
 
 MAX_US = 2**32 - 1
 SHA256_BYTES = 32

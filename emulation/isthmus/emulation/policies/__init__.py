@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility, LocalOnly
-from isthmus.emulation.fakes import Content
 from isthmus.emulation.policies import contestant as contestants
 from isthmus.emulation.policies.contestant import Contestant, PolicyFactory
 from isthmus.emulation.policies.input_offload import InputOffload
@@ -19,6 +18,7 @@ from isthmus.emulation.policies.slimmable import Slimmable
 from isthmus.emulation.policies.spinn import Spinn
 from isthmus.emulation.policies.static_split import StaticSplit
 from isthmus.emulation.policies.throughput_argmax import ThroughputArgmax
+from isthmus.emulation.replay import Content
 from isthmus.models import inputs
 from isthmus.models.bundle import Bundle
 from isthmus.proto.errors import ConfigError

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import Policy
-from isthmus.emulation.fakes import Content
+from isthmus.emulation.replay import Content
 from isthmus.models import inputs
 from isthmus.models.bundle import Bundle, Outcomes
-from isthmus.proto.plan import OperatingPoint
+from isthmus.proto.vocabulary import OperatingPoint
 
 PolicyFactory = Callable[[Catalogue], Policy]
 LEANING = 20

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.link import Outlook
+from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import Offload, Situation
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 
 def head_s(catalogue: Catalogue, situation: Situation, width: int) -> float:

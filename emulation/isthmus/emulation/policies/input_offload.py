@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isthmus.device.scheduler import GO_ON, STOP, Decision, LocalOnly, Offload, Situation
 from isthmus.emulation.policies.estimates import back_s
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 
 class InputOffload(LocalOnly):

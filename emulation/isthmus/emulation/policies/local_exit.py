@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Situation
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 
 class LocalExit:

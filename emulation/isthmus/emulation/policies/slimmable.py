@@ -9,10 +9,10 @@ Every frame is sent. Their system has no early exits; here a frame that misses i
 from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.link import Outlook
+from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
 from isthmus.emulation.policies.estimates import head_s
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 
 class Slimmable:

@@ -7,11 +7,11 @@ slow average of what the link showed, as a run-time profiler keeps it, refreshed
 from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.link import Outlook
+from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import STOP, Decision, Situation
 from isthmus.emulation.policies.estimates import back_s
 from isthmus.emulation.policies.throughput_argmax import ThroughputArgmax
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 THRESHOLD = 0.8
 """The least confidence that ends a frame on the device."""

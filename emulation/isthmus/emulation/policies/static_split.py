@@ -9,7 +9,7 @@ from __future__ import annotations
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
 from isthmus.emulation.policies.estimates import head_s
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 TOLERANCE = 0.01
 """Accuracy that is given away for fewer bytes."""

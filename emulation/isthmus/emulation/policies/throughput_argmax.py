@@ -7,10 +7,10 @@ one of the options. Neither the queue, nor uncertainty, nor the frame's own conf
 from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.link import Outlook
+from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Situation
 from isthmus.emulation.policies.estimates import back_s, head_s, sendable
-from isthmus.proto.plan import StageResult
+from isthmus.proto.vocabulary import StageResult
 
 
 class ThroughputArgmax:

@@ -1,0 +1,64 @@
+"""`isthmus agent`: the device's half, in the field.
+
+Every key of a role's configuration file is also a flag and an environment variable: `deadline_s` in the file is
+`--deadline 100ms` and ISTHMUS_AGENT_DEADLINE_S=0.1.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.options import CONFIG, INSECURE, run_role, seconds
+from isthmus.device.config import AgentConfig
+from isthmus.device.run import run_agent
+from isthmus.proto import config
+
+
+def agent(
+    config_file: Path | None = CONFIG,
+    bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
+    source: str | None = typer.Option(None, help="Folder, video file, camera:N or generated:SEED [generated:0]."),
+    server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
+    deadline: str | None = typer.Option(None, help="From capture to answer, e.g. 100ms [100ms]."),
+    fps: float | None = typer.Option(None, help="Frames a second [the source's own, or 10]."),
+    frames: int | None = typer.Option(None, help="Stop after so many frames."),
+    certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
+    insecure: bool | None = INSECURE,
+    policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
+    threads: int | None = typer.Option(None, help="Threads of the head [1]."),
+    filter_: str | None = typer.Option(None, "--filter", help="Folder of a neural filter [none]."),
+    gate: float | None = typer.Option(
+        None, help="Repeat answers to pictures that change by less, in grey levels [off]."
+    ),
+    gate_age: str | None = typer.Option(None, help="For at most so long, e.g. 2s [2s]."),
+    as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
+    client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
+    record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
+    preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
+) -> None:
+    """Run the device's half: one line of JSON for every answer, on standard output."""
+    flags: dict[str, object] = {
+        "bundle": bundle,
+        "source": source,
+        "server": server,
+        "deadline_s": seconds(deadline, "--deadline"),
+        "fps": fps,
+        "frames": frames,
+        "certs": certs_,
+        "insecure": insecure,
+        "policy": policy,
+        "threads": threads,
+        "filter": filter_,
+        "gate": gate,
+        "gate_age_s": seconds(gate_age, "--gate-age"),
+        "as_device": as_device,
+        "client_id": client_id,
+        "record": record,
+        "preview": preview,
+    }
+    settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
+    run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))

@@ -1,0 +1,55 @@
+"""`isthmus models prune`: fewer channels in a trained head, chosen by what each cut is measured to cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
+from isthmus.models import bundle
+from isthmus.proto.errors import ConfigError
+
+VARIANT = typer.Option(
+    None, "--variant", help="One changed ingredient of docs/ablation.md; may be given several times."
+)
+
+
+def prune(
+    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    flops: float = typer.Option(help="The share of the full-width head's FLOPs that may be left, e.g. 0.5."),
+    checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
+    begin: str | None = typer.Option(None, help="A bundle whose weights to prune, not a checkpoint's."),
+    epochs: int = typer.Option(0, min=0, help="Fine-tune what is left for so many [0: measure its norms anew]."),
+    pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
+    variant: list[str] | None = VARIANT,
+    out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-pruned]."),
+    seed: int = typer.Option(1),
+    threads: int = typer.Option(1, help="Threads of torch."),
+) -> None:
+    """Prune a trained head to a budget of FLOPs and write what is left, at one width, as a bundle."""
+    if begin is not None and checkpoint is not None:
+        raise ConfigError("--begin and --checkpoint: one network is pruned; give one of them")
+    try:
+        import torch
+
+        from isthmus.models.compression import prune as pruning
+        from isthmus.models.training import run
+    except ImportError as error:
+        raise missing(error, "train") from error
+    torch.set_num_threads(threads)
+    shop = run.open_workshop(name, pictures, variant or ())
+    if begin is not None:
+        whole = bundle.load(begin)
+        network, made = shop.inherited(whole), whole.manifest.made_by
+    else:
+        averaged = run.load_averaged(checkpoint or CHECKPOINTS / f"{shop.name}.pt", shop.recipe)
+        network, made = averaged.network, averaged.made_by(shop.arguments)
+    pruning.to_bundle(
+        shop,
+        network,
+        made,
+        out or BUNDLES / f"{shop.name}-pruned",
+        pruning.Pruning(flops, epochs, seed),
+        report=typer.echo,
+    )

@@ -1,0 +1,233 @@
+"""`isthmus models`: list, verify, train, and turn a checkpoint into a bundle. Torch is imported only by what needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import typer
+
+from isthmus.cli.models import ablate, distill, prune, split
+from isthmus.cli.models import filter as filtering
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, missing
+from isthmus.models import bundle
+from isthmus.models.splitting.uncut import PIXELS
+from isthmus.proto.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isthmus.models.training.run import Workshop
+
+app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
+app.command("split")(split.split)
+app.command("distill")(distill.distill)
+app.command("ablate")(ablate.ablate)
+app.command("prune")(prune.prune)
+app.command("filter")(filtering.filter_)
+
+
+@app.command("list")
+def list_(format_: str = typer.Option("text", "--format", help="text or json.")) -> None:
+    """The bundles of the zoo."""
+    found = [bundle.load(p.parent.name) for p in sorted(bundle.ZOO.glob("*/bundle.toml"))]
+    rows = [_row(b) for b in found]
+    if format_ == "json":
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']:10} {row['task']}, {row['classes']} classes, {row['input']} px; "
+            f"best {row['accuracy']:.1%}, device alone {row['accuracy_local']:.1%}; {row['sha256'][:12]}"
+        )
+
+
+def _row(b: bundle.Bundle) -> dict[str, Any]:
+    m = b.manifest
+    return {
+        "name": m.name,
+        "task": m.task,
+        "classes": len(m.labels),
+        "input": m.input.size,
+        "widths": list(m.widths),
+        "accuracy": max(p.accuracy for p in m.points),
+        "accuracy_local": max(p.accuracy for p in m.points if p.exit is not None),
+        "sha256": b.sha256.hex(),
+    }
+
+
+@app.command()
+def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder.")) -> None:
+    """Check every file of a bundle against its hashes."""
+    found = bundle.load(name)
+    typer.echo(f"{name}: {len(found.manifest.files)} files match; bundle {found.sha256.hex()}")
+
+
+@app.command()
+def info(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    format_: str = typer.Option("text", "--format", help="text or json."),
+) -> None:
+    """What a bundle is: its halves, its bottleneck, and what every operating point costs and gives."""
+    m = bundle.load(name).manifest
+    if format_ == "json":
+        typer.echo(json.dumps(msgspec.to_builtins(m)))
+        return
+    shape = f"{m.bottleneck.height} x {m.bottleneck.width} x {m.bottleneck.channels}"
+    typer.echo(f"{m.name}: {m.task}, {len(m.labels)} classes, input {m.input.shape[1]} x {m.input.shape[0]}")
+    typer.echo(f"bottleneck {shape}; tail {' then '.join(p.file for p in m.tail)}, {m.tail_flops / 1e6:.1f} MFLOP")
+    typer.echo(f"made by {m.made_by}\n")
+    _points(m, m.points)
+
+
+def _points(m: bundle.Manifest, points: Sequence[bundle.Point]) -> None:
+    typer.echo(f"{'width':>6} {'answer from':<30} {'head MFLOP':>10} {'bytes':>7} {'accuracy':>9}")
+    for p in points:
+        stages = len(m.stages) if p.exit is None else p.exit + 1
+        flops = sum(s.flops for row in m.stages[:stages] for s in row if s.width == p.width)
+        step = m.bottleneck.steps[p.step or 0]
+        where = f"exit {stages}" if p.exit is not None else f"tail, step {step:g}, {p.layers} layer(s)"
+        typer.echo(f"{p.width:>6g} {where:<30} {flops / 1e6:>10.1f} {p.bytes:>7.0f} {p.accuracy:>9.2%}")
+
+
+UNCUT = typer.Option(None, "--uncut", help="The .tflite that the bundle was made of: no labels then, it answers them.")
+UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {', '.join(PIXELS)}.")
+
+
+@app.command()
+def evaluate(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was validated on]."),
+    uncut: Path | None = UNCUT,
+    pixels: str | None = UNCUT_PIXELS,
+    most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
+    format_: str = typer.Option("text", "--format", help="text or json."),
+) -> None:
+    """Answer labelled pictures at every operating point with the bundle's own files, and count."""
+    from isthmus.models.bundling.evaluate import evaluate
+    from isthmus.models.bundling.shipped import Shipped
+    from isthmus.models.data import corpora
+    from isthmus.models.distillation import judged
+
+    found = bundle.load(name)
+    m = found.manifest
+    if uncut is None:
+        validation = corpora.validation_of(m, pictures, most)
+    else:
+        check("--pixels", pixels, PIXELS)
+        validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, pictures, most))
+    result = evaluate(Shipped(found), m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
+    if format_ == "json":
+        rows = [
+            {**msgspec.to_builtins(p), "ece": e} for p, e in zip(result.points, result.calibration_error, strict=True)
+        ]
+        typer.echo(json.dumps({"bundle": m.name, "pictures": len(validation.pictures), "points": rows}))
+        return
+    _points(m, result.points)
+    typer.echo(
+        f"\n{len(validation.pictures):,} pictures; largest calibration error {max(result.calibration_error):.3f}"
+    )
+
+
+@app.command()
+def quantize(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
+    uncut: Path | None = UNCUT,
+    pixels: str | None = UNCUT_PIXELS,
+    judges: Path | None = typer.Option(None, "--validation", help="With --uncut: other pictures, to judge by."),
+    search: str = typer.Option("boosted", help="How options are chosen: boosted or random."),
+    trials: int = typer.Option(18, min=1, help="Ways to quantise that are tried."),
+    most: int | None = typer.Option(None, help="Validate on at most so many pictures.", min=10),
+    out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-int8]."),
+    seed: int = typer.Option(1),
+) -> None:
+    """Make a bundle's head int8 without training: for a Pi 5 or an Orin; a Pi 4 gains nothing by it."""
+    try:
+        from isthmus.models.compression import quantize as quantizing
+        from isthmus.models.data import corpora
+        from isthmus.models.distillation import judged
+    except ImportError as error:
+        raise missing(error, "train") from error
+    if search not in ("boosted", "random"):
+        raise ConfigError(f"--search: '{search}' is neither boosted nor random")
+    found = bundle.load(name)
+    m = found.manifest
+    if uncut is None:
+        if judges is not None:
+            raise ConfigError("--validation: goes with --uncut; labelled pictures are shared out by themselves")
+        images = corpora.training_of(m, pictures).pictures.images[: quantizing.PICTURES]
+        validation = corpora.validation_of(m, pictures, most)
+    else:
+        check("--pixels", pixels, PIXELS)
+        images = judged.answered(m, uncut, pixels, pictures, quantizing.PICTURES).images
+        validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, judges, most))
+    quantizing.quantized(
+        found,
+        images,
+        validation,
+        out or BUNDLES / f"{m.name}-int8",
+        how="boosted" if search == "boosted" else "random",
+        trials=trials,
+        seed=seed,
+        report=typer.echo,
+    )
+
+
+PICTURES = typer.Option(
+    None, "--pictures", help="Your own: a folder with one subfolder a class, or a COCO-style .json [the recipe's own]."
+)
+
+
+def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> Workshop:
+    try:
+        from isthmus.models.training import run
+    except ImportError as error:
+        raise missing(error, "train") from error
+    return run.open_workshop(name, pictures, variants or ())
+
+
+@app.command()
+def train(
+    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    checkpoint: Path | None = typer.Option(None, help="Where to save and resume [checkpoints/NAME.pt]."),
+    pictures: Path | None = PICTURES,
+    variant: list[str] | None = prune.VARIANT,
+    epochs: int | None = typer.Option(None, min=1, help="Passes over the pictures [the recipe's]."),
+    begin: str | None = typer.Option(None, help="A bundle of the same recipe whose weights to begin with."),
+    seed: int = typer.Option(1),
+    threads: int = typer.Option(1, help="Threads of torch."),
+) -> None:
+    """Train a network, or tune a bundle's; resumes from its checkpoint."""
+    begun_with = bundle.load(begin) if begin is not None else None
+    shop = _workshop(name, pictures, variant)
+    shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
+    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
+    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
+
+
+@app.command()
+def export(
+    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
+    pictures: Path | None = PICTURES,
+    variant: list[str] | None = prune.VARIANT,
+    out: Path | None = typer.Option(None, help="The bundle's folder [the zoo's; bundles/ for your own or a variant]."),
+    threads: int = typer.Option(1, help="Threads of torch."),
+) -> None:
+    """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
+    shop = _workshop(name, pictures, variant)
+    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
+    target = out or (bundle.ZOO if shop.name == name else BUNDLES) / shop.name
+    shop.export(path, target, threads=threads, report=typer.echo)
+
+
+@app.command()
+def inputs(name: str = typer.Argument(help="A bundle of the zoo, or a folder.")) -> None:
+    """Measure what sending the picture itself would give (JPEG, WebP), for the rivals that do; writes inputs.npz."""
+    from isthmus.models.bundling import picture_rival
+
+    found = bundle.load(name)
+    typer.echo(f"{picture_rival.measure(found, typer.echo)}: written")

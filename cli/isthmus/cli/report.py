@@ -1,0 +1,91 @@
+"""Runs on disk: where they go, and `isthmus report`, which draws one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from isthmus.emulation import sweep
+from isthmus.proto import record
+from isthmus.proto.errors import DataError
+
+RUNS = Path("runs")
+RECORDS = "records.jsonl"
+RECORD_FILES = ("*.jsonl", "*.jsonl.zst")
+Format = Literal["text", "json"]
+
+
+def new_folder(root: Path = RUNS) -> Path:
+    """A fresh folder named after the time; two runs in one second do not share it."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        folder = root / (name + suffix)
+        if not folder.exists():
+            break
+    folder.mkdir(parents=True)
+    return folder
+
+
+def report(
+    runs: list[Path] = typer.Argument(
+        help="Files of records, runs' folders, a sweep's folder; live, emulated, simulated."
+    ),
+    out: Path | None = typer.Option(None, help="Where to write the page [the folder named, or a new one under runs/]."),
+    format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
+) -> None:
+    """Draw a run, or runs against each other: one HTML page that opens without a network, its plots, its summary."""
+    files = [file for path in runs for file in found(path)]
+    if out is None:
+        out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
+    tell(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
+
+
+def tell(page: Path, format_: Format) -> None:
+    """Where the page is, or every figure of it."""
+    typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
+
+
+def found(path: Path) -> list[Path]:
+    """The files of records that a path names: itself, a sweep's results, or all within a folder. Raises DataError."""
+    if not path.is_dir():
+        return [path]
+    if (path / sweep.MANIFEST).is_file():
+        return sweep.files(path)
+    files = sorted(file for pattern in RECORD_FILES for file in path.rglob(pattern))
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    if not visible:
+        raise DataError(f"{path}: no file of records within ({', '.join(RECORD_FILES)}); name a run's folder")
+    return visible
+
+
+def write_report(records_path: Path, out: Path) -> Path:
+    """The page of a run at `records_path`, written into `out`; returns its path."""
+    from isthmus.emulation.reports import run_report as pages  # draws with matplotlib, which the field does not need
+
+    header, records = record.read(records_path)
+    trace, why_not = pages.replayed(header)
+    if why_not:
+        header = msgspec.structs.replace(header, notes=(*header.notes, why_not))
+    return pages.write(out, header, records, trace=trace)
+
+
+def write_comparison(files: Sequence[Path], out: Path) -> Path:
+    """The page of several runs, written into `out`; returns its path, and shows how the policies stand."""
+    from isthmus.cli import standings
+    from isthmus.emulation.reports import comparison_report
+    from isthmus.emulation.reports.comparison import Comparison, Digest
+
+    console = Console(stderr=True, width=120)
+    reading = track(files, "reading", console=console, transient=True, disable=not console.is_terminal)
+    comparison = Comparison([Digest.of(file, record.load(file)) for file in reading])
+    page = comparison_report.write(out, comparison)
+    console.print(standings.table(standings.facts(comparison)))
+    console.print(standings.LEGEND, style="dim")
+    return page

@@ -1,0 +1,50 @@
+"""`isthmus serve`: the server's half, in the field. Its keys are flags and variables as the agent's are (ISTHMUS_SERVER_…)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.options import CONFIG, INSECURE, missing, run_role, seconds
+from isthmus.proto import config
+
+
+def serve(
+    config_file: Path | None = CONFIG,
+    bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
+    listen: str | None = typer.Option(None, help="HOST:PORT [127.0.0.1:50551]."),
+    certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
+    insecure: bool | None = INSECURE,
+    metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
+    engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
+    threads: int | None = typer.Option(None, help="Threads of the tail [1]."),
+    max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
+    credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
+    max_streams: int | None = typer.Option(None, help="Devices served at a time [64]."),
+    grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
+    debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
+) -> None:
+    """Run the server's half."""
+    try:
+        from isthmus.edge_server.config import ServerConfig
+        from isthmus.edge_server.server import serve as run_server
+    except ImportError as error:
+        raise missing(error, "server") from error
+    flags: dict[str, object] = {
+        "bundle": bundle,
+        "listen": listen,
+        "certs": certs_,
+        "insecure": insecure,
+        "metrics": metrics,
+        "engine": engine,
+        "threads": threads,
+        "max_batch": max_batch,
+        "credits": credits,
+        "max_streams": max_streams,
+        "grace_s": seconds(grace, "--grace"),
+        "debug": debug,
+    }
+    settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
+    posture = "plaintext" if settings.certs is None else "mutual TLS"
+    run_role(run_server(settings, ready=lambda address: typer.echo(f"{settings.bundle} on {address}, {posture}")))

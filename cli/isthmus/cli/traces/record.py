@@ -1,0 +1,38 @@
+"""`isthmus traces record` on a device and `isthmus traces answer` beside its server: a real link as a trace."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.options import run_role, seconds
+from isthmus.cli.traces.make import OUT, save
+from isthmus.emulation.realtime import record_link
+from isthmus.emulation.traces import Direction
+from isthmus.proto.errors import ConfigError
+
+WAYS: dict[str, tuple[Direction, ...]] = {"up": ("up",), "down": ("down",), "both": ("up", "down")}
+
+
+def record(
+    out: Path = OUT,
+    server: str = typer.Option(help="HOST:PORT where `isthmus traces answer` listens."),
+    ways: str = typer.Option("up", help="Which way to fill with a heavy flow: up, down or both."),
+    length: str = typer.Option("60s", help="How long."),
+) -> None:
+    """Record a real link: goodput of a heavy flow, and the delay of a light ping beside it. It costs the data it sends."""
+    length_s = seconds(length, "--length")
+    if not length_s:
+        raise ConfigError("--length: must be above 0")
+    if ways not in WAYS:
+        raise ConfigError(f"--ways: '{ways}' is not up, down or both")
+    typer.echo(save(asyncio.run(record_link.record(server, name=out.stem, ways=WAYS[ways], length_s=length_s)), out))
+
+
+def answer(
+    listen: str = typer.Option("127.0.0.1:50553", help="HOST:PORT, of an address that the device can reach."),
+) -> None:
+    """Be the far end of a recording, until Ctrl-C. Anybody who reaches the port may use it: open it for the recording only."""
+    run_role(record_link.answer(listen, ready=lambda where: typer.echo(f"{where} answers recordings")))

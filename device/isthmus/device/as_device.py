@@ -1,0 +1,83 @@
+"""A head that takes as long as another machine would: a laptop that behaves like a Raspberry Pi, for emulation.
+
+Answers are the real ones; only time is another's. Each stage waits out the rest of what the profile says of it. A machine
+slower than the profile cannot be hurried: it says so once, and the figures are then its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from isthmus.device.executor import Executor
+from isthmus.device.neural_filter import Sieve
+from isthmus.models import profiles, work
+from isthmus.models.bundle import Bundle
+from isthmus.proto.vocabulary import Sifted, StageResult
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made", StageResult, Sifted)
+
+
+class StretchedExecutor(Executor):
+    """An executor whose stages take `stage_s[stage, width]` seconds, or their own time where that is longer."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        stage_s: Mapping[tuple[int, float], float],
+        *,
+        threads: int = 1,
+        sieve: Sieve | None = None,
+        sieve_s: float = 0.0,
+    ) -> None:
+        """`sieve_s` is what the neural filter takes."""
+        super().__init__(bundle, threads=threads, sieve=sieve)
+        self._stage_s, self._sieve_s = dict(stage_s), sieve_s
+        self._told = False
+
+    @classmethod
+    def of(cls, bundle: Bundle, profile: str, *, threads: int = 1, sieve: Sieve | None = None) -> StretchedExecutor:
+        """As the machine of a profile: a shipped one's name, or a TOML file. Raises ConfigError."""
+        how_many: profiles.Threads = "one" if threads == 1 else "all"
+        machine = profiles.load(profile)
+        times = work.stage_times(machine, bundle, threads=how_many)
+        widths = sorted(bundle.manifest.widths)
+        return cls(
+            bundle,
+            {(i, w): t for i, row in enumerate(times) for w, t in zip(widths, row, strict=True)},
+            threads=threads,
+            sieve=sieve,
+            sieve_s=0.0 if sieve is None else work.signature_s(machine, sieve.signature, threads=how_many),
+        )
+
+    def sifting(self, frame_id: int) -> Callable[[], Sifted]:
+        """See `Executor`."""
+        return partial(self._wait_out, super().sifting(frame_id), self._sieve_s, "the filter")
+
+    def job(self, frame_id: int, stage: int, width: float) -> Callable[[], StageResult]:
+        """See `Executor`."""
+        return partial(
+            self._wait_out, super().job(frame_id, stage, width), self._stage_s[stage, width], f"stage {stage}"
+        )
+
+    def _wait_out(self, run: Callable[[], Made], stage_s: float, what: str) -> Made:
+        began_s = time.perf_counter()
+        result = run()
+        rest_s = began_s + stage_s - time.perf_counter()
+        if rest_s > 0:
+            time.sleep(rest_s)
+        elif not self._told:
+            self._told = True
+            log.warning(
+                "%s took %.1f ms longer than the profile says; this machine is slower",
+                what,
+                -rest_s * 1e3,
+            )
+        return replace(result, compute_s=time.perf_counter() - began_s)

@@ -1,0 +1,300 @@
+"""What the uplink will do next, judged by what it did: goodput, delay, and how far such predictions have been off.
+
+A layer sent now is predicted to be acknowledged after the bytes ahead of it, its own bytes and one round trip. The ratio
+of actual to predicted delay of the last 50 acknowledged layers is the distribution that every probability comes from.
+Heartbeats show the round trip, and whether anything comes back; they are too short to say how long layers take.
+Pure: no clock, no IO, no randomness.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass
+from itertools import accumulate
+
+from msgspec import Struct
+
+from isthmus.proto.vocabulary import Load, ServerTimings
+
+RING = 50
+FORGETTING = 0.96
+"""Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
+_WEIGHTS = tuple(tuple(FORGETTING ** ((newest - slot) % RING) for slot in range(RING)) for newest in range(RING))
+"""[slot of the newest][slot]: a sample's weight by its place in the ring."""
+MESSAGE_BYTES = 30
+"""What framing (protobuf, gRPC, HTTP/2) adds to a payload."""
+NOISE_SHARE = 0.25
+NOISE_S = 0.001
+"""A layer whose own service is shorter than NOISE_SHARE of a round trip + NOISE_S shows a lower bound of the goodput only."""
+GOODPUT_GAIN = 0.5
+GOODPUT_CLIP = 2.0
+"""One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
+SWING = 2.0
+"""A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
+STALL_RATIO_CAP = 4.0
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """What is believed of a link before it has shown anything: hopeful, so that it is tried."""
+
+    goodput_Bps: float = 1e6
+    round_trip_s: float = 0.05
+    ageing_s: float = 8.0
+    """What was learnt counts for e times less after this time without a layer's acknowledgement: so a link that was
+    given up is tried again, whatever its heartbeats say."""
+    round_trip_window_s: float = 4.0
+    """Longer than it takes the queue to empty once; cellular and satellite links change their delay within seconds."""
+
+
+class _Flying(Struct):
+    """A layer that was written and not yet acknowledged."""
+
+    key: tuple[int, int]
+    size_bytes: int
+    sent_s: float
+    predicted_s: float
+    """Delay predicted when it was sent."""
+
+
+class Outlook(Struct):
+    """The link as it looks at one moment; every question of one decision is asked of the same outlook."""
+
+    ahead_s: float
+    """Until a byte written now would start to be served, and the round trip."""
+    queue_s: float
+    """How long what was sent before will still keep the link."""
+    slowness: float
+    """s/B"""
+    prior_slowness: float
+    stall_s: float
+    server_s: float
+    memory: float
+    """What was learnt counts for so much."""
+    ratios: list[float]
+    weights: list[float]
+    """Of the ratios less than each, and of all."""
+
+    def service_s(self, size_bytes: float) -> float:
+        """How long `size_bytes` keep the link from what is sent after them."""
+        return (size_bytes + MESSAGE_BYTES) * self.slowness
+
+    def delay_s(self, size_bytes: float) -> float:
+        """Expected time from writing `size_bytes` to the acknowledgement: bytes ahead, own bytes, one round trip."""
+        return self.ahead_s + self.service_s(size_bytes)
+
+    def p_back(self, size_bytes: float, budget_s: float) -> float:
+        """Probability that `size_bytes` written now are answered within `budget_s`, the server's time included.
+
+        Weighted split-conformal: (mass of the ratios that would do + prior) / (mass + 1), within 1 / (mass + 1) of the
+        share that is kept in the long run. The prior's one sample is log-logistic around the hopeful prediction. A stall
+        of age e outlasts another x seconds with probability e / (e + x) (Pareto: the longer it lasts, the longer it will).
+        """
+        left_s = budget_s - self.server_s
+        if left_s <= 0:
+            return 0.0
+        carried_bytes = size_bytes + MESSAGE_BYTES
+        hopeful = (left_s / (self.ahead_s + carried_bytes * self.prior_slowness)) ** 2
+        ratio = left_s / (self.ahead_s + carried_bytes * self.slowness)
+        enough = self.weights[bisect_right(self.ratios, ratio)]
+        p = (enough * self.memory + hopeful / (1 + hopeful)) / (self.weights[-1] * self.memory + 1)
+        return p * left_s / (left_s + self.stall_s)
+
+
+class LinkEstimator:
+    """One uplink. Feed it what was sent and what came back; ask it for an `Outlook`."""
+
+    def __init__(self, config: LinkConfig = LinkConfig()) -> None:
+        self._config = config
+        self._prior_slowness = 1.0 / config.goodput_Bps
+        self._slowness = self._prior_slowness  # s per byte
+        self._round_trip = _WindowedMinimum(config.round_trip_window_s)
+        self._flying: deque[_Flying] = deque()
+        self._newest = -1
+        """Slot of the newest ratio; a ring of RING."""
+        self._slots: list[int] = []
+        """Of the ratios below."""
+        self._ratios: list[float] = []
+        """Least first."""
+        self._weights: list[float] = [0.0]
+        self._weighed = True
+        self._usual_worst = 2.0
+        self._last_ack_s = self._last_layer_s = -math.inf
+        self._load = Load()
+        self._overrun_s = 0.0
+
+    @property
+    def goodput_Bps(self) -> float:
+        """Bytes per second that the link is believed to deliver."""
+        return 1.0 / self._slowness
+
+    @property
+    def round_trip_s(self) -> float:
+        """Delay of a very small message on the idle link."""
+        known = self._round_trip.value
+        return self._config.round_trip_s if known is None else known
+
+    @property
+    def bytes_flying(self) -> int:
+        """Bytes written and not yet acknowledged."""
+        return sum(f.size_bytes for f in self._flying)
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """When the oldest message without an acknowledgement was written; None when there is none."""
+        return self._flying[0].sent_s if self._flying else None
+
+    def server_s(self, now: float) -> float:
+        """Expected time on the server: what it reports, plus what it lately took beyond its report."""
+        return self._load.wait_s + self._load.tail_s + self._overrun_s * self._memory(now)
+
+    def outlook(self, now: float) -> Outlook:
+        """The link as it looks at `now`."""
+        self._weigh()
+        ahead_s, memory = self._ahead_s(now), self._memory(now)
+        return Outlook(
+            ahead_s=ahead_s,
+            queue_s=max(0.0, ahead_s - self.round_trip_s),
+            slowness=self._slowness,
+            prior_slowness=min(self._slowness, self._prior_slowness),
+            stall_s=self._stall_s(now),
+            server_s=self._load.wait_s + self._load.tail_s + self._overrun_s * memory,
+            memory=memory,
+            ratios=self._ratios.copy(),
+            weights=self._weights,
+        )
+
+    def p_back_by(self, size_bytes: float, budget_s: float, now: float, server_s: float | None = None) -> float:
+        """`Outlook.p_back` for one question; `server_s` overrides the server's expected time."""
+        outlook = self.outlook(now)
+        if server_s is not None:
+            outlook.server_s = server_s
+        return outlook.p_back(size_bytes, budget_s)
+
+    def on_sent(self, frame_id: int, layer: int, size_bytes: int, now: float) -> None:
+        """A layer was written."""
+        carried_bytes = size_bytes + MESSAGE_BYTES
+        predicted_s = self._ahead_s(now) + carried_bytes * self._slowness
+        self._flying.append(_Flying((frame_id, layer), carried_bytes, now, predicted_s))
+
+    def on_ack(self, frame_id: int, layer: int, now: float) -> None:
+        """A layer arrived whole at the server. Acknowledgements of unknown layers are ignored."""
+        self._arrived((frame_id, layer), now)
+
+    def on_beat_sent(self, sequence: int, now: float) -> None:
+        """A heartbeat was written: a probe of the round trip."""
+        self.on_sent(-1, sequence, 0, now)
+
+    def on_beat(self, sequence: int, now: float) -> None:
+        """A heartbeat came back."""
+        self._arrived((-1, sequence), now)
+
+    def on_result(self, frame_id: int, layers_used: int, timings: ServerTimings, now: float) -> None:
+        """A result came back. It acknowledges the layers it used, less the time that the server took."""
+        for layer in range(layers_used):
+            self._arrived((frame_id, layer), now - timings.queue_s - timings.tail_s - timings.send_s)
+        actual_s = timings.queue_s + timings.tail_s + timings.send_s
+        beyond_s = max(0.0, actual_s - self._load.wait_s - self._load.tail_s)
+        self._overrun_s += 0.2 * (beyond_s - self._overrun_s)
+
+    def on_load(self, load: Load) -> None:
+        """The server's latest word on its load."""
+        self._load = load
+
+    def reset(self, now: float) -> None:
+        """The stream is gone, and with it all that was under way; the next link may be another one entirely."""
+        self._flying.clear()
+        self._round_trip.clear()
+        self._last_ack_s = self._last_layer_s = -math.inf
+        self._overrun_s = 0.0
+        self._load = Load()
+
+    def _memory(self, now: float) -> float:
+        return math.exp(min(0.0, (self._last_layer_s - now) / self._config.ageing_s))
+
+    def _ahead_s(self, now: float) -> float:
+        """Time before a byte written now starts to be served, and the round trip, if nothing gets worse."""
+        if not self._flying:
+            return self.round_trip_s
+        first, last = self._flying[0], self._flying[-1]
+        overdue_s = max(0.0, now - first.sent_s - first.predicted_s)
+        return max(self.round_trip_s, last.sent_s + last.predicted_s + overdue_s - now)
+
+    def _stall_s(self, now: float) -> float:
+        """How long the oldest acknowledgement is overdue beyond what is usual here."""
+        if not self._flying:
+            return 0.0
+        first = self._flying[0]
+        return max(0.0, now - first.sent_s - first.predicted_s * self._usual_worst)
+
+    def _arrived(self, key: tuple[int, int], now: float) -> None:
+        if key not in [flying.key for flying in self._flying]:
+            return
+        while (flying := self._flying.popleft()).key != key:
+            pass  # one stream, in order: whatever was written earlier has arrived, or never will
+        self._learn(flying, now)
+
+    def _learn(self, flying: _Flying, now: float) -> None:
+        delay_s = max(now - flying.sent_s, 1e-6)
+        self._round_trip.add(delay_s, now)
+        self._learn_goodput(flying, now)
+        self._last_ack_s = max(self._last_ack_s, now)
+        if flying.size_bytes > MESSAGE_BYTES:
+            self._note_ratio(delay_s / max(flying.predicted_s, 1e-6))
+            self._last_layer_s = self._last_ack_s
+
+    def _learn_goodput(self, flying: _Flying, now: float) -> None:
+        """Service time by Lindley's recursion: from the previous departure or the own arrival, whichever was later."""
+        trip_s = self.round_trip_s
+        service_s = max(0.0, now - max(self._last_ack_s, flying.sent_s + trip_s))
+        noise_s = NOISE_SHARE * trip_s + NOISE_S
+        if service_s > noise_s:
+            step = math.log(service_s / flying.size_bytes / self._slowness)
+            odds = (service_s / (SWING * trip_s)) ** 2  # that the link was slow, against that it was far
+            trust = odds / (1 + odds) if step > 0 else 1.0
+            self._slowness *= math.exp(trust * GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
+        else:  # limited by the application, not by the link
+            self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
+
+    def _note_ratio(self, ratio: float) -> None:
+        self._newest = (self._newest + 1) % RING
+        if len(self._slots) == RING:
+            oldest = self._slots.index(self._newest)
+            del self._slots[oldest], self._ratios[oldest]
+        place = bisect_right(self._ratios, ratio)
+        self._slots.insert(place, self._newest)
+        self._ratios.insert(place, ratio)
+        self._weighed = False
+
+    def _weigh(self) -> None:
+        """Add up the weights, once for all questions between two acknowledgements, so that each is one bisection."""
+        if self._weighed:
+            return
+        self._weighed = True
+        self._weights = list(accumulate(map(_WEIGHTS[self._newest].__getitem__, self._slots), initial=0.0))
+        worst = self._ratios[bisect_right(self._weights, 0.9 * self._weights[-1]) - 1]
+        self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
+
+
+class _WindowedMinimum:
+    """Minimum over the current and the previous half window. Heartbeats keep it true: they have no length of their own."""
+
+    def __init__(self, window_s: float) -> None:
+        self._half_s = window_s / 2
+        self._since_s = -math.inf
+        self._before = self._now = math.inf
+        self.value: float | None = None
+        """The minimum; None when there is no sample."""
+
+    def add(self, value: float, now: float) -> None:
+        """Take one sample at `now`."""
+        if now - self._since_s >= self._half_s:
+            self._before, self._now, self._since_s = self._now, math.inf, now
+        self._now = min(self._now, value)
+        self.value = min(self._before, self._now)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._since_s, self._before, self._now, self.value = -math.inf, math.inf, math.inf, None

@@ -1,0 +1,1 @@
+"""What no policy can beat: bounds that know the whole trace and every answer."""

@@ -1,0 +1,206 @@
+"""What the clairvoyant knows of a setting: when each frame comes, every answer to it, and what the links will carry.
+
+Its operating points are those of all contestants together, pictures too where they were measured, since none of them
+may beat it. `runs` gives what it reaches as records, in the form of everybody else's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.device.session import SessionConfig
+from isthmus.emulation import policies
+from isthmus.emulation.clairvoyant.bound import Foreseen, Played, RightWay, head_bound, link_bound, play, solve
+from isthmus.emulation.replay import Content
+from isthmus.emulation.virtual.connection import FRAMING_BYTES
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.proto.record import FrameRecord, Run
+from isthmus.proto.vocabulary import (
+    Answer,
+    Frame,
+    Guess,
+    OperatingPoint,
+    Reason,
+    ServerTimings,
+    Source,
+    Timings,
+)
+
+Plan = Sequence[RightWay | None]
+GUARD_S = SessionConfig().guard_s
+"""Sessions answer so long before the deadline; what comes back later has come too late."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to be right about a sample, before anything is known of time."""
+
+    width: int
+    """Its index."""
+    stages: int
+    """How many stages of the head it needs."""
+    size_bytes: float
+    point: OperatingPoint
+
+
+def runs(setting: Setting) -> list[Run]:
+    """The clairvoyant's run of each device; together, as many frames right and in time as the bound says.
+
+    Whose policy the setting names makes no difference.
+    """
+    scenario = setting.scenario
+    ways = right_ways(policies.contents(setting.bundle))
+    foreseen = [foresee(setting, device, ways) for device in range(scenario.sessions)]
+    if scenario.share == "cell":
+        plans = _shared(setting, foreseen)
+    else:
+        links = [setting.links(device)[0] for device in range(scenario.sessions)]
+        plans = [solve(frames, link.carried).plan for frames, link in zip(foreseen, links, strict=True)]
+    return [_run(setting, device, *each) for device, each in enumerate(zip(foreseen, plans, strict=True))]
+
+
+def right_ways(contents: Sequence[Content]) -> list[list[_Way]]:
+    """[sample]: each exit that is right and, for each width, the fewest bytes that bring back a right answer.
+
+    The contents show the same samples through the same exits.
+    """
+    first = contents[0]
+    stages = first.catalogue.stages
+    right = first.outcomes.label == first.outcomes.truth[:, None]  # (N, P)
+    exits = [
+        (c, p, p.exit, first.catalogue.width_index(p.width)) for c, p in enumerate(first.points) if p.exit is not None
+    ]
+    ways = [[_Way(w, exit_ + 1, 0.0, point) for c, point, exit_, w in exits if row[c]] for row in right]
+    offers = [_fewest_bytes(content) for content in contents]
+    size_bytes = np.stack([size for size, _ in offers])  # (contents, N, W)
+    cheapest = size_bytes.argmin(axis=0).tolist()  # [sample][width]
+    for n, here in enumerate(ways):
+        fewest = math.inf
+        for w, c in enumerate(cheapest[n]):
+            size = float(size_bytes[c, n, w])
+            if size < fewest:  # a wider head takes longer, and must save something for it
+                fewest = size
+                points = [k.point for row in contents[c].catalogue.offloads[w] for k in row]
+                here.append(_Way(w, stages, size, points[offers[c][1][n, w]]))
+    return ways
+
+
+def _fewest_bytes(content: Content) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(N, W) bytes with framing, infinite where no answer is right, and (N, W) which (step, layers) takes so few."""
+    column = {point: c for c, point in enumerate(content.points)}
+    columns = np.array([[[column[k.point] for k in row] for row in width] for width in content.catalogue.offloads])
+    truth, label = content.outcomes.truth, content.outcomes.label
+    right = label[:, columns] == truth[:, None, None, None]  # (N, W, S, L)
+    layers = columns.shape[2]
+    size = content.outcomes.layer_bytes.cumsum(axis=3) + FRAMING_BYTES * np.arange(1, layers + 1)
+    cost = np.where(right, size, np.inf).reshape(*right.shape[:2], -1)
+    return cost.min(axis=2), cost.argmin(axis=2)
+
+
+def foresee(setting: Setting, device: int, ways: Sequence[Sequence[_Way]]) -> list[Foreseen]:
+    """Every frame of a device. Nothing is foreseen of heat, of other work, or of a server that is lost: it can only cost."""
+    feed, head = setting.feed(device), setting.head(device)
+    up, down = setting.links(device)
+    tails = [setting.tail(server) for server in range(setting.scenario.servers)]
+    foreseen = []
+    for frame_id in range(feed.frames):
+        captured_s = feed.captured_s(frame_id)
+        due_s = captured_s + feed.deadline_s - GUARD_S
+        delays_s = up.least_delay_s(captured_s, due_s) + down.least_delay_s(captured_s, due_s)
+        tail_s = min(tail.tail_s([frame_id]) for tail in tails)
+        ways_here = tuple(
+            RightWay(way.point, sum(head.stage_s(frame_id, s, way.width) for s in range(way.stages)), way.size_bytes)
+            for way in ways[feed.sample(frame_id)]
+        )
+        foreseen.append(Foreseen(captured_s, due_s, ways_here, tail_s, delays_s))
+    return foreseen
+
+
+def _shared(setting: Setting, foreseen: Sequence[Sequence[Foreseen]]) -> Sequence[Plan]:
+    """The plans of devices that share one uplink: all their frames on it, or all their heads, whichever bounds more."""
+    order = sorted(
+        ((frame.captured_s, device, i) for device, frames in enumerate(foreseen) for i, frame in enumerate(frames))
+    )
+    merged = [foreseen[device][i] for _, device, i in order]
+    link = link_bound(merged, setting.links(0)[0].carried)
+    heads = [head_bound(frames) for frames in foreseen]
+    if sum(bound.count for bound in heads) < link.count:
+        return [bound.plan for bound in heads]
+    plans: list[list[RightWay | None]] = [[] for _ in foreseen]
+    for (_, device, _), way in zip(order, link.plan, strict=True):
+        plans[device].append(way)
+    return plans
+
+
+def _run(setting: Setting, device: int, frames: Sequence[Foreseen], plan: Plan) -> Run:
+    """The records of a plan: at the times at which it plays over the links, or when due where it is late there."""
+    up, down = setting.links(device)
+
+    def back_s(frame: Foreseen, size_bytes: float, sent_s: float) -> float | None:
+        arrived_s = up.send(round(size_bytes), sent_s)
+        return None if arrived_s is None else down.send(FRAMING_BYTES, arrived_s + frame.tail_s)
+
+    played = play(frames, plan, back_s)
+    count, reached = sum(way is not None for way in plan), sum(p is not None for p in played)
+    told = "exact" if reached == count else f"an upper bound, {count} frames, of which its plan reached {reached}"
+    header = setting.header(device)
+    header = msgspec.structs.replace(header, policy=policies.CLAIRVOYANT, notes=(*header.notes, f"clairvoyant: {told}"))
+    feed, replay, catalogue = setting.feed(device), setting.replay, setting.contestant.content.catalogue
+    records = []
+    for frame_id, (foreseen, way, p) in enumerate(zip(frames, plan, played, strict=True)):
+        sample = feed.sample(frame_id)
+        local = replay.guess(sample, len(catalogue.widths) - 1, catalogue.stages - 1)
+        frame = Frame(frame_id, foreseen.captured_s, foreseen.captured_s + feed.deadline_s, replay.truth[sample])
+        answer = _answer(frame, foreseen, way, p) if way else _lost(frame, foreseen, local)
+        # Of the plan: it runs no head for a frame that it gives up, and picks ways by their bytes, not by their joules.
+        energy_J = setting.energy_J(answer, way.point.layers if way else 0)
+        records.append(FrameRecord.from_answer(frame, answer, local, energy_J=energy_J))
+    return Run(header, records, 0)
+
+
+def _answer(frame: Frame, foreseen: Foreseen, way: RightWay, played: Played | None) -> Answer:
+    """A right answer in time."""
+    sends = way.size_bytes > 0
+    began_s, answered_s = (played.began_s, played.answered_s) if played else (foreseen.captured_s, foreseen.due_s)
+    network_s = answered_s - began_s - way.head_s - foreseen.tail_s if sends else 0.0
+    return Answer(
+        frame_id=frame.id,
+        label=frame.label,
+        confidence=1.0,
+        source=Source.SERVER if sends else Source.EXIT,
+        reason=Reason.RETURNED if sends else Reason.CONFIDENT,
+        point=way.point,
+        answered_s=answered_s,
+        latency_s=answered_s - frame.captured_s,
+        on_time=True,
+        bytes_up=max(0, round(way.size_bytes) - FRAMING_BYTES * way.point.layers),
+        timings=Timings(
+            wait_s=began_s - frame.captured_s,
+            head_s=way.head_s,
+            network_s=max(0.0, network_s),
+            server=ServerTimings(tail_s=foreseen.tail_s if sends else 0.0),
+        ),
+    )
+
+
+def _lost(frame: Frame, foreseen: Foreseen, local: Guess | None) -> Answer:
+    """The exit's answer where that is wrong, and otherwise none: the head had no time for this frame."""
+    told = local if local and local.label != frame.label else None
+    return Answer(
+        frame_id=frame.id,
+        label=told.label if told else None,
+        confidence=told.confidence if told else 0.0,
+        source=Source.EXIT if told else Source.NONE,
+        reason=Reason.CONFIDENT if told else Reason.OVERLOADED,
+        point=None,
+        answered_s=foreseen.due_s,
+        latency_s=foreseen.due_s - frame.captured_s,
+        on_time=True,
+        bytes_up=0,
+    )

@@ -1,0 +1,1 @@
+"""Real time: links between real processes, by relay, TUN or tc."""

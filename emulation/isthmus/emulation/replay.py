@@ -1,0 +1,255 @@
+"""A head and a tail that replay an outcome table: what the real network answered, in the time that a profile says.
+
+Accuracy is therefore counted, never assumed: frame by frame, an answer is the one that the bundle's network gave for a
+validation picture at that operating point. Pure and seeded; whatever one frame meets does not depend on what became of
+the others, so that every policy, the clairvoyant too, plays the same frames.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.device.catalogue import Catalogue
+from isthmus.edge_server.batcher import RunBatch
+from isthmus.edge_server.streams import Ready
+from isthmus.models.bundle import Bundle, Outcomes
+from isthmus.proto.errors import BundleError
+from isthmus.proto.tasks import Classification, Packed
+from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
+
+SIZE_ERROR = 0.03
+"""Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
+10 % at a base of 30 bytes. The errors of one picture's layers go together (correlation 0.4 to 0.8): one draw serves all."""
+STAGE_NOISE = 0.05
+"""Standard deviation of the logarithm of a stage's time."""
+TAIL_NOISE = 0.05
+"""The same of a batch's time."""
+GRADES = 20
+"""Of masks and boxes, which are seldom quite right or quite wrong."""
+_MEDIAN = 0.6745  # of |x| for a standard normal x
+_ADDRESS = struct.Struct("=3f")  # sample, width and step
+_NOISES = 4099  # prime, so that frames and stages do not fall into step with it
+
+
+@dataclass(frozen=True)
+class Content:
+    """What frames replay: a catalogue and its outcome table, validation samples (N) by operating points (P)."""
+
+    catalogue: Catalogue
+    outcomes: Outcomes
+    points: tuple[OperatingPoint, ...]
+    """The columns of the outcome table."""
+    tail_flops: int
+    """Of the server's part of one frame."""
+
+    def __post_init__(self) -> None:
+        n, p = self.outcomes.label.shape
+        widths, steps = len(self.catalogue.widths), len(self.catalogue.offloads[0])
+        if (
+            len(self.points) != p
+            or self.outcomes.layer_bytes.shape[:3] != (n, widths, steps)
+            or len(self.outcomes.truth) != n
+        ):
+            raise BundleError(
+                f"outcomes: {n} samples by {p} points with sizes {self.outcomes.layer_bytes.shape}, the catalogue has "
+                f"{len(self.points)} points, {widths} widths and {steps} steps; give the outcome table of this bundle"
+            )
+        known = {k.point for row in self.catalogue.exits for k in row if k.point.exit is not None}
+        known |= {k.point for width in self.catalogue.offloads for step in width for k in step}
+        if missing := known - set(self.points):
+            raise BundleError(f"outcomes: no column for {next(iter(missing))}; give the outcome table of this bundle")
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Content:
+        """A bundle's own. Raises BundleError when its outcome table is another bundle's."""
+        manifest = bundle.manifest
+        try:
+            points, outcomes = tuple(point.key for point in manifest.points), bundle.outcomes()
+            catalogue = Catalogue.from_manifest(manifest)
+            if outcomes.score is not None:
+                catalogue, outcomes = replace(catalogue, task=Classification()), _by_score(outcomes, outcomes.score)
+            return cls(catalogue, outcomes, points, manifest.tail_flops)
+        except BundleError as error:
+            raise BundleError(f"{bundle.folder.name}: {error}") from error
+
+
+def _by_score(outcomes: Outcomes, score: NDArray[np.float16]) -> Outcomes:
+    """Masks and boxes as classes: each sample `GRADES` times, an answer right in as many of them as its score (N, P) says.
+
+    So what is counted right is the mean score, to within half a grade.
+    """
+    truth = np.repeat(outcomes.truth.astype(np.uint16), GRADES)
+    grade = np.tile((np.arange(GRADES) + 0.5) / GRADES, len(outcomes.truth))
+    right = np.repeat(score, GRADES, axis=0) > grade[:, None]
+    other = np.where(truth > 0, truth - 1, truth + 1)
+    return Outcomes(
+        truth=truth,
+        label=np.where(right, truth[:, None], other[:, None]),
+        confidence=np.repeat(outcomes.confidence, GRADES, axis=0),
+        layer_bytes=np.repeat(outcomes.layer_bytes, GRADES, axis=0),
+    )
+
+
+Sizes = tuple[tuple[int, ...], ...]
+
+
+class Replay:
+    """A `Content` laid out for look-up, sample first. Shared by all devices that replay it."""
+
+    def __init__(self, content: Content, *, seed: int) -> None:
+        catalogue, outcomes = content.catalogue, content.outcomes
+        column = {point: i for i, point in enumerate(content.points)}
+        self.catalogue = catalogue
+        self.truth: list[int] = outcomes.truth.tolist()
+        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()))
+        """The longest payload that `Head.encode` makes."""
+        self._classes = 1 + int(max(1, outcomes.label.max(), outcomes.truth.max()))
+        self._exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
+        self._offloads = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
+        self._label: list[list[int]] = outcomes.label.tolist()
+        self._confidence: list[list[float]] = outcomes.confidence.tolist()
+        self._layer_bytes = outcomes.layer_bytes
+        rng, spread = random.Random(f"{seed}/sizes"), SIZE_ERROR / _MEDIAN
+        self._errors = [[math.exp(rng.gauss(0.0, spread)) for _ in catalogue.widths] for _ in self.truth]
+        self._guesses: dict[tuple[int, int, int], Guess] = {}
+        self._sizes: dict[tuple[int, int], tuple[Sizes, Sizes]] = {}
+        self._logits: dict[tuple[int, int, int, int], tuple[float, ...]] = {}
+
+    def guess(self, sample: int, width: int, stage: int) -> Guess | None:
+        """What the exit at the end of a stage says; None where the stage ends in none."""
+        column, key = self._exits[width][stage], (sample, width, stage)
+        if column is None:
+            return None
+        if key not in self._guesses:
+            self._guesses[key] = Guess(self._label[sample][column], min(self._confidence[sample][column], 1.0))
+        return self._guesses[key]
+
+    def sizes(self, sample: int, width: int) -> tuple[Sizes, Sizes]:
+        """Payload bytes [step][layer]: what is really sent, and what the device believes before it encodes."""
+        key = sample, width
+        if key not in self._sizes:
+            real, error = self._layer_bytes[sample, width].tolist(), self._errors[sample][width]
+            believed = tuple(tuple(round(size * error) for size in layers) for layers in real)
+            self._sizes[key] = tuple(map(tuple, real)), believed
+        return self._sizes[key]
+
+    def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
+        """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
+        key = sample, width, step, layers
+        if key not in self._logits:
+            column = self._offloads[width][step][layers - 1]
+            temperature = self.catalogue.offloads[width][step][layers - 1].temperature
+            p = min(max(self._confidence[sample][column], 1 / self._classes + 1e-3), 1 - 1e-4)
+            top = temperature * math.log(p * (self._classes - 1) / (1 - p))
+            label = self._label[sample][column]
+            self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
+        return self._logits[key]
+
+    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
+        """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's `Codec.decode`."""
+        return np.frombuffer(payloads[0], np.float32, 3)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One device's frames: when each is captured, and which validation sample it shows."""
+
+    frames: int
+    period_s: float
+    deadline_s: float
+    first_s: float
+    order: tuple[int, ...]
+    """Samples in the order in which they are shown, over and over."""
+
+    @classmethod
+    def seeded(cls, seed: int, device: int, samples: int, *, fps: float, duration_s: float, deadline_s: float) -> Feed:
+        """The feed of device number `device`: samples shuffled, and a start within the first period."""
+        rng = random.Random(f"{seed}/{device}/feed")
+        order = list(range(samples))
+        rng.shuffle(order)
+        return cls(max(1, round(duration_s * fps)), 1 / fps, deadline_s, rng.random() / fps, tuple(order))
+
+    def captured_s(self, frame_id: int) -> float:
+        """When frame `frame_id` (from 0) is captured."""
+        return self.first_s + frame_id * self.period_s
+
+    def sample(self, frame_id: int) -> int:
+        """The validation sample that it shows."""
+        return self.order[frame_id % len(self.order)]
+
+
+class Head:
+    """A device's executor: the table's answers, after the profile's times. The world's counterpart of `Executor`."""
+
+    def __init__(
+        self, replay: Replay, feed: Feed, stages_s: Sequence[Sequence[float]], *, seed: int, device: int
+    ) -> None:
+        """`stages_s[stage][width]`: the profile's seconds on an idle, cool device."""
+        self.replay, self.feed = replay, feed
+        self.stages_s = tuple(tuple(row) for row in stages_s)
+        self._widths = replay.catalogue.widths
+        self._last = len(stages_s) - 1
+        rng = random.Random(f"{seed}/{device}/stages")
+        self._noise = [math.exp(rng.gauss(0.0, STAGE_NOISE)) for _ in range(_NOISES)]
+        self._shown: dict[int, tuple[int, int]] = {}
+        self.slowdown = 1.0
+        """How many times slower than its profile the device runs: heat, and whoever else works there."""
+
+    def stage_s(self, frame_id: int, stage: int, width: int) -> float:
+        """What a stage takes at the present slowdown, for the width of this index."""
+        noise = self._noise[(frame_id * len(self.stages_s) + stage) % _NOISES]
+        return self.stages_s[stage][width] * noise * self.slowdown
+
+    def run(self, frame_id: int, stage: int, width: float) -> StageResult:
+        """What one stage gives; it is known at once and comes after its `compute_s`."""
+        w = self._widths.index(width)
+        sample = self.feed.sample(frame_id)
+        sizes = None
+        if stage == self._last:
+            self._shown[frame_id] = sample, w
+            _, sizes = self.replay.sizes(sample, w)
+        guess = self.replay.guess(sample, w, stage)
+        return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
+
+    def encode(self, frame_id: int, step: int, layer: int) -> bytes:
+        """A payload as long as the real one; the base begins with where the answer stands in the table."""
+        sample, w = self._shown[frame_id]
+        size = self.replay.sizes(sample, w)[0][step][layer]
+        if layer:
+            return bytes(size)
+        return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
+
+    def forget(self, frame_id: int) -> None:
+        """Nothing more will be asked of this frame."""
+        self._shown.pop(frame_id, None)
+
+
+class Tail:
+    """A server's engine: the table's logits, after the profile's time for the batch."""
+
+    def __init__(self, replay: Replay, batch_s: Callable[[int], float], *, seed: int, server: int) -> None:
+        """`batch_s(b)`: the profile's seconds for a batch of b."""
+        self._replay, self._batch_s = replay, batch_s
+        rng = random.Random(f"{seed}/{server}/tail")
+        self._noise = [math.exp(rng.gauss(0.0, TAIL_NOISE)) for _ in range(_NOISES)]
+        self.slowdown = 1.0
+
+    def tail_s(self, frame_ids: Iterable[int]) -> float:
+        """What a batch of these frames takes at the present slowdown: it is as slow as its slowest."""
+        noises = [self._noise[frame_id % _NOISES] for frame_id in frame_ids]
+        return self._batch_s(len(noises)) * max(noises) * self.slowdown
+
+    def run(self, batch: RunBatch[Ready]) -> tuple[list[Packed], float]:
+        """The answers and how long they take."""
+        logits: list[Packed] = []
+        for item in batch.items:
+            sample, width, step = item.payload.features.tolist()
+            logits.append(self._replay.logits(int(sample), int(width), int(step), item.payload.layers_used))
+        return logits, self.tail_s(item.frame_id for item in batch.items)

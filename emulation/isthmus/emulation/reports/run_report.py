@@ -1,0 +1,181 @@
+"""A run's report: figures, pictures and one page that holds them all and loads nothing. Pure but for what it writes.
+
+write(folder, header, records, trace) -> folder/index.html
+  folder/summary.json                 the header and every figure of the page
+  folder/{timeline,accuracy,latency,bytes}.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from isthmus.emulation import traces
+from isthmus.emulation.reports import figure_style, page, run_plots
+from isthmus.emulation.reports.figure_style import Picture
+from isthmus.emulation.reports.page import Row
+from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
+from isthmus.proto.errors import DataError
+from isthmus.proto.record import FrameRecord, RunHeader, Summary, summary
+
+
+def write(folder: Path, header: RunHeader, records: Sequence[FrameRecord], trace: AnyTrace | None = None) -> Path:
+    """Write the report of a run into `folder`, made if need be; returns the page. Raises DataError.
+
+    `trace` is what the run's link replayed, for the panel above the decisions; None leaves that panel out, and so does
+    an uplink that the trace does not know.
+    """
+    view = run_plots.View(header, records, uplink(trace)) if records else None
+    pictures = _pictures(view) if view else []
+    stretches = _stretches(view) if view else {}
+    facts = {"header": header, "summary": summary(records), "by_link": stretches}
+    return save(folder, _page(header, summary(records), stretches, pictures), pictures, facts)
+
+
+def save(folder: Path, text: str, pictures: Sequence[Picture], facts: object) -> Path:
+    """A page, its pictures and its figures into `folder`; returns the page's path. Raises DataError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
+        for picture in pictures:
+            (folder / f"{picture.name}.png").write_bytes(picture.png)
+        (folder / "index.html").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; name another folder for the report") from error
+    return folder / "index.html"
+
+
+def replayed(header: RunHeader) -> tuple[Trace | None, str]:
+    """The rates that a run's uplink had, to draw; where they cannot be had, None and why, for its reader.
+
+    A record may come from another machine, whose traces are not here, and a trace of the same name may be another one.
+    """
+    if header.trace is None:
+        return None, ""
+    try:
+        trace = traces.find(header.trace)
+    except DataError:
+        return None, f"{header.trace}: is not on this machine, so that the link is not drawn"
+    if header.trace_sha256 and trace.sha256 != header.trace_sha256:
+        return None, f"{header.trace}: is not what was played (its sha256 differs), so that the link is not drawn"
+    rates = uplink(trace.swapped() if header.trace_swapped and isinstance(trace, Trace) else trace)
+    return (
+        (rates.scaled(header.trace_scale), "") if rates else (None, f"{header.trace}: does not say its uplink's rates")
+    )
+
+
+def uplink(trace: AnyTrace | None) -> Trace | None:
+    """A trace as rates to draw; None where its uplink is not known throughout."""
+    if isinstance(trace, PacketTrace):  # in whole seconds: at narrow rates, shorter bins would read as outages
+        trace = PacketTrace(trace.name, trace.up_ms, None).binned(1.0) if trace.up_ms is not None else None
+    return None if trace is None or np.isnan(trace.up_Bps).any() else trace
+
+
+def _pictures(view: run_plots.View) -> list[Picture]:
+    drawn = [
+        figure_style.picture(
+            "timeline",
+            "What was decided, and under which link",
+            "One mark per frame, in the colour of the half that answered; grey is an outage. Orange bars among the bytes "
+            "are features that were sent and did not come back as an answer in time.",
+            lambda sheet: run_plots.timeline(view, sheet),
+        )
+    ]
+    if any(record.truth is not None for record in view.records):
+        words = "Accuracy over time", "An answer counts when it is right and on time; grey is an outage."
+        drawn.append(figure_style.picture("accuracy", *words, lambda sheet: run_plots.accuracy(view, sheet)))
+    words = "Latency", "From capture to answer."
+    drawn.append(figure_style.picture("latency", *words, lambda sheet: run_plots.latency_cdf(view, sheet)))
+    words = "Bytes sent", "Payload of the layers, frame by frame."
+    return [*drawn, figure_style.picture("bytes", *words, lambda sheet: run_plots.bytes_histogram(view, sheet))]
+
+
+def _stretches(view: run_plots.View) -> dict[str, Summary]:
+    """The figures apart for the times with and without a link; nothing when there was no outage."""
+    if not view.outages():
+        return {}
+    down = list(zip(view.records, view.in_outage(), strict=True))
+    return {
+        "link up": summary([record for record, out in down if not out]),
+        "outage": summary([record for record, out in down if out]),
+    }
+
+
+def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], pictures: Sequence[Picture]) -> str:
+    return page.page(
+        f"{header.kind} run",
+        f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}",
+        _lead(header, figures),
+        [
+            _tiles(figures),
+            page.notes(header.notes),
+            *(page.figure(picture) for picture in pictures),
+            page.side_by_side(
+                page.table("Who answered", ("source", "frames", "share"), _shares(figures.by_source, figures.frames)),
+                page.table("Why", ("reason", "frames", "share"), _shares(figures.by_reason, figures.frames)),
+                page.table(
+                    "Width of the head", ("width", "frames", "share"), _shares(figures.by_width, figures.frames)
+                ),
+            ),
+            _by_link(stretches),
+            manifest(header),
+        ],
+    )
+
+
+def _lead(header: RunHeader, figures: Summary) -> str:
+    if not figures.frames:
+        return "No frame was recorded."
+    pace = f" at {header.fps:g} a second" if header.fps else ""
+    on = f" on {header.profile}" if header.profile else ""
+    return f"{figures.frames:,} frames{pace}{on}, each to be answered within {header.deadline_s * 1e3:g} ms."
+
+
+def _tiles(figures: Summary) -> str:
+    alone = page.percent(figures.accuracy_local_only)
+    unknown = figures.frames - figures.labelled_frames
+    latency = f"95 %: {page.milliseconds(figures.latency_p95_s)}, 99 %: {page.milliseconds(figures.latency_p99_s)}"
+    each = [
+        (page.percent(figures.answered_by_deadline), "answered by the deadline", f"of {figures.frames:,} frames"),
+        (page.percent(figures.accuracy), "right and on time", f"the device alone: {alone}"),
+        (page.size(figures.bytes_per_frame), "sent per frame", f"{page.size(figures.bytes_up)} in all"),
+        (page.milliseconds(figures.latency_p50_s), "median latency", latency),
+    ]
+    if figures.energy_per_frame_J is not None:
+        each.append((page.energy(figures.energy_per_frame_J), "per frame", "above idling, computing and radio"))
+    if unknown:
+        each.append((f"{unknown:,}", "frames of unknown truth", "left out of accuracy"))
+    return page.tiles(*each)
+
+
+def _by_link(stretches: Mapping[str, Summary]) -> str:
+    rows = [
+        (
+            name,
+            f"{part.frames:,}",
+            page.percent(part.answered_by_deadline),
+            page.percent(part.accuracy),
+            page.percent(part.accuracy_local_only),
+            page.size(part.bytes_per_frame),
+        )
+        for name, part in stretches.items()
+    ]
+    columns = ("", "frames", "answered by the deadline", "right and on time", "the device alone", "sent per frame")
+    return page.table("With and without a link", columns, rows) if rows else ""
+
+
+def manifest(header: RunHeader) -> str:
+    """How a run was made: all of its header that says something."""
+    facts = msgspec.to_builtins(header)
+    host = facts.pop("host")
+    del facts["notes"]  # they stand above the pictures
+    rows = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+    rows += [(f"host: {name}", str(value)) for name, value in host.items()]
+    return page.table("How this run was made", ("", ""), rows, name="manifest")
+
+
+def _shares(counts: Mapping[str, int], frames: int) -> list[Row]:
+    return [(name, f"{count:,}", page.percent(count / frames)) for name, count in counts.items()]

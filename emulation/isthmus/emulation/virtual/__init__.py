@@ -1,0 +1,1 @@
+"""Virtual time: devices, links and servers as one machine that is stepped."""

@@ -1,0 +1,291 @@
+"""The two kinds of inhabitants of a world: a device around a real `Session`, a server around real `Streams`.
+
+Each does in virtual time what `device.agent` with its transport, or `edge_server.server`, does live: an event is passed
+to the core, then the core's actions are performed, then its next wake-up is asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from isthmus.device import actions
+from isthmus.device.gate import Sketch
+from isthmus.device.session import Session
+from isthmus.device.transport import BACK_OFF_S, WELCOME_TIMEOUT_S
+from isthmus.edge_server import streams
+from isthmus.edge_server.batcher import RunBatch
+from isthmus.edge_server.streams import Ready, Streams
+from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.virtual.connection import Pipe
+from isthmus.emulation.virtual.timeline import INFINITY, Timeline
+from isthmus.proto import messages
+from isthmus.proto.codec import checksum
+from isthmus.proto.tasks import Packed
+from isthmus.proto.vocabulary import Answer, Frame, Guess, Sifted, StageResult
+
+
+class Executor(Protocol):
+    """A head in virtual time."""
+
+    def run(self, frame_id: int, stage: int, width: float) -> StageResult:
+        """What a stage gives, after its `compute_s`."""
+
+    def encode(self, frame_id: int, step: int, layer: int) -> bytes:
+        """The payload of one layer of a frame's features."""
+
+    def forget(self, frame_id: int) -> None:
+        """Nothing more will be asked of this frame."""
+
+
+class Engine(Protocol):
+    """A tail in virtual time."""
+
+    def run(self, batch: RunBatch[Ready]) -> tuple[Sequence[Packed], float]:
+        """The answers to a batch and how long they take."""
+
+
+class Core(Protocol):
+    """A machine that a node lives around."""
+
+    @property
+    def due_at(self) -> float | None:
+        """See `Machine`."""
+
+    def step(self, now: float) -> None:
+        """See `Machine`."""
+
+
+Told = Callable[[Frame, Answer, Guess | None, int], None]
+"""Who is given every answer, with its frame, what the device's last early exit said, and how many layers were sent."""
+
+
+class _Alarm:
+    """Keeps one wake-up of a core on the timeline; one that is no longer wanted goes off unheard."""
+
+    def __init__(self, timeline: Timeline, core: Core, awake: Callable[[float], None]) -> None:
+        self._timeline, self._core, self._awake = timeline, core, awake
+        self._set_s = INFINITY
+
+    def set(self) -> None:
+        """Ask for the core's next wake-up, unless an earlier one is asked for already."""
+        due_s = self._core.due_at
+        if due_s is not None and due_s < self._set_s:
+            self._set_s = due_s
+            self._timeline.at(due_s, self._ring)
+
+    def _ring(self, now: float) -> None:
+        if now != self._set_s:
+            return
+        self._set_s = INFINITY
+        due_s = self._core.due_at
+        if due_s is not None and due_s <= now:
+            self._core.step(now)
+            self._awake(now)
+        else:
+            self.set()
+
+
+class Server:
+    """One edge server. A dead one hears nothing, and whoever was connected finds that out by its silence."""
+
+    def __init__(self, timeline: Timeline, core: Streams, engine: Engine) -> None:
+        self.core, self.engine, self.alive = core, engine, True
+        self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
+        self._pipes: dict[int, Pipe] = {}
+
+    def hear(self, now: float, stream: int, message: messages.DeviceMessage) -> None:
+        """A message arrived."""
+        if self.alive:
+            self.core.on_message(stream, message, now=now)
+            self.perform(now)
+
+    def open(self, now: float, down: Pipe) -> int | None:
+        """A connection came in, to be answered through `down`: the number of its stream; None from a dead server."""
+        if not self.alive:
+            return None
+        stream = self.core.open(now=now)
+        self._pipes[stream] = down
+        return stream
+
+    def gone(self, now: float, stream: int) -> None:
+        """A connection ended."""
+        if self._pipes.pop(stream, None) is not None:
+            self.core.on_gone(stream)
+            self.perform(now)
+
+    def die(self, now: float) -> None:
+        """Lose power, and every stream with it."""
+        self.alive = False
+        for stream in list(self._pipes):
+            self.gone(now, stream)
+
+    def revive(self, now: float) -> None:
+        """Take on devices again."""
+        self.alive = True
+
+    def perform(self, now: float) -> None:
+        """Carry out what the core asks."""
+        for action in self.core.actions():
+            match action:
+                case streams.Reply():
+                    self._pipes[action.stream].send(action.message, 0, now)
+                case streams.Compute():
+                    answers, tail_s = self.engine.run(action.batch)
+                    self._timeline.at(now + tail_s, self._computed, action.batch, answers, tail_s)
+                case streams.Close():
+                    if (down := self._pipes.pop(action.stream, None)) is not None:
+                        down.send(None, 0, now)
+        self._alarm.set()
+
+    def _computed(self, now: float, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float) -> None:
+        self.core.on_computed(batch, answers, tail_s, now=now)
+        self.perform(now)
+
+
+class _Stream:
+    """A device's connection to one server, as its transport sees it."""
+
+    def __init__(self, device: Device, server: Server, timeline: Timeline, up: ShapedLink, down: ShapedLink) -> None:
+        self._server = server
+        self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, device.hear)
+        self._number: int | None = None
+        self.welcomed = False
+
+    def close(self, now: float) -> None:
+        """Hang up: both sides know at once."""
+        self.up.open = self.down.open = False
+        if self._number is not None:
+            self._server.gone(now, self._number)
+
+    def _at_server(self, now: float, message: messages.DeviceMessage) -> None:
+        if isinstance(message, messages.Hello):
+            self._number = self._server.open(now, self.down)
+        if self._number is not None:
+            self._server.hear(now, self._number, message)
+
+
+class Device:
+    """One device: a session, a head, and a transport that reconnects for ever, from server to server in order."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        core: Session,
+        executor: Executor,
+        up: ShapedLink,
+        down: ShapedLink,
+        told: Told,
+        *,
+        hello: messages.Hello,
+        servers: Sequence[Server] = (),
+        seed: int = 0,
+        sift: Callable[[int], Sifted] | None = None,
+    ) -> None:
+        """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect.
+
+        `sift` is the neural filter, for a session that has one.
+        """
+        self.core, self.executor, self._sift = core, executor, sift
+        self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
+        self._up, self._down, self._told, self._hello = up, down, told, hello
+        self._servers, self._attempts = servers, 0
+        self._random, self._pause_s = random.Random(f"{seed}/{hello.client_id}/pauses"), BACK_OFF_S[0]
+        self._stream: _Stream | None = None
+        self._frames: dict[int, Frame] = {}
+        self._layers: dict[int, int] = {}
+
+    def connect(self, now: float) -> None:
+        """Say hello to the next server."""
+        if not self._servers:
+            return
+        server = self._servers[self._attempts % len(self._servers)]
+        self._attempts += 1
+        self._stream = _Stream(self, server, self._timeline, self._up, self._down)
+        self._stream.up.send(self._hello, 0, now)
+        self._timeline.at(now + WELCOME_TIMEOUT_S, self._unwelcome, self._stream)
+
+    def take(self, now: float, frame: Frame, sketch: Sketch | None = None) -> None:
+        """A frame was captured."""
+        self._frames[frame.id] = frame
+        self.core.on_frame(frame, now=now, sketch=sketch)
+        self.perform(now)
+
+    def hear(self, now: float, message: messages.ServerMessage | None) -> None:
+        """A message arrived; None is the end of the stream."""
+        if message is None:
+            self.hang_up(now)
+            return
+        if isinstance(message, messages.Welcome):
+            assert self._stream is not None
+            self._stream.welcomed, self._pause_s = True, BACK_OFF_S[0]
+            self.core.on_connected(message, now=now)
+        else:
+            self.core.on_message(message, now=now)
+        self.perform(now)
+
+    def hang_up(self, now: float) -> None:
+        """End the stream, and try again after a pause as the live transport does."""
+        if self._stream is None:
+            return
+        self._stream.close(now)
+        self._stream = None
+        self._timeline.at(now + self._pause_s * self._random.uniform(0.5, 1.5), self.connect)
+        self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
+        self.core.on_disconnected(now=now)
+        self.perform(now)
+
+    def perform(self, now: float) -> None:
+        """Carry out what the session asks, until it asks nothing more."""
+        while asked := self.core.actions():
+            for action in asked:
+                self._perform_one(action, now)
+        self._alarm.set()
+
+    def _perform_one(self, action: actions.Action, now: float) -> None:
+        match action:
+            case actions.RunStage():
+                result = self.executor.run(action.frame_id, action.stage, action.width)
+                self._timeline.at(now + result.compute_s, self._stage_done, result)
+            case actions.Send():
+                self._send(action, now)
+            case actions.Emit():
+                frame_id = action.answer.frame_id
+                layers = self._layers.pop(frame_id, 0)
+                self._told(self._frames[frame_id], action.answer, action.local, layers)
+            case actions.Forget():
+                self.executor.forget(action.frame_id)
+                del self._frames[action.frame_id]
+            case actions.Beat():
+                self._pass_on(messages.Heartbeat(action.sequence), 0, now)
+            case actions.Sift():
+                assert self._sift is not None  # or the session would not ask
+                sifted = self._sift(action.frame_id)
+                self._timeline.at(now + sifted.compute_s, self._sifted, sifted)
+            case actions.Reconnect():
+                self.hang_up(now)
+
+    def _sifted(self, now: float, sifted: Sifted) -> None:
+        self.core.on_sifted(sifted, now=now)
+        self.perform(now)
+
+    def _stage_done(self, now: float, result: StageResult) -> None:
+        self.core.on_stage(result, now=now)
+        self.perform(now)
+
+    def _send(self, action: actions.Send, now: float) -> None:
+        payload = self.executor.encode(action.frame_id, action.step, action.layer)
+        size = len(payload)
+        layer = messages.Layer(action.frame_id, action.layer, action.last, action.budget_s, payload, checksum(payload))
+        self._pass_on(layer, size, now)
+        self._layers[action.frame_id] = action.layer + 1
+        self.core.on_sent(action.frame_id, action.layer, size, now=now)
+
+    def _pass_on(self, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:
+        if self._stream is not None:
+            self._stream.up.send(message, payload_bytes, now)
+
+    def _unwelcome(self, now: float, stream: _Stream) -> None:
+        if stream is self._stream and not stream.welcomed:
+            self.hang_up(now)

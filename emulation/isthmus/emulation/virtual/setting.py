@@ -1,0 +1,141 @@
+"""A scenario with everything that it names opened and checked: what a world is built from.
+
+A clairvoyant may know all of it. Whatever it hands out is fresh and depends on the scenario alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isthmus.emulation import policies, traces
+from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.policies.contestant import Contestant
+from isthmus.emulation.replay import Feed, Head, Replay, Tail
+from isthmus.emulation.traces import BYTES_PER_MBIT, AnyTrace, PacketTrace
+from isthmus.emulation.virtual.scenario import UNKNOWN_RADIO, Scenario
+from isthmus.models import bundle as bundles
+from isthmus.models import profiles, work
+from isthmus.models.bundle import Bundle
+from isthmus.models.profiles import Profile
+from isthmus.proto.errors import DataError
+from isthmus.proto.record import RunHeader
+from isthmus.proto.vocabulary import Answer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One scenario, opened."""
+
+    scenario: Scenario
+    bundle: Bundle
+    contestant: Contestant
+    trace: AnyTrace
+    """As the links play it."""
+    trace_sha256: str
+    """As it was found."""
+    profile: Profile
+    server: Profile
+    replay: Replay
+    stages_s: tuple[tuple[float, ...], ...]
+    """[stage][width]: the profile's seconds on an idle, cool device."""
+    duration_s: float
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Setting:
+        """Open what a scenario names. Raises ConfigError, BundleError and DataError, each naming the thing."""
+        bundle, found = bundles.load(scenario.bundle), traces.find(scenario.trace)
+        trace = played(found, scenario)
+        contestant = policies.contestant(scenario.policy, bundle)
+        profile, server = profiles.load(scenario.profile), profiles.load(scenario.server)
+        if scenario.radio != UNKNOWN_RADIO:
+            profile.radio(scenario.radio)
+        for event in scenario.events:
+            profile.throttled(event.state)
+        return cls(
+            scenario,
+            bundle,
+            contestant,
+            trace,
+            found.sha256,
+            profile,
+            server,
+            Replay(contestant.content, seed=scenario.seed),
+            work.stage_times(profile, bundle, threads=scenario.threads, int8=scenario.int8),
+            scenario.duration_s or trace.length_s,
+        )
+
+    def feed(self, device: int) -> Feed:
+        """The frames of device number `device`."""
+        s = self.scenario
+        samples = len(self.replay.truth)
+        return Feed.seeded(s.seed, device, samples, fps=s.fps, duration_s=self.duration_s, deadline_s=s.deadline_s)
+
+    def head(self, device: int) -> Head:
+        """A fresh head for device number `device`."""
+        return Head(self.replay, self.feed(device), self.stages_s, seed=self.scenario.seed, device=device)
+
+    def tail(self, server: int) -> Tail:
+        """A fresh tail for server number `server`."""
+        return Tail(self.replay, self.tail_s, seed=self.scenario.seed, server=server)
+
+    def tail_s(self, batch: int) -> float:
+        """The server profile's seconds for a batch."""
+        return self.server.tail_s(self.contestant.content.tail_flops, batch)
+
+    def energy_J(self, answer: Answer, messages: int) -> float | None:
+        """What a frame cost its device above idling; None when the profile knows nothing of power."""
+        if self.profile.power is None or self.scenario.radio == UNKNOWN_RADIO:
+            return None
+        active_s = answer.timings.head_s
+        idle_s = max(0.0, 1 / self.scenario.fps - active_s)
+        spent = self.profile.energy(
+            active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=answer.bytes_up, radio=self.scenario.radio
+        )
+        return spent.above_idle_J
+
+    def start_s(self, device: int) -> float:
+        """Where in the trace a device's links begin: those of a cell together, others spread over it."""
+        s = self.scenario
+        return s.start_s + (0.0 if s.share == "cell" else self.trace.length_s * device / s.sessions)
+
+    def links(self, device: int) -> tuple[ShapedLink, ShapedLink]:
+        """Fresh links, up and down, for device number `device`; of a cell, it is the first device that has them."""
+        options = replace(self.scenario.link, start_s=self.start_s(device), seed=self.scenario.seed + device)
+        return ShapedLink(self.trace, "up", options), ShapedLink(self.trace, "down", options)
+
+    def header(self, device: int) -> RunHeader:
+        """How the run of device number `device` is made."""
+        s = self.scenario
+        return RunHeader(
+            kind="simulated",
+            bundle=self.bundle.manifest.name,
+            bundle_sha256=self.bundle.sha256.hex(),
+            policy=s.policy,
+            profile=self.profile.name,
+            scenario=s.name or None,
+            trace=s.trace,
+            trace_sha256=self.trace_sha256,
+            trace_swapped=s.swap,
+            trace_scale=s.scale,
+            trace_start_s=self.start_s(device),
+            deadline_s=s.deadline_s,
+            fps=s.fps,
+            seed=s.seed,
+            notes=(f"device {device} of {s.sessions}",) if s.sessions > 1 else (),
+        )
+
+
+def played(trace: AnyTrace, scenario: Scenario) -> AnyTrace:
+    """What a scenario's links make of a trace: turned, scaled, what it leaves unknown filled in. Raises DataError."""
+    if isinstance(trace, PacketTrace):
+        if scenario.swap or scenario.scale != 1:
+            raise DataError(f"{trace.name}: a list of departures is played as it is; swap and scale are for rates")
+        return replace(trace, rtt_s=scenario.rtt_ms / 1e3)
+    if scenario.swap:
+        trace = trace.swapped()
+    elif np.isnan(trace.up_Bps).all():
+        raise DataError(f"{scenario.trace}: has no uplink; play its downlink as one with swap = true (--swap)")
+    rates = trace.scaled(scenario.scale)
+    return rates.filled(down_Bps=scenario.down_mbps * BYTES_PER_MBIT, rtt_s=scenario.rtt_ms / 1e3, loss=0.0)

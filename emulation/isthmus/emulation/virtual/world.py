@@ -1,0 +1,140 @@
+"""The virtual world: N sessions, their links, one or more servers, on one timeline. Pure: time is what it is told.
+
+The sessions, link estimators, streams, batchers and links are the ones that run live; only head and tail are stood in
+for, by what the real networks answered.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from isthmus.device.session import Session
+from isthmus.device.stage_times import StageTimes
+from isthmus.edge_server.batcher import Batcher
+from isthmus.edge_server.streams import Limits, Ready, Served, Streams
+from isthmus.edge_server.tail_times import TailTimes
+from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.replay import Feed, Head, Tail
+from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.scenario import Happening
+from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.timeline import Timeline
+from isthmus.proto.codec import CODEC_VERSION
+from isthmus.proto.messages import Hello
+from isthmus.proto.record import FrameRecord, Run
+from isthmus.proto.vocabulary import Answer, Frame, Guess
+
+AFTERWARDS_S = 1.0
+"""How long a run goes on after its last deadline, so that the last answer is given."""
+
+
+class World(Timeline):
+    """A machine: everybody in a setting, from time 0 on."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+        s = setting.scenario
+        self.records: list[list[FrameRecord]] = [[] for _ in range(s.sessions)]
+        """Of each device, in the order of its answers."""
+        self._tails = [setting.tail(index) for index in range(s.servers)]
+        self.servers = [self._server(index, tail) for index, tail in enumerate(self._tails)]
+        self._heads = [setting.head(index) for index in range(s.sessions)]
+        cell = setting.links(0) if s.share == "cell" else None
+        self.devices = [
+            self._device(index, head, *(cell or setting.links(index))) for index, head in enumerate(self._heads)
+        ]
+        self._happening: list[Happening] = []
+        for event in s.events:
+            self.at(event.at_s, self._begin, event)
+            self.at(event.at_s + event.for_s, self._end, event)
+
+    @property
+    def ends_s(self) -> float:
+        """When every frame has its answer."""
+        return self.setting.duration_s + self.setting.scenario.deadline_s + AFTERWARDS_S
+
+    def runs(self) -> list[Run]:
+        """The run of each device until now."""
+        return [Run(self.setting.header(device), records, 0) for device, records in enumerate(self.records)]
+
+    def _server(self, index: int, tail: Tail) -> Server:
+        setting, s = self.setting, self.setting.scenario
+        times = TailTimes({b: setting.tail_s(b) for b in range(1, s.max_batch + 1)}, max_batch=s.max_batch)
+        batcher: Batcher[Ready] = Batcher(times, max_batch=s.max_batch, stream_credits=s.credits)
+        served = Served(setting.bundle.manifest.name, setting.bundle.sha256, setting.bundle.codec)
+        limits = Limits(streams=s.sessions, stream_credits=s.credits)
+        return Server(
+            self, Streams(served, batcher, server_id=f"edge-{index}", limits=limits, codec=setting.replay), tail
+        )
+
+    def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> Device:
+        setting, s, feed = self.setting, self.setting.scenario, head.feed
+        catalogue = setting.contestant.content.catalogue
+        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s))
+        first = index % s.servers
+        device = Device(
+            self,
+            session,
+            head,
+            up,
+            down,
+            partial(self._told, self.records[index], session),
+            hello=Hello(setting.bundle.manifest.name, setting.bundle.sha256, CODEC_VERSION, f"device-{index}"),
+            servers=self.servers[first:] + self.servers[:first],
+            seed=s.seed,
+        )
+        self.at(0.0, device.connect)
+        self.at(feed.captured_s(0), self._capture, device, feed, 0)
+        return device
+
+    def _capture(self, now: float, device: Device, feed: Feed, frame_id: int) -> None:
+        if frame_id + 1 < feed.frames:
+            self.at(feed.captured_s(frame_id + 1), self._capture, device, feed, frame_id + 1)
+        truth = self.setting.replay.truth[feed.sample(frame_id)]
+        device.take(now, Frame(frame_id, now, now + feed.deadline_s, truth))
+
+    def _told(
+        self,
+        records: list[FrameRecord],
+        session: Session,
+        frame: Frame,
+        answer: Answer,
+        local: Guess | None,
+        messages: int,
+    ) -> None:
+        energy_J = self.setting.energy_J(answer, messages)
+        goodput_Bps = session.link.goodput_Bps
+        records.append(FrameRecord.from_answer(frame, answer, local, goodput_Bps=goodput_Bps, energy_J=energy_J))
+
+    def _begin(self, now: float, event: Happening) -> None:
+        self._happening.append(event)
+        self._settle()
+        if event.what == "server-lost":
+            self.servers[0].die(now)
+
+    def _end(self, now: float, event: Happening) -> None:
+        self._happening.remove(event)
+        self._settle()
+        if event.what == "server-lost":
+            self.servers[0].revive(now)
+
+    def _settle(self) -> None:
+        """Everybody is as slow as everything that happens makes them."""
+        device = math.prod(self._slowdown(event) for event in self._happening)
+        server = math.prod(event.factor for event in self._happening if event.what == "server-load")
+        for head in self._heads:
+            head.slowdown = device
+        for tail in self._tails:
+            tail.slowdown = server
+
+    def _slowdown(self, event: Happening) -> float:
+        """Of a device, by one event."""
+        match event.what:
+            case "load":
+                return event.factor
+            case "throttling":
+                return self.setting.profile.throttled(event.state).slowdown
+            case _:
+                return 1.0

@@ -1,0 +1,1 @@
+"""Measuring a network at every operating point, and writing its bundle."""

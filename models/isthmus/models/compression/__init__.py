@@ -1,0 +1,1 @@
+"""Pruning a trained head, and quantising one to int8."""

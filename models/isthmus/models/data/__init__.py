@@ -1,0 +1,1 @@
+"""Labelled pictures: folders, archives and the recipes' own sets."""

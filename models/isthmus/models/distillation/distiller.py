@@ -1,0 +1,208 @@
+"""Distillation: a student head and decoder learn what of a picture the teacher's answers need. No labels.
+
+The early exit learns first, by itself (`exit_lessons`). Here features are rounded with random steps and go through the
+decoder, and the picture that it rebuilds through a differentiable copy of the whole teacher: its answers and a late map lead
+(Hinton et al. 2015), beside what the features cost. The copy learns as well, and is what the server runs; or it only
+teaches, and the server runs the teacher's own file. A run is resumed from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isthmus.models.data import labelled
+from isthmus.models.distillation.exit_trainer import ExitLessons
+from isthmus.models.distillation.rounding import Rounding
+from isthmus.models.distillation.setup import Course
+from isthmus.models.distillation.student import REDUCTION, Student
+from isthmus.models.training import bottleneck, losses
+from isthmus.models.training.muon import Muon
+from isthmus.models.training.processors import fastest, mixed_precision
+from isthmus.models.training.trainer import FORGOTTEN, follow, learning_rate
+
+Report = Callable[[str], None]
+M = TypeVar("M", bound=nn.Module)
+REPORT_EVERY = 20
+"""Steps."""
+BITS = 3.0
+"""That the codec takes for each that is counted, about: most symbols are zeros."""
+AVERAGING = 0.998
+"""Share of itself that the averaged student keeps at each step, in a run that is long enough to forget its beginning."""
+
+
+class Distiller:
+    """One run: the student, its running average, the optimisers, and the generators that make it repeatable."""
+
+    def __init__(self, course: Course, *, report: Report) -> None:
+        """Raises ModelError when the teacher has an operator without a gradient, or no head is small enough."""
+        seed = course.answers.seed
+        torch.manual_seed(seed)
+        self.device = fastest()
+        self.course, self.settings = course, course.settings
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.student = _quick(course.student(), self.device)
+        self.student.head.exit.requires_grad_(False)
+        self.rounding = self._rounding().to(self.device)
+        self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.optimisers, self._peaks = self._optimisers()
+        self.epochs_done = 0
+        steps = max(1, self.settings.epochs * self.steps_per_epoch)
+        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
+
+    def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
+        """One for each kind of weights, and their peak rates."""
+        student, settings = self.student, self.settings
+        straight = student.straight
+        plain = {id(p) for m in (student.decoder.spread, student.decoder.seen) for p in m.parameters()}
+        others = [p for p in student.decoder.parameters() if all(p is not q for q in straight)]
+        turning = [p for p in others if p.ndim == 4 and id(p) not in plain]
+        rest = [p for p in others if p.ndim != 4 or id(p) in plain]
+        peaks = (settings.turn_rate, settings.peak_rate, settings.straight_rate, settings.model_rate)
+        return (
+            Muon(turning, lr=peaks[0]),
+            torch.optim.Adam(rest, lr=peaks[1]),
+            torch.optim.Adam(straight, lr=peaks[2]),
+            torch.optim.Adam(student.model.parameters(), lr=peaks[3]),
+        ), peaks
+
+    @torch.no_grad()
+    def _rounding(self) -> Rounding:
+        arch, x = self.student.arch, self.course.pictures(self.course.some_images).to(self.device)
+        rounding = Rounding(arch.bottleneck_channels, arch.input_size // REDUCTION)
+        straight = self.student.head.straight(x)
+        steps = self.settings.steps
+        rounding.begin(straight.permute(0, 2, 3, 1).float().cpu().numpy(), steps[len(steps) // 2])
+        return rounding
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass over the pictures."""
+        return len(self.course.learnt_from) // self.batch
+
+    @property
+    def batch(self) -> int:
+        """Pictures in a step: the settings' number, or all there are."""
+        return min(self.settings.batch, len(self.course.learnt_from))
+
+    def run(self, checkpoint: Path, report: Report) -> Student:
+        """Train to the end of the settings, resuming from `checkpoint` if it exists; returns the averaged student."""
+        if checkpoint.is_file():
+            self.load(checkpoint)
+            report(f"resumed after epoch {self.epochs_done} of {self.settings.epochs}")
+        else:
+            self._begin_with_exit(checkpoint.with_suffix(".exits.pt"), report)
+        while self.epochs_done < self.settings.epochs:
+            began = time.monotonic()
+            told = self.epoch(report)
+            self.epochs_done += 1
+            self.save(checkpoint)
+            took = time.monotonic() - began
+            report(f"epoch {self.epochs_done} of {self.settings.epochs}: {told}, {took:.0f} s")
+        return self.average
+
+    def _begin_with_exit(self, checkpoint: Path, report: Report) -> None:
+        taught = ExitLessons(self.course, self.student.head).run(checkpoint, report).exit.state_dict()
+        for student in (self.student, self.average):
+            student.head.exit.load_state_dict(taught)
+
+    def epoch(self, report: Report) -> str:
+        """One pass over one view of every picture; the mean losses, as text."""
+        number = (self.settings.epochs - 1 - self.epochs_done) % self.settings.views  # the device's own view comes last
+        taught = self.course.answers.of_view(number, report)
+        self.student.train()
+        totals: dict[str, list[float]] = {}
+        for i, order in enumerate(labelled.batches(len(self.course.learnt_from), self.batch, self.rng)):
+            progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.epochs
+            index = np.sort(self.course.learnt_from[order])  # in the order of the disk
+            images = np.stack([self.course.answers.image(int(k), number) for k in index])
+            lesson = {n: self.course.lesson(n, values[index]).to(self.device) for n, values in taught.items()}
+            for name, value in self.step(self.course.pictures(images).to(self.device), lesson, progress).items():
+                totals.setdefault(name, []).append(value)
+            if i % REPORT_EVERY == REPORT_EVERY - 1:
+                report(f"  step {i + 1} of {self.steps_per_epoch}: {_told(totals)}")
+        return _told(totals)
+
+    def step(self, x: Tensor, lesson: dict[str, Tensor], progress: float) -> dict[str, float]:
+        """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
+        for optimiser, peak in zip(self.optimisers, self._peaks, strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(progress, peak)
+        with mixed_precision(self.device):
+            parts = self._losses(x, lesson)
+        weights = {
+            "picture": self.settings.picture_weight,
+            "guide": self.settings.guide_weight,
+            "answer": self.settings.answer_weight,
+            "rate": self.settings.rate_weight,
+        }
+        torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in parts.items()]).sum())
+        for optimiser in self.optimisers:
+            optimiser.step()
+        follow(self.average, self.student, self.averaging)
+        return {name: float(loss.detach()) for name, loss in parts.items()}
+
+    def _losses(self, x: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
+        features = self.student.head.straight(x).float()
+        low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * 1.1
+        step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
+        rounded, bits = self.rounding(features, step)
+        rebuilt = self.student.decoder(rounded).permute(0, 3, 1, 2)  # (N, 3, S, S)
+        told = dict(zip(self.course.teacher.taught, self.student.model(rebuilt), strict=True))
+        found = {
+            "picture": (rebuilt - x).square().mean() / x.var(),
+            "answer": losses.distillation(told["logits"].float().flatten(1), lesson["logits"], 1.0),
+            "rate": bits * BITS / 8000,
+        }
+        if "guide" in told:
+            found["guide"] = _distance(told["guide"].float(), lesson["guide"].permute(0, 3, 1, 2))
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on."""
+        self.course.save(
+            path,
+            {
+                "student": self.student.state_dict(),
+                "average": self.average.state_dict(),
+                "rounding": self.rounding.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+                "epochs_done": self.epochs_done,
+                "rng": self.rng.bit_generator.state,
+                "generator": self.generator.get_state(),
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Take up a checkpoint. Raises DataError when it is none, or one of another run."""
+        state = self.course.load(path)
+        self.student.load_state_dict(state["student"])
+        self.average.load_state_dict(state["average"])
+        self.rounding.load_state_dict(state["rounding"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.epochs_done = state["epochs_done"]
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+
+
+def _quick(module: M, device: torch.device) -> M:
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _distance(found: Tensor, aim: Tensor) -> Tensor:
+    """Mean square of what (N, C, H, W) maps miss, as a share of their channels' variance."""
+    return (found - aim).square().mean() / aim.var((0, 2, 3)).mean().clamp_min(1e-6)
+
+
+def _told(totals: dict[str, list[float]]) -> str:
+    return ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in totals.items())

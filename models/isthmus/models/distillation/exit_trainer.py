@@ -1,0 +1,127 @@
+"""A student's early exit, a copy of the teacher that sees the picture reduced, learns to answer as if it saw all of it.
+
+Each batch is shared out over the widths (the sandwich rule), which are sizes of the picture here; one set of weights
+serves them all. Pictures are seen in all their views, mirrored every other time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isthmus.models.data import labelled
+from isthmus.models.distillation.setup import Course
+from isthmus.models.distillation.student import StudentHead
+from isthmus.models.training import losses
+from isthmus.models.training.processors import fastest, mixed_precision
+from isthmus.models.training.trainer import FORGOTTEN, follow, learning_rate
+
+Report = Callable[[str], None]
+REPORT_EVERY = 20
+"""Steps."""
+AVERAGING = 0.99
+"""Share of itself that the averaged head keeps at each step, in a run that is long enough to forget its beginning."""
+FULL = 0.5
+"""Of a batch, at full width."""
+
+
+class ExitLessons:
+    """One run: a head of which the exit learns, its running average, and the generator that makes it repeatable."""
+
+    def __init__(self, course: Course, head: StudentHead) -> None:
+        settings = course.settings
+        self.course, self.settings, self.device = course, settings, fastest()
+        self.rng = np.random.default_rng(course.answers.seed)
+        self.coins = self.rng.integers(0, 2, len(course.answers.album))
+        self.head = copy.deepcopy(head).to(self.device).train()
+        self.head.exit.requires_grad_(True)
+        self.average = copy.deepcopy(self.head).eval().requires_grad_(False)
+        self.optimiser = torch.optim.Adam(self.head.exit.parameters(), lr=settings.exit_rate)
+        self.batch = min(settings.exit_batch, len(course.learnt_from))
+        self.steps_per_epoch = len(course.learnt_from) // self.batch
+        steps = max(1, settings.exit_epochs * self.steps_per_epoch)
+        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
+        self.epochs_done = 0
+
+    def run(self, checkpoint: Path, report: Report) -> StudentHead:
+        """Train to the end, resuming from `checkpoint` if it exists; returns the averaged head."""
+        if checkpoint.is_file():
+            self.load(checkpoint)
+            report(f"resumed after epoch {self.epochs_done} of {self.settings.exit_epochs} of the exit")
+        while self.epochs_done < self.settings.exit_epochs:
+            loss = self.epoch(report)
+            self.epochs_done += 1
+            self.save(checkpoint)
+            done = f"{self.epochs_done} of {self.settings.exit_epochs}"
+            report(f"exit, epoch {done}: loss {loss:.3f}")
+        return self.average
+
+    def epoch(self, report: Report) -> float:
+        """One pass over one view of every picture; the mean loss."""
+        views = self.settings.views
+        number, turn = self.epochs_done % views, self.epochs_done // views
+        answers, total = self.course.answers, 0.0
+        logits = answers.of_view(number, report)["logits"]
+        mirrored = (self.coins + turn) % 2 == 1
+        for i, order in enumerate(labelled.batches(len(self.course.learnt_from), self.batch, self.rng)):
+            index = self.course.learnt_from[order]  # as they come: a width is given a part of the batch
+            images = [answers.image(int(k), number) for k in index]
+            seen = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
+            progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.exit_epochs
+            lesson = self.course.lesson("logits", logits[index]).to(self.device)
+            total += self.step(self.course.pictures(np.stack(seen)).to(self.device), lesson, progress)
+            if i % REPORT_EVERY == REPORT_EVERY - 1:
+                report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
+        return total / self.steps_per_epoch
+
+    def step(self, x: Tensor, logits: Tensor, progress: float) -> float:
+        """One optimiser step on (N, 3, S, S) pictures and the teacher's (N, K) logits; the loss."""
+        self.optimiser.zero_grad(set_to_none=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress, self.settings.exit_rate)
+        with mixed_precision(self.device):
+            parts = shared_out(len(x), self.settings.widths, FULL, self.rng)
+            answers = torch.cat([self.head.logits(x[part], width) for width, part in parts]).float()
+            loss = losses.distillation(answers, logits, 1.0)
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        follow(self.average, self.head, self.averaging)
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on."""
+        self.course.save(
+            path,
+            {
+                "head": self.head.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "epochs_done": self.epochs_done,
+                "rng": self.rng.bit_generator.state,
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Take up a checkpoint. Raises DataError when it is none, or one of another course."""
+        state = self.course.load(path)
+        self.head.load_state_dict(state["head"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epochs_done = state["epochs_done"]
+        self.rng.bit_generator.state = state["rng"]
+
+
+def shared_out(n: int, widths: tuple[float, ...], full: float, rng: np.random.Generator) -> list[tuple[float, slice]]:
+    """Which width runs which of `n` samples (the sandwich rule): `full` of them the full one, half of the rest the narrowest."""
+    ascending = sorted(widths)
+    if len(ascending) == 1:
+        return [(ascending[0], slice(0, n))]
+    between = ascending[1:-1] or ascending[:1]
+    middle = between[int(rng.integers(len(between)))]
+    most, more = int(n * full), int(n * (1 + full) / 2)
+    return [(ascending[-1], slice(0, most)), (ascending[0], slice(most, more)), (middle, slice(more, n))]

@@ -1,0 +1,209 @@
+"""From a `.tflite` and a folder of pictures to a bundle: what `isthmus models distill` does.
+
+Nothing here asks for labels: what is right is what the uncut model answers. Pictures that the student is judged by are
+never learnt from: some are set aside, or others are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isthmus.models import inputs
+from isthmus.models.bundle import Bundle
+from isthmus.models.bundling import picture_rival
+from isthmus.models.bundling.evaluate import Evaluation, evaluate, fitted_codec
+from isthmus.models.data import labelled
+from isthmus.models.data.corpora import halves
+from isthmus.models.data.labelled import Validation
+from isthmus.models.distillation.distiller import Distiller, Report
+from isthmus.models.distillation.setup import Course, Settings
+from isthmus.models.distillation.student import Student
+from isthmus.models.distillation.views import Album, Answers, as_seen
+from isthmus.models.flatbuffer import written
+from isthmus.models.litert import Signature
+from isthmus.models.training.run import CODEC_PICTURES, Trained
+from isthmus.models.training.tflite_teacher import Original, Teacher
+from isthmus.proto.errors import DataError
+from isthmus.proto.tasks import Classification
+
+SET_ASIDE = 10
+"""Every so many pictures one is kept to judge by, unless others are given."""
+MOST_JUDGED = 500
+"""Pictures to judge by, at most: every operating point answers each of them."""
+WELL = 0.95
+"""Agreement with the uncut model that is compared at; the best there is, where none comes so far."""
+REDUCED = 4 / 7
+"""Of a picture's side, for the rival that is sent smaller and enlarged again: below 3 kB it is the better one."""
+FEWEST = 16
+"""Pictures to learn from, and to judge by."""
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A student with its teacher's own tail behind it, as `evaluate.Halves`: what the server will run."""
+
+    trained: Trained
+    behind: Signature
+    task: Classification
+
+    def head(self, images: NDArray[np.uint8], width: float) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """See `evaluate.Halves`."""
+        return self.trained.head(images, width)
+
+    def tail(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `evaluate.Halves`."""
+        rebuilt = self.trained.tail(features)  # (N, H, W, C)
+        return np.stack([self.task.logits(tuple(self.behind(features=m[None]).values())) for m in rebuilt])
+
+
+@dataclass(frozen=True)
+class Commission:
+    """What is to be distilled, from which pictures, and where everything is kept."""
+
+    teacher: Teacher
+    pictures: Path
+    validation: Path | None
+    settings: Settings
+    checkpoint: Path
+    cache: Path
+    seed: int
+
+    def carry_out(self, target: Path, labels: tuple[str, ...], made_by: str, report: Report) -> Bundle:
+        """Train (or go on), evaluate every operating point, and put the bundle at `target`.
+
+        Raises DataError when there are too few pictures or the checkpoint is of another run, ModelError when the
+        teacher cannot be distilled.
+        """
+        album = Album(self.pictures, self.teacher.size, self.cache, report)
+        learnt_from, judged_by = self._shared_out(album, report)
+        answers = Answers(album, self.teacher, seed=self.seed)
+        course = Course(self.teacher, answers, learnt_from, self.settings)
+        distiller = Distiller(course, report=report)
+        report(_described(course, distiller.student))
+        student = distiller.run(self.checkpoint, report).cpu()
+        sample = np.stack([answers.image(int(i), 0) for i in _spread(learnt_from, CODEC_PICTURES)])
+        return self._bundle(target, student, sample, judged_by, labels, made_by, report)
+
+    def _shared_out(self, album: Album, report: Report) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Which pictures of the album are learnt from, and the pictures (N, S, S, 3) that the student is judged by."""
+        index = np.arange(len(album))
+        if self.validation is None:
+            aside, learnt_from = index[::SET_ASIDE], index[index % SET_ASIDE > 0]
+            judges, whence = album, self.pictures
+        else:
+            judges, whence = Album(self.validation, self.teacher.size, self.cache, report), self.validation
+            aside, learnt_from = np.arange(len(judges)), index
+        for path, count in ((self.pictures, len(learnt_from)), (whence, len(aside))):
+            if count < FEWEST:
+                raise DataError(
+                    f"{path}: {count} pictures to learn from or to judge by; give {FEWEST} for each, or more"
+                )
+        size = self.teacher.size
+        return learnt_from, np.stack([as_seen(judges[int(i)], size) for i in _spread(aside, MOST_JUDGED)])
+
+    def _bundle(
+        self,
+        target: Path,
+        student: Student,
+        sample: NDArray[np.uint8],
+        judged_by: NDArray[np.uint8],
+        labels: tuple[str, ...],
+        made_by: str,
+        report: Report,
+    ) -> Bundle:
+        from isthmus.models.training.export import Behind, write_bundle  # training alone needs none of the converters
+
+        teacher = self.teacher
+        mean, std = teacher.input.mean, teacher.input.std
+        task = Classification(probabilities=teacher.task == "classification-probabilities")
+        original = Original(teacher)
+        truth = original.logits(judged_by).argmax(1)
+        validation = Validation(labelled.Pictures(judged_by, truth), halves(len(truth)), mean, std)
+        student_alone = Trained(student, mean, std)
+        pupil = student_alone if student.tuned else Pupil(student_alone, teacher.opened_tail(), task)
+        codec = fitted_codec(pupil, self.settings.widths, self.settings.steps, sample, frequencies=True)
+        evaluation = evaluate(pupil, self.settings.widths, codec, validation, report)
+        report("the picture itself, coded, sent and answered by the uncut model:")
+        pictures = picture_rival.tabulated(judged_by, evaluation.outcomes.truth, original.answers, report)
+        smaller = picture_rival.tabulated(
+            judged_by, truth, original.answers, report, side=round(REDUCED * teacher.size)
+        )
+        compared = f"{_compared(evaluation, (pictures, smaller))} {_steadiness(original, judged_by, truth)}"
+        bundle = write_bundle(
+            target,
+            student,
+            evaluation,
+            name=target.name,
+            labels=labels,
+            mean=mean,
+            std=std,
+            images=labelled.normalised(judged_by[:4], mean, std),
+            made_by=made_by,
+            reference="uncut",
+            behind=None if student.tuned else Behind(written([teacher.tail]), teacher.graph.flops, teacher.task),
+            remark=compared,
+        )
+        inputs.save(bundle, pictures)
+        report(compared)
+        return bundle
+
+
+def _spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many, evenly."""
+    return index if len(index) <= most else index[np.arange(most) * len(index) // most]
+
+
+def _compared(evaluation: Evaluation, pictures: Sequence[inputs.Inputs]) -> str:
+    """What the cheapest operating point that agrees well takes, beside the picture itself at the same agreement."""
+    sent = [p for p in evaluation.points if p.exit is None]
+    well = [p for p in sent if p.accuracy >= WELL] or [max(sent, key=lambda p: (p.accuracy, -p.bytes))]
+    point = min(well, key=lambda p: p.bytes)
+    rivals = " and ".join(_rival(format_, point.accuracy, evaluation, pictures) for format_ in inputs.FORMATS)
+    alone = max(p.accuracy for p in evaluation.points if p.exit is not None)
+    return (
+        f"The early exit alone agrees in {alone:.1%}; "
+        f"{point.accuracy:.1%} agreement takes {point.bytes:,.0f} bytes a frame (width {point.width}, step {point.step}, "
+        f"{point.layers} of {evaluation.codec.layers} layers); of the picture itself, {rivals}."
+    )
+
+
+def _rival(format_: str, share: float, evaluation: Evaluation, pictures: Sequence[inputs.Inputs]) -> str:
+    """The fewest bytes that a format takes for such an agreement, at the best of its sizes."""
+    truth, f = evaluation.outcomes.truth, list(inputs.FORMATS).index(format_)
+    needed = [(size, table) for table in pictures if (size := inputs.bytes_for(share, table, truth)[format_])]
+    if not needed:
+        return f"{format_} never agrees so well"
+    size, table = min(needed, key=lambda pair: pair[0])
+    coarsest = float(table.size_bytes[:, f, -1].mean())
+    return f"{format_} {'at most ' * (size == coarsest)}{size:,.0f} bytes"
+
+
+def _steadiness(original: Original, images: NDArray[np.uint8], truth: NDArray[np.int64]) -> str:
+    """How often the model gives its own answer again where nobody sees a difference: what agreement is read against."""
+    rng = np.random.default_rng(0)
+    grained = np.empty_like(images)
+    for i, image in enumerate(images):
+        grained[i] = np.rint(image + rng.standard_normal(image.shape, np.float32)).clip(0, 255)
+    mirrored, grain = (float((original.logits(x).argmax(1) == truth).mean()) for x in (images[:, :, ::-1], grained))
+    return (
+        f"The model itself answers {mirrored:.1%} of the pictures alike when they are mirrored, and {grain:.1%} under a grain "
+        f"of one grey level."
+    )
+
+
+def _described(course: Course, student: Student) -> str:
+    teacher, widths = course.teacher, course.settings.widths
+    flops = [2 * sum(student.head.macs(width)) for width in widths]
+    whole = teacher.graph.flops
+    head = ", ".join(f"{width}: {f / 1e6:.1f}" for width, f in zip(widths, flops, strict=True))
+    size = student.arch.bottleneck_size
+    return (
+        f"bottleneck {size}×{size}×{student.arch.bottleneck_channels}; head MFLOP {head} of {whole / 1e6:.1f} "
+        f"({max(flops) / whole:.1%}); decoder {2 * student.decoder.macs(size) / 1e6:.0f} MFLOP; "
+        f"{len(course.learnt_from)} pictures to learn from"
+    )

@@ -1,0 +1,1 @@
+"""Training a neural filter that dismisses frames without anything of interest."""

@@ -1,0 +1,1 @@
+"""Any .tflite file, cut in two without training."""

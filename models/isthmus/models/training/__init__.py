@@ -1,0 +1,1 @@
+"""Training a slimmable network with early exits, in torch, and exporting it."""
