@@ -7,7 +7,7 @@
     python benchmarks/distill.py named laid-out --model MODEL.tflite --bundle bundles/MODEL-distilled
 
 `train` are Caltech-101's training pictures, all classes; `judges` the test pictures of the classes that ImageNet's models
-know. Both come from the data folder (`ISTHMUS_DATA`, or ../shared/data). `steadiness` asks the model about the judges and about
+know. Both come from the data folder (`ISTHMUS_DATA`). `steadiness` asks the model about the judges and about
 the same pictures with a change that nobody sees, or hardly. `webp` tunes a copy of the model to pictures that WebP coded at four
 sevenths of their size: the rival of a distilled student, taught as it is and by the same pictures. `named` counts how many of
 the judges model and bundle name as Caltech-101 does: agreement takes the model for the truth, and so do its slips.

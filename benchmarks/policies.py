@@ -4,7 +4,7 @@
 
 For each setting (a trace, narrowed to where the features matter; a bundle, a device, a deadline, frames a second) the
 share is (right in time - local-only's) / (the clairvoyant's - local-only's). Constants of the shipped scheduler were
-chosen on `tuning` alone. Traces that are not shipped are looked for under ISTHMUS_TRACES, else ../shared/traces.
+chosen on `tuning` alone. Traces that are not shipped are looked for under ISTHMUS_TRACES.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from isthmus.emulation.virtual import scenario
 from isthmus.models import bundle
 from isthmus.proto.record import summary
 
-TRACES = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).resolve().parents[2] / "shared" / "traces"))
+TRACES = Path(os.environ.get("ISTHMUS_TRACES", "traces"))
 
 
 class Setting(NamedTuple):

@@ -6,7 +6,7 @@
     python benchmarks/split.py masks [--cuts 68]              DeepLab against its own uncut masks
 
 Tables and temperatures are fitted on training pictures, figures are of test pictures.
-Models default to those under the data folder (`ISTHMUS_DATA`, or ../shared/data).
+Models default to those under the data folder (`ISTHMUS_DATA`).
 """
 
 from __future__ import annotations

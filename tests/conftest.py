@@ -1,6 +1,13 @@
 """What every test is run under."""
 
+import os
 import signal
+from pathlib import Path
+
+SHARED = Path(__file__).parents[2] / "shared"
+for _variable, _folder in (("ISTHMUS_DATA", SHARED / "data"), ("ISTHMUS_TRACES", SHARED / "traces")):
+    if _folder.is_dir():
+        os.environ.setdefault(_variable, str(_folder))
 
 
 def pytest_configure() -> None:

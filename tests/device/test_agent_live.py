@@ -1,149 +1,72 @@
-"""The agent's host on its event loop, with the real head: sources, heads and listeners that fail, and the pace."""
+"""The agent from Python: its answers as they come, ended by the caller, errors where the answers are read."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from isthmus.device.agent import Agent
 from isthmus.device.config import AgentConfig
-from isthmus.device.executor import Executor
-from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture
+from isthmus.edge_server.config import ServerConfig
 from isthmus.models.scenes import Drive
-from isthmus.proto.errors import DataError, SourceError
-from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto import config
+from isthmus.proto.errors import ConfigError, SourceError
 
-PIXELS = Drive(3).frame(0).image
-DEADLINE_S = 2.0
-"""Generous: these tests are about what is answered, and share their machine with others."""
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FAST = AgentConfig(deadline_s=2.0, fps=100)
 
 
-class Scripted:
-    """A source that gives what a generator yields, and raises what it raises."""
-
-    fps = None
-
-    def __init__(self, pictures: Iterator[Picture], *, live: bool = False) -> None:
-        self._pictures, self.live = pictures, live
-
-    def read(self) -> Picture | None:
-        return next(self._pictures, None)
-
-    def close(self) -> None:
-        """Nothing is held open."""
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    return Agent.open(FAST)
 
 
-def pictures(count: int) -> Iterator[Picture]:
-    for i in range(count):
-        yield Picture(f"#{i}", PIXELS)
+def test_every_picture_that_is_given_is_answered(agent: Agent) -> None:
+    drive = Drive(3)
+    rows = list(agent.answers(drive.frame(i).image for i in range(5)))
+    assert sorted(row.frame_id for row in rows) == list(range(5))
+    assert all(row.answer is not None for row in rows)
+    assert {row.picture for row in rows} == {f"picture {i}" for i in range(5)}
 
 
-def device(**changes: Any) -> Opened:
-    return open_device(AgentConfig(deadline_s=DEADLINE_S, **changes))
+def test_leaving_the_loop_ends_the_agent_and_it_can_be_asked_again(agent: Agent) -> None:
+    for _ in range(2):
+        assert len(list(islice(agent.answers("generated:1"), 3))) == 3
+    assert "agent" not in {thread.name for thread in threading.enumerate()}
 
 
-def answered(
-    opened: Opened, source: Scripted, tell: Callable[[FrameRecord], None] | None = None
-) -> tuple[list[FrameRecord], BaseException | None]:
-    rows: list[FrameRecord] = []
-    try:
-        asyncio.run(asyncio.wait_for(answer_all(opened, source, tell or rows.append), 60))
-    except (SourceError, DataError, OSError) as error:
-        return rows, error
-    return rows, None
+def test_what_goes_wrong_is_raised_where_the_answers_are_read(agent: Agent) -> None:
+    def unplugged() -> Iterator[NDArray[Any]]:
+        yield Drive(3).frame(0).image
+        raise SourceError("camera 0: gone")
+
+    given = agent.answers(unplugged())
+    assert next(given).frame_id == 0
+    with pytest.raises(SourceError, match="camera 0: gone"):
+        next(given)
+    with pytest.raises(SourceError, match="nowhere: no such file"):
+        next(agent.answers("nowhere"))
 
 
-def span_s(rows: list[FrameRecord]) -> float:
-    times = [row.captured_s for row in rows]
-    return max(times) - min(times)
+def test_the_configuration_is_checked_at_the_door(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("deadlin_s = 1.0")
+    with pytest.raises(ConfigError, match="unknown key 'deadlin_s'"):
+        Agent.open(tmp_path / "agent.toml")
 
 
-def test_a_source_that_goes_away_ends_the_run_after_its_last_answer() -> None:
-    def unplugged() -> Iterator[Picture]:
-        yield from pictures(3)
-        raise SourceError("camera 0: gave no picture after 3 frames; unplugged?")
-
-    rows, error = answered(device(), Scripted(unplugged(), live=True))
-    assert isinstance(error, SourceError)
-    assert sorted(row.frame_id for row in rows) == [0, 1, 2]
-
-
-def test_a_picture_that_cannot_be_used_is_answered_for_and_the_next_one_is() -> None:
-    def mixed() -> Iterator[Picture]:
-        yield Picture("nan", np.full((8, 8, 3), np.nan, np.float32))
-        yield Picture("grey", np.zeros((8, 8), np.uint8))
-        yield Picture("missing", None, why="missing: not there")
-        yield Picture("good", PIXELS)
-
-    rows, error = answered(device(fps=50), Scripted(mixed()))
-    assert error is None
-    assert {row.picture: row.reason for row in rows if row.source is Source.NONE} == dict.fromkeys(
-        ("nan", "grey", "missing"), Reason.INVALID
-    )
-    assert [row.picture for row in rows if row.source is Source.EXIT] == ["good"]
-
-
-def test_a_head_that_fails_on_a_frame_costs_that_frame(caplog: pytest.LogCaptureFixture) -> None:
-    class Fragile(Executor):
-        def job(self, frame_id: int, stage: int, width: float) -> Any:
-            def fail() -> None:
-                raise RuntimeError("out of memory")
-
-            return fail if frame_id == 1 else super().job(frame_id, stage, width)
-
-    opened = device(fps=20)
-    rows, error = answered(replace(opened, executor=Fragile(opened.bundle)), Scripted(pictures(3)))
-    assert error is None
-    assert {row.frame_id: row.source for row in rows} == {0: Source.EXIT, 1: Source.NONE, 2: Source.EXIT}
-    assert "frame 1: the head failed on it" in caplog.text
-
-
-@pytest.mark.parametrize("error", [DataError("run.jsonl: No space left on device"), BrokenPipeError()])
-def test_when_nobody_can_be_told_the_run_ends(error: Exception) -> None:
-    def tell(row: FrameRecord) -> None:
-        if row.frame_id == 2:
-            raise error
-
-    _, raised = answered(device(fps=50), Scripted(pictures(10_000)), tell)
-    assert raised is error
-
-
-def test_a_source_that_fell_behind_is_not_made_up_for_in_a_burst() -> None:
-    def slow_start() -> Iterator[Picture]:
-        time.sleep(0.5)
-        yield from pictures(6)
-
-    rows, _ = answered(device(fps=20), Scripted(slow_start()))
-    assert span_s(rows) > 4 * 0.05
-
-
-def test_a_live_source_is_thinned_to_the_rate_that_was_asked_for() -> None:
-    def camera() -> Iterator[Picture]:
-        for picture in pictures(60):
-            time.sleep(0.01)
-            yield picture
-
-    rows, _ = answered(device(fps=10), Scripted(camera(), live=True))
-    assert len(rows) < 60
-    assert len(rows) <= 10 * span_s(rows) + 2
-
-
-def test_a_live_source_without_a_rate_gives_every_picture() -> None:
-    rows, _ = answered(device(), Scripted(pictures(12), live=True))
-    assert len(rows) == 12
-
-
-def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:
-    rows, error = answered(device(gate=10.0, fps=50), Scripted(pictures(20)))
-    assert error is None
-    repeats = [row for row in rows if row.source is Source.REPEAT]
-    assert len(repeats) > 10
-    assert {row.label for row in repeats} == {rows[0].label}
-    assert all(0 < row.age_s < 2 and row.width is None and row.local_label == rows[0].local_label for row in repeats)
+def test_the_examples_are_right() -> None:
+    assert config.load(ServerConfig, EXAMPLES / "server.toml", {}, prefix="ISTHMUS_SERVER").insecure
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "answers.py", EXAMPLES / "agent.toml", "5"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5

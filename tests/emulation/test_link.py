@@ -16,9 +16,9 @@ from isthmus.emulation import traces
 from isthmus.emulation.link import Bursts, LinkOptions, ShapedLink
 from isthmus.emulation.traces import PacketTrace, Trace
 from isthmus.proto.errors import ConfigError, DataError
-from real_traces import REAL, needs_real
+from real_data import TRACES, needs_traces
 
-REAL_LISTS = sorted([*REAL.glob("mahimahi/*.up"), *REAL.glob("mahimahi/*.down")]) or [REAL / "absent.up"]
+REAL_LISTS = sorted([*TRACES.glob("mahimahi/*.up"), *TRACES.glob("mahimahi/*.down")]) or [TRACES / "absent.up"]
 Rows = list[tuple[float, float]]
 
 rows = st.lists(
@@ -261,7 +261,7 @@ def test_a_mahimahi_file_is_replayed_to_the_packet(tmp_path: Path) -> None:
     replayed(path)
 
 
-@needs_real
+@needs_traces
 @pytest.mark.parametrize("path", REAL_LISTS, ids=lambda path: path.name)
 def test_real_mahimahi_files_are_replayed_to_the_packet(path: Path) -> None:
     replayed(path)

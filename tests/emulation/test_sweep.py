@@ -12,7 +12,7 @@ from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models import bundle as bundles
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
-from made_runs import play_killed, play_made, play_or_fail
+from runs import play_killed, play_made, play_or_fail
 
 
 def listed(tmp_path: Path, text: str) -> list[Scenario]:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from isthmus.emulation import synthetic, traces
 from isthmus.emulation.trace_summary import RateSummary, binned, summary
 from isthmus.emulation.traces import Floats, PacketTrace, Trace
-from real_traces import REAL, needs_real
+from real_data import TRACES, needs_traces
 
 MBPS = 125_000.0
 
 
 def manifest() -> list[dict[str, str]]:
-    with (REAL / "manifest.csv").open() as lines:
+    with (TRACES / "manifest.csv").open() as lines:
         return list(csv.DictReader(lines))
 
 
@@ -80,10 +80,10 @@ def test_bins_keep_every_byte(rows: list[tuple[float, float]]) -> None:
     assert float(bins @ sizes) == pytest.approx(float(rates @ lengths_s), rel=1e-6, abs=1e-3)
 
 
-@needs_real
-@pytest.mark.parametrize("row", manifest() if REAL.is_dir() else [], ids=lambda row: row["name"])
+@needs_traces
+@pytest.mark.parametrize("row", manifest() if TRACES.is_dir() else [], ids=lambda row: row["name"])
 def test_the_manifest_of_the_real_traces_agrees(row: dict[str, str]) -> None:
-    found = summary(traces.read_csv(REAL / row["file"]))
+    found = summary(traces.read_csv(TRACES / row["file"]))
     assert found.length_s == pytest.approx(float(row["duration_s"]), abs=0.06)
     assert found.rows == int(row["rows"])
     for way, rates in (("up", found.up), ("down", found.down)):

@@ -15,10 +15,10 @@ from isthmus.emulation.capacity import RateCapacity
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.traces import PacketTrace, Trace
 from isthmus.proto.errors import DataError
-from real_traces import REAL, needs_real
+from real_data import TRACES, needs_traces
 
 HEADER = "time_s,up_mbps,down_mbps,rtt_ms,loss\n"
-REAL_CSV = sorted(set(REAL.glob("*.csv")) - {REAL / "manifest.csv"}) or [REAL / "absent.csv"]
+REAL_CSV = sorted(set(TRACES.glob("*.csv")) - {TRACES / "manifest.csv"}) or [TRACES / "absent.csv"]
 
 
 def write(path: Path, text: str) -> Path:
@@ -203,7 +203,7 @@ def test_the_demo_has_its_acts() -> None:
     assert 0.02 <= demo.rtt_s.min() <= demo.rtt_s.max() <= 0.06
 
 
-@needs_real
+@needs_traces
 @pytest.mark.parametrize("path", REAL_CSV, ids=lambda path: path.stem)
 def test_real_traces_read_and_carry_their_mean(path: Path) -> None:
     trace = traces.read_csv(path)

@@ -20,12 +20,12 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 
 
 def data_root() -> Path:
-    """The folder of real data: `ISTHMUS_DATA`, else `../shared/data` beside the checkout.
+    """The folder of real data: `ISTHMUS_DATA`, else `~/.cache/isthmus`.
 
     Raises DataError when neither is there.
     """
     named = os.environ.get("ISTHMUS_DATA")
-    root = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "data"
+    root = Path(named) if named else Path("~/.cache/isthmus").expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set ISTHMUS_DATA to the folder that holds cifar10/")
     return root

@@ -14,7 +14,7 @@ from isthmus.models import flatbuffer
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting.cuts import Cut, cut_after, cut_files, cuts
 from isthmus.proto.errors import ModelError
-from real import MODELS, model
+from real_data import MODELS, model
 
 
 def picture(graph: Graph) -> NDArray[np.generic]:

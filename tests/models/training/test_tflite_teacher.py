@@ -16,7 +16,7 @@ from isthmus.models.splitting.cuts import whole
 from isthmus.models.splitting.uncut import input_of
 from isthmus.models.training.tflite_teacher import Lesson, Teacher
 from isthmus.proto.errors import DataError, ModelError
-from schools import SIZE, fill, silent, teacher
+from small_teachers import SIZE, fill, silent, teacher
 
 
 def test_a_teacher_tells_a_late_map_and_what_stands_before_its_softmax(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks import TASKS, pixels
 from isthmus.proto.vocabulary import Mask
-from real import data, model
+from real_data import data, model
 
 
 def painted(seed: int) -> NDArray[np.uint8]:

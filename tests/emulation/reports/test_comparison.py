@@ -17,7 +17,7 @@ from isthmus.emulation.reports import comparison_report
 from isthmus.emulation.reports.comparison import Comparison, Digest, Fate, Player
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import Run
-from made_runs import made_run, saved
+from runs import made_run, saved
 
 
 def compared(*runs: Run) -> Comparison:

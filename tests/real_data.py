@@ -1,7 +1,8 @@
-"""Real models and pictures from the data folder (`ISTHMUS_DATA`, or `../shared/data`); tests that need them skip by name."""
+"""Real models, pictures and traces (`ISTHMUS_DATA`, `ISTHMUS_TRACES`); tests that need them skip by name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
 
+TRACES = Path(os.environ.get("ISTHMUS_TRACES", "traces-not-given"))
+needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason=f"absent: {TRACES} (set ISTHMUS_TRACES)")
 MODELS = (
     "cifar10_resnet8_f32",
     "cifar10_resnet8_int8",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from isthmus.models import bundle
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.record import summary
 from isthmus.proto.vocabulary import Source
+from real_data import TRACES, needs_traces
 
-SHARED = Path(os.environ.get("ISTHMUS_TRACES", Path(__file__).resolve().parents[3] / "shared" / "traces"))
 EVERYBODY = policies.available(bundle.load("signs"))
 
 
@@ -50,12 +49,10 @@ def foreseen(setting: Setting) -> int:
 
 
 def shared_traces() -> list[Path]:
-    return sorted(path for path in SHARED.glob("*.csv") if path.name != "manifest.csv")
+    return sorted(path for path in TRACES.glob("*.csv") if path.name != "manifest.csv")
 
 
-@pytest.mark.skipif(
-    not shared_traces(), reason=f"{SHARED}: no recorded traces here; set ISTHMUS_TRACES to their folder"
-)
+@needs_traces
 def test_nobody_beats_the_clairvoyant_on_any_shared_trace() -> None:
     """A few seconds of each, narrowed so that features are about what the link carries."""
     for n, path in enumerate(shared_traces()):

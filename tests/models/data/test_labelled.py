@@ -12,7 +12,7 @@ import pytest
 
 from isthmus.models.data import labelled
 from isthmus.proto.errors import DataError
-from real import data as shared
+from real_data import data as shared
 
 
 def torchvision(monkeypatch: pytest.MonkeyPatch, cifar10: Any) -> None:

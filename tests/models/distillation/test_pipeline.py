@@ -37,7 +37,7 @@ from isthmus.models.training.torch_graph import TorchPart
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.spectrum import SPECTRAL_LAYERS
-from schools import SIZE, fill, silent, teacher
+from small_teachers import SIZE, fill, silent, teacher
 
 SETTINGS = Settings(
     widths=(0.5, 1.0),

@@ -12,7 +12,7 @@ import pytest
 from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import slimmable_replay as replay
 
 MODES = """model,ms,KB,mAP

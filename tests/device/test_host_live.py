@@ -1,0 +1,149 @@
+"""The agent's host on its event loop, with the real head: sources, heads and listeners that fail, and the pace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isthmus.device.config import AgentConfig
+from isthmus.device.executor import Executor
+from isthmus.device.run import Opened, answer_all, open_device
+from isthmus.device.sources import Picture
+from isthmus.models.scenes import Drive
+from isthmus.proto.errors import DataError, SourceError
+from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import Reason, Source
+
+PIXELS = Drive(3).frame(0).image
+DEADLINE_S = 2.0
+"""Generous: these tests are about what is answered, and share their machine with others."""
+
+
+class Scripted:
+    """A source that gives what a generator yields, and raises what it raises."""
+
+    fps = None
+
+    def __init__(self, pictures: Iterator[Picture], *, live: bool = False) -> None:
+        self._pictures, self.live = pictures, live
+
+    def read(self) -> Picture | None:
+        return next(self._pictures, None)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def pictures(count: int) -> Iterator[Picture]:
+    for i in range(count):
+        yield Picture(f"#{i}", PIXELS)
+
+
+def device(**changes: Any) -> Opened:
+    return open_device(AgentConfig(deadline_s=DEADLINE_S, **changes))
+
+
+def answered(
+    opened: Opened, source: Scripted, tell: Callable[[FrameRecord], None] | None = None
+) -> tuple[list[FrameRecord], BaseException | None]:
+    rows: list[FrameRecord] = []
+    try:
+        asyncio.run(asyncio.wait_for(answer_all(opened, source, tell or rows.append), 60))
+    except (SourceError, DataError, OSError) as error:
+        return rows, error
+    return rows, None
+
+
+def span_s(rows: list[FrameRecord]) -> float:
+    times = [row.captured_s for row in rows]
+    return max(times) - min(times)
+
+
+def test_a_source_that_goes_away_ends_the_run_after_its_last_answer() -> None:
+    def unplugged() -> Iterator[Picture]:
+        yield from pictures(3)
+        raise SourceError("camera 0: gave no picture after 3 frames; unplugged?")
+
+    rows, error = answered(device(), Scripted(unplugged(), live=True))
+    assert isinstance(error, SourceError)
+    assert sorted(row.frame_id for row in rows) == [0, 1, 2]
+
+
+def test_a_picture_that_cannot_be_used_is_answered_for_and_the_next_one_is() -> None:
+    def mixed() -> Iterator[Picture]:
+        yield Picture("nan", np.full((8, 8, 3), np.nan, np.float32))
+        yield Picture("grey", np.zeros((8, 8), np.uint8))
+        yield Picture("missing", None, why="missing: not there")
+        yield Picture("good", PIXELS)
+
+    rows, error = answered(device(fps=50), Scripted(mixed()))
+    assert error is None
+    assert {row.picture: row.reason for row in rows if row.source is Source.NONE} == dict.fromkeys(
+        ("nan", "grey", "missing"), Reason.INVALID
+    )
+    assert [row.picture for row in rows if row.source is Source.EXIT] == ["good"]
+
+
+def test_a_head_that_fails_on_a_frame_costs_that_frame(caplog: pytest.LogCaptureFixture) -> None:
+    class Fragile(Executor):
+        def job(self, frame_id: int, stage: int, width: float) -> Any:
+            def fail() -> None:
+                raise RuntimeError("out of memory")
+
+            return fail if frame_id == 1 else super().job(frame_id, stage, width)
+
+    opened = device(fps=20)
+    rows, error = answered(replace(opened, executor=Fragile(opened.bundle)), Scripted(pictures(3)))
+    assert error is None
+    assert {row.frame_id: row.source for row in rows} == {0: Source.EXIT, 1: Source.NONE, 2: Source.EXIT}
+    assert "frame 1: the head failed on it" in caplog.text
+
+
+@pytest.mark.parametrize("error", [DataError("run.jsonl: No space left on device"), BrokenPipeError()])
+def test_when_nobody_can_be_told_the_run_ends(error: Exception) -> None:
+    def tell(row: FrameRecord) -> None:
+        if row.frame_id == 2:
+            raise error
+
+    _, raised = answered(device(fps=50), Scripted(pictures(10_000)), tell)
+    assert raised is error
+
+
+def test_a_source_that_fell_behind_is_not_made_up_for_in_a_burst() -> None:
+    def slow_start() -> Iterator[Picture]:
+        time.sleep(0.5)
+        yield from pictures(6)
+
+    rows, _ = answered(device(fps=20), Scripted(slow_start()))
+    assert span_s(rows) > 4 * 0.05
+
+
+def test_a_live_source_is_thinned_to_the_rate_that_was_asked_for() -> None:
+    def camera() -> Iterator[Picture]:
+        for picture in pictures(60):
+            time.sleep(0.01)
+            yield picture
+
+    rows, _ = answered(device(fps=10), Scripted(camera(), live=True))
+    assert len(rows) < 60
+    assert len(rows) <= 10 * span_s(rows) + 2
+
+
+def test_a_live_source_without_a_rate_gives_every_picture() -> None:
+    rows, _ = answered(device(), Scripted(pictures(12), live=True))
+    assert len(rows) == 12
+
+
+def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:
+    rows, error = answered(device(gate=10.0, fps=50), Scripted(pictures(20)))
+    assert error is None
+    repeats = [row for row in rows if row.source is Source.REPEAT]
+    assert len(repeats) > 10
+    assert {row.label for row in repeats} == {rows[0].label}
+    assert all(0 < row.age_s < 2 and row.width is None and row.local_label == rows[0].local_label for row in repeats)
