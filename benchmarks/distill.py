@@ -82,7 +82,7 @@ class School:
 
     def copy(self) -> TorchPart:
         """The model with gradients."""
-        return TorchPart(self.teacher.part("lesson", IMAGE, self.teacher.taught))
+        return TorchPart(self.teacher.part("targets", IMAGE, self.teacher.targets))
 
     def agreement(self, model: TorchPart, images: Images) -> float:
         """Of a copy that sees `images`, with the model that sees the judges."""
@@ -168,13 +168,13 @@ def webp(school: School, steps: int) -> None:
     model.train().requires_grad_(True).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average.to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=PEAK_RATE)
-    for i, (images, logits, guide) in enumerate(_lessons(school, steps, side)):
+    for i, (images, logits, hint) in enumerate(_lessons(school, steps, side)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(i / steps, PEAK_RATE)
         optimiser.zero_grad(set_to_none=True)
         with mixed_precision(device):
             told = model(labelled.normalised(images, school.teacher.input.mean, school.teacher.input.std).to(device))
-        aim = guide.permute(0, 3, 1, 2).to(device)
+        aim = hint.permute(0, 3, 1, 2).to(device)
         map_loss = (told[1].float() - aim).square().mean() / aim.var((0, 2, 3)).mean()
         loss = losses.distillation(told[0].float().flatten(1), logits.to(device), 1.0) + map_loss
         torch.autograd.backward(loss)
@@ -187,15 +187,15 @@ def webp(school: School, steps: int) -> None:
 
 def _lessons(school: School, steps: int, side: int) -> Iterator[tuple[Images, torch.Tensor, torch.Tensor]]:
     """Pictures as WebP leaves them, and what the model says of them as they are: logits (N, K) and maps (N, H, W, C)."""
-    rng, album, taught = np.random.default_rng(SEED), school.album("train"), school.teacher.taught
+    rng, album, taught = np.random.default_rng(SEED), school.album("train"), school.teacher.targets
     answers = Answers(album, school.teacher, seed=SEED)
     for i in range(steps):
         number = VIEWS - 1 - i % VIEWS
         said = answers.of_view(number, print)
         index = np.sort(rng.choice(len(album), BATCH, replace=False))
         seen = np.stack([_coarse(answers.image(int(k), number), side, int(rng.integers(*LEARNT))) for k in index])
-        logits, guide = (torch.from_numpy(real(said[name][index], taught[name])) for name in ("logits", "guide"))
-        yield seen, logits.flatten(1), guide
+        logits, hint = (torch.from_numpy(real(said[name][index], taught[name])) for name in ("logits", "hint"))
+        yield seen, logits.flatten(1), hint
 
 
 def _coarse(image: Images, side: int, quality: int) -> Images:

@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from isthmus.device.gate import Gate, Kept, Sketch, change, sketched
-from isthmus.device.neural_filter import Sieve
+from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import bundle, scenes
 from isthmus.models.bundling.calibration import softmax
 from isthmus.models.bundling.shipped import Shipped
@@ -43,7 +43,7 @@ from isthmus.models.filtering import footage, train
 from isthmus.models.filtering.footage import Footage
 from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
-from isthmus.proto.vocabulary import Answer, Reason, Source
+from isthmus.proto.vocabulary import Answer, AnswerSource, Reason
 
 INTEL = ("car-detection", "one-by-one-person-detection")
 SBI = ("caviar1", "hall", "highway1", "humanbody2")
@@ -111,7 +111,7 @@ def drive(seed: int) -> Seen:
 
 
 def answered(frame: int, objects: int, now: float) -> Answer:
-    return Answer(frame, objects, 1.0, Source.SERVER, Reason.RETURNED, None, now, 0.0, True, 0)
+    return Answer(frame, objects, 1.0, AnswerSource.SERVER, Reason.RETURNED, None, now, 0.0, True, 0)
 
 
 def gated(video: Seen, threshold: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -153,7 +153,7 @@ def gate_auc(video: Seen) -> float | None:
     return None if auc is None else round(auc, 4)
 
 
-def filters_of(cameras: list[Footage], seed: int) -> tuple[dict[str, train.Trained], dict[str, str]]:
+def filters_of(cameras: list[Footage], seed: int) -> tuple[dict[str, train.TrainedFilter], dict[str, str]]:
     """A filter for every camera that allows one; why not for the others."""
     made, without = {}, {}
     for camera in cameras:
@@ -179,7 +179,7 @@ def exits_of_signs(images: NDArray[np.uint8], interesting: NDArray[np.bool_]) ->
     return rows
 
 
-def chain(camera: Footage, video: Seen, trained: train.Trained) -> dict[str, Any]:
+def chain(camera: Footage, video: Seen, trained: train.TrainedFilter) -> dict[str, Any]:
     """Gate, then filter, on the part that the filter was not made from: what is still sent, what is lost."""
     start = len(camera) - len(camera.parts()[2])
     certain, scores = video.certain[start:], train.scored(trained.network, camera.images[start:])
@@ -212,7 +212,9 @@ def microseconds(call: Callable[[], object], repeats: int = 200) -> float:
     return round(float(np.median(spent)) * 1e6, 1)
 
 
-def on_device(made: dict[str, train.Trained], cameras: dict[str, Footage], folder: Path, seed: int) -> dict[str, Any]:
+def on_device(
+    made: dict[str, train.TrainedFilter], cameras: dict[str, Footage], folder: Path, seed: int
+) -> dict[str, Any]:
     """Export the filters of whole videos, run them as the agent does, and compare their decisions with torch's."""
     rows, manifest = {}, bundle.load("signs").manifest
     for name in INTEL:
@@ -220,22 +222,22 @@ def on_device(made: dict[str, train.Trained], cameras: dict[str, Footage], folde
         trained, camera = made[name], cameras[name]
         command = train.command([video], seed)
         written = train.write(folder / name, trained, name=name, made_by=command, images=camera.images[:4])
-        sieve, picture = Sieve(written, manifest), next(footage.frames(video))
+        neural_filter, picture = NeuralFilter(written, manifest), next(footage.frames(video))
         some = camera.images[:: max(1, len(camera) // 200)]
         torch_says = train.scored(trained.network, some) < written.manifest.threshold
-        agree = float(np.mean([sieve(image)[0] == says for image, says in zip(some, torch_says, strict=True)]))
+        agree = float(np.mean([neural_filter(image)[0] == says for image, says in zip(some, torch_says, strict=True)]))
         rows[name] = {
             "flops": written.manifest.flops,
             "bytes_on_disk": written.path.stat().st_size,
             "agrees_with_torch": agree,
-            "filter_us": microseconds(lambda sieve=sieve, picture=picture: sieve(picture)),
+            "filter_us": microseconds(lambda neural_filter=neural_filter, picture=picture: neural_filter(picture)),
             "gate_us": microseconds(lambda p=picture: change(sketched(p), sketched(p))) / 2,
             "picture": list(picture.shape),
         }
     return rows
 
 
-def drawing(report: dict[str, Any], made: dict[str, train.Trained], path: Path) -> None:
+def drawing(report: dict[str, Any], made: dict[str, train.TrainedFilter], path: Path) -> None:
     """Left, what each filter's threshold trades; right, what the gate's does."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), dpi=110)
     for name, trained in made.items():

@@ -34,14 +34,14 @@ from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Content, Feed, Head, Replay, Tail
 from isthmus.emulation.synthetic import constant
-from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Outcomes
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
-from isthmus.proto.vocabulary import Answer, Frame, OperatingPoint, Source
+from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, OperatingPoint
 
 FPS, DEADLINE_S, HEAD_S, DELAY_S, MAX_BATCH = 10.0, 0.2, 0.005, 0.01, 32
 ROOMS = {
@@ -89,17 +89,17 @@ class Fleet(Timeline):
         super().__init__()
         replay, catalogue = Replay(content, seed=1), content.catalogue
         stages_s = [[HEAD_S / catalogue.stages] * len(catalogue.widths)] * catalogue.stages
-        self.sources: Counter[Source] = Counter()
+        self.sources: Counter[AnswerSource] = Counter()
         self.latency_s = 0.0
         times = TailTimes({b: batch_s(b) for b in range(1, MAX_BATCH + 1)}, max_batch=MAX_BATCH)
         batcher: Batcher[Ready] = Batcher(times, max_batch=MAX_BATCH)
         served = Served("fleet", b"", bundles.load("cifar10").codec)
         streams = Streams(served, batcher, server_id="edge", limits=Limits(streams=devices), codec=replay)
-        server = Server(self, streams, Tail(replay, batch_s, seed=1, server=0))
+        server = ServerNode(self, streams, Tail(replay, batch_s, seed=1, server=0))
         trace = constant(up_mbps=100, down_mbps=100, rtt_ms=2e3 * DELAY_S)
         for number in range(devices):
             feed = Feed.seeded(1, number, 100, fps=FPS, duration_s=seconds, deadline_s=DEADLINE_S)
-            device = Device(
+            device = DeviceNode(
                 self,
                 Session(catalogue, policy(catalogue), StageTimes(stages_s)),
                 Head(replay, feed, stages_s, seed=1, device=number),
@@ -112,7 +112,7 @@ class Fleet(Timeline):
             self.at(0.0, device.connect)
             self.at(feed.captured_s(0), self._capture, device, feed, 0)
 
-    def _capture(self, now: float, device: Device, feed: Feed, frame_id: int) -> None:
+    def _capture(self, now: float, device: DeviceNode, feed: Feed, frame_id: int) -> None:
         if frame_id + 1 < feed.frames:
             self.at(feed.captured_s(frame_id + 1), self._capture, device, feed, frame_id + 1)
         device.take(now, Frame(frame_id, now, now + feed.deadline_s))
@@ -136,7 +136,7 @@ def isthmus(devices: int, seconds: float, content: Content, policy: Callable[[Ca
         "us_per_frame": round(took / frames * 1e6, 1),
         "events_per_s": round(events / took),
         "mean_latency_ms": round(fleet.latency_s / frames * 1e3, 3),
-        "answered_by_server": round(fleet.sources[Source.SERVER] / frames, 4),
+        "answered_by_server": round(fleet.sources[AnswerSource.SERVER] / frames, 4),
     }
 
 

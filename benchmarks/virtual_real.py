@@ -24,7 +24,7 @@ from isthmus.emulation.link import LinkOptions
 from isthmus.emulation.realtime import backends
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual.scenario import Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.models import scenes
 from isthmus.models.data import labelled
 from isthmus.proto import record
@@ -37,7 +37,7 @@ FPS, DEADLINE_S, WINDOW_S = 15.0, 0.15, 4.0
 def main(trace: str = "demo", seconds: str = "72") -> None:
     frames = int(float(seconds) * FPS)
     found: dict[str, Any] = {"trace": trace, "frames": frames, "load": os.getloadavg()[0]}
-    setting = Setting.of(scenario(trace, 0.0, frames))
+    setting = OpenedScenario.of(scenario(trace, 0.0, frames))
     truth = [setting.replay.truth[setting.feed(0).sample(frame)] for frame in range(frames)]
     for name in ("relay", "tun"):
         try:
@@ -55,7 +55,7 @@ def main(trace: str = "demo", seconds: str = "72") -> None:
     print(json.dumps(found, indent=1))
 
 
-def real(name: str, trace: str, frames: int, setting: Setting) -> tuple[list[FrameRecord], float, float]:
+def real(name: str, trace: str, frames: int, setting: OpenedScenario) -> tuple[list[FrameRecord], float, float]:
     """The frames of real processes, where in the trace the first one was, and the link's lag."""
     serve = ["serve", "--bundle", "signs", "--insecure", "--listen", "127.0.0.1:0"]
     with processes.started(*serve) as server, tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def real(name: str, trace: str, frames: int, setting: Setting) -> tuple[list[Fra
             return rows, min(row.captured_s for row in rows) - link.began_s, lag.p99_s
 
 
-def pictures(setting: Setting, frames: int, folder: Path) -> None:
+def pictures(setting: OpenedScenario, frames: int, folder: Path) -> None:
     """What the virtual device sees, in its order: the pictures of the outcome table, which are one of these two sets."""
     truth = setting.replay.truth
     shown, labels = scenes.samples(len(truth), 20_000)

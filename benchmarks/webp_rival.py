@@ -35,7 +35,7 @@ from isthmus.models.data import labelled
 from isthmus.models.training import losses
 from isthmus.models.training.backbones import SplitNetwork
 from isthmus.models.training.processors import mixed_precision
-from isthmus.models.training.run import open_workshop
+from isthmus.models.training.run import open_run
 from isthmus.models.training.trainer import learning_rate
 from isthmus.proto.errors import DataError
 
@@ -220,7 +220,7 @@ def main() -> None:
     torch.set_num_threads(1)
     shipped = bundle.load(arguments.bundle)
     manifest, outcomes, whole = shipped.manifest, shipped.outcomes(), labelled.cifar10("test")
-    network = open_workshop("cifar10").inherited(shipped).eval()
+    network = open_run("cifar10").inherited(shipped).eval()
     untouched = copy.deepcopy(network)
     n = min(arguments.pictures, len(outcomes.truth))
     test = labelled.Pictures(whole.images[:n], whole.labels[:n])

@@ -21,13 +21,13 @@ from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.synthetic import steps
-from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
 from isthmus.proto.tasks import Packed
-from isthmus.proto.vocabulary import Answer, Frame, Guess, OperatingPoint, Sifted, StageResult
+from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, OperatingPoint, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
@@ -120,11 +120,11 @@ class Pair(Timeline):
         known: Catalogue | None = None,
         gate: Gate | None = None,
         sketch: Callable[[int], Sketch | None] = lambda _: None,
-        sift: Callable[[int], Sifted] | None = None,
+        filter_frame: Callable[[int], FilterResult] | None = None,
     ) -> None:
         """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks.
 
-        `sketch` is what the gate sees of a frame, `sift` what the neural filter makes of it.
+        `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it.
         """
         super().__init__()
         known, (config, _) = known or catalogue(), coding()
@@ -132,23 +132,23 @@ class Pair(Timeline):
         times = TailTimes({b: TAIL_S * (0.8 + 0.2 * b) for b in range(1, 9)}, max_batch=8)
         batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)
         limits = streams.Limits(stream_credits=stream_credits)
-        self.server = Server(
+        self.server = ServerNode(
             self,
             streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),
             Tail(),
         )
         self.head = Head(stages_s, confidence)
         trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
-        self.device = Device(
+        self.device = DeviceNode(
             self,
-            Session(known, chosen, StageTimes(stages_s), gate=gate, sifts=sift is not None),
+            Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None),
             self.head,
             ShapedLink(trace, "up"),
             ShapedLink(trace, "down"),
             lambda frame, answer, *_: self.answers.append((frame, answer)),
             hello=Hello("pair", HASH, CODEC_VERSION, "device"),
             servers=[self.server],
-            sift=sift,
+            filter_frame=filter_frame,
         )
         self._sketch = sketch
         self.answers: list[tuple[Frame, Answer]] = []

@@ -9,7 +9,7 @@ from typing import Literal
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, Recorder, Run, RunHeader
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto.vocabulary import AnswerSource, Reason
 
 FPS, DEADLINE_S = 10.0, 0.1
 
@@ -45,7 +45,7 @@ def made_run(
                 truth=1,
                 label=None if none else int(i < right),
                 confidence=0.5,
-                source=Source.NONE if none else Source.SERVER if i < server else Source.EXIT,
+                source=AnswerSource.NONE if none else AnswerSource.SERVER if i < server else AnswerSource.EXIT,
                 reason=Reason.RETURNED if i < server else Reason.CONFIDENT,
                 width=0.5,
                 exit=None if i < server else 1,

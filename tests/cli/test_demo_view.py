@@ -10,7 +10,7 @@ from rich.console import Console
 
 from isthmus.cli.demo_view import View
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto.vocabulary import AnswerSource, Reason
 
 LABELS = ("nothing", "speed limit 30", "pedestrian crossing")
 
@@ -19,7 +19,7 @@ def shown(columns: int, rows: int, frames: int = 200) -> list[str]:
     view = View(LABELS, deadline_s=0.15, title="isthmus demo", columns=columns, rows=rows)
     pixels = np.full((128, 128, 3), 90, np.uint8)
     for i in range(frames):
-        source = Source.SERVER if i % 2 else Source.EXIT
+        source = AnswerSource.SERVER if i % 2 else AnswerSource.EXIT
         record = FrameRecord(
             frame_id=i, captured_s=i / 15, deadline_s=i / 15 + 0.15, truth=2, label=2, confidence=0.9, source=source,
             reason=Reason.RETURNED if i % 2 else Reason.CONFIDENT, width=1.0, answered_s=i / 15 + 0.05,

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from isthmus.device.as_device import StretchedExecutor
+from isthmus.device.as_device import PacedExecutor
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import open_device
@@ -22,7 +22,7 @@ def signs() -> bundle.Bundle:
 
 def test_each_stage_takes_what_it_is_told_and_answers_what_it_would(signs: bundle.Bundle) -> None:
     plain = Executor(signs)
-    stretched = StretchedExecutor(signs, {(i, w): 0.05 * (i + 1) for i in (0, 1) for w in signs.manifest.widths})
+    stretched = PacedExecutor(signs, {(i, w): 0.05 * (i + 1) for i in (0, 1) for w in signs.manifest.widths})
     for executor in (plain, stretched):
         executor.hold(0, Drive(3).frame(0).image)
     for stage in (0, 1):
@@ -33,7 +33,7 @@ def test_each_stage_takes_what_it_is_told_and_answers_what_it_would(signs: bundl
 
 
 def test_a_machine_that_is_slower_says_so_once(signs: bundle.Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    hurried = StretchedExecutor(signs, dict.fromkeys([(0, 1.0)], 1e-9))
+    hurried = PacedExecutor(signs, dict.fromkeys([(0, 1.0)], 1e-9))
     hurried.hold(0, Drive(3).frame(0).image)
     with caplog.at_level(logging.WARNING, logger="isthmus.device.stretch"):
         assert [hurried.job(0, 0, 1.0)().compute_s > 1e-9 for _ in range(3)] == [True] * 3

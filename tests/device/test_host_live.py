@@ -18,7 +18,7 @@ from isthmus.device.sources import Picture
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto.vocabulary import AnswerSource, Reason
 
 PIXELS = Drive(3).frame(0).image
 DEADLINE_S = 2.0
@@ -84,10 +84,10 @@ def test_a_picture_that_cannot_be_used_is_answered_for_and_the_next_one_is() -> 
 
     rows, error = answered(device(fps=50), Scripted(mixed()))
     assert error is None
-    assert {row.picture: row.reason for row in rows if row.source is Source.NONE} == dict.fromkeys(
+    assert {row.picture: row.reason for row in rows if row.source is AnswerSource.NONE} == dict.fromkeys(
         ("nan", "grey", "missing"), Reason.INVALID
     )
-    assert [row.picture for row in rows if row.source is Source.EXIT] == ["good"]
+    assert [row.picture for row in rows if row.source is AnswerSource.EXIT] == ["good"]
 
 
 def test_a_head_that_fails_on_a_frame_costs_that_frame(caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +101,11 @@ def test_a_head_that_fails_on_a_frame_costs_that_frame(caplog: pytest.LogCapture
     opened = device(fps=20)
     rows, error = answered(replace(opened, executor=Fragile(opened.bundle)), Scripted(pictures(3)))
     assert error is None
-    assert {row.frame_id: row.source for row in rows} == {0: Source.EXIT, 1: Source.NONE, 2: Source.EXIT}
+    assert {row.frame_id: row.source for row in rows} == {
+        0: AnswerSource.EXIT,
+        1: AnswerSource.NONE,
+        2: AnswerSource.EXIT,
+    }
     assert "frame 1: the head failed on it" in caplog.text
 
 
@@ -143,7 +147,7 @@ def test_a_live_source_without_a_rate_gives_every_picture() -> None:
 def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:
     rows, error = answered(device(gate=10.0, fps=50), Scripted(pictures(20)))
     assert error is None
-    repeats = [row for row in rows if row.source is Source.REPEAT]
+    repeats = [row for row in rows if row.source is AnswerSource.REPEAT]
     assert len(repeats) > 10
     assert {row.label for row in repeats} == {rows[0].label}
     assert all(0 < row.age_s < 2 and row.width is None and row.local_label == rows[0].local_label for row in repeats)

@@ -13,7 +13,7 @@ from isthmus.device.scheduler import AlwaysOffload, LocalOnly
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.proto import messages
-from isthmus.proto.vocabulary import Answer, Frame, Guess, Load, Reason, ServerTimings, Source, StageResult
+from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, Guess, Load, Reason, ServerTimings, StageResult
 from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue, silent
 
 
@@ -29,7 +29,7 @@ def test_a_good_link_brings_the_servers_answers() -> None:
     pair = Pair().connected().run(20)
     late = pair.between(1, 19)
     assert sources(late)["server"] > 0.97 * len(late)
-    assert {a.label for a in late if a.source is Source.SERVER} == {LABEL_SERVER}
+    assert {a.label for a in late if a.source is AnswerSource.SERVER} == {LABEL_SERVER}
     assert all(a.on_time for a in late)
 
 
@@ -89,14 +89,14 @@ def test_without_early_exits_the_server_answers_or_nobody_does(policy: str) -> N
 def test_without_early_exits_or_a_server_every_frame_says_so() -> None:
     pair = mute().run(5)
     assert reasons(pair.between(0, 4.9)) == {"disconnected": len(pair.between(0, 4.9))}
-    assert {a.source for _, a in pair.answers} == {Source.NONE}
+    assert {a.source for _, a in pair.answers} == {AnswerSource.NONE}
 
 
 def test_a_server_that_dies_is_answered_for_at_once() -> None:
     pair = Pair().connected().run(5.06)
     pair.cut()
     away = [a for _, a in pair.answers if a.reason is Reason.DISCONNECTED and a.answered_s == pair.now]
-    assert all(a.source is Source.EXIT for a in away)
+    assert all(a.source is AnswerSource.EXIT for a in away)
     pair.run(5)
     assert set(reasons(pair.between(5.2, 9.9))) == {"disconnected"}
     pair.server.revive(pair.now)
@@ -116,7 +116,7 @@ def test_more_frames_than_the_head_can_take_are_answered_for_honestly() -> None:
     pair = Pair(fps=400, policy="local-only", deadline_s=0.05).run(3)
     answered = pair.between(0, 2.8)
     assert all(a.on_time for a in answered)
-    assert {a.reason for a in answered if a.source is Source.NONE} == {Reason.OVERLOADED}
+    assert {a.reason for a in answered if a.source is AnswerSource.NONE} == {Reason.OVERLOADED}
     assert sources(answered)["exit"] > 0.1 * len(answered)
 
 
@@ -138,7 +138,7 @@ def test_never_more_in_flight_than_the_credits() -> None:
         Pair((3600, 0.5, 1, 400), fps=50, deadline_s=0.9, stream_credits=3, policy="always-offload").connected().run(10)
     )
     assert reasons(pair.between(2, 9))["busy"] > 0
-    assert "busy" not in {a.reason for _, a in pair.answers if a.source is Source.SERVER}
+    assert "busy" not in {a.reason for _, a in pair.answers if a.source is AnswerSource.SERVER}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_refusal_is_answered_from_the_exit_at_once(reply: messages.ServerMessa
     session.on_message(reply, now=0.05)
     emit, forget = session.actions()
     assert isinstance(emit, Emit)
-    assert (emit.answer.source, emit.answer.reason, emit.answer.label) == (Source.EXIT, reason, LABEL_LOCAL)
+    assert (emit.answer.source, emit.answer.reason, emit.answer.label) == (AnswerSource.EXIT, reason, LABEL_LOCAL)
     assert isinstance(forget, Forget)
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_refinement_leaves_the_base_at_work() -> None:
     session.on_message(messages.Result(0, 1, (0.0, 5.0, 0.0, 0.0), ServerTimings()), now=0.06)
     emit = session.actions()[0]
     assert isinstance(emit, Emit)
-    assert emit.answer.source is Source.SERVER
+    assert emit.answer.source is AnswerSource.SERVER
     assert emit.answer.point is not None
     assert emit.answer.point.layers == 1
 
@@ -225,7 +225,7 @@ def test_a_stage_that_fails_is_answered_from_the_exit_before_it() -> None:
     session.on_stage_failed(0, now=0.03)
     emit, _ = session.actions()
     assert isinstance(emit, Emit)
-    assert (emit.answer.source, emit.answer.reason) == (Source.EXIT, Reason.INVALID)
+    assert (emit.answer.source, emit.answer.reason) == (AnswerSource.EXIT, Reason.INVALID)
     session.on_frame(Frame(1, 0.1, 0.3), now=0.1)
     assert isinstance(session.actions()[0], RunStage), "the head is free again"
 

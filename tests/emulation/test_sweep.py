@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.emulation import policies, sweep
-from isthmus.emulation.sweep import Ended, Job, Manifest, Play
+from isthmus.emulation.sweep import Ended, Play, SweepJob, SweepManifest
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models import bundle as bundles
 from isthmus.proto import record
@@ -103,12 +103,14 @@ def test_a_result_s_key_follows_from_all_that_it_depends_on(tmp_path: Path) -> N
     assert len({first, key(), *other}) == 2 + len(other)
 
 
-def some_jobs(*seeds: int, **changes: object) -> list[Job]:
+def some_jobs(*seeds: int, **changes: object) -> list[SweepJob]:
     return sweep.jobs([Scenario(seed=seed, **changes) for seed in seeds], "code")  # type: ignore[arg-type]
 
 
-def played(folder: Path, jobs: list[Job], play: Play = play_made) -> list[Ended]:
-    made = Manifest.of(jobs, command="isthmus sweep few.toml", version="9", code_sha256="c", started="now", host={})
+def played(folder: Path, jobs: list[SweepJob], play: Play = play_made) -> list[Ended]:
+    made = SweepManifest.of(
+        jobs, command="isthmus sweep few.toml", version="9", code_sha256="c", started="now", host={}
+    )
     return list(sweep.run(folder, made, sweep.to_play(folder, jobs), processes=2, play=play))
 
 

@@ -12,12 +12,12 @@ from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.vocabulary import (
     Answer,
+    AnswerSource,
     Frame,
     Guess,
     OperatingPoint,
     Reason,
     ServerTimings,
-    Source,
     Timings,
 )
 
@@ -42,7 +42,7 @@ ANSWER = Answer(
     frame_id=3,
     label=5,
     confidence=0.9,
-    source=Source.SERVER,
+    source=AnswerSource.SERVER,
     reason=Reason.RETURNED,
     point=OperatingPoint(width=0.5, step=1, layers=2),
     answered_s=10.06,
@@ -60,7 +60,7 @@ def row(
     label: int | None = 1,
     local: int | None = 1,
     on_time: bool = True,
-    source: Source = Source.EXIT,
+    source: AnswerSource = AnswerSource.EXIT,
     latency_s: float = 0.01,
     width: float | None = 0.5,
     bytes_up: int = 0,
@@ -101,7 +101,7 @@ def test_an_answer_lies_flat_in_its_record() -> None:
 
 
 def test_an_answer_without_a_point_or_a_guess() -> None:
-    none = Answer(3, None, 0.0, Source.NONE, Reason.OVERLOADED, None, 10.1, 0.1, True, 0)
+    none = Answer(3, None, 0.0, AnswerSource.NONE, Reason.OVERLOADED, None, 10.1, 0.1, True, 0)
     flat = FrameRecord.from_answer(FRAME, none)
     assert (flat.width, flat.layers, flat.local_label, flat.right, flat.local_right) == (None, 0, None, False, False)
 
@@ -174,8 +174,8 @@ def test_a_record_of_another_schema_or_with_unknown_keys_is_refused(tmp_path: Pa
 
 
 def test_an_answer_without_a_label_is_one_where_the_task_has_none() -> None:
-    boxes = row(1, truth=None, label=None, source=Source.SERVER)
-    assert record.summary([boxes, row(2, label=None, source=Source.NONE)]).answered_by_deadline == 0.5
+    boxes = row(1, truth=None, label=None, source=AnswerSource.SERVER)
+    assert record.summary([boxes, row(2, label=None, source=AnswerSource.NONE)]).answered_by_deadline == 0.5
 
 
 def test_a_finished_run_is_kept_compressed_and_damage_to_it_is_named(tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_accuracy_counts_what_is_right_and_on_time() -> None:
     rows = [
-        row(1, source=Source.SERVER, local=2, bytes_up=300, latency_s=0.05),
+        row(1, source=AnswerSource.SERVER, local=2, bytes_up=300, latency_s=0.05),
         row(2, label=2),
         row(3, on_time=False, latency_s=0.2),
         row(4, truth=None, width=0.25),
-        row(5, label=None, local=None, source=Source.NONE, width=None),
+        row(5, label=None, local=None, source=AnswerSource.NONE, width=None),
     ]
     figures = record.summary(rows)
     assert (figures.frames, figures.labelled_frames) == (5, 4)

@@ -32,7 +32,7 @@ from isthmus.cli.options import seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
 from isthmus.emulation.realtime.relay import LIMITS
-from isthmus.emulation.reports.link_stamp import Met
+from isthmus.emulation.reports.link_stamp import LinkStamp
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
 from isthmus.proto import record
@@ -48,7 +48,7 @@ PLAIN_EVERY = 75
 
 
 @dataclass(frozen=True)
-class Scenario:
+class DemoPlan:
     """What the demo runs."""
 
     source: str
@@ -70,7 +70,7 @@ def demo(
 ) -> None:
     """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
     length_s = seconds(duration, "--duration") or traces.find(trace).length_s
-    scenario = Scenario(
+    scenario = DemoPlan(
         source=f"generated:{seed}" if camera is None else f"camera:{camera}",
         trace=trace,
         deadline_s=seconds(deadline, "--deadline") or 0.15,
@@ -91,7 +91,7 @@ def demo(
         raise typer.Exit(code)
 
 
-def _run(scenario: Scenario, folder: Path) -> tuple[int, float, str]:
+def _run(scenario: DemoPlan, folder: Path) -> tuple[int, float, str]:
     """Run the three processes to the end of the scenario.
 
     The agent's exit code, when the trace began, and what the relay says of its lag.
@@ -131,7 +131,7 @@ def _run(scenario: Scenario, folder: Path) -> tuple[int, float, str]:
     return code, began_s, lag
 
 
-def _watch(scenario: Scenario, answers: Iterable[str], preview: Path, began_s: float) -> None:
+def _watch(scenario: DemoPlan, answers: Iterable[str], preview: Path, began_s: float) -> None:
     """Show the agent's answers as they come: a live view on a terminal, a line now and then elsewhere."""
     os.nice(NICER)
     console = Console(stderr=True, highlight=False)
@@ -153,7 +153,7 @@ def _watch(scenario: Scenario, answers: Iterable[str], preview: Path, began_s: f
                 console.print(f"  {n} of {scenario.frames} frames, {view.progress}")
 
 
-def _seen(scenario: Scenario, preview: Path) -> Callable[[int], NDArray[np.uint8] | None]:
+def _seen(scenario: DemoPlan, preview: Path) -> Callable[[int], NDArray[np.uint8] | None]:
     """Gives the picture of a frame, RGB: rendered once more, or, from a camera, what it saw last."""
     drive = _replayed(scenario)
     if drive is not None:
@@ -171,17 +171,17 @@ def _rates(name: str) -> traces.Trace:
     return found if isinstance(found, traces.Trace) else found.binned()
 
 
-def _replayed(scenario: Scenario) -> Drive | None:
+def _replayed(scenario: DemoPlan) -> Drive | None:
     """The generated video once more: the same seed gives the same frames."""
     kind, _, seed = scenario.source.partition(":")
     return Drive(int(seed), scenario.fps) if kind == "generated" else None
 
 
-def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Path:
+def _complete(scenario: DemoPlan, folder: Path, began_s: float, lag: str) -> Path:
     """Add to the records what the agent could not know, the link and the device alone; draw the report, return its path."""
     path = folder / report.RECORDS
     header, answers = record.read(path)
-    header = Met(scenario.trace, began_s, notes=(LIMITS, *([lag] if lag else []))).header(header)
+    header = LinkStamp(scenario.trace, began_s, notes=(LIMITS, *([lag] if lag else []))).header(header)
     how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(how), indent=2) + b"\n")
     alone = _alone(scenario, [a.frame_id for a in answers])
@@ -194,7 +194,7 @@ def _complete(scenario: Scenario, folder: Path, began_s: float, lag: str) -> Pat
     return report.write_report(path, folder)
 
 
-def _alone(scenario: Scenario, frames: list[int]) -> dict[int, Guess]:
+def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:
     """What the device would answer without a server: its last exit at full width, for every frame, as if always in time."""
     drive = _replayed(scenario)
     if drive is None:

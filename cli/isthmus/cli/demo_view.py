@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import Source
+from isthmus.proto.vocabulary import AnswerSource
 
 ROWS = 22
 """Of the picture at most, two pixels to a cell; it is twice as many columns wide."""
@@ -25,18 +25,18 @@ MARGINS = 9
 """Columns of the strip that show no frame."""
 BARS = "▁▂▃▄▅▆▇█"
 COLOURS = {
-    Source.SERVER: "bright_blue",
-    Source.EXIT: "yellow",
-    Source.NONE: "bright_red",
-    Source.REPEAT: "grey62",
-    Source.FILTER: "green",
+    AnswerSource.SERVER: "bright_blue",
+    AnswerSource.EXIT: "yellow",
+    AnswerSource.NONE: "bright_red",
+    AnswerSource.REPEAT: "grey62",
+    AnswerSource.FILTER: "green",
 }
 NAMES = {
-    Source.SERVER: "edge server",
-    Source.EXIT: "early exit on the device",
-    Source.NONE: "no answer",
-    Source.REPEAT: "unchanged picture",
-    Source.FILTER: "nothing of interest",
+    AnswerSource.SERVER: "edge server",
+    AnswerSource.EXIT: "early exit on the device",
+    AnswerSource.NONE: "no answer",
+    AnswerSource.REPEAT: "unchanged picture",
+    AnswerSource.FILTER: "nothing of interest",
 }
 
 
@@ -50,11 +50,11 @@ class View:
         history = 2 * self._rows + BESIDE - MARGINS
         self._pixels: NDArray[np.uint8] | None = None
         self._last: FrameRecord | None = None
-        self._sources: deque[Source] = deque(maxlen=history)
+        self._sources: deque[AnswerSource] = deque(maxlen=history)
         self._rates: deque[float] = deque(maxlen=history)
         self._rate_Bps: float | None = None
         self._on_time = self._frames = self._right = self._known = 0
-        self._by_source = dict.fromkeys(Source, 0)
+        self._by_source = dict.fromkeys(AnswerSource, 0)
 
     def show(self, record: FrameRecord, pixels: NDArray[np.uint8] | None, rate_Bps: float | None) -> None:
         """Take up one answer, the picture it is for (H, W, 3 RGB) and the link's rate now."""

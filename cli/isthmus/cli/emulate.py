@@ -29,7 +29,7 @@ from isthmus.emulation.reports.comparison import Comparison, Digest
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.compat import tomllib
@@ -153,7 +153,7 @@ def _in_real_time(player: Scenario) -> list[Run]:
     if player.policy == CLAIRVOYANT:
         runs, notes = simulate(player), tuple[str, ...]()
     else:
-        world = World(Setting.of(player))
+        world = World(OpenedScenario.of(player))
         lag = asyncio.run(run_real(world, until_s=world.ends_s, budget_s=LAG_BUDGET_S))
         typer.echo(
             f"{player.policy}: {lag.deliveries} events, {lag.p99_s * 1e3:.2f} ms late (99th percentile)", err=True

@@ -12,7 +12,7 @@ import typer
 from isthmus.cli.options import run_role, seconds
 from isthmus.emulation import traces
 from isthmus.emulation.realtime.relay import LIMITS, OPTIONS, Relay
-from isthmus.emulation.reports.link_stamp import Met
+from isthmus.emulation.reports.link_stamp import LinkStamp
 
 
 def relay(
@@ -29,7 +29,7 @@ def relay(
         run_role(_relay(shaper, f"{to}, trace {trace}"))
     finally:
         if record is not None and record.exists():
-            Met(trace, shaper.started_s, options.start_s, (LIMITS, f"relay: {shaper.lag}")).tell(record)
+            LinkStamp(trace, shaper.started_s, options.start_s, (LIMITS, f"relay: {shaper.lag}")).write_into(record)
 
 
 async def _relay(shaper: Relay, beyond: str) -> None:

@@ -15,7 +15,7 @@ from isthmus.cli.options import seconds
 from isthmus.emulation import traces
 from isthmus.emulation.link import Bursts, LinkOptions
 from isthmus.emulation.realtime.backends import opened
-from isthmus.emulation.reports.link_stamp import Met
+from isthmus.emulation.reports.link_stamp import LinkStamp
 from isthmus.emulation.traces import AnyTrace, PacketTrace
 from isthmus.proto.errors import ConfigError
 
@@ -65,7 +65,7 @@ def shape(
         lag = link.end()
     _say(f"{link.name}: {lag}")
     if record is not None:
-        Met(trace, link.began_s, options.start_s, (link.limits, f"{link.name}: {lag}")).tell(record)
+        LinkStamp(trace, link.began_s, options.start_s, (link.limits, f"{link.name}: {lag}")).write_into(record)
     if code:
         sys.exit(code)
     lag.check(budget_s, who=link.name)

@@ -17,7 +17,7 @@ from isthmus.cli.processes import command_line
 from isthmus.cli.report import RUNS, Format, tell, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.simulate import simulate
-from isthmus.emulation.sweep import Ended, Job, Manifest
+from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest
 from isthmus.proto.errors import IsthmusError
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -38,7 +38,7 @@ def sweep(
     jobs = sweeps.jobs(listed, code)
     folder = out or RUNS / file.stem
     left = sweeps.to_play(folder, jobs)
-    made = Manifest.of(
+    made = SweepManifest.of(
         jobs,
         command=command_line(sys.argv[1:]),
         version=metadata.version("isthmus"),
@@ -60,7 +60,7 @@ def sweep(
         raise IsthmusError(f"{folder}: {len(failed)} of {len(jobs)} runs failed; {failed[0][0]}: {failed[0][1]}")
 
 
-def _watched(folder: Path, made: Manifest, left: list[Job], workers: int, console: Console) -> list[Ended]:
+def _watched(folder: Path, made: SweepManifest, left: list[SweepJob], workers: int, console: Console) -> list[Ended]:
     """Everything that was left, played, with progress for whoever watches."""
     ended: list[Ended] = []
     with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -7,8 +7,8 @@ from msgspec import Struct
 from isthmus.proto.vocabulary import Answer, Guess
 
 
-class Sift(Struct, frozen=True):
-    """Show the frame to the neural filter; report `Session.on_sifted`. It counts as a stage that is outstanding."""
+class RunFilter(Struct, frozen=True):
+    """Show the frame to the neural filter; report `Session.on_filter`. It counts as a stage that is outstanding."""
 
     frame_id: int
 
@@ -58,4 +58,4 @@ class Reconnect(Struct, frozen=True):
     """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
 
 
-Action = Sift | RunStage | Send | Beat | Emit | Forget | Reconnect
+Action = RunFilter | RunStage | Send | Beat | Emit | Forget | Reconnect

@@ -15,17 +15,17 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from isthmus.device.executor import Executor
-from isthmus.device.neural_filter import Sieve
+from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import profiles, work
 from isthmus.models.bundle import Bundle
-from isthmus.proto.vocabulary import Sifted, StageResult
+from isthmus.proto.vocabulary import FilterResult, StageResult
 
 log = logging.getLogger(__name__)
 
-Made = TypeVar("Made", StageResult, Sifted)
+Made = TypeVar("Made", StageResult, FilterResult)
 
 
-class StretchedExecutor(Executor):
+class PacedExecutor(Executor):
     """An executor whose stages take `stage_s[stage, width]` seconds, or their own time where that is longer."""
 
     def __init__(
@@ -34,16 +34,18 @@ class StretchedExecutor(Executor):
         stage_s: Mapping[tuple[int, float], float],
         *,
         threads: int = 1,
-        sieve: Sieve | None = None,
-        sieve_s: float = 0.0,
+        neural_filter: NeuralFilter | None = None,
+        filter_s: float = 0.0,
     ) -> None:
-        """`sieve_s` is what the neural filter takes."""
-        super().__init__(bundle, threads=threads, sieve=sieve)
-        self._stage_s, self._sieve_s = dict(stage_s), sieve_s
+        """`filter_s` is what the neural filter takes."""
+        super().__init__(bundle, threads=threads, neural_filter=neural_filter)
+        self._stage_s, self._filter_s = dict(stage_s), filter_s
         self._told = False
 
     @classmethod
-    def of(cls, bundle: Bundle, profile: str, *, threads: int = 1, sieve: Sieve | None = None) -> StretchedExecutor:
+    def of(
+        cls, bundle: Bundle, profile: str, *, threads: int = 1, neural_filter: NeuralFilter | None = None
+    ) -> PacedExecutor:
         """As the machine of a profile: a shipped one's name, or a TOML file. Raises ConfigError."""
         how_many: profiles.Threads = "one" if threads == 1 else "all"
         machine = profiles.load(profile)
@@ -53,13 +55,15 @@ class StretchedExecutor(Executor):
             bundle,
             {(i, w): t for i, row in enumerate(times) for w, t in zip(widths, row, strict=True)},
             threads=threads,
-            sieve=sieve,
-            sieve_s=0.0 if sieve is None else work.signature_s(machine, sieve.signature, threads=how_many),
+            neural_filter=neural_filter,
+            filter_s=0.0
+            if neural_filter is None
+            else work.signature_s(machine, neural_filter.signature, threads=how_many),
         )
 
-    def sifting(self, frame_id: int) -> Callable[[], Sifted]:
+    def filter_job(self, frame_id: int) -> Callable[[], FilterResult]:
         """See `Executor`."""
-        return partial(self._wait_out, super().sifting(frame_id), self._sieve_s, "the filter")
+        return partial(self._wait_out, super().filter_job(frame_id), self._filter_s, "the filter")
 
     def job(self, frame_id: int, stage: int, width: float) -> Callable[[], StageResult]:
         """See `Executor`."""

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.device.neural_filter import Sieve
+from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
-from isthmus.proto.vocabulary import Guess, Sifted, StageResult
+from isthmus.proto.vocabulary import FilterResult, Guess, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class _Held:
 class Executor:
     """The head of one bundle, and the tensors of the frames in flight."""
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, sieve: Sieve | None = None) -> None:
-        """`sieve` is the neural filter before the head, if there is one. BundleError when the head is not this bundle's."""
+    def __init__(self, bundle: Bundle, *, threads: int = 1, neural_filter: NeuralFilter | None = None) -> None:
+        """`neural_filter` stands before the head, if there is one. BundleError when the head is not this bundle's."""
         manifest = bundle.manifest
         try:
             interpreter = opened(bundle.head_path, threads=threads)
@@ -64,7 +64,7 @@ class Executor:
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
         self._held: dict[int, _Held] = {}
-        self._sieve = sieve
+        self._neural_filter = neural_filter
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -83,16 +83,16 @@ class Executor:
         """The work of one stage of a held frame, to be called in the worker thread; it outlives a `forget`."""
         return partial(self._run_stage, self._held[frame_id], frame_id, stage, width)
 
-    def sifting(self, frame_id: int) -> Callable[[], Sifted]:
+    def filter_job(self, frame_id: int) -> Callable[[], FilterResult]:
         """The neural filter's work on a held frame, to be called as `job` is; there must be a filter."""
-        assert self._sieve is not None
-        return partial(self._sift, self._sieve, self._held[frame_id], frame_id)
+        assert self._neural_filter is not None
+        return partial(self._run_filter, self._neural_filter, self._held[frame_id], frame_id)
 
     @staticmethod
-    def _sift(sieve: Sieve, held: _Held, frame_id: int) -> Sifted:
+    def _run_filter(neural_filter: NeuralFilter, held: _Held, frame_id: int) -> FilterResult:
         began = time.perf_counter()
-        dismissed, guess = sieve(held.pixels)
-        return Sifted(frame_id, dismissed, guess, time.perf_counter() - began)
+        dismissed, guess = neural_filter(held.pixels)
+        return FilterResult(frame_id, dismissed, guess, time.perf_counter() - began)
 
     def _run_stage(self, held: _Held, frame_id: int, stage: int, width: float) -> StageResult:
         began = time.perf_counter()

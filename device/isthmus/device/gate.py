@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from isthmus.proto.vocabulary import Answer, Frame, Guess, Reason, Source, Timings
+from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, Guess, Reason, Timings
 
 ROWS, COLUMNS = 18, 32
 SAMPLES = 4
@@ -54,7 +54,7 @@ class Kept:
         return replace(
             self.answer,
             frame_id=frame.id,
-            source=Source.REPEAT,
+            source=AnswerSource.REPEAT,
             reason=Reason.UNCHANGED,
             point=None,
             answered_s=now,

@@ -23,8 +23,7 @@ from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
-from isthmus.proto.vocabulary import Answer, Frame, Guess, LinkState, Reason, Sifted, StageResult
-from isthmus.proto.vocabulary import Source as From
+from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, Guess, LinkState, Reason, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Uplink(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class AnsweredFrame:
     """One answer and what belongs to it."""
 
     frame: Frame
@@ -60,8 +59,8 @@ class Told:
 class Host:
     """One stream of frames, one session, one executor, at most one server. It is its transport's listener."""
 
-    def __init__(self, session: Session, executor: Executor, tell: Callable[[Told], None]) -> None:
-        self._session, self._executor, self._tell = session, executor, tell
+    def __init__(self, session: Session, executor: Executor, on_answer: Callable[[AnsweredFrame], None]) -> None:
+        self._session, self._executor, self._on_answer = session, executor, on_answer
         self.uplink: Uplink | None = None
         self._loop = asyncio.get_running_loop()
         self.broken: asyncio.Future[None] = self._loop.create_future()
@@ -138,7 +137,7 @@ class Host:
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._report(Told(frame, _unusable(frame, now), picture.name))
+            self._report(AnsweredFrame(frame, _unusable(frame, now), picture.name))
             return
         self._frames[frame_id] = frame, picture.name
         self._answered_all.clear()
@@ -162,9 +161,9 @@ class Host:
 
     def _perform_one(self, action: actions.Action) -> None:
         match action:
-            case actions.Sift(frame_id):
-                sifted = self._loop.run_in_executor(self._head, self._executor.sifting(frame_id))
-                sifted.add_done_callback(partial(self._sifted, frame_id))
+            case actions.RunFilter(frame_id):
+                result = self._loop.run_in_executor(self._head, self._executor.filter_job(frame_id))
+                result.add_done_callback(partial(self._on_filter, frame_id))
             case actions.RunStage(frame_id, stage, width):
                 job = self._executor.job(frame_id, stage, width)
                 done = self._loop.run_in_executor(self._head, job)
@@ -173,7 +172,7 @@ class Host:
                 self._send(action)
             case actions.Emit(answer, local):
                 frame, name = self._frames[answer.frame_id]
-                self._report(Told(frame, answer, name, local, self._goodput_Bps))
+                self._report(AnsweredFrame(frame, answer, name, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._frames[frame_id]
@@ -189,18 +188,18 @@ class Host:
     def _goodput_Bps(self) -> float | None:
         return self._session.link.goodput_Bps if self._session.state is LinkState.UP else None
 
-    def _report(self, told: Told) -> None:
+    def _report(self, answered: AnsweredFrame) -> None:
         try:
-            self._tell(told)
+            self._on_answer(answered)
         except (IsthmusError, OSError) as error:  # nobody hears us any more: a full disk, a reader that went away
-            self._tell = _to_nobody
+            self._on_answer = _to_nobody
             self.broken.set_exception(error)
 
-    def _sifted(self, frame_id: int, done: asyncio.Future[Sifted]) -> None:
+    def _on_filter(self, frame_id: int, done: asyncio.Future[FilterResult]) -> None:
         if (error := done.exception()) is not None:
             log.error("frame %d: the filter failed on it; the head sees it", frame_id, exc_info=error)
-        sifted = done.result() if error is None else Sifted(frame_id, dismissed=False, guess=None, compute_s=0.0)
-        self._session.on_sifted(sifted, now=self._loop.time())
+        result = done.result() if error is None else FilterResult(frame_id, dismissed=False, guess=None, compute_s=0.0)
+        self._session.on_filter(result, now=self._loop.time())
         self._perform()
 
     def _stage_done(self, frame_id: int, done: asyncio.Future[StageResult]) -> None:
@@ -233,7 +232,7 @@ class Host:
             self.uplink.send(message)
 
 
-def _to_nobody(_: Told) -> None:
+def _to_nobody(_: AnsweredFrame) -> None:
     """Where answers go when nobody hears us."""
 
 
@@ -243,7 +242,7 @@ def _unusable(frame: Frame, now: float) -> Answer:
         frame_id=frame.id,
         label=None,
         confidence=0.0,
-        source=From.NONE,
+        source=AnswerSource.NONE,
         reason=Reason.INVALID,
         point=None,
         answered_s=now,

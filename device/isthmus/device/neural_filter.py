@@ -18,7 +18,7 @@ NOTHING = ("nothing", "background")
 """What a bundle may call a picture without anything of interest, likeliest first."""
 
 
-class Sieve:
+class NeuralFilter:
     """A filter in front of one bundle. Belongs to the thread that runs the head."""
 
     def __init__(self, trained: filters.Filter, bundle: Manifest, *, threads: int = 1) -> None:

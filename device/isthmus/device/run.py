@@ -16,13 +16,13 @@ from pathlib import Path
 import grpc
 import msgspec
 
-from isthmus.device.as_device import StretchedExecutor
+from isthmus.device.as_device import PacedExecutor
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.gate import Gate
-from isthmus.device.host import Host, Told
-from isthmus.device.neural_filter import Sieve
+from isthmus.device.host import AnsweredFrame, Host
+from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.sources import Previewed, Source, open_source
@@ -43,7 +43,7 @@ DEFAULT_FPS = 10.0
 SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
-Tell = Callable[[FrameRecord], None]
+OnRecord = Callable[[FrameRecord], None]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def open_device(config: AgentConfig) -> Opened:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
     credentials = _credentials(config)
     bundle = bundles.load(config.bundle, half="head")
-    sieve = None
+    neural_filter = None
     if config.filter is not None:
-        sieve = Sieve(filters.load(Path(config.filter)), bundle.manifest, threads=config.threads)
+        neural_filter = NeuralFilter(filters.load(Path(config.filter)), bundle.manifest, threads=config.threads)
     if config.as_device is None:
-        executor = Executor(bundle, threads=config.threads, sieve=sieve)
+        executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
-        executor = StretchedExecutor.of(bundle, config.as_device, threads=config.threads, sieve=sieve)
+        executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, credentials, bundle, executor)
 
 
@@ -87,10 +87,10 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
         await answer_all(device, source, write)
 
 
-async def answer_all(device: Opened, source: Source, tell: Tell) -> None:
-    """Answer every frame of `source`; SIGTERM ends it early. Raises what `tell` raises (IsthmusError, OSError) too."""
+async def answer_all(device: Opened, source: Source, on_answer: OnRecord) -> None:
+    """Answer every frame of `source`; SIGTERM ends it early. Raises what `on_answer` raises (IsthmusError, OSError) too."""
     manifest = device.bundle.manifest
-    host = Host(_session(device), device.executor, lambda told: tell(_record(told, manifest)))
+    host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
     with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, host.stop)
     config = device.config
@@ -114,7 +114,7 @@ def _session(device: Opened) -> Session:
         POLICIES[config.policy](catalogue),
         StageTimes(profile_s),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
-        sifts=config.filter is not None,
+        filtered=config.filter is not None,
     )
 
 
@@ -155,14 +155,14 @@ async def _beside(answering: Coroutine[None, None, None], host: Host, transport:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _record(told: Told, manifest: Manifest) -> FrameRecord:
+def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
     return FrameRecord.from_answer(
-        told.frame,
-        told.answer,
-        told.local,
-        goodput_Bps=told.goodput_Bps,
-        picture=told.picture,
-        answer_name=_named(told.answer, manifest),
+        answered.frame,
+        answered.answer,
+        answered.local,
+        goodput_Bps=answered.goodput_Bps,
+        picture=answered.picture,
+        answer_name=_named(answered.answer, manifest),
     )
 
 
@@ -173,7 +173,7 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
 
 
 @contextlib.contextmanager
-def _written(device: Opened, source: Source, command: str) -> Iterator[Tell]:
+def _written(device: Opened, source: Source, command: str) -> Iterator[OnRecord]:
     """Writes answers to standard output and, if it is configured, to the record."""
     encoder, record = msgspec.json.Encoder(), device.config.record
     with contextlib.ExitStack() as stack:

@@ -3,7 +3,7 @@ r"""One stream's state machine: frames in, stages run, layers sent, replies in, 
 Sans-IO. Every input carries `now`; what the host must do is appended as data and drained with `actions`. A frame is
 open from `on_frame` until its `Emit`, which its `Forget` follows at once:
 
-    waiting --Sift--> running --dismissed--> answered
+    waiting --RunFilter--> running --dismissed--> answered
        |                 |
        +---RunStage------+--> running --Stop--> answered
                              |  \\--GoOn--> running
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunStage, Send, Sift
+from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.gate import Gate, Kept, Sketch
 from isthmus.device.link_estimator import LinkEstimator
@@ -31,14 +31,14 @@ from isthmus.proto import messages
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import (
     Answer,
+    AnswerSource,
+    FilterResult,
     Frame,
     Guess,
     LinkState,
     OperatingPoint,
     Reason,
     ServerTimings,
-    Sifted,
-    Source,
     StageResult,
     Timings,
 )
@@ -103,11 +103,11 @@ class Session:
         link: LinkEstimator | None = None,
         config: SessionConfig = SessionConfig(),
         gate: Gate | None = None,
-        sifts: bool = False,
+        filtered: bool = False,
     ) -> None:
-        """`sifts`: the host has a neural filter to show frames to before the head."""
+        """`filtered`: the host has a neural filter to show frames to before the head."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
-        self.link, self._gate, self._sifts = link or LinkEstimator(), gate, sifts
+        self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
         self.state = LinkState.DOWN
         self._open: dict[int, _Open] = {}
         self._running: int | None = None
@@ -165,14 +165,14 @@ class Session:
         else:
             self._start_next(now)
 
-    def on_sifted(self, sifted: Sifted, *, now: float) -> None:
+    def on_filter(self, result: FilterResult, *, now: float) -> None:
         """The neural filter has seen a frame."""
         self._running = None
-        if (o := self._open.get(sifted.frame_id)) is not None:
-            o.head_s += sifted.compute_s
-            if sifted.dismissed:
-                o.guess = sifted.guess
-                self._answer(o, sifted.guess, Source.FILTER, Reason.NOTHING, None, now)
+        if (o := self._open.get(result.frame_id)) is not None:
+            o.head_s += result.compute_s
+            if result.dismissed:
+                o.guess = result.guess
+                self._answer(o, result.guess, AnswerSource.FILTER, Reason.NOTHING, None, now)
             else:
                 self._begin(o, now)
         self._start_next(now)
@@ -282,11 +282,11 @@ class Session:
         quickest_s = self._times.expected_s(0, 0)
         for late in older:
             if late.due_s - now < quickest_s:
-                self._answer(late, None, Source.NONE, Reason.OVERLOADED, None, now)
+                self._answer(late, None, AnswerSource.NONE, Reason.OVERLOADED, None, now)
         o.started_s = now
-        if self._sifts:
+        if self._filtered:
             o.phase, self._running = Phase.RUNNING, o.frame.id
-            self._actions.append(Sift(o.frame.id))
+            self._actions.append(RunFilter(o.frame.id))
         else:
             self._begin(o, now)
 
@@ -332,7 +332,7 @@ class Session:
         except (ValueError, IndexError):
             self._from_exit(o, Reason.INVALID, now)
             return
-        self._answer(o, told, Source.SERVER, Reason.RETURNED, point, now, result.timings)
+        self._answer(o, told, AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
 
     def _refused(self, frame_id: int, reason: Reason, now: float) -> None:
         if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
@@ -345,15 +345,15 @@ class Session:
     def _from_exit(self, o: _Open, reason: Reason, now: float) -> None:
         """The last exit's answer; where no exit has spoken, none, said honestly."""
         if o.guess is None:
-            self._answer(o, None, Source.NONE, reason, None, now)
+            self._answer(o, None, AnswerSource.NONE, reason, None, now)
         else:
-            self._answer(o, o.guess, Source.EXIT, reason, o.exit, now)
+            self._answer(o, o.guess, AnswerSource.EXIT, reason, o.exit, now)
 
     def _answer(
         self,
         o: _Open,
         told: Guess | None,
-        source: Source,
+        source: AnswerSource,
         reason: Reason,
         point: OperatingPoint | None,
         now: float,
@@ -362,7 +362,7 @@ class Session:
         """The frame's one answer, from what was made of the frame itself."""
         frame = o.frame
         started_s = now if o.started_s is None else o.started_s
-        network_s = max(0.0, now - o.sent_s - server.total_s) if source is Source.SERVER else 0.0
+        network_s = max(0.0, now - o.sent_s - server.total_s) if source is AnswerSource.SERVER else 0.0
         answer = Answer(
             frame_id=frame.id,
             label=told.label if told else None,
@@ -377,7 +377,7 @@ class Session:
             timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
             detail=told.detail if told else None,
         )
-        if self._gate is not None and o.sketch is not None and source is not Source.NONE:
+        if self._gate is not None and o.sketch is not None and source is not AnswerSource.NONE:
             self._gate.keep(Kept(o.sketch, frame.captured_s, answer, o.guess))
         self._close(answer, o.guess)
 

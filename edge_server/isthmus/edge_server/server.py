@@ -56,10 +56,10 @@ STATUS = {
 
 
 @dataclass(frozen=True)
-class Desk:
+class _Outbox:
     """Where one stream's replies wait, and the task that writes them."""
 
-    outbox: asyncio.Queue[Reply | Close | None]
+    replies: asyncio.Queue[Reply | Close | None]
     writer: asyncio.Task[None] | None
 
 
@@ -83,7 +83,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
-        self._desks: dict[int, Desk] = {}
+        self._outboxes: dict[int, _Outbox] = {}
         self._empty = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._computing: set[asyncio.Task[None]] = set()
@@ -96,13 +96,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     ) -> None:
         """One device's stream, from hello to goodbye."""
         stream = self._streams.open(now=time.monotonic())
-        desk = self._desks[stream] = Desk(asyncio.Queue(), asyncio.current_task())
+        outbox = self._outboxes[stream] = _Outbox(asyncio.Queue(), asyncio.current_task())
         self._empty.clear()
         self._pump()
         reader = asyncio.create_task(self._read(stream, request_iterator, context.peer()))
         why = "gone"
         try:
-            while isinstance(action := await desk.outbox.get(), Reply):
+            while isinstance(action := await outbox.replies.get(), Reply):
                 await context.write(wire.to_server_pb(action.message))
             if action is not None:
                 why = action.why
@@ -130,7 +130,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
         self._pump()
-        if self._desks:
+        if self._outboxes:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
 
@@ -159,14 +159,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         except Exception:  # a fault of ours: it costs this stream, and is not hidden
             log.exception("stream %d: failed", stream)
         finally:
-            self._desks[stream].outbox.put_nowait(None)
+            self._outboxes[stream].replies.put_nowait(None)
 
     async def _leave(self, stream: int, reader: asyncio.Task[None]) -> None:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
         self._streams.on_gone(stream)
-        del self._desks[stream]
-        if not self._desks:
+        del self._outboxes[stream]
+        if not self._outboxes:
             self._empty.set()
         self._pump()
 
@@ -190,15 +190,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 task.add_done_callback(self._computing.discard)
             case Close(stream, ending):
                 self.metrics.on_close(ending.value)
-                desk = self._desks[stream]
-                desk.outbox.put_nowait(action)
-                if desk.writer is not None:  # a device that does not read would keep the writer for ever
-                    asyncio.get_running_loop().call_later(GOODBYE_S, desk.writer.cancel)
+                outbox = self._outboxes[stream]
+                outbox.replies.put_nowait(action)
+                if outbox.writer is not None:  # a device that does not read would keep the writer for ever
+                    asyncio.get_running_loop().call_later(GOODBYE_S, outbox.writer.cancel)
             case Reply(stream, message):
                 self.metrics.on_reply(message)
-                outbox = self._desks[stream].outbox
-                outbox.put_nowait(action)
-                if outbox.qsize() == UNREAD:
+                replies = self._outboxes[stream].replies
+                replies.put_nowait(action)
+                if replies.qsize() == UNREAD:
                     self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from isthmus.emulation.clairvoyant import runs
 from isthmus.emulation.policies import CLAIRVOYANT, NAMES
 from isthmus.emulation.virtual.scenario import Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.record import Run
@@ -20,7 +20,7 @@ def simulate(scenario: Scenario) -> list[Run]:
     DataError for what the scenario names.
     """
     if scenario.policy == CLAIRVOYANT:
-        return runs.runs(Setting.of(msgspec.structs.replace(scenario, policy=NAMES[0])))
-    world = World(Setting.of(scenario))
+        return runs.runs(OpenedScenario.of(msgspec.structs.replace(scenario, policy=NAMES[0])))
+    world = World(OpenedScenario.of(scenario))
     run_virtual(world, until_s=world.ends_s)
     return world.runs()

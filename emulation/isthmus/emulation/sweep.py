@@ -31,7 +31,7 @@ import isthmus
 from isthmus.emulation import policies, traces
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles
 from isthmus.proto import config, record
@@ -49,14 +49,14 @@ Play = Callable[[Scenario], list[Run]]
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One combination, under the name of its result: values for people, and the key."""
 
     name: str
     scenario: Scenario
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class SweepManifest(msgspec.Struct, frozen=True, kw_only=True):
     """How a sweep is made."""
 
     command: str
@@ -72,7 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Results that ended with an error instead, and what it said."""
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], **how: Any) -> Manifest:
+    def of(cls, jobs: Sequence[SweepJob], **how: Any) -> SweepManifest:
         """The manifest of these jobs; `how` gives the other fields."""
         usual = msgspec.to_builtins(Scenario())
         values = {job.name: msgspec.to_builtins(job.scenario) for job in jobs}
@@ -84,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class Ended:
     """A job that was played, and what went wrong, if anything did."""
 
-    job: Job
+    job: SweepJob
     error: str | None
 
 
@@ -135,23 +135,23 @@ def check(listed: Sequence[Scenario]) -> None:
         for one in {tuple(getattr(s, field) for field in fields): s for s in listed}.values():
             if one.policy == policies.CLAIRVOYANT:
                 one = msgspec.structs.replace(one, policy=policies.NAMES[0])
-            Setting.of(one)
+            OpenedScenario.of(one)
 
 
-def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[Job]:
+def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
     """Each combination under the name of its result."""
     found = {name: traces.find(name).sha256 for name in {s.trace for s in listed}}
     hashes = {name: bundles.load(name).sha256.hex() for name in {s.bundle for s in listed}}
     machines = {name: repr(profiles.load(name)) for name in {m for s in listed for m in (s.profile, s.server)}}
 
-    def job(one: Scenario) -> Job:
+    def job(one: Scenario) -> SweepJob:
         evidence = (
             repr(one), found[one.trace], hashes[one.bundle], machines[one.profile], machines[one.server], code_sha256,
         )  # fmt: skip
         key = hashlib.sha256("\n".join(evidence).encode()).hexdigest()[:10]
         words = [one.name, Path(one.trace).stem, one.profile, one.policy, f"seed{one.seed}"]
         slug = re.sub(r"[^a-zA-Z0-9.=]+", "-", "_".join(dict.fromkeys(word for word in words if word)))
-        return Job(name=f"{slug[:100]}-{key}", scenario=one)
+        return SweepJob(name=f"{slug[:100]}-{key}", scenario=one)
 
     return [job(one) for one in listed]
 
@@ -172,23 +172,23 @@ def files(folder: Path) -> list[Path]:
     return [file for result in results for file in sorted(result.glob("*.jsonl.zst"))]
 
 
-def manifest(folder: Path) -> Manifest:
+def manifest(folder: Path) -> SweepManifest:
     """How the sweep in `folder` is made. Raises DataError."""
     path = folder / MANIFEST
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return msgspec.json.decode(path.read_bytes(), type=SweepManifest)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; is it the folder of a sweep?") from error
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: not the manifest of a sweep ({error})") from error
 
 
-def to_play(folder: Path, jobs: Sequence[Job]) -> list[Job]:
+def to_play(folder: Path, jobs: Sequence[SweepJob]) -> list[SweepJob]:
     """Those that have no result yet."""
     return [job for job in jobs if not (folder / RESULTS / job.name).is_dir()]
 
 
-def run(folder: Path, made: Manifest, jobs: Sequence[Job], *, processes: int, play: Play) -> Iterator[Ended]:
+def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processes: int, play: Play) -> Iterator[Ended]:
     """Play the jobs in so many processes, and tell of each as it ends; the manifest is kept up to date.
 
     An error costs its job only. When the iterator is left early (Ctrl-C), what is being played is given up at once and
@@ -216,7 +216,7 @@ def run(folder: Path, made: Manifest, jobs: Sequence[Job], *, processes: int, pl
         pool.shutdown(cancel_futures=True)
 
 
-def _play(play: Play, job: Job, folder: Path, command: str, version: str) -> str | None:
+def _play(play: Play, job: SweepJob, folder: Path, command: str, version: str) -> str | None:
     """In a process of the pool: one result, whole or not at all; the error, if it came to one."""
     part = folder / RESULTS / f".{job.name}"  # hidden, so that nobody takes it for a result
     try:
@@ -244,7 +244,7 @@ def _follow_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _keep(folder: Path, made: Manifest) -> None:
+def _keep(folder: Path, made: SweepManifest) -> None:
     part = folder / f".{MANIFEST}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

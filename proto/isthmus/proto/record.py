@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.vocabulary import Answer, Box, Frame, Guess, Mask, Reason, Source
+from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
 
@@ -70,7 +70,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     truth: int | None = None
     label: int | None = None
     confidence: float
-    source: Source
+    source: AnswerSource
     reason: Reason
     width: float | None = None
     exit: int | None = None
@@ -281,7 +281,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
     return Summary(
         frames=len(records),
         labelled_frames=sum(record.truth is not None for record in records),
-        answered_by_deadline=_share(record.on_time and record.source is not Source.NONE for record in records),
+        answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),
         by_source=_counts(record.source.value for record in records),

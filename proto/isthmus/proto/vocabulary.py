@@ -86,7 +86,7 @@ class StageResult(Struct, frozen=True):
         return self.guess.confidence if self.guess is not None else 0.0
 
 
-class Sifted(Struct, frozen=True):
+class FilterResult(Struct, frozen=True):
     """What the neural filter made of one frame."""
 
     frame_id: int
@@ -123,7 +123,7 @@ class ServerTimings(Struct, frozen=True):
         return self.receive_s + self.queue_s + self.tail_s + self.send_s
 
 
-class Source(StrEnum):
+class AnswerSource(StrEnum):
     """Where an answer came from."""
 
     EXIT = "exit"
@@ -180,7 +180,7 @@ class Answer(Struct, frozen=True):
     frame_id: int
     label: int | None
     confidence: float
-    source: Source
+    source: AnswerSource
     reason: Reason
     point: OperatingPoint | None
     answered_s: float

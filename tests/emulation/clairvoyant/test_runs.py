@@ -12,39 +12,39 @@ from isthmus.emulation import policies, traces
 from isthmus.emulation.clairvoyant import runs
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario
-from isthmus.emulation.virtual.setting import Setting, played
+from isthmus.emulation.virtual.setting import OpenedScenario, played
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.record import summary
-from isthmus.proto.vocabulary import Source
+from isthmus.proto.vocabulary import AnswerSource
 from real_data import TRACES, needs_traces
 
 EVERYBODY = policies.available(bundle.load("signs"))
 
 
 DURATION_S = 3.0
-REPLAYS: dict[str, Setting] = {}
+REPLAYS: dict[str, OpenedScenario] = {}
 
 
-def opened(policy: str, **keys: object) -> Setting:
+def opened(policy: str, **keys: object) -> OpenedScenario:
     """A setting on `signs` of a few seconds; what does not change between settings is opened once."""
     known = scenario.of({"bundle": "signs", "duration_s": DURATION_S, "policy": policy, **keys})
     if policy not in REPLAYS:
-        REPLAYS[policy] = Setting.of(scenario.of({"bundle": "signs", "policy": policy}))
+        REPLAYS[policy] = OpenedScenario.of(scenario.of({"bundle": "signs", "policy": policy}))
     return replace(
         REPLAYS[policy], scenario=known, trace=played(traces.find(known.trace), known), duration_s=DURATION_S
     )
 
 
-def right(setting: Setting) -> int:
+def right(setting: OpenedScenario) -> int:
     """How many frames a policy answers right and in time."""
     world = World(setting)
     run_virtual(world, until_s=world.ends_s)
     return sum(bool(record.right) for records in world.records for record in records)
 
 
-def foreseen(setting: Setting) -> int:
+def foreseen(setting: OpenedScenario) -> int:
     return sum(bool(record.right) for run in runs.runs(setting) for record in run.records)
 
 
@@ -74,17 +74,17 @@ def test_nobody_beats_the_clairvoyant_on_any_shared_trace() -> None:
 @pytest.mark.parametrize("name", ["lte-driving", "hot-device", "lost-server", "nb-iot"])
 def test_nobody_beats_the_clairvoyant_where_things_go_wrong(name: str) -> None:
     known = scenario.load(name, {"duration_s": 5.0})
-    bound = foreseen(Setting.of(known))
+    bound = foreseen(OpenedScenario.of(known))
     for policy in EVERYBODY:
-        assert right(Setting.of(scenario.load(name, {"duration_s": 5.0, "policy": policy}))) <= bound, policy
+        assert right(OpenedScenario.of(scenario.load(name, {"duration_s": 5.0, "policy": policy}))) <= bound, policy
 
 
 def test_a_slow_head_bounds_what_all_policies_reach() -> None:
     """Two hundred frames a second on a Pi Zero: it has no time for all of them at any useful width."""
     slow: dict[str, object] = {"profile": "pi-zero-2w", "fps": 200.0, "deadline_s": 0.1, "duration_s": 2.0}
-    bound = foreseen(Setting.of(scenario.of({"bundle": "signs", **slow})))
+    bound = foreseen(OpenedScenario.of(scenario.of({"bundle": "signs", **slow})))
     for policy in EVERYBODY:
-        assert right(Setting.of(scenario.of({"bundle": "signs", "policy": policy, **slow}))) <= bound, policy
+        assert right(OpenedScenario.of(scenario.of({"bundle": "signs", "policy": policy, **slow}))) <= bound, policy
 
 
 def test_devices_that_share_a_cell_are_bounded_together() -> None:
@@ -119,7 +119,7 @@ def test_its_energy_is_its_plans_by_the_same_account() -> None:
     for record in run.records:
         spent = record.energy_J
         assert spent is not None
-        if record.source is Source.SERVER:
+        if record.source is AnswerSource.SERVER:
             radio_J = setting.profile.energy(
                 active_s=0, idle_s=0, messages=record.layers, bytes_up=record.bytes_up, radio="wifi"
             ).above_idle_J

@@ -12,7 +12,7 @@ from isthmus.emulation.realtime.pace import run_real
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.emulation.virtual.world import World
 from isthmus.proto.errors import LagError
@@ -32,7 +32,7 @@ def busy() -> Scenario:
 
 
 def test_virtual_and_real_time_decide_alike() -> None:
-    world = World(Setting.of(busy()))
+    world = World(OpenedScenario.of(busy()))
     began = time.monotonic()
     lag = asyncio.run(run_real(world, until_s=world.ends_s, budget_s=10.0))
     assert time.monotonic() - began >= world.ends_s

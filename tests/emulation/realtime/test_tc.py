@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.emulation import synthetic
 from isthmus.emulation.link import Bursts, LinkOptions
-from isthmus.emulation.realtime.tc import FLOOR_BPS, Conditions, Qdisc, schedule
+from isthmus.emulation.realtime.tc import FLOOR_BPS, LinkConditions, Qdisc, schedule
 from isthmus.emulation.traces import PacketTrace, Trace
 
 
@@ -18,14 +18,15 @@ def rate_in(line: str) -> int:
 
 
 def test_a_bucket_is_a_millisecond_and_its_refill_is_taken_off_the_rate() -> None:
-    (line,), _ = Qdisc(queue_bytes=150_000, netem=False).apply(Conditions(5e6), hold_s=0.1)
+    (line,), _ = Qdisc(queue_bytes=150_000, netem=False).apply(LinkConditions(5e6), hold_s=0.1)
     assert line == "qdisc replace dev link0 root handle 1: tbf rate 39969600bit burst 5000 limit 150000"
     assert rate_in(line) == round(8 * (5e6 - 5000 / 0.1) * 1514 / 1500), "and Ethernet's headers are added"
 
 
 def test_the_longer_a_rate_holds_the_less_is_taken_off() -> None:
     short, long = (
-        rate_in(Qdisc(queue_bytes=1e5, netem=False).apply(Conditions(1e6), hold_s=hold_s)[0][0]) for hold_s in (0.1, 10)
+        rate_in(Qdisc(queue_bytes=1e5, netem=False).apply(LinkConditions(1e6), hold_s=hold_s)[0][0])
+        for hold_s in (0.1, 10)
     )
     assert long / short == pytest.approx((1e6 - 160) / (1e6 - 16_000), rel=1e-4)
 
@@ -33,7 +34,7 @@ def test_the_longer_a_rate_holds_the_less_is_taken_off() -> None:
 def test_a_slow_link_keeps_its_rate_and_an_outage_its_floor() -> None:
     qdisc = Qdisc(queue_bytes=0, netem=False)
     for rate_Bps, expected in ((100_000.0, 100_000.0), (0.0, FLOOR_BPS)):
-        (line,), _ = qdisc.apply(Conditions(rate_Bps), hold_s=0.1)
+        (line,), _ = qdisc.apply(LinkConditions(rate_Bps), hold_s=0.1)
         assert rate_in(line) == round(8 * expected * 1514 / 1500)
         assert line.endswith("burst 1600 limit 3028"), "a queue of two frames at least"
 
@@ -41,7 +42,7 @@ def test_a_slow_link_keeps_its_rate_and_an_outage_its_floor() -> None:
 def test_it_is_woken_after_a_rise_from_a_slow_rate_and_only_then() -> None:
     qdisc = Qdisc(queue_bytes=1e5, netem=False)
     rates = (1e6, 2e6, 0, 0, 1e5, 1e6, 5e5)
-    assert [qdisc.apply(Conditions(rate), hold_s=0.1)[1] for rate in rates] == [
+    assert [qdisc.apply(LinkConditions(rate), hold_s=0.1)[1] for rate in rates] == [
         False,
         False,
         False,
@@ -53,7 +54,7 @@ def test_it_is_woken_after_a_rise_from_a_slow_rate_and_only_then() -> None:
 
 
 def test_netem_delays_and_loses_above_the_bucket() -> None:
-    conditions = Conditions(1e6, delay_s=0.0205, loss=0.015)
+    conditions = LinkConditions(1e6, delay_s=0.0205, loss=0.015)
     (netem, tbf), _ = Qdisc(queue_bytes=1e5, netem=True).apply(conditions, hold_s=0.1)
     assert netem == "qdisc replace dev link0 root handle 1: netem delay 20500us loss 1.5000% limit 100000"
     assert tbf.startswith("qdisc replace dev link0 parent 1:1 handle 10: tbf rate ")
@@ -62,7 +63,7 @@ def test_netem_delays_and_loses_above_the_bucket() -> None:
 @pytest.mark.parametrize(("outage", "loss"), [("hold", "0.0000%"), ("drop", "100.0000%")])
 def test_netem_s_outage_holds_or_drops(outage: str, loss: str) -> None:
     qdisc = Qdisc(queue_bytes=1e5, netem=True, outage=outage)  # type: ignore[arg-type]
-    assert f"loss {loss}" in qdisc.apply(Conditions(0.0), hold_s=1.0)[0][0]
+    assert f"loss {loss}" in qdisc.apply(LinkConditions(0.0), hold_s=1.0)[0][0]
 
 
 def test_the_schedule_is_the_trace_in_steps_of_100_ms_with_what_stays_merged() -> None:

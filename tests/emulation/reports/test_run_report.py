@@ -15,7 +15,7 @@ from isthmus.emulation.reports import run_plots, run_report
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, RunHeader, summary
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto.vocabulary import AnswerSource, Reason
 
 DEMO = traces.find("demo")
 BEGAN_S = 500.0
@@ -37,11 +37,11 @@ def header(*, trace: str | None = "demo", bundle: str = "signs", start_s: float 
     )
 
 
-def records(length_s: float = 72.0, *, truth: int | None = 1, source: Source | None = None) -> list[FrameRecord]:
+def records(length_s: float = 72.0, *, truth: int | None = 1, source: AnswerSource | None = None) -> list[FrameRecord]:
     """Five frames a second, of which every other one is answered by the server."""
     rows = []
     for i in range(int(length_s * 5)):
-        origin = source or (Source.EXIT if i % 2 else Source.SERVER)
+        origin = source or (AnswerSource.EXIT if i % 2 else AnswerSource.SERVER)
         captured_s = BEGAN_S + i / 5
         rows.append(
             FrameRecord(
@@ -49,15 +49,15 @@ def records(length_s: float = 72.0, *, truth: int | None = 1, source: Source | N
                 captured_s=captured_s,
                 deadline_s=captured_s + 0.1,
                 truth=truth,
-                label=None if origin is Source.NONE else 1,
+                label=None if origin is AnswerSource.NONE else 1,
                 confidence=0.9,
                 source=origin,
                 reason=Reason.RETURNED,
-                width=None if origin is Source.NONE else 0.5,
+                width=None if origin is AnswerSource.NONE else 0.5,
                 answered_s=captured_s + 0.05,
                 latency_s=0.05,
                 on_time=True,
-                bytes_up=2000 if origin is Source.SERVER else 0,
+                bytes_up=2000 if origin is AnswerSource.SERVER else 0,
                 local_label=i % 3,
                 goodput_Bps=1e5,
             )
@@ -126,7 +126,7 @@ def test_every_colour_of_a_picture_has_one_for_dark_pages(drawn: Path) -> None:
         (records(1.0), None, 4),
         (records(0.2), DEMO, 4),
         (records(3.0, truth=None), DEMO, 3),
-        (records(3.0, source=Source.NONE), DEMO, 4),
+        (records(3.0, source=AnswerSource.NONE), DEMO, 4),
         (records(150.0), DEMO, 4),
         (records(6.0), PacketTrace("cell", np.array([1, 700, 1400, 5000]), None), 4),
         (records(6.0), Trace("down", *np.array([[0.0], [np.nan], [1e5], [0.02], [0.0]])), 4),

@@ -13,13 +13,13 @@ from isthmus.device.session import Session
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.record import FrameRecord, Run, summary
-from isthmus.proto.vocabulary import Reason, Source
+from isthmus.proto.vocabulary import AnswerSource, Reason
 
 WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
 
@@ -32,7 +32,7 @@ def between(run: Run, start_s: float, end_s: float) -> list[FrameRecord]:
     return [record for record in run.records if start_s <= record.captured_s < end_s]
 
 
-def share(records: list[FrameRecord], source: Source) -> float:
+def share(records: list[FrameRecord], source: AnswerSource) -> float:
     return sum(record.source is source for record in records) / len(records)
 
 
@@ -89,13 +89,13 @@ def test_whatever_happens_every_frame_is_answered_once_and_in_time(data: st.Data
     for run in simulate(anything):
         assert sorted(record.frame_id for record in run.records) == list(range(max(1, round(2.0 * anything.fps))))
         assert all(record.on_time for record in run.records)
-        assert all(r.label is not None for r in run.records if r.source is not Source.NONE)
+        assert all(r.label is not None for r in run.records if r.source is not AnswerSource.NONE)
 
 
 def test_accuracy_is_counted_from_what_the_network_answered() -> None:
     """Through a wide link the server answers nearly all, and as well as the bundle's validation says."""
     (run,) = simulate(changed(WIFI, policy="always-offload", duration_s=15.0, profile="pi5"))
-    answered = [record for record in run.records if record.source is Source.SERVER]
+    answered = [record for record in run.records if record.source is AnswerSource.SERVER]
     assert len(answered) > 0.95 * len(run.records)
     point = max(p.accuracy for p in bundles.load("signs").manifest.points if p.width == 1.0 and p.step == 0)
     right = sum(record.label == record.truth for record in answered) / len(answered)
@@ -121,7 +121,7 @@ def test_other_work_on_the_device_slows_the_head_while_it_lasts() -> None:
 
 def test_a_throttled_device_is_as_slow_as_its_profile_says() -> None:
     hot = changed(WIFI, events=(Happening(what="throttling", at_s=0.0, state="throttled"),), policy="local-only")
-    setting = Setting.of(hot)
+    setting = OpenedScenario.of(hot)
     cool, slow = (simulate(s)[0].records[20].head_s for s in (changed(hot, events=()), hot))
     assert slow / cool == pytest.approx(setting.profile.throttled("throttled").slowdown)
 
@@ -129,31 +129,31 @@ def test_a_throttled_device_is_as_slow_as_its_profile_says() -> None:
 def test_a_lost_server_is_replaced_by_the_next_one() -> None:
     lost = Happening(what="server-lost", at_s=2.0)
     alone, two = (simulate(changed(WIFI, servers=n, events=(lost,), duration_s=14.0))[0] for n in (1, 2))
-    assert share(between(alone, 2.2, 14), Source.EXIT) == 1.0
-    assert share(between(two, 2.2, 4), Source.EXIT) == 1.0
-    assert share(between(two, 8, 14), Source.SERVER) > 0.5
+    assert share(between(alone, 2.2, 14), AnswerSource.EXIT) == 1.0
+    assert share(between(two, 2.2, 4), AnswerSource.EXIT) == 1.0
+    assert share(between(two, 8, 14), AnswerSource.SERVER) > 0.5
 
 
 def test_a_slow_server_says_so_and_is_asked_less() -> None:
     slow = changed(WIFI, events=(Happening(what="server-load", at_s=4.0, factor=300.0),))
     (run,) = simulate(slow)
-    assert share(between(run, 1, 4), Source.SERVER) > 0.5
-    assert share(between(run, 6, 8), Source.SERVER) == 0.0
+    assert share(between(run, 1, 4), AnswerSource.SERVER) > 0.5
+    assert share(between(run, 6, 8), AnswerSource.SERVER) == 0.0
 
 
 def test_a_cell_is_shared_and_links_of_their_own_are_not() -> None:
     """A rate that one device can live with: ten on it get in each other's way."""
     narrow = changed(WIFI, scale=0.003, policy="always-offload", sessions=6, deadline_s=0.3)
     own, cell = (simulate(changed(narrow, share=share)) for share in ("own", "cell"))
-    answered = [sum(share(run.records, Source.SERVER) for run in runs) / 6 for runs in (own, cell)]
+    answered = [sum(share(run.records, AnswerSource.SERVER) for run in runs) / 6 for runs in (own, cell)]
     assert answered[1] < 0.5 * answered[0]
 
 
 def test_messages_lost_on_the_way_are_late_and_not_forgotten() -> None:
     lossy = changed(scenarios.load("satellite"), duration_s=20.0, fps=5.0, deadline_s=3.0, policy="always-offload")
     (run,) = simulate(lossy)
-    assert any(r.source is Source.SERVER and r.latency_s > 1.5 for r in run.records)
-    assert share(run.records, Source.SERVER) > 0.8
+    assert any(r.source is AnswerSource.SERVER and r.latency_s > 1.5 for r in run.records)
+    assert share(run.records, AnswerSource.SERVER) > 0.8
 
 
 def test_a_scenario_with_nobody_to_talk_to_is_answered_from_the_device() -> None:
@@ -201,11 +201,11 @@ def test_a_trace_of_the_downlink_alone_must_be_swapped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"down.csv: has no uplink; play its downlink as one with swap"):
         simulate(downlink)
     (run,) = simulate(changed(downlink, swap=True))
-    assert share(run.records, Source.SERVER) > 0.5
+    assert share(run.records, AnswerSource.SERVER) > 0.5
 
 
 def test_the_world_is_a_machine_that_can_be_looked_at_on_the_way() -> None:
-    world = World(Setting.of(WIFI))
+    world = World(OpenedScenario.of(WIFI))
     run_virtual(world, until_s=3.0)
     assert world.now <= 3.0
     assert 0 < len(world.records[0]) < 60

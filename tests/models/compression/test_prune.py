@@ -17,7 +17,7 @@ from isthmus.models.data.corpora import Corpus, halves  # noqa: E402
 from isthmus.models.data.labelled import Validation  # noqa: E402
 from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
 from isthmus.models.training.recipes import Recipe  # noqa: E402
-from isthmus.models.training.run import Workshop, load_averaged  # noqa: E402
+from isthmus.models.training.run import TrainingRun, load_averaged  # noqa: E402
 from isthmus.models.training.trainer import Trainer  # noqa: E402
 from isthmus.proto.errors import ConfigError  # noqa: E402
 
@@ -134,7 +134,7 @@ def test_a_pruned_bundle_runs_on_the_device(checkpoint: Path, tmp_path: Path) ->
     def validation() -> Validation:
         return Validation(pictures(90, seed=4), halves(90), MEAN, STD)
 
-    shop = Workshop("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
+    shop = TrainingRun("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
     said: list[str] = []
     asked = prune.Pruning(share=0.6, epochs=1, seed=1)
     averaged = load_averaged(checkpoint, RECIPE)

@@ -25,9 +25,9 @@ from isthmus.models import flatbuffer, inputs
 from isthmus.models.bundling.spectral_fit import trained
 from isthmus.models.data import labelled
 from isthmus.models.distillation.distiller import Distiller
-from isthmus.models.distillation.exit_trainer import ExitLessons
-from isthmus.models.distillation.pipeline import Commission
-from isthmus.models.distillation.setup import Course, Settings
+from isthmus.models.distillation.exit_trainer import ExitTrainer
+from isthmus.models.distillation.pipeline import Distillation
+from isthmus.models.distillation.setup import DistillationSettings, DistillationSetup
 from isthmus.models.distillation.student import STRAIGHT, StudentHead, architecture, reduced, sides
 from isthmus.models.distillation.views import Album, Answers, as_seen
 from isthmus.models.litert import Signature, opened
@@ -39,7 +39,7 @@ from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.spectrum import SPECTRAL_LAYERS
 from small_teachers import SIZE, fill, silent, teacher
 
-SETTINGS = Settings(
+SETTINGS = DistillationSettings(
     widths=(0.5, 1.0),
     epochs=8,
     batch=16,
@@ -52,16 +52,16 @@ SETTINGS = Settings(
 )
 
 
-def course(tmp_path: Path, settings: Settings = SETTINGS) -> Course:
+def setup(tmp_path: Path, settings: DistillationSettings = SETTINGS) -> DistillationSetup:
     if not (tmp_path / "pictures").is_dir():
         fill(tmp_path / "pictures", 40)
     album = Album(tmp_path / "pictures", SIZE, tmp_path / "cache", silent)
-    return Course(teacher(tmp_path), Answers(album, teacher(tmp_path), seed=1), np.arange(32), settings)
+    return DistillationSetup(teacher(tmp_path), Answers(album, teacher(tmp_path), seed=1), np.arange(32), settings)
 
 
 def model(tmp_path: Path) -> TorchPart:
     school = teacher(tmp_path)
-    return TorchPart(school.part("lesson", "image", school.taught))
+    return TorchPart(school.part("targets", "image", school.targets))
 
 
 def test_a_width_is_the_largest_picture_whose_work_its_share_allows(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_model_that_takes_pictures_of_its_own_size_only_is_refused(tmp_path: P
     graph = flatbuffer.read(path)
     stiff = Teacher(graph, input_of(graph, "0..1"))
     with pytest.raises(ModelError, match=r"stiff\.tflite: takes pictures of its own size only, not of 8 pixels"):
-        sides(TorchPart(stiff.part("lesson", "image", stiff.taught)), SIZE, (1.0,), 1e9)
+        sides(TorchPart(stiff.part("targets", "image", stiff.targets)), SIZE, (1.0,), 1e9)
 
 
 def test_a_picture_is_reduced_by_means_of_squares_and_linearly_from_there() -> None:
@@ -100,7 +100,7 @@ def test_a_picture_is_reduced_by_means_of_squares_and_linearly_from_there() -> N
 def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
     """With as many components as pixels nothing is lost, whatever the width."""
     everything = replace(SETTINGS, bottleneck_channels=4 * STRAIGHT, head_share=3.0)
-    begun = course(tmp_path, everything)
+    begun = setup(tmp_path, everything)
     student, images = begun.student().eval(), begun.some_images
     x = labelled.normalised(images, begun.teacher.input.mean, begun.teacher.input.std)
     with torch.no_grad():
@@ -111,9 +111,9 @@ def test_a_student_begins_as_a_transform_of_the_picture(tmp_path: Path) -> None:
 
 
 def test_what_training_rounds_is_what_the_codec_decodes(tmp_path: Path) -> None:
-    distiller = Distiller(course(tmp_path), report=silent)
+    distiller = Distiller(setup(tmp_path), report=silent)
     with torch.no_grad():
-        x = distiller.course.pictures(distiller.course.some_images)
+        x = distiller.setup.pictures(distiller.setup.some_images)
         features = distiller.student.eval().head(x, 1.0)[0]
         rounded, bits = distiller.rounding(features, torch.full((len(x), 1, 1, 1), 0.55))
     as_coded = features.permute(0, 2, 3, 1).numpy()
@@ -127,21 +127,21 @@ def test_what_training_rounds_is_what_the_codec_decodes(tmp_path: Path) -> None:
 def test_learning_brings_the_late_map_nearer(tmp_path: Path) -> None:
     said: list[str] = []
     faster = replace(SETTINGS, views=1, rate_weight=0.0, peak_rate=5e-3, straight_rate=5e-3)
-    Distiller(course(tmp_path, faster), report=silent).run(tmp_path / "state.pt", said.append)
+    Distiller(setup(tmp_path, faster), report=silent).run(tmp_path / "state.pt", said.append)
     epochs = [line for line in said if line.startswith("epoch")]
-    guides = [float(line.split("guide ")[1].split(",")[0]) for line in epochs]
+    hints = [float(line.split("hint ")[1].split(",")[0]) for line in epochs]
     assert len(epochs) == 8
-    assert guides[-1] < 0.9 * guides[0]
+    assert hints[-1] < 0.9 * hints[0]
 
 
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
-    first = Distiller(course(tmp_path), report=silent)
+    first = Distiller(setup(tmp_path), report=silent)
     first.epoch(silent)
     first.epochs_done = 1
     first.save(state)
     said: list[str] = []
-    second = Distiller(course(tmp_path), report=silent)
+    second = Distiller(setup(tmp_path), report=silent)
     second.load(state)
     for mine, theirs in zip(first.student.parameters(), second.student.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -153,30 +153,30 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(tmp_path: Path) -> N
 def test_the_exit_learns_first_and_then_stands_still(tmp_path: Path) -> None:
     """What it answers in the end is what it answered before the rest of the student began to learn."""
     settings = replace(SETTINGS, exit_epochs=30, epochs=1, exit_rate=1e-2)
-    taught = course(tmp_path, settings)
+    taught = setup(tmp_path, settings)
     finished = Distiller(taught, report=silent).run(tmp_path / "state.pt", silent)
     x = taught.pictures(np.stack([taught.answers.image(i, 0) for i in range(32)]))
-    aim = torch.log_softmax(taught.lesson("logits", taught.answers.of_view(0, silent)["logits"][:32]), 1)
+    aim = torch.log_softmax(taught.target("logits", taught.answers.of_view(0, silent)["logits"][:32]), 1)
 
     def missed(head: StudentHead) -> float:
         with torch.no_grad():
             return float((torch.log_softmax(head.logits(x, 0.5), 1) - aim).square().mean())
 
     assert missed(finished.head) < 0.5 * missed(taught.student().head)
-    alone = ExitLessons(taught, taught.student().head)
+    alone = ExitTrainer(taught, taught.student().head)
     alone.load(tmp_path / "state.exits.pt")
     with torch.no_grad():
         for width in settings.widths:
             assert torch.equal(alone.average.logits(x, width), finished.head.logits(x, width))
 
 
-class Attendance(ExitLessons):
+class Attendance(ExitTrainer):
     """Notes which pictures of the album stood where in every batch."""
 
     places: dict[int, set[int]]
 
     def step(self, x: torch.Tensor, logits: torch.Tensor, progress: float) -> float:
-        every = self.course.lesson("logits", self.course.answers.of_view(0, silent)["logits"])
+        every = self.setup.target("logits", self.setup.answers.of_view(0, silent)["logits"])
         for place, row in enumerate(logits):
             picture = int((every - row).abs().sum(1).argmin())
             self.places.setdefault(picture, set()).add(place)
@@ -185,20 +185,20 @@ class Attendance(ExitLessons):
 
 def test_every_picture_is_learnt_from_at_every_width(tmp_path: Path) -> None:
     """Widths take parts of a batch by their place: a batch in the album's order would give each its own classes."""
-    taught = course(tmp_path, replace(SETTINGS, views=1))
-    lessons = Attendance(taught, taught.student().head)
-    lessons.places = {}
+    taught = setup(tmp_path, replace(SETTINGS, views=1))
+    trainer = Attendance(taught, taught.student().head)
+    trainer.places = {}
     for _ in range(12):
-        lessons.epoch(silent)
-    half = lessons.batch // 2
-    assert set(lessons.places) == set(range(32))
-    assert all(min(places) < half <= max(places) for places in lessons.places.values())
+        trainer.epoch(silent)
+    half = trainer.batch // 2
+    assert set(trainer.places) == set(range(32))
+    assert all(min(places) < half <= max(places) for places in trainer.places.values())
 
 
 def test_an_exit_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
     settings, state = replace(SETTINGS, exit_epochs=3, epochs=1), tmp_path / "state.exits.pt"
-    taught = course(tmp_path, settings)
-    first = ExitLessons(taught, taught.student().head)
+    taught = setup(tmp_path, settings)
+    first = ExitTrainer(taught, taught.student().head)
     first.epoch(silent)
     first.epochs_done = 1
     first.save(state)
@@ -207,12 +207,12 @@ def test_an_exit_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_path: Path
     assert said[0] == "resumed after epoch 1 of 3 of the exit"
     assert sum(line.startswith("exit, epoch") for line in said) == 2
     with pytest.raises(DataError, match=r"state\.exits\.pt: a checkpoint of another run \(exit_epochs differ\)"):
-        ExitLessons(course(tmp_path, SETTINGS), taught.student().head).load(state)
+        ExitTrainer(setup(tmp_path, SETTINGS), taught.student().head).load(state)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    Distiller(course(tmp_path), report=silent).save(tmp_path / "state.pt")
-    other = Distiller(course(tmp_path, replace(SETTINGS, decoder_channels=16)), report=silent)
+    Distiller(setup(tmp_path), report=silent).save(tmp_path / "state.pt")
+    other = Distiller(setup(tmp_path, replace(SETTINGS, decoder_channels=16)), report=silent)
     with pytest.raises(DataError, match=r"state\.pt: a checkpoint of another run \(decoder_channels differ\)"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"cut off")
@@ -220,8 +220,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         other.load(tmp_path / "state.pt")
 
 
-def commission(tmp_path: Path, pictures: Path, validation: Path | None = None) -> Commission:
-    return Commission(
+def distillation(tmp_path: Path, pictures: Path, validation: Path | None = None) -> Distillation:
+    return Distillation(
         teacher=teacher(tmp_path),
         pictures=pictures,
         validation=validation,
@@ -233,9 +233,9 @@ def commission(tmp_path: Path, pictures: Path, validation: Path | None = None) -
 
 
 def test_too_few_pictures_are_refused_by_the_folder(tmp_path: Path) -> None:
-    few = commission(tmp_path, fill(tmp_path / "few", 20))
+    few = distillation(tmp_path, fill(tmp_path / "few", 20))
     with pytest.raises(DataError, match="few: 2 pictures to learn from or to judge by; give 16 for each, or more"):
-        few.carry_out(tmp_path / "bundle", ("a", "b", "c", "d"), "", silent)
+        few.run(tmp_path / "bundle", ("a", "b", "c", "d"), "", silent)
     assert not (tmp_path / "bundle").exists()
 
 

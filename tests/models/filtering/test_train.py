@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed; the trainin
 pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
 
 from isthmus.device.config import AgentConfig  # noqa: E402
-from isthmus.device.neural_filter import Sieve  # noqa: E402
+from isthmus.device.neural_filter import NeuralFilter  # noqa: E402
 from isthmus.device.run import answer_all, open_device  # noqa: E402
 from isthmus.device.sources import Picture  # noqa: E402
 from isthmus.models import bundle, filters  # noqa: E402
@@ -23,7 +23,7 @@ from isthmus.models.filtering import train  # noqa: E402
 from isthmus.models.filtering.footage import Footage  # noqa: E402
 from isthmus.proto.errors import BundleError, DataError  # noqa: E402
 from isthmus.proto.record import FrameRecord  # noqa: E402
-from isthmus.proto.vocabulary import Source  # noqa: E402
+from isthmus.proto.vocabulary import AnswerSource  # noqa: E402
 
 SIZE = train.SIZE
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -44,28 +44,28 @@ def silent(_: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained() -> train.Trained:
+def trained() -> train.TrainedFilter:
     torch.set_num_threads(1)
     return train.train([yard()], seed=1, report=silent, steps=60)
 
 
 @pytest.fixture(scope="module")
-def made(trained: train.Trained, tmp_path_factory: pytest.TempPathFactory) -> filters.Filter:
+def made(trained: train.TrainedFilter, tmp_path_factory: pytest.TempPathFactory) -> filters.Filter:
     target = tmp_path_factory.mktemp("filters") / "yard"
     return train.write(target, trained, name="yard", made_by="a test", images=yard().images[:4])
 
 
-def test_what_it_has_not_seen_is_told_apart(trained: train.Trained) -> None:
+def test_what_it_has_not_seen_is_told_apart(trained: train.TrainedFilter) -> None:
     assert trained.score.interesting == trained.score.empty == 30
     assert (trained.score.auc, trained.score.lost, trained.score.dismissed) == (1.0, 0.0, 1.0)
     assert (trained.score.visits, trained.score.visits_lost) == (3, 0)
 
 
-def test_the_device_decides_as_torch_does(made: filters.Filter, trained: train.Trained) -> None:
+def test_the_device_decides_as_torch_does(made: filters.Filter, trained: train.TrainedFilter) -> None:
     signs = bundle.load("signs").manifest
-    sieve, fresh = Sieve(made, signs), yard(40, seed=9)
+    neural_filter, fresh = NeuralFilter(made, signs), yard(40, seed=9)
     for image, interesting in zip(fresh.images, fresh.interesting, strict=True):
-        dismissed, guess = sieve(image)
+        dismissed, guess = neural_filter(image)
         assert dismissed is not bool(interesting)
         if guess is not None:
             assert signs.labels[guess.label] == "nothing"
@@ -88,7 +88,7 @@ def test_the_agent_answers_by_its_filter_and_says_so(made: filters.Filter) -> No
     rows: list[FrameRecord] = []
     device = open_device(AgentConfig(deadline_s=2.0, fps=50, filter=str(made.folder)))
     asyncio.run(asyncio.wait_for(answer_all(device, Yard(), rows.append), 60))
-    by_filter = {row.frame_id for row in rows if row.source is Source.FILTER}
+    by_filter = {row.frame_id for row in rows if row.source is AnswerSource.FILTER}
     assert by_filter == set(np.flatnonzero(~yard(40).interesting).tolist())
     assert all(
         row.answer == "nothing" and row.bytes_up == 0 and row.head_s > 0 for row in rows if row.frame_id in by_filter

@@ -14,17 +14,17 @@ from isthmus.models.distillation.views import Album, Answers, view
 from isthmus.models.litert import Signature, opened
 from isthmus.models.splitting.cuts import whole
 from isthmus.models.splitting.uncut import input_of
-from isthmus.models.training.tflite_teacher import Lesson, Teacher
+from isthmus.models.training.tflite_teacher import Teacher, TeacherTargets
 from isthmus.proto.errors import DataError, ModelError
 from small_teachers import SIZE, fill, silent, teacher
 
 
 def test_a_teacher_tells_a_late_map_and_what_stands_before_its_softmax(tmp_path: Path) -> None:
     found = teacher(tmp_path)
-    assert list(found.taught) == ["logits", "guide"]
-    assert found.taught["guide"].shape == (1, 16, 16, 8)
+    assert list(found.targets) == ["logits", "hint"]
+    assert found.targets["hint"].shape == (1, 16, 16, 8)
     assert (found.classes, found.task) == (4, "classification-probabilities")
-    told = Lesson(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
+    told = TeacherTargets(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
     logits = told["logits"].ravel()
     p = np.exp(logits - logits.max())
     np.testing.assert_allclose(told["answer"].ravel(), p / p.sum(), atol=1e-5)
@@ -33,7 +33,7 @@ def test_a_teacher_tells_a_late_map_and_what_stands_before_its_softmax(tmp_path:
 def test_the_tail_is_the_whole_model_behind_a_picture(tmp_path: Path) -> None:
     found = teacher(tmp_path)
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    told = Lesson(found)(picture)["answer"].copy()
+    told = TeacherTargets(found)(picture)["answer"].copy()
     (answer,) = found.opened_tail()(features=picture[None].astype(np.float32) / 255).values()
     np.testing.assert_allclose(answer[0], told, atol=1e-6)
 
@@ -60,12 +60,12 @@ def test_answers_are_computed_once_and_are_the_teachers(tmp_path: Path) -> None:
     album = Album(source, SIZE, tmp_path / "cache", silent)
     answers = Answers(album, found, seed=1)
     kept = {name: np.array(values) for name, values in answers.of_view(1, silent).items()}
-    told = Lesson(found)(answers.image(3, 1))
+    told = TeacherTargets(found)(answers.image(3, 1))
     for name, values in kept.items():
         np.testing.assert_array_equal(values[3], told[name])
     found.graph.path.unlink()
     again = Answers(Album(source, SIZE, tmp_path / "cache", silent), found, seed=1).of_view(1, silent)
-    np.testing.assert_array_equal(again["guide"], kept["guide"])
+    np.testing.assert_array_equal(again["hint"], kept["hint"])
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:

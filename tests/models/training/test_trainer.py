@@ -197,7 +197,7 @@ def test_a_few_pictures_are_learnt_from_in_small_batches_for_long(tmp_path: Path
         (tmp_path / "few" / name).mkdir(parents=True)
         for i in range(300):
             cv2.imwrite(str(tmp_path / "few" / name / f"{i}.png"), np.full((36, 36, 3), level, np.uint8))
-    recipe = run.open_workshop("signs", tmp_path / "few").recipe
+    recipe = run.open_run("signs", tmp_path / "few").recipe
     assert (recipe.batch, recipe.epochs, recipe.late_exit_epochs) == (32, 67, 9)
     assert recipe.epochs * (480 // recipe.batch) >= 1000
     assert run._sized(run.RECIPES["cifar10"], 50_000) == run.RECIPES["cifar10"]
@@ -210,21 +210,21 @@ def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
         for i in range(6):
             pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
             assert cv2.imwrite(str(tmp_path / "street" / name / f"{i}.png"), pixels)
-    shop = run.open_workshop("cifar10", tmp_path / "street")
+    shop = run.open_run("cifar10", tmp_path / "street")
     assert (shop.name, shop.recipe.arch.classes) == ("street", 3)
     assert shop.corpus.labels == ("bicycle", "bus", "nothing")
     assert len(shop.corpus.training().pictures) == 15
     assert len(shop.corpus.validation().pictures) == 3
     with pytest.raises(ConfigError, match="no such recipe; there are cifar10, signs"):
-        run.open_workshop("cifar100")
+        run.open_run("cifar100")
 
 
 def test_a_recipe_takes_variants_one_after_the_other() -> None:
-    shop = run.open_workshop("cifar10", variants=["maxpool", "whitened"])
+    shop = run.open_run("cifar10", variants=["maxpool", "whitened"])
     assert (shop.name, shop.recipe.arch.pooling, shop.recipe.whitened) == ("cifar10-maxpool-whitened", "max", True)
     assert shop.arguments == "cifar10 --variant maxpool --variant whitened"
     with pytest.raises(ConfigError, match="guide: no variant that a training can do by itself; there are base, "):
-        run.open_workshop("cifar10", variants=["guide"])
+        run.open_run("cifar10", variants=["guide"])
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

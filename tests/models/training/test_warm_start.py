@@ -14,12 +14,11 @@ pytest.importorskip("onnx", reason="onnx is not installed; the training rooms ne
 from isthmus.models import bundle, flatbuffer, scenes  # noqa: E402
 from isthmus.models.bundling.shipped import Shipped  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
-from isthmus.models.training import warm_start  # noqa: E402
 from isthmus.models.training.backbones import SplitNetwork  # noqa: E402
 from isthmus.models.training.recipes import RECIPES  # noqa: E402
 from isthmus.models.training.run import Trained, load_averaged  # noqa: E402
 from isthmus.models.training.trainer import Trainer  # noqa: E402
-from isthmus.models.training.warm_start import inherit  # noqa: E402
+from isthmus.models.training.warm_start import warm_start  # noqa: E402
 from isthmus.proto.errors import BundleError, DataError  # noqa: E402
 
 SIGNS = RECIPES["signs"]
@@ -39,7 +38,7 @@ def pictures() -> labelled.Pictures:
 def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     torch.set_num_threads(1)
     fresh = SplitNetwork(SIGNS.arch)
-    inherit(fresh, whole, normalised(whole, pictures))
+    warm_start(fresh, whole, normalised(whole, pictures))
     return fresh.eval()
 
 
@@ -79,7 +78,7 @@ def test_in_training_too_it_is_nearly_the_same(
 def test_other_classes_begin_anew(whole: bundle.Bundle, pictures: labelled.Pictures) -> None:
     fresh = SplitNetwork(replace(SIGNS.arch, classes=7))
     before = fresh.tail.linear.weight.detach().clone()
-    inherit(fresh, whole, normalised(whole, pictures)[:16])
+    warm_start(fresh, whole, normalised(whole, pictures)[:16])
     assert torch.equal(fresh.tail.linear.weight, before)
     assert torch.equal(fresh.head.first.sliced(1.0).flatten(1).std(1) > 0, torch.ones(16, dtype=torch.bool))
 
@@ -89,7 +88,7 @@ def test_a_network_of_some_widths_begins_with_those(
     widths: tuple[float, ...], whole: bundle.Bundle, pictures: labelled.Pictures
 ) -> None:
     taken, few = whole.manifest.input, SplitNetwork(replace(SIGNS.arch, widths=widths))
-    inherit(few, whole, normalised(whole, pictures))
+    warm_start(few, whole, normalised(whole, pictures))
     ours, theirs = Trained(few.eval(), taken.mean, taken.std), Shipped(whole)
     for width in widths:
         features, exits = ours.head(pictures.images[:8], width)
@@ -109,7 +108,7 @@ def test_a_network_of_some_widths_begins_with_those(
 )
 def test_another_architecture_is_refused(arch: object, whole: bundle.Bundle, pictures: labelled.Pictures) -> None:
     with pytest.raises(BundleError, match="signs: of another architecture than the recipe"):
-        inherit(SplitNetwork(arch), whole, normalised(whole, pictures)[:4])  # type: ignore[arg-type]
+        warm_start(SplitNetwork(arch), whole, normalised(whole, pictures)[:4])  # type: ignore[arg-type]
 
 
 def test_a_run_says_what_it_began_with_and_goes_on_from_nothing_else(
@@ -134,6 +133,6 @@ def test_a_quantised_head_is_refused(
 ) -> None:
     found = flatbuffer.weights(whole.head_path)
     int8 = {key: [(w.astype(np.int8), b) for w, b in layers] for key, layers in found.items()}
-    monkeypatch.setattr(warm_start.flatbuffer, "weights", lambda _: int8)
+    monkeypatch.setattr(flatbuffer, "weights", lambda _: int8)
     with pytest.raises(BundleError, match="weights of int8; a quantised head has lost too much"):
-        inherit(SplitNetwork(SIGNS.arch), whole, normalised(whole, pictures)[:4])
+        warm_start(SplitNetwork(SIGNS.arch), whole, normalised(whole, pictures)[:4])

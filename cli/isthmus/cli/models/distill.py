@@ -48,18 +48,18 @@ def distill(
     try:
         import torch
 
-        from isthmus.models.distillation.pipeline import Commission
-        from isthmus.models.distillation.setup import Settings
+        from isthmus.models.distillation.pipeline import Distillation
+        from isthmus.models.distillation.setup import DistillationSettings
     except ImportError as error:
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
     name = f"{model.stem}-distilled"
     state = checkpoint or CHECKPOINTS / f"{name}.pt"
-    commission = Commission(
+    distillation = Distillation(
         teacher=teacher,
         pictures=pictures,
         validation=validation,
-        settings=Settings(
+        settings=DistillationSettings(
             widths=_widths(widths),
             epochs=epochs,
             exit_epochs=exit_epochs,
@@ -72,7 +72,7 @@ def distill(
         seed=seed,
     )
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
-    bundle = commission.carry_out(out or BUNDLES / name, names, made_by, typer.echo)
+    bundle = distillation.run(out or BUNDLES / name, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 

@@ -38,10 +38,10 @@ def prune(
     except ImportError as error:
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
-    shop = run.open_workshop(name, pictures, variant or ())
+    shop = run.open_run(name, pictures, variant or ())
     if begin is not None:
         whole = bundle.load(begin)
-        network, made = shop.inherited(whole), whole.manifest.made_by
+        network, made = shop.begun_with(whole), whole.manifest.made_by
     else:
         averaged = run.load_averaged(checkpoint or CHECKPOINTS / f"{shop.name}.pt", shop.recipe)
         network, made = averaged.network, averaged.made_by(shop.arguments)

@@ -19,7 +19,7 @@ from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
-    from isthmus.models.training.run import Workshop
+    from isthmus.models.training.run import TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
 app.command("split")(split.split)
@@ -181,12 +181,12 @@ PICTURES = typer.Option(
 )
 
 
-def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> Workshop:
+def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> TrainingRun:
     try:
         from isthmus.models.training import run
     except ImportError as error:
         raise missing(error, "train") from error
-    return run.open_workshop(name, pictures, variants or ())
+    return run.open_run(name, pictures, variants or ())
 
 
 @app.command()

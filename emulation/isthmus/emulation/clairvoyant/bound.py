@@ -5,7 +5,7 @@ an exit, once the head has got so far, or from the server, once the whole head h
 left the FIFO uplink, and the tail and the delays have taken their least. Two bounds hold for every policy:
 
 - the link's, where each frame has a head of its own: frames that an exit gets right are free, the others are jobs of the
-  uplink, as many of which as possible are done exactly (`most`);
+  uplink, as many of which as possible are done exactly (`most_on_time`);
 - the head's, where the network is free: every frame is a job of one head, by the quickest way to be right about it.
 
 The lesser one is the bound. It is left out what can only cost: heartbeats, the hello, the downlink's own bytes, losses,
@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from isthmus.emulation.clairvoyant.jobs import Job, Way, most
+from isthmus.emulation.clairvoyant.jobs import Job, Way, most_on_time
 from isthmus.proto.vocabulary import OperatingPoint
 
 GRACE_S = 1e-9
@@ -81,7 +81,7 @@ def link_bound(frames: Sequence[Foreseen], carried: Callable[[float], float]) ->
         latest = max(latest, carried(frames[i].due_s - frames[i].tail_s - frames[i].delays_s + GRACE_S))
         ways = zip(ready_s, offloads[i], strict=True)
         jobs.append(Job(tuple(Way(carried(t), way.size_bytes) for t, way in ways), latest))
-    for i, chosen in zip(sending, most(jobs), strict=True):
+    for i, chosen in zip(sending, most_on_time(jobs), strict=True):
         plan[i] = None if chosen is None else offloads[i][chosen]
     return Bound(sum(way is not None for way in plan), tuple(plan))
 
@@ -93,7 +93,7 @@ def head_bound(frames: Sequence[Foreseen]) -> Bound:
         Job((Way(frame.captured_s, way.head_s),) if way else (), frame.due_s + GRACE_S)
         for frame, way in zip(frames, quickest, strict=True)
     ]
-    done = most(jobs)
+    done = most_on_time(jobs)
     plan = tuple(way if chosen is not None else None for way, chosen in zip(quickest, done, strict=True))
     return Bound(sum(way is not None for way in plan), plan)
 

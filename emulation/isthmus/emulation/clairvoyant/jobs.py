@@ -39,7 +39,7 @@ class Job:
     latest: float
 
 
-def most(jobs: Sequence[Job]) -> list[int | None]:
+def most_on_time(jobs: Sequence[Job]) -> list[int | None]:
     """For each job the way by which it is done, None if it is not, such that as many as possible are done in time.
 
     Every way of a job must start no later than every way of the next, and `latest` must not fall: ValueError if not.

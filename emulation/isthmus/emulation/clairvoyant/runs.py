@@ -19,16 +19,16 @@ from isthmus.emulation import policies
 from isthmus.emulation.clairvoyant.bound import Foreseen, Played, RightWay, head_bound, link_bound, play, solve
 from isthmus.emulation.replay import Content
 from isthmus.emulation.virtual.connection import FRAMING_BYTES
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import (
     Answer,
+    AnswerSource,
     Frame,
     Guess,
     OperatingPoint,
     Reason,
     ServerTimings,
-    Source,
     Timings,
 )
 
@@ -49,7 +49,7 @@ class _Way:
     point: OperatingPoint
 
 
-def runs(setting: Setting) -> list[Run]:
+def runs(setting: OpenedScenario) -> list[Run]:
     """The clairvoyant's run of each device; together, as many frames right and in time as the bound says.
 
     Whose policy the setting names makes no difference.
@@ -103,7 +103,7 @@ def _fewest_bytes(content: Content) -> tuple[NDArray[np.float64], NDArray[np.int
     return cost.min(axis=2), cost.argmin(axis=2)
 
 
-def foresee(setting: Setting, device: int, ways: Sequence[Sequence[_Way]]) -> list[Foreseen]:
+def foresee(setting: OpenedScenario, device: int, ways: Sequence[Sequence[_Way]]) -> list[Foreseen]:
     """Every frame of a device. Nothing is foreseen of heat, of other work, or of a server that is lost: it can only cost."""
     feed, head = setting.feed(device), setting.head(device)
     up, down = setting.links(device)
@@ -122,7 +122,7 @@ def foresee(setting: Setting, device: int, ways: Sequence[Sequence[_Way]]) -> li
     return foreseen
 
 
-def _shared(setting: Setting, foreseen: Sequence[Sequence[Foreseen]]) -> Sequence[Plan]:
+def _shared(setting: OpenedScenario, foreseen: Sequence[Sequence[Foreseen]]) -> Sequence[Plan]:
     """The plans of devices that share one uplink: all their frames on it, or all their heads, whichever bounds more."""
     order = sorted(
         ((frame.captured_s, device, i) for device, frames in enumerate(foreseen) for i, frame in enumerate(frames))
@@ -138,7 +138,7 @@ def _shared(setting: Setting, foreseen: Sequence[Sequence[Foreseen]]) -> Sequenc
     return plans
 
 
-def _run(setting: Setting, device: int, frames: Sequence[Foreseen], plan: Plan) -> Run:
+def _run(setting: OpenedScenario, device: int, frames: Sequence[Foreseen], plan: Plan) -> Run:
     """The records of a plan: at the times at which it plays over the links, or when due where it is late there."""
     up, down = setting.links(device)
 
@@ -173,7 +173,7 @@ def _answer(frame: Frame, foreseen: Foreseen, way: RightWay, played: Played | No
         frame_id=frame.id,
         label=frame.label,
         confidence=1.0,
-        source=Source.SERVER if sends else Source.EXIT,
+        source=AnswerSource.SERVER if sends else AnswerSource.EXIT,
         reason=Reason.RETURNED if sends else Reason.CONFIDENT,
         point=way.point,
         answered_s=answered_s,
@@ -196,7 +196,7 @@ def _lost(frame: Frame, foreseen: Foreseen, local: Guess | None) -> Answer:
         frame_id=frame.id,
         label=told.label if told else None,
         confidence=told.confidence if told else 0.0,
-        source=Source.EXIT if told else Source.NONE,
+        source=AnswerSource.EXIT if told else AnswerSource.NONE,
         reason=Reason.CONFIDENT if told else Reason.OVERLOADED,
         point=None,
         answered_s=foreseen.due_s,

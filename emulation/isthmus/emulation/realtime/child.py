@@ -1,6 +1,6 @@
 """A part of an emulated link in a process of its own, so that it keeps its times whatever its parent does.
 
-A `Job` goes to the child pickled, on standard input; what the job says when it is ready comes back as a line of JSON.
+A `ChildJob` goes to the child pickled, on standard input; what the job says when it is ready comes back as a line of JSON.
 When standard input ends, so does the job, and its lag is the last line. An error of ours is raised in the parent.
 """
 
@@ -24,7 +24,7 @@ STOP_FD = 0
 """Readable, in the child, once its parent wants it to end."""
 
 
-class Job(Protocol):
+class ChildJob(Protocol):
     """What a child does. Picklable; descriptors in it are passed on by number."""
 
     def run(self, ready: Tell) -> LagSummary:
@@ -34,7 +34,7 @@ class Job(Protocol):
 class Child:
     """A running job. `end` it, or leave the `with` block. Raises the job's own IsthmusError when it cannot begin."""
 
-    def __init__(self, job: Job, *, descriptors: Sequence[int] = ()) -> None:
+    def __init__(self, job: ChildJob, *, descriptors: Sequence[int] = ()) -> None:
         self._who = type(job).__name__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "isthmus.emulation.realtime.child"],
@@ -98,7 +98,7 @@ def main() -> None:
     """Be the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     with open(STOP_FD, "rb", buffering=0, closefd=False) as orders:  # unbuffered: nothing after the job is swallowed
-        job: Job = pickle.load(orders)
+        job: ChildJob = pickle.load(orders)
     try:
         _tell(asdict(job.run(_tell)))
     except IsthmusError as error:

@@ -35,7 +35,7 @@ _FRAME_BYTES, _PACKET_BYTES = 1514, 1500
 
 
 @dataclass(frozen=True)
-class Conditions:
+class LinkConditions:
     """One direction of a link from now on."""
 
     rate_Bps: float
@@ -43,7 +43,7 @@ class Conditions:
     delay_s: float = 0.0
     loss: float = 0.0
 
-    def like(self, other: Conditions) -> bool:
+    def like(self, other: LinkConditions) -> bool:
         """Whether it is not worth telling the kernel the difference."""
         same = (self.delay_s, self.loss) == (other.delay_s, other.loss)
         return same and math.isclose(self.rate_Bps, other.rate_Bps, rel_tol=1e-3)
@@ -58,7 +58,7 @@ class Qdisc:
         self._drops = outage == "drop"
         self._rate_Bps = math.inf
 
-    def apply(self, conditions: Conditions, hold_s: float) -> tuple[list[str], bool]:
+    def apply(self, conditions: LinkConditions, hold_s: float) -> tuple[list[str], bool]:
         """The lines that bring it to `conditions`, for so long, and whether it must then be woken by a packet."""
         rate_Bps = max(FLOOR_BPS, conditions.rate_Bps)
         wake = self._rate_Bps < _SLOW_BPS and rate_Bps > self._rate_Bps
@@ -82,14 +82,16 @@ class Qdisc:
         return f"tbf rate {round(8 * frames_Bps)}bit burst {round(burst_bytes)} limit {round(self._queue_bytes)}"
 
 
-def schedule(trace: AnyTrace, direction: Direction, options: LinkOptions) -> Iterator[tuple[float, Conditions, float]]:
+def schedule(
+    trace: AnyTrace, direction: Direction, options: LinkOptions
+) -> Iterator[tuple[float, LinkConditions, float]]:
     """Without end: when (s from the start) conditions begin, the conditions, and how long they hold (at most 10 s)."""
     link = ShapedLink(trace, direction, options)
 
-    def at(step: int) -> Conditions:
+    def at(step: int) -> LinkConditions:
         at_s = step * STEP_S
         rate_Bps = (link.carried(at_s + STEP_S) - link.carried(at_s)) / STEP_S
-        return Conditions(rate_Bps, link.delay_s(at_s), link.loss(at_s))
+        return LinkConditions(rate_Bps, link.delay_s(at_s), link.loss(at_s))
 
     begin, now = 0, at(0)
     while True:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from isthmus.emulation.policies import CLAIRVOYANT
 from isthmus.emulation.traces import Floats
 from isthmus.proto.record import FrameRecord, Run, RunHeader, Summary, summary
-from isthmus.proto.vocabulary import Source
+from isthmus.proto.vocabulary import AnswerSource
 
 LOCAL_ONLY = "local-only"
 LEAST_GAIN = 0.005
@@ -39,7 +39,7 @@ class Fate(enum.IntEnum):
     """No answer by the deadline."""
 
 
-class Setting(NamedTuple):
+class RunConditions(NamedTuple):
     """The fields of a header that runs must share to be compared.
 
     Where in the trace they began is none: devices of one scenario begin spread over it.
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     bundle_sha256: str
 
     @classmethod
-    def of(cls, header: RunHeader) -> Setting:
+    def of(cls, header: RunHeader) -> RunConditions:
         """The setting of a run."""
         return cls(*(getattr(header, field) for field in cls._fields))._replace(trace=trace_name(header))
 
@@ -117,23 +117,23 @@ class Digest:
             np.array([record.frame_id for record in records], dtype=np.int64),
             captured_s - began_s,
             np.array([record.latency_s for record in records]),
-            np.array([record.source is not Source.NONE for record in records], dtype=bool),
+            np.array([record.source is not AnswerSource.NONE for record in records], dtype=bool),
             np.array([_fate(record) for record in records], dtype=np.uint8),
             np.array([_decision(record) for record in records], dtype=np.int64),
         )
 
 
 def _fate(record: FrameRecord) -> Fate:
-    if not record.on_time or record.source is Source.NONE:
+    if not record.on_time or record.source is AnswerSource.NONE:
         return Fate.MISSED
     if record.right is False:
         return Fate.WRONG
-    return Fate.SERVER if record.source is Source.SERVER else Fate.EXIT
+    return Fate.SERVER if record.source is AnswerSource.SERVER else Fate.EXIT
 
 
 def _decision(record: FrameRecord) -> int:
     parts = (record.width or 0.0) * 1000, (record.exit or 0) + 1, (record.step or 0) + 1, record.layers
-    code = list(Source).index(record.source)
+    code = list(AnswerSource).index(record.source)
     for part in parts:
         code = code * 2048 + round(part)
     return code
@@ -208,10 +208,10 @@ class Comparison:
     """Every player in every setting."""
 
     def __init__(self, digests: Sequence[Digest]) -> None:
-        grouped: dict[Setting, dict[Player, list[Digest]]] = defaultdict(lambda: defaultdict(list))
+        grouped: dict[RunConditions, dict[Player, list[Digest]]] = defaultdict(lambda: defaultdict(list))
         for digest in digests:
             who = Player(digest.header.policy, digest.header.kind)
-            grouped[Setting.of(digest.header)][who].append(digest)
+            grouped[RunConditions.of(digest.header)][who].append(digest)
         self.digests = tuple(digests)
         self.entries = {
             setting: {who: Entry(tuple(runs)) for who, runs in playing.items()} for setting, playing in grouped.items()
@@ -225,7 +225,7 @@ class Comparison:
         """What to call a player here: the kind is said only where there are several."""
         return who.policy if len(self.kinds) == 1 else f"{who.policy} ({who.kind})"
 
-    def label(self, setting: Setting) -> str:
+    def label(self, setting: RunConditions) -> str:
         """What sets this setting apart from the others."""
         return setting.words(self._telling) or setting.words(("scenario", "trace"))
 
@@ -260,7 +260,7 @@ class Comparison:
         known = (figure(Entry((run,))) for run in self.together(who).runs)
         return [value for value in known if value is not None]
 
-    def recovered(self, setting: Setting, who: Player) -> float | None:
+    def recovered(self, setting: RunConditions, who: Player) -> float | None:
         """The share of the clairvoyant's gain over local-only, on the seeds that all three have played.
 
         None where one of them is missing, or where the clairvoyant gains less than LEAST_GAIN.
@@ -281,7 +281,7 @@ class Comparison:
         known = (self._gain(setting, who) for setting, playing in self.entries.items() if who in playing)
         return [gain for gain in known if gain]
 
-    def _gain(self, setting: Setting, who: Player) -> tuple[float, float] | None:
+    def _gain(self, setting: RunConditions, who: Player) -> tuple[float, float] | None:
         """What a player, and what the clairvoyant, was more often right than local-only."""
         playing = self.entries[setting]
         three = [playing.get(w) for w in (who, Player(LOCAL_ONLY, who.kind), Player(CLAIRVOYANT, who.kind))]
@@ -292,7 +292,7 @@ class Comparison:
         mine, floor, bound = (sum(accuracies[seed] for seed in seeds) / len(seeds) for accuracies in by_seed)
         return (mine - floor, bound - floor) if bound - floor >= LEAST_GAIN else None
 
-    def agreement(self, setting: Setting, a: Player, b: Player) -> float | None:
+    def agreement(self, setting: RunConditions, a: Player, b: Player) -> float | None:
         """The share of the frames that both met and answered in the same way: source, width, exit, step, layers.
 
         None when no seed was played by both or they share no frame.
@@ -317,7 +317,7 @@ def trace_name(header: RunHeader) -> str | None:
     return Path(header.trace).stem if header.trace else None
 
 
-def _telling(settings: Sequence[Setting]) -> list[str]:
+def _telling(settings: Sequence[RunConditions]) -> list[str]:
     """The fewest fields, in the order of `_WORDS`, that tell all settings apart."""
     chosen: list[str] = []
     for field in _WORDS:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from isthmus.emulation.policies import CLAIRVOYANT
 from isthmus.emulation.reports import figure_style, run_plots
-from isthmus.emulation.reports.comparison import LOCAL_ONLY, Comparison, Entry, Fate, Player, Setting
+from isthmus.emulation.reports.comparison import LOCAL_ONLY, Comparison, Entry, Fate, Player, RunConditions
 from isthmus.emulation.reports.figure_style import Sheet
 from isthmus.emulation.reports.run_plots import Uplink
 from isthmus.emulation.traces import Floats, Trace
@@ -137,7 +137,7 @@ def latency(comparison: Comparison, sheet: Sheet) -> Figure:
     return figure
 
 
-def timeline(comparison: Comparison, setting: Setting, trace: Trace | None, sheet: Sheet) -> Figure:
+def timeline(comparison: Comparison, setting: RunConditions, trace: Trace | None, sheet: Sheet) -> Figure:
     """Under the trace, a strip a policy: what became of its frames, as shares of each stretch of time."""
     playing = [who for who in comparison.players if who in comparison.entries[setting]]
     firsts = [comparison.entries[setting][who].runs[0] for who in playing]

@@ -14,8 +14,8 @@ from pathlib import Path
 from isthmus.emulation.policies import CLAIRVOYANT
 from isthmus.emulation.reports import comparison_plots as plots
 from isthmus.emulation.reports import figure_style, page
-from isthmus.emulation.reports.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Player, Setting
-from isthmus.emulation.reports.figure_style import Picture
+from isthmus.emulation.reports.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Player, RunConditions
+from isthmus.emulation.reports.figure_style import Plot
 from isthmus.emulation.reports.page import Row
 from isthmus.emulation.reports.run_report import replayed, save
 
@@ -27,8 +27,8 @@ _NONE = "–"
 
 def write(folder: Path, comparison: Comparison) -> Path:
     """Write the report of runs against each other into `folder`, made if need be; returns the page. Raises DataError."""
-    pictures, notes = _pictures(comparison)
-    return save(folder, _page(comparison, pictures, notes), pictures, facts(comparison))
+    plots, notes = _plots(comparison)
+    return save(folder, _page(comparison, plots, notes), plots, facts(comparison))
 
 
 def facts(comparison: Comparison) -> dict[str, object]:
@@ -57,8 +57,8 @@ def facts(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
-    """The pictures, and what their reader must know of what is not on them."""
+def _plots(comparison: Comparison) -> tuple[list[Plot], list[str]]:
+    """The plots, and what their reader must know of what is not on them."""
     many = len(comparison.settings) > 1
     each = (
         f"A dot is one {'setting' if many else 'run'}, a bar stands for all. "
@@ -72,12 +72,10 @@ def _pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     ):
         if scales:
             dots = partial(plots.dots, comparison, scales)
-            drawn.append(figure_style.picture(name, title, each + caption, dots))
+            drawn.append(figure_style.plot(name, title, each + caption, dots))
     caption = "Each policy in colour over all others in grey; the dashed line is the deadline."
     drawn.append(
-        figure_style.picture(
-            "latencies", "Latency, from capture to answer", caption, partial(plots.latency, comparison)
-        )
+        figure_style.plot("latencies", "Latency, from capture to answer", caption, partial(plots.latency, comparison))
     )
     notes = []
     for number, setting in enumerate(_most_telling(comparison), start=1):
@@ -85,7 +83,7 @@ def _pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
         notes += [why_not] if why_not else []
         title = f"What became of the frames: {comparison.label(setting)}" if many else "What became of the frames"
         strips = partial(plots.timeline, comparison, setting, trace)
-        drawn.append(figure_style.picture(f"timeline-{number}", title, _strip_caption(comparison, setting), strips))
+        drawn.append(figure_style.plot(f"timeline-{number}", title, _strip_caption(comparison, setting), strips))
     return drawn, notes
 
 
@@ -100,7 +98,7 @@ def _accuracy_caption(comparison: Comparison) -> str:
     return caption
 
 
-def _strip_caption(comparison: Comparison, setting: Setting) -> str:
+def _strip_caption(comparison: Comparison, setting: RunConditions) -> str:
     known = any(entry.accuracy is not None for entry in comparison.entries[setting].values())
     fates = (
         "Blue: right from the server, in time. Orange: right from an early exit. Grey: wrong. Red: nothing in time."
@@ -111,10 +109,10 @@ def _strip_caption(comparison: Comparison, setting: Setting) -> str:
     return fates + (" The first run of each policy is shown." if several else "")
 
 
-def _most_telling(comparison: Comparison) -> list[Setting]:
+def _most_telling(comparison: Comparison) -> list[RunConditions]:
     """The settings in which policies differed most, in the order of the page."""
 
-    def spread(setting: Setting) -> float:
+    def spread(setting: RunConditions) -> float:
         known = [entry.accuracy for entry in comparison.entries[setting].values() if entry.accuracy is not None]
         return max(known) - min(known) if known else 0.0
 
@@ -123,8 +121,8 @@ def _most_telling(comparison: Comparison) -> list[Setting]:
     return [setting for setting in with_frames if setting in chosen]
 
 
-def _page(comparison: Comparison, pictures: Sequence[Picture], notes: Sequence[str]) -> str:
-    shown = {picture.name: page.figure(picture) for picture in pictures}
+def _page(comparison: Comparison, plots: Sequence[Plot], notes: Sequence[str]) -> str:
+    shown = {picture.name: page.figure(picture) for picture in plots}
     policies, settings = len({who.policy for who in comparison.players}), len(comparison.settings)
     what = f"{policies} policies" if policies > 1 else f"Policy {comparison.players[0].policy}"
     where = f"in {settings} settings" if settings > 1 else f"on {comparison.settings[0].words(('scenario', 'trace'))}"

@@ -64,7 +64,7 @@ Draw = Callable[[Sheet], Figure]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A picture with its words, ready for a page and for a file."""
 
     name: str
@@ -75,10 +75,10 @@ class Picture:
     png: bytes
 
 
-def picture(name: str, title: str, caption: str, draw: Draw) -> Picture:
+def plot(name: str, title: str, caption: str, draw: Draw) -> Plot:
     """Draw for both sheets; the PNG is the wide one on white."""
     wide, narrow = _laid_out(draw(Sheet.WIDE)), _laid_out(draw(Sheet.NARROW))
-    return Picture(name, title, caption, _svg(wide, title), _svg(narrow, title), _png(wide))
+    return Plot(name, title, caption, _svg(wide, title), _svg(narrow, title), _png(wide))
 
 
 def blank(sheet: Sheet, height_in: float, *, share: float = 1.0) -> Figure:

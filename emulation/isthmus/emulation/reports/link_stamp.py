@@ -16,7 +16,7 @@ from isthmus.proto.record import Recorder, RunHeader
 
 
 @dataclass(frozen=True)
-class Met:
+class LinkStamp:
     """A shaped link."""
 
     trace: str
@@ -40,7 +40,7 @@ class Met:
             notes=(*live.notes, *self.notes),
         )
 
-    def tell(self, path: Path) -> None:
+    def write_into(self, path: Path) -> None:
         """Write this into the record at `path`. Raises DataError when it is none."""
         header, rows = record.read(path)
         with Recorder(path, self.header(header)) as out:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from isthmus.emulation.reports import figure_style
-from isthmus.emulation.reports.figure_style import Picture
+from isthmus.emulation.reports.figure_style import Plot
 
 Row = Sequence[str]
 
@@ -36,12 +36,12 @@ def notes(lines: Iterable[str]) -> str:
     return f'<ul class="notes">{items}</ul>' if items else ""
 
 
-def figure(picture: Picture) -> str:
-    """A picture under its title and over its caption."""
+def figure(plot: Plot) -> str:
+    """A plot under its title and over its caption."""
     return (
-        f'<figure class="{escape(picture.name)}"><h2>{escape(picture.title)}</h2>'
-        f'<div class="wide">{picture.wide_svg}</div><div class="narrow">{picture.narrow_svg}</div>'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        f'<figure class="{escape(plot.name)}"><h2>{escape(plot.title)}</h2>'
+        f'<div class="wide">{plot.wide_svg}</div><div class="narrow">{plot.narrow_svg}</div>'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
     )
 
 

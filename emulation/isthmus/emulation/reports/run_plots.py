@@ -13,21 +13,21 @@ from isthmus.emulation.reports import figure_style
 from isthmus.emulation.reports.figure_style import Sheet
 from isthmus.emulation.traces import MBIT_PER_BYTE, Floats, Trace
 from isthmus.proto.record import FrameRecord, RunHeader
-from isthmus.proto.vocabulary import Source
+from isthmus.proto.vocabulary import AnswerSource
 
 SOURCE_COLOUR = {
-    Source.SERVER: figure_style.BLUE,
-    Source.EXIT: figure_style.ORANGE,
-    Source.NONE: figure_style.VERMILLION,
-    Source.REPEAT: figure_style.SOFT,
-    Source.FILTER: figure_style.GREEN,
+    AnswerSource.SERVER: figure_style.BLUE,
+    AnswerSource.EXIT: figure_style.ORANGE,
+    AnswerSource.NONE: figure_style.VERMILLION,
+    AnswerSource.REPEAT: figure_style.SOFT,
+    AnswerSource.FILTER: figure_style.GREEN,
 }
 SOURCE_NAME = {
-    Source.SERVER: "server",
-    Source.EXIT: "early exit",
-    Source.NONE: "no answer",
-    Source.REPEAT: "unchanged",
-    Source.FILTER: "filter",
+    AnswerSource.SERVER: "server",
+    AnswerSource.EXIT: "early exit",
+    AnswerSource.NONE: "no answer",
+    AnswerSource.REPEAT: "unchanged",
+    AnswerSource.FILTER: "filter",
 }
 
 
@@ -140,7 +140,7 @@ def latency_cdf(view: View, sheet: Sheet) -> Figure:
     deadline_ms = view.header.deadline_s * 1e3
     longest, words = deadline_ms, []
     for source, latency_ms in _by_source(view, view.column("latency_s") * 1e3).items():
-        if source is Source.NONE:
+        if source is AnswerSource.NONE:
             continue
         ordered = np.sort(latency_ms)
         share = 100 * np.arange(1, len(ordered) + 1) / len(ordered)
@@ -163,7 +163,9 @@ def bytes_histogram(view: View, sheet: Sheet) -> Figure:
     size = view.column("bytes_up") / per
     sent = size[size > 0]
     if len(sent):
-        axis.hist(sent, bins=np.linspace(0, float(sent.max()) * 1.02, 36).tolist(), color=SOURCE_COLOUR[Source.SERVER])
+        axis.hist(
+            sent, bins=np.linspace(0, float(sent.max()) * 1.02, 36).tolist(), color=SOURCE_COLOUR[AnswerSource.SERVER]
+        )
     figure_style.key(axis, (f"{len(size) - len(sent):,} of {len(size):,} frames sent nothing", figure_style.SOFT))
     axis.set(xlabel=f"sent per frame, {unit}", ylabel="frames")
     return figure
@@ -222,8 +224,8 @@ def _latency(axis: Axes, view: View) -> None:
     times_s = _by_source(view, view.time_s)
     for source, latency_ms in _by_source(view, view.column("latency_s") * 1e3).items():
         axis.plot(
-            times_s[source], latency_ms, "x" if source is Source.NONE else "o", color=SOURCE_COLOUR[source],
-            markersize=_marker(view), markeredgewidth=0.0 if source is not Source.NONE else 0.9, rasterized=True,
+            times_s[source], latency_ms, "x" if source is AnswerSource.NONE else "o", color=SOURCE_COLOUR[source],
+            markersize=_marker(view), markeredgewidth=0.0 if source is not AnswerSource.NONE else 0.9, rasterized=True,
         )  # fmt: skip
     figure_style.key(axis, *((SOURCE_NAME[source], SOURCE_COLOUR[source]) for source in times_s))
     deadline_ms = view.header.deadline_s * 1e3
@@ -260,7 +262,7 @@ def _unit(view: View) -> tuple[float, str]:
     return (1e3, "kB") if max(record.bytes_up for record in view.records) >= 2000 else (1.0, "bytes")
 
 
-def _by_source(view: View, values: Floats) -> Mapping[Source, Floats]:
+def _by_source(view: View, values: Floats) -> Mapping[AnswerSource, Floats]:
     sources = np.array([record.source.value for record in view.records])
     return {source: values[sources == source.value] for source in SOURCE_COLOUR if (sources == source.value).any()}
 

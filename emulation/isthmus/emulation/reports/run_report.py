@@ -1,4 +1,4 @@
-"""A run's report: figures, pictures and one page that holds them all and loads nothing. Pure but for what it writes.
+"""A run's report: figures, plots and one page that holds them all and loads nothing. Pure but for what it writes.
 
 write(folder, header, records, trace) -> folder/index.html
   folder/summary.json                 the header and every figure of the page
@@ -15,7 +15,7 @@ import numpy as np
 
 from isthmus.emulation import traces
 from isthmus.emulation.reports import figure_style, page, run_plots
-from isthmus.emulation.reports.figure_style import Picture
+from isthmus.emulation.reports.figure_style import Plot
 from isthmus.emulation.reports.page import Row
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
@@ -29,18 +29,18 @@ def write(folder: Path, header: RunHeader, records: Sequence[FrameRecord], trace
     an uplink that the trace does not know.
     """
     view = run_plots.View(header, records, uplink(trace)) if records else None
-    pictures = _pictures(view) if view else []
+    plots = _plots(view) if view else []
     stretches = _stretches(view) if view else {}
     facts = {"header": header, "summary": summary(records), "by_link": stretches}
-    return save(folder, _page(header, summary(records), stretches, pictures), pictures, facts)
+    return save(folder, _page(header, summary(records), stretches, plots), plots, facts)
 
 
-def save(folder: Path, text: str, pictures: Sequence[Picture], facts: object) -> Path:
-    """A page, its pictures and its figures into `folder`; returns the page's path. Raises DataError."""
+def save(folder: Path, text: str, plots: Sequence[Plot], facts: object) -> Path:
+    """A page, its plots and its figures into `folder`; returns the page's path. Raises DataError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
-        for picture in pictures:
+        for picture in plots:
             (folder / f"{picture.name}.png").write_bytes(picture.png)
         (folder / "index.html").write_text(text, encoding="utf-8")
     except OSError as error:
@@ -74,9 +74,9 @@ def uplink(trace: AnyTrace | None) -> Trace | None:
     return None if trace is None or np.isnan(trace.up_Bps).any() else trace
 
 
-def _pictures(view: run_plots.View) -> list[Picture]:
+def _plots(view: run_plots.View) -> list[Plot]:
     drawn = [
-        figure_style.picture(
+        figure_style.plot(
             "timeline",
             "What was decided, and under which link",
             "One mark per frame, in the colour of the half that answered; grey is an outage. Orange bars among the bytes "
@@ -86,11 +86,11 @@ def _pictures(view: run_plots.View) -> list[Picture]:
     ]
     if any(record.truth is not None for record in view.records):
         words = "Accuracy over time", "An answer counts when it is right and on time; grey is an outage."
-        drawn.append(figure_style.picture("accuracy", *words, lambda sheet: run_plots.accuracy(view, sheet)))
+        drawn.append(figure_style.plot("accuracy", *words, lambda sheet: run_plots.accuracy(view, sheet)))
     words = "Latency", "From capture to answer."
-    drawn.append(figure_style.picture("latency", *words, lambda sheet: run_plots.latency_cdf(view, sheet)))
+    drawn.append(figure_style.plot("latency", *words, lambda sheet: run_plots.latency_cdf(view, sheet)))
     words = "Bytes sent", "Payload of the layers, frame by frame."
-    return [*drawn, figure_style.picture("bytes", *words, lambda sheet: run_plots.bytes_histogram(view, sheet))]
+    return [*drawn, figure_style.plot("bytes", *words, lambda sheet: run_plots.bytes_histogram(view, sheet))]
 
 
 def _stretches(view: run_plots.View) -> dict[str, Summary]:
@@ -104,7 +104,7 @@ def _stretches(view: run_plots.View) -> dict[str, Summary]:
     }
 
 
-def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], pictures: Sequence[Picture]) -> str:
+def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], plots: Sequence[Plot]) -> str:
     return page.page(
         f"{header.kind} run",
         f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}",
@@ -112,7 +112,7 @@ def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary],
         [
             _tiles(figures),
             page.notes(header.notes),
-            *(page.figure(picture) for picture in pictures),
+            *(page.figure(picture) for picture in plots),
             page.side_by_side(
                 page.table("Who answered", ("source", "frames", "share"), _shares(figures.by_source, figures.frames)),
                 page.table("Why", ("reason", "frames", "share"), _shares(figures.by_reason, figures.frames)),
@@ -171,7 +171,7 @@ def manifest(header: RunHeader) -> str:
     """How a run was made: all of its header that says something."""
     facts = msgspec.to_builtins(header)
     host = facts.pop("host")
-    del facts["notes"]  # they stand above the pictures
+    del facts["notes"]  # they stand above the plots
     rows = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
     rows += [(f"host: {name}", str(value)) for name, value in host.items()]
     return page.table("How this run was made", ("", ""), rows, name="manifest")

@@ -23,10 +23,10 @@ from isthmus.emulation.virtual.timeline import INFINITY, Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
 from isthmus.proto.tasks import Packed
-from isthmus.proto.vocabulary import Answer, Frame, Guess, Sifted, StageResult
+from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, StageResult
 
 
-class Executor(Protocol):
+class VirtualHead(Protocol):
     """A head in virtual time."""
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
@@ -39,7 +39,7 @@ class Executor(Protocol):
         """Nothing more will be asked of this frame."""
 
 
-class Engine(Protocol):
+class VirtualTail(Protocol):
     """A tail in virtual time."""
 
     def run(self, batch: RunBatch[Ready]) -> tuple[Sequence[Packed], float]:
@@ -57,7 +57,7 @@ class Core(Protocol):
         """See `Machine`."""
 
 
-Told = Callable[[Frame, Answer, Guess | None, int], None]
+OnAnswer = Callable[[Frame, Answer, Guess | None, int], None]
 """Who is given every answer, with its frame, what the device's last early exit said, and how many layers were sent."""
 
 
@@ -87,10 +87,10 @@ class _Alarm:
             self.set()
 
 
-class Server:
+class ServerNode:
     """One edge server. A dead one hears nothing, and whoever was connected finds that out by its silence."""
 
-    def __init__(self, timeline: Timeline, core: Streams, engine: Engine) -> None:
+    def __init__(self, timeline: Timeline, core: Streams, engine: VirtualTail) -> None:
         self.core, self.engine, self.alive = core, engine, True
         self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
         self._pipes: dict[int, Pipe] = {}
@@ -147,7 +147,9 @@ class Server:
 class _Stream:
     """A device's connection to one server, as its transport sees it."""
 
-    def __init__(self, device: Device, server: Server, timeline: Timeline, up: ShapedLink, down: ShapedLink) -> None:
+    def __init__(
+        self, device: DeviceNode, server: ServerNode, timeline: Timeline, up: ShapedLink, down: ShapedLink
+    ) -> None:
         self._server = server
         self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, device.hear)
         self._number: int | None = None
@@ -166,30 +168,30 @@ class _Stream:
             self._server.hear(now, self._number, message)
 
 
-class Device:
+class DeviceNode:
     """One device: a session, a head, and a transport that reconnects for ever, from server to server in order."""
 
     def __init__(
         self,
         timeline: Timeline,
         core: Session,
-        executor: Executor,
+        executor: VirtualHead,
         up: ShapedLink,
         down: ShapedLink,
-        told: Told,
+        on_answer: OnAnswer,
         *,
         hello: messages.Hello,
-        servers: Sequence[Server] = (),
+        servers: Sequence[ServerNode] = (),
         seed: int = 0,
-        sift: Callable[[int], Sifted] | None = None,
+        filter_frame: Callable[[int], FilterResult] | None = None,
     ) -> None:
         """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect.
 
-        `sift` is the neural filter, for a session that has one.
+        `filter_frame` is the neural filter, for a session that has one.
         """
-        self.core, self.executor, self._sift = core, executor, sift
+        self.core, self.executor, self._filter = core, executor, filter_frame
         self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
-        self._up, self._down, self._told, self._hello = up, down, told, hello
+        self._up, self._down, self._on_answer, self._hello = up, down, on_answer, hello
         self._servers, self._attempts = servers, 0
         self._random, self._pause_s = random.Random(f"{seed}/{hello.client_id}/pauses"), BACK_OFF_S[0]
         self._stream: _Stream | None = None
@@ -253,21 +255,21 @@ class Device:
             case actions.Emit():
                 frame_id = action.answer.frame_id
                 layers = self._layers.pop(frame_id, 0)
-                self._told(self._frames[frame_id], action.answer, action.local, layers)
+                self._on_answer(self._frames[frame_id], action.answer, action.local, layers)
             case actions.Forget():
                 self.executor.forget(action.frame_id)
                 del self._frames[action.frame_id]
             case actions.Beat():
                 self._pass_on(messages.Heartbeat(action.sequence), 0, now)
-            case actions.Sift():
-                assert self._sift is not None  # or the session would not ask
-                sifted = self._sift(action.frame_id)
-                self._timeline.at(now + sifted.compute_s, self._sifted, sifted)
+            case actions.RunFilter():
+                assert self._filter is not None  # or the session would not ask
+                filtered = self._filter(action.frame_id)
+                self._timeline.at(now + filtered.compute_s, self._on_filter, filtered)
             case actions.Reconnect():
                 self.hang_up(now)
 
-    def _sifted(self, now: float, sifted: Sifted) -> None:
-        self.core.on_sifted(sifted, now=now)
+    def _on_filter(self, now: float, result: FilterResult) -> None:
+        self.core.on_filter(result, now=now)
         self.perform(now)
 
     def _stage_done(self, now: float, result: StageResult) -> None:

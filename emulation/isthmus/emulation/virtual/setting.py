@@ -25,7 +25,7 @@ from isthmus.proto.vocabulary import Answer
 
 
 @dataclass(frozen=True)
-class Setting:
+class OpenedScenario:
     """One scenario, opened."""
 
     scenario: Scenario
@@ -43,7 +43,7 @@ class Setting:
     duration_s: float
 
     @classmethod
-    def of(cls, scenario: Scenario) -> Setting:
+    def of(cls, scenario: Scenario) -> OpenedScenario:
         """Open what a scenario names. Raises ConfigError, BundleError and DataError, each naming the thing."""
         bundle, found = bundles.load(scenario.bundle), traces.find(scenario.trace)
         trace = played(found, scenario)

@@ -16,9 +16,9 @@ from isthmus.edge_server.streams import Limits, Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Feed, Head, Tail
-from isthmus.emulation.virtual.nodes import Device, Server
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
 from isthmus.emulation.virtual.scenario import Happening
-from isthmus.emulation.virtual.setting import Setting
+from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.messages import Hello
@@ -32,7 +32,7 @@ AFTERWARDS_S = 1.0
 class World(Timeline):
     """A machine: everybody in a setting, from time 0 on."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: OpenedScenario) -> None:
         super().__init__()
         self.setting = setting
         s = setting.scenario
@@ -59,22 +59,22 @@ class World(Timeline):
         """The run of each device until now."""
         return [Run(self.setting.header(device), records, 0) for device, records in enumerate(self.records)]
 
-    def _server(self, index: int, tail: Tail) -> Server:
+    def _server(self, index: int, tail: Tail) -> ServerNode:
         setting, s = self.setting, self.setting.scenario
         times = TailTimes({b: setting.tail_s(b) for b in range(1, s.max_batch + 1)}, max_batch=s.max_batch)
         batcher: Batcher[Ready] = Batcher(times, max_batch=s.max_batch, stream_credits=s.credits)
         served = Served(setting.bundle.manifest.name, setting.bundle.sha256, setting.bundle.codec)
         limits = Limits(streams=s.sessions, stream_credits=s.credits)
-        return Server(
+        return ServerNode(
             self, Streams(served, batcher, server_id=f"edge-{index}", limits=limits, codec=setting.replay), tail
         )
 
-    def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> Device:
+    def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> DeviceNode:
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
         session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s))
         first = index % s.servers
-        device = Device(
+        device = DeviceNode(
             self,
             session,
             head,
@@ -89,7 +89,7 @@ class World(Timeline):
         self.at(feed.captured_s(0), self._capture, device, feed, 0)
         return device
 
-    def _capture(self, now: float, device: Device, feed: Feed, frame_id: int) -> None:
+    def _capture(self, now: float, device: DeviceNode, feed: Feed, frame_id: int) -> None:
         if frame_id + 1 < feed.frames:
             self.at(feed.captured_s(frame_id + 1), self._capture, device, feed, frame_id + 1)
         truth = self.setting.replay.truth[feed.sample(frame_id)]

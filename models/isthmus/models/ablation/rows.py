@@ -83,7 +83,9 @@ def mflop_of(head: Head, width: float) -> float:
     return round(2e-6 * sum(head.macs(width)), 2)
 
 
-def read(variant: str, budget: Budget, trainer: Trainer, validation: Validation, widths: Sequence[float]) -> Row:
+def measured_row(
+    variant: str, budget: Budget, trainer: Trainer, validation: Validation, widths: Sequence[float]
+) -> Row:
     """The averaged network of a finished run on the test pictures, sent the way it was trained for."""
     network, recipe = trainer.teacher.eval(), trainer.recipe
     halves = Trained(network, validation.mean, validation.std)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, Budget, Row, mflop_of, read
+from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, Budget, Row, measured_row, mflop_of
 from isthmus.models.data import corpora
 from isthmus.models.data.corpora import Corpus
 from isthmus.models.data.labelled import Pictures, Validation
@@ -123,7 +123,7 @@ class _Bench:
             late_exits.retrain(trainer.teacher, recipe, self.training, seed=seed, report=lambda _: None)
         widths = recipe.arch.widths
         read_at = widths if variant.every_width else tuple(sorted({widths[0], widths[-1]}))
-        return read(name, self.budget, trainer, self.validation, read_at)
+        return measured_row(name, self.budget, trainer, self.validation, read_at)
 
     def _trained(self, recipe: Recipe, seed: int, checkpoint: Path, guide: SplitNetwork | None = None) -> Trainer:
         """A finished run; taken from `checkpoint` where it was made before."""

@@ -26,7 +26,7 @@ from isthmus.models.data.labelled import TrainingSet, normalised
 from isthmus.models.training.backbones import Architecture, Head, SplitNetwork, Stage
 from isthmus.models.training.layers import SlimConv
 from isthmus.models.training.recipes import Recipe
-from isthmus.models.training.run import Workshop
+from isthmus.models.training.run import TrainingRun
 from isthmus.models.training.trainer import Trainer, accuracy
 from isthmus.proto.errors import ConfigError
 
@@ -64,7 +64,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Cut:
+class ChannelCut:
     """GROUP channels of a space that may go."""
 
     space: Space
@@ -132,7 +132,7 @@ class Pruning:
 
 
 def to_bundle(
-    shop: Workshop, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
+    shop: TrainingRun, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
 ) -> Bundle:
     """Prune the head of a trained network, tune what is left, and write its bundle to `target`.
 
@@ -228,14 +228,14 @@ def _importance(network: SplitNetwork, spaces: list[Space], x: Tensor, labels: T
     return {name: slope.abs() for name, slope in zip(masks, slopes, strict=True)}
 
 
-def _cut(head: Head, spaces: list[Space], space: Space, importance: Tensor, macs: int) -> Cut:
+def _cut(head: Head, spaces: list[Space], space: Space, importance: Tensor, macs: int) -> ChannelCut:
     candidates = importance.masked_fill(space.kept == 0, torch.inf)
     channels = candidates.argsort()[:GROUP]
     kept = {s.name: int(s.kept.sum()) - GROUP * (s is space) for s in spaces}
-    return Cut(space, channels, macs - sum(Head(_architecture(head.arch, spaces, kept)).macs(FULL)))
+    return ChannelCut(space, channels, macs - sum(Head(_architecture(head.arch, spaces, kept)).macs(FULL)))
 
 
-def _tried(network: SplitNetwork, spaces: list[Space], cut: Cut, x: Tensor, labels: Tensor) -> float:
+def _tried(network: SplitNetwork, spaces: list[Space], cut: ChannelCut, x: Tensor, labels: Tensor) -> float:
     """The loss without the cut's channels."""
     cut.space.kept[cut.channels] = 0
     try:

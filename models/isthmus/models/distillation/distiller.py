@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.models.data import labelled
-from isthmus.models.distillation.exit_trainer import ExitLessons
+from isthmus.models.distillation.exit_trainer import ExitTrainer
 from isthmus.models.distillation.rounding import Rounding
-from isthmus.models.distillation.setup import Course
+from isthmus.models.distillation.setup import DistillationSetup
 from isthmus.models.distillation.student import REDUCTION, Student
 from isthmus.models.training import bottleneck, losses
 from isthmus.models.training.muon import Muon
@@ -41,15 +41,15 @@ AVERAGING = 0.998
 class Distiller:
     """One run: the student, its running average, the optimisers, and the generators that make it repeatable."""
 
-    def __init__(self, course: Course, *, report: Report) -> None:
+    def __init__(self, setup: DistillationSetup, *, report: Report) -> None:
         """Raises ModelError when the teacher has an operator without a gradient, or no head is small enough."""
-        seed = course.answers.seed
+        seed = setup.answers.seed
         torch.manual_seed(seed)
         self.device = fastest()
-        self.course, self.settings = course, course.settings
+        self.setup, self.settings = setup, setup.settings
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.student = _quick(course.student(), self.device)
+        self.student = _quick(setup.student(), self.device)
         self.student.head.exit.requires_grad_(False)
         self.rounding = self._rounding().to(self.device)
         self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
@@ -76,7 +76,7 @@ class Distiller:
 
     @torch.no_grad()
     def _rounding(self) -> Rounding:
-        arch, x = self.student.arch, self.course.pictures(self.course.some_images).to(self.device)
+        arch, x = self.student.arch, self.setup.pictures(self.setup.some_images).to(self.device)
         rounding = Rounding(arch.bottleneck_channels, arch.input_size // REDUCTION)
         straight = self.student.head.straight(x)
         steps = self.settings.steps
@@ -86,12 +86,12 @@ class Distiller:
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in one pass over the pictures."""
-        return len(self.course.learnt_from) // self.batch
+        return len(self.setup.training_index) // self.batch
 
     @property
     def batch(self) -> int:
         """Pictures in a step: the settings' number, or all there are."""
-        return min(self.settings.batch, len(self.course.learnt_from))
+        return min(self.settings.batch, len(self.setup.training_index))
 
     def run(self, checkpoint: Path, report: Report) -> Student:
         """Train to the end of the settings, resuming from `checkpoint` if it exists; returns the averaged student."""
@@ -110,38 +110,38 @@ class Distiller:
         return self.average
 
     def _begin_with_exit(self, checkpoint: Path, report: Report) -> None:
-        taught = ExitLessons(self.course, self.student.head).run(checkpoint, report).exit.state_dict()
+        taught = ExitTrainer(self.setup, self.student.head).run(checkpoint, report).exit.state_dict()
         for student in (self.student, self.average):
             student.head.exit.load_state_dict(taught)
 
     def epoch(self, report: Report) -> str:
         """One pass over one view of every picture; the mean losses, as text."""
         number = (self.settings.epochs - 1 - self.epochs_done) % self.settings.views  # the device's own view comes last
-        taught = self.course.answers.of_view(number, report)
+        taught = self.setup.answers.of_view(number, report)
         self.student.train()
         totals: dict[str, list[float]] = {}
-        for i, order in enumerate(labelled.batches(len(self.course.learnt_from), self.batch, self.rng)):
+        for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.epochs
-            index = np.sort(self.course.learnt_from[order])  # in the order of the disk
-            images = np.stack([self.course.answers.image(int(k), number) for k in index])
-            lesson = {n: self.course.lesson(n, values[index]).to(self.device) for n, values in taught.items()}
-            for name, value in self.step(self.course.pictures(images).to(self.device), lesson, progress).items():
+            index = np.sort(self.setup.training_index[order])  # in the order of the disk
+            images = np.stack([self.setup.answers.image(int(k), number) for k in index])
+            targets = {n: self.setup.target(n, values[index]).to(self.device) for n, values in taught.items()}
+            for name, value in self.step(self.setup.pictures(images).to(self.device), targets, progress).items():
                 totals.setdefault(name, []).append(value)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: {_told(totals)}")
         return _told(totals)
 
-    def step(self, x: Tensor, lesson: dict[str, Tensor], progress: float) -> dict[str, float]:
+    def step(self, x: Tensor, targets: dict[str, Tensor], progress: float) -> dict[str, float]:
         """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
         for optimiser, peak in zip(self.optimisers, self._peaks, strict=True):
             optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(progress, peak)
         with mixed_precision(self.device):
-            parts = self._losses(x, lesson)
+            parts = self._losses(x, targets)
         weights = {
             "picture": self.settings.picture_weight,
-            "guide": self.settings.guide_weight,
+            "hint": self.settings.hint_weight,
             "answer": self.settings.answer_weight,
             "rate": self.settings.rate_weight,
         }
@@ -151,25 +151,25 @@ class Distiller:
         follow(self.average, self.student, self.averaging)
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
-    def _losses(self, x: Tensor, lesson: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _losses(self, x: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         features = self.student.head.straight(x).float()
         low, high = self.settings.steps[0] * 0.9, self.settings.steps[-1] * 1.1
         step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         rounded, bits = self.rounding(features, step)
         rebuilt = self.student.decoder(rounded).permute(0, 3, 1, 2)  # (N, 3, S, S)
-        told = dict(zip(self.course.teacher.taught, self.student.model(rebuilt), strict=True))
+        told = dict(zip(self.setup.teacher.targets, self.student.model(rebuilt), strict=True))
         found = {
             "picture": (rebuilt - x).square().mean() / x.var(),
-            "answer": losses.distillation(told["logits"].float().flatten(1), lesson["logits"], 1.0),
+            "answer": losses.distillation(told["logits"].float().flatten(1), targets["logits"], 1.0),
             "rate": bits * BITS / 8000,
         }
-        if "guide" in told:
-            found["guide"] = _distance(told["guide"].float(), lesson["guide"].permute(0, 3, 1, 2))
+        if "hint" in told:
+            found["hint"] = _distance(told["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
         return found
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on."""
-        self.course.save(
+        self.setup.save(
             path,
             {
                 "student": self.student.state_dict(),
@@ -184,7 +184,7 @@ class Distiller:
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint. Raises DataError when it is none, or one of another run."""
-        state = self.course.load(path)
+        state = self.setup.load(path)
         self.student.load_state_dict(state["student"])
         self.average.load_state_dict(state["average"])
         self.rounding.load_state_dict(state["rounding"])

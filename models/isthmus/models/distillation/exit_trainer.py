@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isthmus.models.data import labelled
-from isthmus.models.distillation.setup import Course
+from isthmus.models.distillation.setup import DistillationSetup
 from isthmus.models.distillation.student import StudentHead
 from isthmus.models.training import losses
 from isthmus.models.training.processors import fastest, mixed_precision
@@ -30,20 +30,20 @@ FULL = 0.5
 """Of a batch, at full width."""
 
 
-class ExitLessons:
+class ExitTrainer:
     """One run: a head of which the exit learns, its running average, and the generator that makes it repeatable."""
 
-    def __init__(self, course: Course, head: StudentHead) -> None:
-        settings = course.settings
-        self.course, self.settings, self.device = course, settings, fastest()
-        self.rng = np.random.default_rng(course.answers.seed)
-        self.coins = self.rng.integers(0, 2, len(course.answers.album))
+    def __init__(self, setup: DistillationSetup, head: StudentHead) -> None:
+        settings = setup.settings
+        self.setup, self.settings, self.device = setup, settings, fastest()
+        self.rng = np.random.default_rng(setup.answers.seed)
+        self.coins = self.rng.integers(0, 2, len(setup.answers.album))
         self.head = copy.deepcopy(head).to(self.device).train()
         self.head.exit.requires_grad_(True)
         self.average = copy.deepcopy(self.head).eval().requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.head.exit.parameters(), lr=settings.exit_rate)
-        self.batch = min(settings.exit_batch, len(course.learnt_from))
-        self.steps_per_epoch = len(course.learnt_from) // self.batch
+        self.batch = min(settings.exit_batch, len(setup.training_index))
+        self.steps_per_epoch = len(setup.training_index) // self.batch
         steps = max(1, settings.exit_epochs * self.steps_per_epoch)
         self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
         self.epochs_done = 0
@@ -65,16 +65,16 @@ class ExitLessons:
         """One pass over one view of every picture; the mean loss."""
         views = self.settings.views
         number, turn = self.epochs_done % views, self.epochs_done // views
-        answers, total = self.course.answers, 0.0
+        answers, total = self.setup.answers, 0.0
         logits = answers.of_view(number, report)["logits"]
         mirrored = (self.coins + turn) % 2 == 1
-        for i, order in enumerate(labelled.batches(len(self.course.learnt_from), self.batch, self.rng)):
-            index = self.course.learnt_from[order]  # as they come: a width is given a part of the batch
+        for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
+            index = self.setup.training_index[order]  # as they come: a width is given a part of the batch
             images = [answers.image(int(k), number) for k in index]
             seen = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.exit_epochs
-            lesson = self.course.lesson("logits", logits[index]).to(self.device)
-            total += self.step(self.course.pictures(np.stack(seen)).to(self.device), lesson, progress)
+            target = self.setup.target("logits", logits[index]).to(self.device)
+            total += self.step(self.setup.pictures(np.stack(seen)).to(self.device), target, progress)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
         return total / self.steps_per_epoch
@@ -95,7 +95,7 @@ class ExitLessons:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on."""
-        self.course.save(
+        self.setup.save(
             path,
             {
                 "head": self.head.state_dict(),
@@ -107,8 +107,8 @@ class ExitLessons:
         )
 
     def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises DataError when it is none, or one of another course."""
-        state = self.course.load(path)
+        """Take up a checkpoint. Raises DataError when it is none, or one of another setup."""
+        state = self.setup.load(path)
         self.head.load_state_dict(state["head"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

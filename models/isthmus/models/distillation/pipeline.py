@@ -21,7 +21,7 @@ from isthmus.models.data import labelled
 from isthmus.models.data.corpora import halves
 from isthmus.models.data.labelled import Validation
 from isthmus.models.distillation.distiller import Distiller, Report
-from isthmus.models.distillation.setup import Course, Settings
+from isthmus.models.distillation.setup import DistillationSettings, DistillationSetup
 from isthmus.models.distillation.student import Student
 from isthmus.models.distillation.views import Album, Answers, as_seen
 from isthmus.models.flatbuffer import written
@@ -44,7 +44,7 @@ FEWEST = 16
 
 
 @dataclass(frozen=True)
-class Pupil:
+class StudentHalves:
     """A student with its teacher's own tail behind it, as `evaluate.Halves`: what the server will run."""
 
     trained: Trained
@@ -62,49 +62,49 @@ class Pupil:
 
 
 @dataclass(frozen=True)
-class Commission:
+class Distillation:
     """What is to be distilled, from which pictures, and where everything is kept."""
 
     teacher: Teacher
     pictures: Path
     validation: Path | None
-    settings: Settings
+    settings: DistillationSettings
     checkpoint: Path
     cache: Path
     seed: int
 
-    def carry_out(self, target: Path, labels: tuple[str, ...], made_by: str, report: Report) -> Bundle:
+    def run(self, target: Path, labels: tuple[str, ...], made_by: str, report: Report) -> Bundle:
         """Train (or go on), evaluate every operating point, and put the bundle at `target`.
 
         Raises DataError when there are too few pictures or the checkpoint is of another run, ModelError when the
         teacher cannot be distilled.
         """
         album = Album(self.pictures, self.teacher.size, self.cache, report)
-        learnt_from, judged_by = self._shared_out(album, report)
+        training_index, judged_by = self._shared_out(album, report)
         answers = Answers(album, self.teacher, seed=self.seed)
-        course = Course(self.teacher, answers, learnt_from, self.settings)
-        distiller = Distiller(course, report=report)
-        report(_described(course, distiller.student))
+        setup = DistillationSetup(self.teacher, answers, training_index, self.settings)
+        distiller = Distiller(setup, report=report)
+        report(_described(setup, distiller.student))
         student = distiller.run(self.checkpoint, report).cpu()
-        sample = np.stack([answers.image(int(i), 0) for i in _spread(learnt_from, CODEC_PICTURES)])
+        sample = np.stack([answers.image(int(i), 0) for i in _spread(training_index, CODEC_PICTURES)])
         return self._bundle(target, student, sample, judged_by, labels, made_by, report)
 
     def _shared_out(self, album: Album, report: Report) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Which pictures of the album are learnt from, and the pictures (N, S, S, 3) that the student is judged by."""
         index = np.arange(len(album))
         if self.validation is None:
-            aside, learnt_from = index[::SET_ASIDE], index[index % SET_ASIDE > 0]
+            aside, training_index = index[::SET_ASIDE], index[index % SET_ASIDE > 0]
             judges, whence = album, self.pictures
         else:
             judges, whence = Album(self.validation, self.teacher.size, self.cache, report), self.validation
-            aside, learnt_from = np.arange(len(judges)), index
-        for path, count in ((self.pictures, len(learnt_from)), (whence, len(aside))):
+            aside, training_index = np.arange(len(judges)), index
+        for path, count in ((self.pictures, len(training_index)), (whence, len(aside))):
             if count < FEWEST:
                 raise DataError(
                     f"{path}: {count} pictures to learn from or to judge by; give {FEWEST} for each, or more"
                 )
         size = self.teacher.size
-        return learnt_from, np.stack([as_seen(judges[int(i)], size) for i in _spread(aside, MOST_JUDGED)])
+        return training_index, np.stack([as_seen(judges[int(i)], size) for i in _spread(aside, MOST_JUDGED)])
 
     def _bundle(
         self,
@@ -125,9 +125,9 @@ class Commission:
         truth = original.logits(judged_by).argmax(1)
         validation = Validation(labelled.Pictures(judged_by, truth), halves(len(truth)), mean, std)
         student_alone = Trained(student, mean, std)
-        pupil = student_alone if student.tuned else Pupil(student_alone, teacher.opened_tail(), task)
-        codec = fitted_codec(pupil, self.settings.widths, self.settings.steps, sample, frequencies=True)
-        evaluation = evaluate(pupil, self.settings.widths, codec, validation, report)
+        both = student_alone if student.tuned else StudentHalves(student_alone, teacher.opened_tail(), task)
+        codec = fitted_codec(both, self.settings.widths, self.settings.steps, sample, frequencies=True)
+        evaluation = evaluate(both, self.settings.widths, codec, validation, report)
         report("the picture itself, coded, sent and answered by the uncut model:")
         pictures = picture_rival.tabulated(judged_by, evaluation.outcomes.truth, original.answers, report)
         smaller = picture_rival.tabulated(
@@ -196,8 +196,8 @@ def _steadiness(original: Original, images: NDArray[np.uint8], truth: NDArray[np
     )
 
 
-def _described(course: Course, student: Student) -> str:
-    teacher, widths = course.teacher, course.settings.widths
+def _described(setup: DistillationSetup, student: Student) -> str:
+    teacher, widths = setup.teacher, setup.settings.widths
     flops = [2 * sum(student.head.macs(width)) for width in widths]
     whole = teacher.graph.flops
     head = ", ".join(f"{width}: {f / 1e6:.1f}" for width, f in zip(widths, flops, strict=True))
@@ -205,5 +205,5 @@ def _described(course: Course, student: Student) -> str:
     return (
         f"bottleneck {size}×{size}×{student.arch.bottleneck_channels}; head MFLOP {head} of {whole / 1e6:.1f} "
         f"({max(flops) / whole:.1%}); decoder {2 * student.decoder.macs(size) / 1e6:.0f} MFLOP; "
-        f"{len(course.learnt_from)} pictures to learn from"
+        f"{len(setup.training_index)} pictures to learn from"
     )

@@ -1,4 +1,4 @@
-"""What a student is taught from, and how: shared by the lessons of its exits and those of the whole of it."""
+"""What a student is trained from, and how: shared by the trainer of its exits and that of the whole student."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from isthmus.models.data import labelled
-from isthmus.models.distillation.student import Decoder, Student, StudentHead, architecture
+from isthmus.models.distillation.student import PictureDecoder, Student, StudentHead, architecture
 from isthmus.models.distillation.views import Answers
 from isthmus.models.splitting.cuts import IMAGE
 from isthmus.models.training.tflite_teacher import Stored, Teacher, real
@@ -27,7 +27,7 @@ BEGUN_WITH = 300
 
 
 @dataclass(frozen=True)
-class Settings:
+class DistillationSettings:
     """How a student is made and trained."""
 
     widths: tuple[float, ...] = (0.5, 0.75, 1.0)
@@ -45,7 +45,7 @@ class Settings:
     """The quantiser's ladder, in the unit of a picture's 0..1; finest first."""
     picture_weight: float = 1.0
     """Of the rebuilt picture's squared distance: what of it the answers do not need may go."""
-    guide_weight: float = 1.0
+    hint_weight: float = 1.0
     answer_weight: float = 1.0
     tuned: bool = True
     """The server's copy of the model learns to read rebuilt pictures; else the model's own file runs behind the decoder."""
@@ -66,20 +66,20 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Course:
+class DistillationSetup:
     """A teacher, what it makes of the pictures, and which of them are learnt from."""
 
     teacher: Teacher
     answers: Answers
-    learnt_from: NDArray[np.int64]
-    settings: Settings
+    training_index: NDArray[np.int64]
+    settings: DistillationSettings
 
     @property
     def identity(self) -> dict[str, object]:
         """What a checkpoint must have been trained on and for, to go on with; the number of epochs may change."""
         settings = {name: value for name, value in asdict(self.settings).items() if name != "epochs"}
         return {"model": self.teacher.fingerprint, "seed": self.answers.seed} | {
-            "pictures": (self.answers.album.fingerprint, len(self.learnt_from)),
+            "pictures": (self.answers.album.fingerprint, len(self.training_index)),
             **settings,
         }
 
@@ -90,8 +90,8 @@ class Course:
         """
         teacher, settings = self.teacher, self.settings
         arch = architecture(teacher.size, teacher.classes, settings.widths, settings.bottleneck_channels)
-        model = TorchPart(teacher.part("lesson", IMAGE, teacher.taught))
-        decoder = Decoder(
+        model = TorchPart(teacher.part("targets", IMAGE, teacher.targets))
+        decoder = PictureDecoder(
             arch,
             teacher.input,
             settings.decoder_channels,
@@ -106,7 +106,7 @@ class Course:
     @property
     def some_images(self) -> NDArray[np.uint8]:
         """View 0 of some of the pictures: (N, S, S, 3)."""
-        some = np.sort(self.learnt_from)[:: max(1, len(self.learnt_from) // BEGUN_WITH)]
+        some = np.sort(self.training_index)[:: max(1, len(self.training_index) // BEGUN_WITH)]
         return np.stack([self.answers.image(int(i), 0) for i in some])
 
     def pictures(self, images: NDArray[np.uint8]) -> Tensor:
@@ -114,17 +114,17 @@ class Course:
         picture = self.teacher.input
         return labelled.normalised(images, picture.mean, picture.std)
 
-    def lesson(self, name: str, stored: Stored) -> Tensor:
+    def target(self, name: str, stored: Stored) -> Tensor:
         """What the teacher said, of real values: (N, H, W, C) of a map, (N, K) of logits."""
-        values = torch.from_numpy(real(stored, self.teacher.taught[name]))
+        values = torch.from_numpy(real(stored, self.teacher.targets[name]))
         return values.flatten(1) if name == "logits" else values
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint that `load` knows as one of this course."""
+        """Write a checkpoint that `load` knows as one of this setup."""
         write_checkpoint(path, {**state, "identity": self.identity})
 
     def load(self, path: Path) -> dict[str, Any]:
-        """What `save` wrote. Raises DataError when it is no such checkpoint, or one of another course."""
+        """What `save` wrote. Raises DataError when it is no such checkpoint, or one of another setup."""
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
             found = state["identity"]

@@ -142,7 +142,7 @@ class _Residual(nn.Module):
         return F.relu(x + self.body(x))
 
 
-class Decoder(nn.Module):
+class PictureDecoder(nn.Module):
     """Features (N, C_b, S_b, S_b) of any width -> the picture as the teacher's file takes it: (N, H, W, 3).
 
     The straight path's picture is corrected by what the features say of each patch, and by what a quarter of the
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
 class Reader(nn.Module):
     """What a server runs whose model has been tuned: features -> logits (N, K)."""
 
-    def __init__(self, decoder: Decoder, model: TorchPart) -> None:
+    def __init__(self, decoder: PictureDecoder, model: TorchPart) -> None:
         super().__init__()
         self.decoder, self.model = decoder, model
 
@@ -208,7 +208,7 @@ class Reader(nn.Module):
 class Student(nn.Module):
     """Head, decoder and the model behind it together, as they are trained."""
 
-    def __init__(self, head: StudentHead, decoder: Decoder, model: TorchPart, *, tuned: bool) -> None:
+    def __init__(self, head: StudentHead, decoder: PictureDecoder, model: TorchPart, *, tuned: bool) -> None:
         """`model` learns too if it is `tuned`; else it only teaches, and the server runs the file that it was read from."""
         super().__init__()
         self.arch, self.head, self.decoder = head.arch, head, decoder
@@ -216,7 +216,7 @@ class Student(nn.Module):
         self.tuned = tuned
 
     @property
-    def tail(self) -> Decoder | Reader:
+    def tail(self) -> PictureDecoder | Reader:
         """The server's half, or what stands in front of the model's own file."""
         return Reader(self.decoder, self.model) if self.tuned else self.decoder
 

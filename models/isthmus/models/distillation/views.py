@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import pictures
-from isthmus.models.training.tflite_teacher import Lesson, Stored, Teacher
+from isthmus.models.training.tflite_teacher import Stored, Teacher, TeacherTargets
 
 Report = Callable[[str], None]
 Image = NDArray[np.uint8]
@@ -111,7 +111,7 @@ class Answers:
 
     def __init__(self, album: Album, teacher: Teacher, *, seed: int) -> None:
         self.album, self.teacher, self.seed = album, teacher, seed
-        taught = "-".join(f"{name}{tensor.index}" for name, tensor in teacher.taught.items())
+        taught = "-".join(f"{name}{tensor.index}" for name, tensor in teacher.targets.items())
         self._folder = album.folder / f"{teacher.fingerprint[:12]}-{taught}-seed{seed}"
 
     def image(self, index: int, number: int) -> Image:
@@ -123,16 +123,16 @@ class Answers:
         folder = self._folder / f"view{number}"
         if not folder.is_dir():
             _kept(folder, lambda partial: self._ask(number, partial, report))
-        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.teacher.taught}
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.teacher.targets}
 
     def _ask(self, number: int, folder: Path, report: Report) -> None:
-        count, lesson = len(self.album), Lesson(self.teacher)
+        count, targets = len(self.album), TeacherTargets(self.teacher)
         kept = {
             name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(t.dtype), (count, *t.shape[1:]))
-            for name, t in self.teacher.taught.items()
+            for name, t in self.teacher.targets.items()
         }
         for i in range(count):
-            told = lesson(self.image(i, number))
+            told = targets(self.image(i, number))
             for name, array in kept.items():
                 array[i] = told[name]
             if i % REPORT_EVERY == REPORT_EVERY - 1:

@@ -88,7 +88,7 @@ class _Plain(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedFilter:
     """A filter before it is put on disk."""
 
     network: Network
@@ -101,7 +101,7 @@ class Trained:
     """(N,) which of them show something."""
 
 
-def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int = STEPS) -> Trained:
+def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int = STEPS) -> TrainedFilter:
     """A filter of everything that `footage` saw: one camera, or several that share it.
 
     Raises DataError naming the part of the footage that lacks frames of one kind.
@@ -121,7 +121,7 @@ def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int =
     temperature = max(1.0, calibration.fitted_temperature(logits, validation.interesting.astype(np.int64)))
     scores = scored(network, test.images)
     score = judged([f.parts()[2] for f in footage], scores, threshold)
-    return Trained(network, threshold, temperature, score, scores, test.interesting)
+    return TrainedFilter(network, threshold, temperature, score, scores, test.interesting)
 
 
 def _joined(parts: Sequence[Footage]) -> Footage:
@@ -218,7 +218,7 @@ def _visits(interesting: NDArray[np.bool_], dismissed: NDArray[np.bool_]) -> lis
     return [bool(dismissed[a:b].all()) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def write(target: Path, trained: Trained, *, name: str, made_by: str, images: NDArray[np.uint8]) -> Filter:
+def write(target: Path, trained: TrainedFilter, *, name: str, made_by: str, images: NDArray[np.uint8]) -> Filter:
     """Export, compare with torch on `images`, and put the filter at `target`, in the place of an older one.
 
     Raises BundleError when the export differs from torch by more than PARITY.

@@ -273,15 +273,15 @@ class Network(Protocol):
         """Its shapes."""
 
     @property
-    def head(self) -> Device:
+    def head(self) -> HeadModule:
         """The device's half."""
 
     @property
-    def tail(self) -> Server:
+    def tail(self) -> TailModule:
         """The server's half, or the first part of it."""
 
 
-class Device(Protocol):
+class HeadModule(Protocol):
     """A head in torch."""
 
     def __call__(self, x: Tensor, width: float) -> tuple[Tensor, list[Tensor]]:
@@ -297,7 +297,7 @@ class Device(Protocol):
         """Batch norms as in use."""
 
 
-class Server(Protocol):
+class TailModule(Protocol):
     """A tail in torch."""
 
     def __call__(self, features: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from isthmus.models import bundle
 from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage, TailPart
 from isthmus.models.bundling import card, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES, Evaluation, measured, save
-from isthmus.models.training.backbones import Network, Server
+from isthmus.models.training.backbones import Network, TailModule
 from isthmus.models.training.layers import width_key
 from isthmus.proto.errors import BundleError
 
@@ -79,7 +79,7 @@ class _LaterStage(nn.Module):
 class _NhwcTail(nn.Module):
     """The tail as the server calls it: features (B, H, W, C) -> logits (B, K)."""
 
-    def __init__(self, tail: Server) -> None:
+    def __init__(self, tail: TailModule) -> None:
         super().__init__()
         self.tail = tail
 

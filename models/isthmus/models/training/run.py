@@ -16,11 +16,12 @@ from isthmus.models.bundle import Bundle
 from isthmus.models.bundling.evaluate import evaluate, fitted_codec
 from isthmus.models.data import corpora, labelled
 from isthmus.models.data.corpora import Corpus
-from isthmus.models.training import late_exits, warm_start
+from isthmus.models.training import late_exits
 from isthmus.models.training.backbones import Network, SplitNetwork
 from isthmus.models.training.recipes import RECIPES, Recipe
 from isthmus.models.training.trainer import Trainer, other_architecture, read_checkpoint
 from isthmus.models.training.variants import VARIANTS
+from isthmus.models.training.warm_start import warm_start
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
@@ -59,7 +60,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainingRun:
     """One recipe with its data."""
 
     name: str
@@ -86,10 +87,10 @@ class Workshop:
             late_exits.retrain(network, self.recipe, training, seed=seed, report=report)
             trainer.save(checkpoint)
 
-    def inherited(self, bundle: Bundle) -> SplitNetwork:
+    def begun_with(self, bundle: Bundle) -> SplitNetwork:
         """A network of this recipe with the weights of a bundle. BundleError when that is of another architecture."""
         network, training = SplitNetwork(self.recipe.arch), self.corpus.training()
-        warm_start.inherit(network, bundle, labelled.sample(training))
+        warm_start(network, bundle, labelled.sample(training))
         return network
 
     def export(self, checkpoint: Path, target: Path, *, threads: int, report: Report) -> Bundle:
@@ -152,7 +153,7 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
     return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), state.get("begun_with", ""))
 
 
-def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> Workshop:
+def open_run(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> TrainingRun:
     """The workshop of recipe `name`, on its own pictures or on those of a folder or COCO-style file (`datasets.load`).
 
     `variants` of `ingredients` change the recipe, one after the other. ConfigError lists the recipes and variants;
@@ -165,12 +166,12 @@ def open_workshop(name: str, pictures: Path | None = None, variants: Sequence[st
         recipe = _changed(recipe, variant)
     arguments = " ".join([name, *(f"--variant {variant}" for variant in variants)])
     if pictures is None:
-        return Workshop("-".join([name, *variants]), recipe, corpora.CORPORA[name], arguments)
+        return TrainingRun("-".join([name, *variants]), recipe, corpora.CORPORA[name], arguments)
     corpus = corpora.own(pictures, recipe.arch.input_size)
     own = _sized(
         replace(recipe, arch=replace(recipe.arch, classes=len(corpus.labels))), len(corpus.training().pictures)
     )
-    return Workshop("-".join([pictures.stem, *variants]), own, corpus, f"{arguments} --pictures {pictures.name}")
+    return TrainingRun("-".join([pictures.stem, *variants]), own, corpus, f"{arguments} --pictures {pictures.name}")
 
 
 def _sized(recipe: Recipe, pictures: int) -> Recipe:

@@ -20,14 +20,14 @@ from isthmus.proto.errors import ModelError
 from isthmus.proto.tasks import Classification
 
 Stored = NDArray[Any]
-GUIDE_SHARE = 0.75
-"""Of the teacher's work that lies in front of the guide, at least."""
+HINT_SHARE = 0.75
+"""Of the teacher's work that lies in front of the hint, at least."""
 
 
 class Teacher:
     """A graph, and the tensors that a student learns from.
 
-    `logits` is what the answer is read from: in front of the softmax, where there is one. `guide` is the smallest map
+    `logits` is what the answer is read from: in front of the softmax, where there is one. `hint` is the smallest map
     behind three quarters of the work, and nothing where there is none.
     """
 
@@ -45,14 +45,14 @@ class Teacher:
         self.fingerprint = hashlib.sha256(graph.path.read_bytes()).hexdigest()
         self.logits = self._in_front_of_softmax()
         self.classes = self.logits.elements
-        self.taught = {"logits": self.logits} | self._guide()
+        self.targets = {"logits": self.logits} | self._hint()
         """What a student learns from, by name."""
 
-    def _guide(self) -> dict[str, Tensor]:
-        late = [c for c in cuts(self.graph) if c.obstacle is None and c.head_flops >= GUIDE_SHARE * self.graph.flops]
+    def _hint(self) -> dict[str, Tensor]:
+        late = [c for c in cuts(self.graph) if c.obstacle is None and c.head_flops >= HINT_SHARE * self.graph.flops]
         maps = [c.crossing[0] for c in late if len(c.crossing) == 1 and len(c.crossing[0].shape) == 4]
         wide = [tensor for tensor in maps if min(tensor.shape[1:3]) > 1]
-        return {"guide": min(wide, key=lambda tensor: tensor.elements)} if wide else {}
+        return {"hint": min(wide, key=lambda tensor: tensor.elements)} if wide else {}
 
     def _in_front_of_softmax(self) -> Tensor:
         if self.task == "classification":
@@ -78,15 +78,15 @@ class Teacher:
         return Signature(opened(written([self.tail])), TAIL)
 
 
-class Lesson:
+class TeacherTargets:
     """The teacher at work: one picture (S, S, 3) in, what it teaches and its answer out, without the batch.
 
     The arrays are as the file stores them, and valid until the next call.
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        part = teacher.part("lesson", IMAGE, teacher.taught | {"answer": teacher.answer})
-        self._run = Signature(opened(written([part])), "lesson")
+        part = teacher.part("targets", IMAGE, teacher.targets | {"answer": teacher.answer})
+        self._run = Signature(opened(written([part])), "targets")
         self._intake = Intake(teacher.input)
 
     def __call__(self, picture: NDArray[np.uint8]) -> Mapping[str, Stored]:
@@ -100,12 +100,12 @@ class Original:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
-        self._lesson = Lesson(teacher)
+        self._targets = TeacherTargets(teacher)
         self._task = Classification(probabilities=teacher.task == "classification-probabilities")
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, K) for pictures (N, S, S, 3)."""
-        answers = (real(self._lesson(image)["answer"], self.teacher.answer) for image in images)
+        answers = (real(self._targets(image)["answer"], self.teacher.answer) for image in images)
         return np.stack([self._task.logits((answer,)) for answer in answers])
 
     def answers(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

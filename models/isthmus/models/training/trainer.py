@@ -23,13 +23,14 @@ from torch.nn import functional as F
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.data import labelled
-from isthmus.models.training import bottleneck, losses, warm_start
+from isthmus.models.training import bottleneck, losses
 from isthmus.models.training.backbones import SplitNetwork
 from isthmus.models.training.layers import whiten
 from isthmus.models.training.muon import Muon
 from isthmus.models.training.processors import fastest, mixed_precision
 from isthmus.models.training.recipes import Recipe
 from isthmus.models.training.vector_quantiser import Codebooks
+from isthmus.models.training.warm_start import warm_start
 from isthmus.proto.errors import ConfigError, DataError
 
 Report = Callable[[str], None]
@@ -80,7 +81,7 @@ class Trainer:
         if recipe.whitened:
             whiten(network.head.first, labelled.sample(training))
         if begin is not None:
-            warm_start.inherit(network, begin, labelled.sample(training))
+            warm_start(network, begin, labelled.sample(training))
         self.begun_with = begin.sha256.hex() if begin is not None else ""
         share = INHERITED_RATE if begin is not None else 1.0
         self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)

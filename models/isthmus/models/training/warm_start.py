@@ -29,7 +29,7 @@ Layer = tuple[Tensor, Tensor]
 """Weight (C_out, C_in, k, k) or (K, C_in), and bias."""
 
 
-def inherit(network: SplitNetwork, bundle: Bundle, pictures: Tensor) -> None:
+def warm_start(network: SplitNetwork, bundle: Bundle, pictures: Tensor) -> None:
     """Give `network`, fresh, the weights of `bundle`; its norms are measured on `pictures` (N, 3, S, S).
 
     Where the classes differ in number, the layers that tell them apart stay as they are; a network of some of the
