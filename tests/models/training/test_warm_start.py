@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("onnx", reason="onnx is not installed; the training rooms need it")
 
+from torch import Tensor  # noqa: E402
+
 from isthmus.models import bundle, flatbuffer, scenes  # noqa: E402
 from isthmus.models.bundling.shipped import Shipped  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
@@ -42,7 +44,7 @@ def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     return fresh.eval()
 
 
-def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> torch.Tensor:
+def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> Tensor:
     return labelled.normalised(pictures.images, whole.manifest.input.mean, whole.manifest.input.std)
 
 
