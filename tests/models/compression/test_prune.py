@@ -68,7 +68,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(checkpoint: Path) -> SplitNetwork:
     found = SplitNetwork(ARCH)
     found.load_state_dict(torch.load(checkpoint, weights_only=False)["teacher"])
-    return found.eval()
+    found.eval()
+    return found
 
 
 def calibration() -> tuple[Tensor, Tensor]:

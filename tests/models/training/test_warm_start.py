@@ -41,7 +41,8 @@ def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     torch.set_num_threads(1)
     fresh = SplitNetwork(SIGNS.arch)
     warm_start(fresh, whole, normalised(whole, pictures))
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
 def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> Tensor:
