@@ -83,8 +83,10 @@ class Transport:
                 except grpc.aio.AioRpcError as error:
                     self._refused(error)
                     why = f"{self._address}: {error.code().name.lower()} ({error.details()}){self._hint(error)}"
-                except (WireError, asyncio.TimeoutError) as error:
-                    why = f"{self._address}: {error or 'no welcome'}"
+                except WireError as error:
+                    why = f"{self._address}: {error}"
+                except asyncio.TimeoutError:
+                    why = f"{self._address}: no welcome"
                 else:
                     why = f"{self._address}: stream closed"
                 self._outbox = None
