@@ -46,7 +46,7 @@ def sweep(
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"{len(jobs)} runs in {folder}, {len(jobs) - len(left)} of them already played")
     try:
         ended = _watched(folder, made, left, workers or os.cpu_count() or 1, console)
@@ -69,7 +69,7 @@ def _watched(folder: Path, made: SweepManifest, left: list[SweepJob], workers: i
             ended.append(one)
             progress.advance(bar)
             if one.error is not None:
-                console.print(f"{one.job.name}: {one.error}", markup=False)
+                console.print(f"{one.job.name}: {one.error}")
             if not console.is_terminal and len(ended) % max(1, len(left) // PLAIN_SHARE) == 0:
                 console.print(f"  {len(ended)} of {len(left)}")
     return ended
