@@ -97,7 +97,7 @@ def device(
     fitted = msgspec.structs.replace(fitted, int8=rates.int8_factors(fitted, source="fit"))
     if held_back:
         typer.echo(f"throttled while it was measured ({', '.join(held_back)}): cool it and measure again", err=True)
-    _tell(fitted, out, format_)
+    _show(fitted, out, format_)
     for given in check:
         typer.echo(_checked(fitted, bundles.load(given, half="head"), repeats), err=True)
 
@@ -155,7 +155,7 @@ def server(
         workloads=costs,
         timings=tuple(timings),
     )
-    _tell(rates.fit(measured, source="fit")[0], out, format_)
+    _show(rates.fit(measured, source="fit")[0], out, format_)
 
 
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
@@ -170,7 +170,7 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
     return {size: min(times[size] for times in rounds) for size in rounds[0]}
 
 
-def _tell(profile: Profile, out: Path | None, format_: str) -> None:
+def _show(profile: Profile, out: Path | None, format_: str) -> None:
     """Show what was measured; write it where `out` says."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def command() -> str:
 
 
 def machine() -> str:
-    """The machine in words: its model where the kernel tells, else its processor."""
+    """The machine in words: its model where the kernel knows it, else its processor."""
     model = Path("/proc/device-tree/model")
     if model.is_file():
         return model.read_text().rstrip("\0")

@@ -44,7 +44,7 @@ AGENT_LOG, PREVIEW = "agent.log", "preview.png"
 NICER = 5
 """The viewer shares its processor with what it shows, and must not disturb it."""
 PLAIN_EVERY = 75
-"""Without a terminal: a line of progress after so many frames."""
+"""A line of progress is printed after so many frames where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def demo(
         shutil.rmtree(folder)
         raise typer.Exit(code)
     path = _complete(scenario, folder, began_s, lag)
-    _tell(record.summary(record.read(folder / report.RECORDS)[1]), path)
+    _show(record.summary(record.read(folder / report.RECORDS)[1]), path)
     if code not in (0, 130):  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)
@@ -210,7 +210,7 @@ def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:
     return guesses
 
 
-def _tell(summary: Summary, page: Path) -> None:
+def _show(summary: Summary, page: Path) -> None:
     """The summary for people on standard error, for programs as the last line of standard output."""
     rows = Table.grid(padding=(0, 2))
     for name, value in (

@@ -89,7 +89,7 @@ def emulate(
         settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
         typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
     else:
-        _tell(base, facts)
+        _show(base, facts)
 
 
 @app.command("scenarios")
@@ -125,7 +125,7 @@ def _play(players: Sequence[Scenario], out: Path | None, *, real_time: bool, wor
 
 
 def _shown(results: Iterable[list[Digest]], count: int) -> Iterable[list[Digest]]:
-    """With a progress bar, where somebody looks and has to wait."""
+    """The scenarios behind a progress bar, where somebody looks and has to wait."""
     errors = Console(stderr=True)
     return track(
         results, "emulating", count, console=errors, transient=True, disable=count < 2 or not errors.is_terminal
@@ -149,7 +149,7 @@ def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
 
 
 def _in_real_time(player: Scenario) -> list[Run]:
-    """By the clock; the clairvoyant, which plays no part in a world, takes no time."""
+    """The runs of one scenario, played by the clock; the clairvoyant, which plays no part in a world, takes no time."""
     if player.policy == CLAIRVOYANT:
         runs, notes = simulate(player), tuple[str, ...]()
     else:
@@ -165,7 +165,7 @@ def _in_real_time(player: Scenario) -> list[Run]:
     ]
 
 
-def _tell(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
+def _show(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
     who = f"{base.sessions} x {base.profile}" if base.sessions > 1 else base.profile
     typer.echo(
         f"{base.name or 'a scenario'}: {base.bundle} on {who} over {Path(base.trace).stem}, {base.fps:g} frames/s, "

@@ -63,7 +63,7 @@ def last_words(log: Path) -> str:
 
 
 def output(process: subprocess.Popen[str]) -> IO[str]:
-    """Its standard output."""
+    """The process's standard output."""
     assert process.stdout is not None, "started with a pipe"
     return process.stdout
 

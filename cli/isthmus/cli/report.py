@@ -44,10 +44,10 @@ def report(
     files = [file for path in runs for file in found(path)]
     if out is None:
         out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
-    tell(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
+    show(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
 
 
-def tell(page: Path, format_: Format) -> None:
+def show(page: Path, format_: Format) -> None:
     """Where the page is, or every figure of it."""
     typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
 

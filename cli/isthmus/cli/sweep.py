@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from isthmus.cli.processes import command_line
-from isthmus.cli.report import RUNS, Format, tell, write_comparison
+from isthmus.cli.report import RUNS, Format, show, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest
@@ -22,7 +22,7 @@ from isthmus.proto.errors import IsthmusError
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 PLAIN_SHARE = 10
-"""Without a terminal: so many lines of progress."""
+"""So many lines of progress are printed where there is no terminal."""
 
 
 def sweep(
@@ -78,4 +78,4 @@ def _watched(folder: Path, made: SweepManifest, left: list[SweepJob], workers: i
 def _draw(folder: Path, format_: Format) -> None:
     files = sweeps.files(folder)
     if files:
-        tell(write_comparison(files, folder), format_)
+        show(write_comparison(files, folder), format_)

@@ -51,7 +51,7 @@ class LinkOptions:
     queue_bytes: float = float("inf")
     """A message that would make the queue longer than this is dropped."""
     outage: Outage = "hold"
-    """At rate 0, messages wait for better times, or those in and before the queue are lost."""
+    """What an outage (rate 0) does to messages: they wait for its end, or those in and before the queue are lost."""
     jitter_s: float = 0.0
     """Standard deviation of a half-normal delay on top of the trace's."""
     bursts: Bursts | None = None

@@ -1,7 +1,7 @@
 """A trace from measurements on a real link: what a heavy flow got through, and what a light ping took. Pure: no clock, no IO.
 
 The heavy flow keeps the link busy with a short queue, and rests now and then (`HeavyFlow`), so that the pings beside it
-tell the link's delay and not the queue's; over a rest the last rate holds. Times are seconds on one clock, the recorder's.
+show the link's delay and not the queue's; over a rest the last rate holds. Times are seconds on one clock, the recorder's.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Recording:
         self._round_trips: list[tuple[float, float]] = []
 
     def on_total(self, direction: str, total_bytes: int, now: float) -> None:
-        """By `now`, so much of this direction's flow has come through."""
+        """Note that so much of this direction's flow has come through by `now`."""
         self._totals[direction].append((now, total_bytes))
 
     def on_round_trip(self, took_s: float, now: float) -> None:

@@ -35,7 +35,7 @@ class RateSummary:
     """Runs of such bins."""
     longest_outage_s: float
     autocorrelation: dict[int, float]
-    """By lag in seconds; NaN where the rate never changes or the trace is shorter than twice the lag."""
+    """The rate's autocorrelation by lag in seconds; NaN where the rate never changes or the trace is under twice the lag."""
 
 
 @dataclass(frozen=True)

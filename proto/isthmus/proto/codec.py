@@ -23,7 +23,7 @@ from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
 HEADER_BYTES = 2
-"""Of a payload: backend (high half) and layer (low half), then the index of the step."""
+"""A payload begins with its backend (high half) and layer (low half), then the index of its step."""
 RAW, STATIC, ZSTD = range(3)
 STATIC_MAX_ELEMENTS = 32768
 """Up to here the static code is smaller (2 to 10 %); beyond, zstd has the data to adapt to and is a quarter faster."""
@@ -40,7 +40,7 @@ class CodecConfig:
     """What both halves must know of a bottleneck (H, W, C); ships with the bundle.
 
     `zero_point` has one value for each channel; `steps` are in the features' own unit, finest first;
-    `tables[step][layer]` are 256 code lengths, and tell how many layers there are; `size_fit[step][layer]` is (a, b, c)
+    `tables[step][layer]` are 256 code lengths, as many tables as there are layers; `size_fit[step][layer]` is (a, b, c)
     of bytes = a + b u + c u^2 with u = log2(mean |x - zero point| / step).
     """
 
@@ -99,7 +99,7 @@ class Codec:
 
     @property
     def max_layer_bytes(self) -> int:
-        """See `CodecConfig`."""
+        """The largest payload of any layer, in bytes."""
         return self.config.max_layer_bytes
 
     def predict(self, features: NDArray[np.float32]) -> tuple[tuple[int, ...], ...]:

@@ -38,7 +38,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The named scenario that it is of, if any."""
     trace: str | None = None
     trace_sha256: str | None = None
-    """Of the trace as it was found."""
+    """The hash of the trace as it was found."""
     trace_swapped: bool = False
     """Its downlink was played as the uplink."""
     trace_scale: float = 1.0
@@ -48,7 +48,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     trace_start_s: float = 0.0
     """Where in the trace it began."""
     deadline_s: float
-    """From capture to answer."""
+    """The span from capture to deadline."""
     fps: float
     seed: int | None = None
     command: str = ""
@@ -266,7 +266,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_per_frame: float | None
     energy_per_frame_J: float | None
-    """Of the frames whose energy is known."""
+    """The mean over the frames whose energy is known."""
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None

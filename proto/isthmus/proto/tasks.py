@@ -30,7 +30,7 @@ LEAST = np.float32(1e-5)
 MASK_ROOM_BYTES = 60_000
 """A mask that does not shrink to this crosses at half its size, as often as it takes."""
 BOXES = 128
-"""At most so many boxes cross, the surest."""
+"""The most boxes that cross for one picture: the surest ones."""
 SEEN = 0.5
 """Boxes less sure than this are not counted when two answers are compared."""
 SAME_PLACE = 0.5
@@ -84,13 +84,13 @@ class Classification:
             labels, logits = range(len(packed)), packed
         if not logits or not all(map(math.isfinite, logits)):
             raise ValueError(f"logits: {len(logits)} values, not all finite; the model or its outputs are damaged")
-        told = logits[: len(labels)]  # behind them, the rest as one
-        best = max(told)
+        named = logits[: len(labels)]  # behind them, the rest as one
+        best = max(named)
         total = sum(math.exp((x - best) / temperature) for x in logits)
-        return Guess(labels[told.index(best)], 1.0 / total)
+        return Guess(labels[named.index(best)], 1.0 / total)
 
     def agreement(self, one: Guess, other: Guess) -> float:
-        """Whether it is the same class."""
+        """1 where both answers are the same class, else 0."""
         return float(one.label == other.label)
 
 
@@ -187,8 +187,8 @@ class Detection:
         return 2 * matched / (len(a) + len(b))
 
 
-def _seen(told: Guess) -> list[Box]:
-    return [box for box in told.detail if box.score >= SEEN] if isinstance(told.detail, tuple) else []
+def _seen(guess: Guess) -> list[Box]:
+    return [box for box in guess.detail if box.score >= SEEN] if isinstance(guess.detail, tuple) else []
 
 
 def _iou(a: Box, b: Box) -> float:
@@ -205,4 +205,4 @@ TASKS: dict[str, Callable[[], Task]] = {
     "segmentation": Segmentation,
     "detection": Detection,
 }
-"""By the name that a bundle gives its task."""
+"""Every task, by the name that a bundle gives it."""

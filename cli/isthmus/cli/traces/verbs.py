@@ -94,7 +94,7 @@ def convert(
 
 
 def _in(folder: Path) -> list[str]:
-    """Its traces: every CSV, and one of each Mahimahi pair."""
+    """The traces of a folder: every CSV, and one of each Mahimahi pair."""
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; name one that holds .csv or .up and .down files")
     lists = {path.with_suffix(""): path for suffix in ("down", "up") for path in folder.glob(f"*.{suffix}")}
@@ -102,7 +102,7 @@ def _in(folder: Path) -> list[str]:
 
 
 def _shown(name: str, one: TraceSummary) -> dict[str, Any]:
-    """For programs; what is unknown is null."""
+    """The summary for programs; what is unknown is null."""
     rtt = one.rtt
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""The link that a run of real processes met, written into its header afterwards: an agent cannot know who shapes its way.
+"""The link that a run of real processes had, written into its header afterwards: an agent cannot know who shapes its way.
 
 With it a report sets the run beside the virtual one of the same trace, device, bundle and pace.
 """

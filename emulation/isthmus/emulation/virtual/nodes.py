@@ -185,7 +185,7 @@ class DeviceNode:
         seed: int = 0,
         filter_frame: Callable[[int], FilterResult] | None = None,
     ) -> None:
-        """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect.
+        """A device without servers answers alone. `seed` is that of the pauses between two attempts to connect.
 
         `filter_frame` is the neural filter, for a session that has one.
         """
