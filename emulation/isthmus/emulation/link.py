@@ -21,6 +21,7 @@ from isthmus.proto.errors import ConfigError
 
 Outage = Literal["hold", "drop"]
 _WINDOW_S = 0.5
+"""The time that a rate is averaged over: long enough that a list of packets shows one."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class ShapedLink:
         return max(self._now, self._capacity.when(self._position - left_bytes)) - self._options.start_s
 
     def rate_Bps(self, now: float) -> float:
-        """Bytes/s around `now`, averaged over half a second, for display."""
+        """Bytes/s around `now`, averaged over half a second."""
         middle = now + self._options.start_s
         begin = max(0.0, middle - _WINDOW_S / 2)
         return (self._capacity.carried(begin + _WINDOW_S) - self._capacity.carried(begin)) / _WINDOW_S

@@ -13,12 +13,16 @@ import numpy as np
 from isthmus.emulation.traces import Floats, Trace
 
 STEP_S = 0.1
+"""The time from row to row of the trace."""
 _FILL = 2.0
 """Under way at most: so many times what the link carries in its least round trip."""
 _LEAST_BYTES = 3_000
+"""Two packets may always be under way, or an estimate that fell to nothing would stay there."""
 _PERIOD_S, _REST_S = 10.0, 0.4
 _RATE_WINDOW_S, _BEST_RATE_WINDOW_S = 0.25, 3.0
+"""Goodput is measured over the first and is the best within the second, so that a rest does not lower it."""
 _ROUND_TRIP_WINDOW_S, _DELAY_WINDOW_S = 2.5 * _PERIOD_S, 1.1 * _PERIOD_S
+"""At least two rests lie within the first, one within the second: the queue was empty then."""
 
 
 class HeavyFlow:

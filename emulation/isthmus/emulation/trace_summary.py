@@ -14,9 +14,11 @@ import numpy as np
 from isthmus.emulation.traces import AnyTrace, Floats, PacketTrace
 
 BIN_S = 1.0
+"""Rates are judged over bins of a second."""
 OUTAGE_BPS = 12_500.0
 """A bin below this (0.1 Mbit/s) is an outage: the definition of the public collections that we compare with."""
 LAGS_S = (1, 5, 20)
+"""Lags of the autocorrelation, in seconds."""
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,18 @@ from isthmus.proto.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_byt
 from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
+"""Whatever changes a payload's bytes raises it: halves of different versions refuse each other at hello."""
 HEADER_BYTES = 2
 """A payload begins with its backend (high half) and layer (low half), then the index of its step."""
 RAW, STATIC, ZSTD = range(3)
+"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd."""
 STATIC_MAX_ELEMENTS = 32768
 """Up to here the static code is smaller (2 to 10 %); beyond, zstd has the data to adapt to and is a quarter faster."""
 
 _MAGIC = zstandard.FRAME_HEADER
 """What every zstd frame begins with; not sent."""
 _WINDOW_LOG = 20
+"""The memory that a zstd frame may ask of whoever decodes it: 1 MiB."""
 
 Coefficients = tuple[float, float, float]
 

@@ -21,6 +21,7 @@ from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
+"""The form of files of records; another one is refused."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

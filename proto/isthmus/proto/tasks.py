@@ -25,6 +25,7 @@ Arrays = Sequence[NDArray[Any]]
 FEW = 64
 """Up to so many classes all logits cross; of more, the `TOP` greatest and the weight of the rest."""
 TOP = 16
+"""The greatest logits that cross then, each with its class: 100 bytes with the rest, against 4 a class."""
 LEAST = np.float32(1e-5)
 """What a probability of zero may have been before an 8-bit softmax rounded it."""
 MASK_ROOM_BYTES = 60_000

@@ -32,6 +32,7 @@ from isthmus.proto.messages import (
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 MAX_US = 2**32 - 1
+"""The longest duration that a field holds, 71 minutes; no budget is as long."""
 SHA256_BYTES = 32
 LAYER_OVERHEAD_BYTES = 64
 """A `Layer` without its payload: every varint at its longest, tags and lengths."""

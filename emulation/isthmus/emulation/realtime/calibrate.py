@@ -28,11 +28,15 @@ TARGET_ERROR = 0.01
 _HEADER_BYTES = 28
 """What the headers of IPv4 and UDP add to a datagram."""
 _PING_BYTES, _PINGS, _BETWEEN_S = 64, 100, 2e-3
+"""Pings too small to fill the link, with a pause between them that lets it fall idle."""
 _WARM_UP_S = 1.0
+"""The time that is not counted at the beginning, while buffers on the way fill up."""
 _AHEAD_BYTES, _QUEUE_BYTES = 500_000, 1_000_000
 """How far the sender of packets keeps ahead of the trace, so that the link never idles; the link's queue holds it."""
 _TICK_S = 1e-3
+"""The longest wait between two looks at what may be sent; 40 Mbit/s are 5 kB in it, 1 % of `_AHEAD_BYTES`."""
 _PATIENCE_S = 5.0
+"""How long a connection or a ping may take on this machine before it counts as lost."""
 _DELAY_S = 0.04
 """Round trip of the second delay test."""
 

@@ -18,8 +18,10 @@ from isthmus.proto.errors import BindError, SourceError
 
 _UP, _DOWN, _PING = b"U", b"D", b"P"
 _TOTAL_BYTES = 8
+"""A total crosses as an integer of 64 bits."""
 _READ_BYTES = 65_536
 _PING_EVERY_S = 0.1
+"""One ping for each row of the trace."""
 _ZEROS = bytes(16_384)
 
 Noted = Callable[[int], None]

@@ -29,11 +29,13 @@ CHUNK_BYTES = 16_384
 """The largest read, hence step of the shaping; on narrow links it is what 2 ms carry, but a packet at least."""
 _PACKET_BYTES = 1500
 _STEP_S = 2e-3
+"""The time that one read on a narrow link stands for: no chunk is shaped more coarsely."""
 _SLACK_S = 3e-2
 """What a wide link may hold beyond the queue's limit, or timers that wake up late would leave it idle."""
 _SOCKET_BYTES = 32_768
 """The kernel buffer to ask for: small, so that a sender feels the relay's queue soon."""
 OPTIONS = LinkOptions(queue_bytes=32_768)
+"""As much waits in the relay by default as in the kernel's buffer before it."""
 _CONTROL_BYTES = 40
 """What opening or closing a connection costs on the link."""
 _log = logging.getLogger(__name__)

@@ -28,10 +28,13 @@ STEP_S = 0.1
 FLOOR_BPS = 1000.0
 """What an outage that holds is for the kernel, which knows no rate of 0."""
 _LONGEST_S = 10.0
+"""Conditions that stay the same are set again after this time."""
 _SLOW_BPS = 125_000.0
 """Below it, a bucket is many milliseconds: its refill is not taken off, and a rise from it needs waking."""
 _BURST_S, _LEAST_BURST_BYTES = 1e-3, 1600
+"""What a bucket holds leaves at once: 1 ms of the rate, but a whole frame, or nothing would ever leave."""
 _FRAME_BYTES, _PACKET_BYTES = 1514, 1500
+"""The largest Ethernet frame, which the kernel counts, and the IP packet in it, which traces count."""
 
 
 @dataclass(frozen=True)

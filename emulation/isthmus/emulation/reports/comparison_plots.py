@@ -28,6 +28,7 @@ FATE_COLOUR = {
     Fate.MISSED: figure_style.VERMILLION,
 }
 _ROW_IN = 0.29
+"""The height of a policy's row, in inches."""
 _BINS = 150
 """How many bins a strip's time is cut into; a bin holds a few frames at least."""
 
