@@ -11,16 +11,15 @@ import pytest
 import typer
 
 from isthmus.cli.main import application
+from isthmus.proto import errors
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("docs", "models", "deploy", "examples", "benchmarks")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))])
-NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-EVERYWHERE = {"--help"}
+PLACES = ("*.md", "docs/**/*.md", "models/**/*.md", "deploy/**/*.md", "examples/**/*.md")
+NAMES = sorted({str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place)})
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks, a block as one piece with its continued lines joined and its comments left out."""
+    """What stands in backticks, and the lines of blocks, continued ones joined and without their comments."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
@@ -42,22 +41,24 @@ def fault(words: list[str], command: Any) -> str | None:
             return f"no command '{unknown[0]}' of {command.name}"
         command, words = below[names[0]], words[1:]
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    flags = {word for word in words if re.fullmatch(r"--[a-z][a-z-]*", word)} - known - EVERYWHERE
+    flags = {word for word in words if re.fullmatch(r"--[a-z][a-z-]*", word)} - known - {"--help"}
     return f"no flag {sorted(flags)[0]} of {command.name}" if flags else None
 
 
 def is_there(path: str) -> bool:
     """Whether a path is there, from the root or, the short way, without the `isthmus/` of its portion."""
-    portion = path.split("/")[0]
-    return (ROOT / path).exists() or (ROOT / portion / "isthmus" / path).exists()
+    return any((folder / path).exists() for folder in (ROOT, ROOT / path.split("/")[0] / "isthmus"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_links_lead_somewhere(name: str) -> None:
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", (ROOT / name).read_text(), flags=re.DOTALL | re.MULTILINE)
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    lost = [t for t in targets if not ((ROOT / name).parent / t.partition("#")[0]).exists()]
-    assert not lost
+    for path, _, anchor in (target.partition("#") for target in targets):
+        found = (ROOT / name).parent / path if path else ROOT / name
+        assert found.exists(), path
+        headings = re.findall(r"^#+ (.*)", found.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, anchor
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,7 +70,11 @@ def test_named_paths_are_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_can_be_typed(name: str) -> None:
-    face = typer.main.get_command(application([]))
-    assert not [
-        f"{' '.join(words)}: {why}" for words in commands((ROOT / name).read_text()) if (why := fault(words, face))
-    ]
+    face, shown = typer.main.get_command(application([])), commands((ROOT / name).read_text())
+    assert not [f"{' '.join(words)}: {why}" for words in shown if (why := fault(words, face))]
+
+
+def test_every_exit_code_is_listed() -> None:
+    listed = re.findall(r"^\| (\d+) \| (\w+Error) ", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.IsthmusError)]
+    assert listed == [(str(kind.exit_code), kind.__name__) for kind in kinds]
