@@ -53,8 +53,7 @@ def is_there(path: str) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_links_lead_somewhere(name: str) -> None:
     text = re.sub(r"^```.*?^```|`[^`\n]*`", "", (ROOT / name).read_text(), flags=re.DOTALL | re.MULTILINE)
-    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    for path, _, anchor in (target.partition("#") for target in targets):
+    for path, _, anchor in (t.partition("#") for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t):
         found = (ROOT / name).parent / path if path else ROOT / name
         assert found.exists(), path
         headings = re.findall(r"^#+ (.*)", found.read_text(), re.MULTILINE) if anchor else []
