@@ -23,6 +23,7 @@ from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
+from isthmus.proto.printable import printable
 from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, Guess, LinkState, Reason, StageResult
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Host:
 
     def connected(self, welcome: Welcome) -> None:
         """The transport has a stream."""
-        log.warning("server %s: connected", welcome.server_id)
+        log.warning("server %s: connected", printable(welcome.server_id))
         self._why_down = ""
         self._session.on_connected(welcome, now=self._loop.time())
         self._perform()

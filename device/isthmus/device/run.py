@@ -134,8 +134,14 @@ def _transport(device: Opened, host: Host) -> Transport | None:
     if config.server is None:
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
-    limit = wire.max_message_bytes(bundle.codec)
-    transport = Transport(config.server, hello, host, max_message_bytes=limit, credentials=device.credentials)
+    transport = Transport(
+        config.server,
+        hello,
+        host,
+        expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
+        max_message_bytes=wire.max_message_bytes(bundle.codec),
+        credentials=device.credentials,
+    )
     host.uplink = transport
     return transport
 
