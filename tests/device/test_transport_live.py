@@ -121,7 +121,9 @@ async def running(
     address: str, credentials: grpc.ChannelCredentials | None = None
 ) -> AsyncIterator[tuple[Transport, Listener, asyncio.Task[None]]]:
     listener = Listener()
-    stream = Transport(address, HELLO, listener, max_message_bytes=MAX_BYTES, credentials=credentials)
+    stream = Transport(
+        address, HELLO, listener, expected=wire.Expected(), max_message_bytes=MAX_BYTES, credentials=credentials
+    )
     task = asyncio.create_task(stream.run())
     try:
         yield stream, listener, task
@@ -240,7 +242,6 @@ async def beat_first(stream: Stream) -> None:
 
 
 async def say_nonsense(stream: Stream) -> None:
-    await stream.welcome()
     await stream.say_nonsense()
     await stream.stay()
 
@@ -277,8 +278,8 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     async def check() -> None:
         monkeypatch.setattr(transport, "WELCOME_TIMEOUT_S", 0.2)
         async with serving(say_nothing) as address, running(address) as (_, listener, _):
-            assert await listener.until(str) == f"{address}: no welcome"
-            assert await listener.until(str) == f"{address}: no welcome"
+            assert await listener.until(str) == f"{address}: no welcome within 0.2 s"
+            assert await listener.until(str) == f"{address}: no welcome within 0.2 s"
 
     live(check)
 

@@ -187,7 +187,7 @@ class Manifest(Strict, frozen=True):
         """How its outputs are packed and read. Raises BundleError for a task that this Isthmus does not know."""
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
-        return TASKS[self.task]()
+        return TASKS[self.task](classes=len(self.labels) or None)
 
     def name_of(self, label: int) -> str:
         """What a class is called."""
