@@ -224,7 +224,7 @@ def test_no_folder_is_crowded() -> None:
     assert not crowded, f"more than 20 modules: {crowded}"
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git: this tree is no checkout")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is no git checkout, whose files are looked at")
 def test_nothing_tracked_leads_out_of_the_tree() -> None:
     listed = subprocess.run(["git", "ls-files", "-s", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for entry in listed.stdout.split("\0")[:-1]:

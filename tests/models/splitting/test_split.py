@@ -274,7 +274,6 @@ def test_nothing_is_half_written(small: Uncut, tmp_path: Path, monkeypatch: pyte
 
 def test_resnet8_on_cifar_at_one_bit_a_value() -> None:
     """A subsample of `benchmarks/split.py cifar`."""
-    pytest.importorskip("cv2")
     data("cifar10")
     from isthmus.models.data.labelled import cifar10
 
