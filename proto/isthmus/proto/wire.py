@@ -180,7 +180,7 @@ def _fitting(message: ServerMessage, expected: Expected) -> ServerMessage:
 
 
 def _wrong(m: Result, expected: Expected) -> str:
-    """What is wrong with a result, as far as its form tells; whether its outputs are an answer, their task knows."""
+    """What is wrong with a result, as far as its form shows; whether its outputs are an answer, their task knows."""
     if not 1 <= m.layers_used <= expected.layers:
         return f"of {m.layers_used} layers, this bundle has {expected.layers}"
     if m.timings.total_s > LONGEST_S:

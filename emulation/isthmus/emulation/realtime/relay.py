@@ -35,7 +35,7 @@ _SLACK_S = 3e-2
 _SOCKET_BYTES = 32_768
 """The kernel buffer to ask for: small, so that a sender feels the relay's queue soon."""
 OPTIONS = LinkOptions(queue_bytes=32_768)
-"""As much waits in the relay by default as in the kernel's buffer before it."""
+"""By default, as much waits in the relay as in the kernel's buffer before it."""
 _CONTROL_BYTES = 40
 """What opening or closing a connection costs on the link."""
 _log = logging.getLogger(__name__)
