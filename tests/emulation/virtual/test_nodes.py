@@ -11,7 +11,7 @@ import pytest
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
-from isthmus.device.transport import BACK_OFF_S, WELCOME_TIMEOUT_S
+from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.tail_times import TailTimes
@@ -140,18 +140,24 @@ def test_pauses_are_the_seed_s_and_each_device_has_its_own() -> None:
     assert pauses_s() != pauses_s(name="other")
 
 
-def test_a_welcome_makes_the_next_pause_short_again() -> None:
+@pytest.mark.parametrize(("lasts_s", "short"), [(STEADY_S + 0.1, True), (ROUND_TRIP_S + 0.1, False)])
+def test_only_a_stream_that_lasted_makes_the_next_pause_short_again(lasts_s: float, short: bool) -> None:
+    """A server that hangs up soon after its welcome is not pressed."""
     timeline = Timeline()
     edge = server(timeline)
     edge.die(0.0)
     device = Watched(timeline, edge)
     device.connect(0.0)
     timeline.at(20.0, edge.revive)
-    run(timeline, 30.0)
-    assert device.is_up()
-    device.hang_up(30.0)
-    run(timeline, 40.0)
-    assert device.attempts_s[-1] <= 30.0 + 1.5 * BACK_OFF_S[0]
+    while not device.is_up():
+        timeline.step(timeline.due_at or 0.0)
+    ended_s = device.attempts_s[-1] + lasts_s
+    run(timeline, ended_s)
+    device.hang_up(ended_s)
+    run(timeline, ended_s + 2.0)
+    pause_s = next(at_s for at_s in device.attempts_s if at_s > ended_s) - ended_s
+    assert (pause_s <= 1.5 * BACK_OFF_S[0]) is short
+    assert short or pause_s >= 0.5 * BACK_OFF_S[1]
 
 
 def test_a_server_that_is_full_ends_the_stream_and_takes_the_next_when_there_is_room() -> None:
