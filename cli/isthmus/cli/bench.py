@@ -14,14 +14,13 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.profiles import Cost, Profile, Timing
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
-FORMAT = typer.Option("text", "--format", help="text or json.")
 OUT = typer.Option(None, help="Write the profile to this file.")
 MEASURED = "measured"
 
@@ -30,7 +29,7 @@ MEASURED = "measured"
 def profiles_(
     name: list[str] = typer.Argument(None, help="Profiles or files [all that are shipped]."),
     write: bool = typer.Option(False, "--write", help="Store fit and error in the files again."),
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Fit each profile's rates on its timings, and say how well they predict the networks left out of the fit."""
     rows = []
@@ -69,7 +68,7 @@ def device(
     repeats: int = typer.Option(50, help="Calls of each stage; the median counts."),
     name: str | None = typer.Option(None, help="What the profile is called [the file's name, or this-device]."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time heads on this machine, stage by stage, and write it down as a device's profile. Let the machine be idle."""
     idle = sensors.read()
@@ -125,7 +124,7 @@ def server(
     max_batch: int = typer.Option(32, help="The largest batch."),
     name: str = typer.Option("edge-server", help="What the profile is called."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time tails on this machine, batch by batch, and write it down as a server's profile."""
     timings: list[Timing] = []

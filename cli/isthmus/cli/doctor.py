@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from isthmus.cli.options import FORMAT, Format
 from isthmus.device import sensors
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.models import bundle
@@ -98,7 +99,7 @@ def _server(address: str) -> list[Finding]:
 
 def doctor(
     server: str | None = typer.Option(None, help="HOST:PORT of an edge server to look at too."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Look at this machine: Python, packages, heat, bundles, the head's speed, the server."""
     checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _sensors, _bundles]

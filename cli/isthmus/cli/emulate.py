@@ -21,8 +21,7 @@ from rich.progress import track
 
 from isthmus.cli import standings
 from isthmus.cli.calibrate import calibrate
-from isthmus.cli.options import seconds
-from isthmus.cli.report import Format
+from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation.policies import CLAIRVOYANT, available
 from isthmus.emulation.realtime.pace import run_real
 from isthmus.emulation.reports.comparison import Comparison, Digest
@@ -37,7 +36,6 @@ from isthmus.proto.errors import ConfigError
 from isthmus.proto.record import Recorder, Run
 
 ALL = "all"
-FORMAT = typer.Option("text", "--format", help="text or json.")
 LAG_BUDGET_S = 0.02
 """How far a run in real time may fall behind its schedule (99th percentile)."""
 

@@ -9,13 +9,15 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
 from isthmus.proto.errors import ConfigError, DataError
 
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
+Format = Literal["text", "json"]
+FORMAT = typer.Option("text", "--format", help="text or json.")
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 """The folders for trainings and bundles where no other is named."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from isthmus.cli.options import Format
 from isthmus.emulation import sweep
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
@@ -19,7 +19,6 @@ from isthmus.proto.errors import DataError
 RUNS = Path("runs")
 RECORDS = "records.jsonl"
 RECORD_FILES = ("*.jsonl", "*.jsonl.zst")
-Format = Literal["text", "json"]
 
 
 def new_folder(root: Path = RUNS) -> Path:

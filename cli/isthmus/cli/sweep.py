@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isthmus.cli.options import Format
 from isthmus.cli.processes import command_line
-from isthmus.cli.report import RUNS, Format, show, write_comparison
+from isthmus.cli.report import RUNS, show, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest

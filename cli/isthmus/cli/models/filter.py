@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
 
 FILTERS = Path("filters")
 
@@ -20,7 +20,7 @@ def filter_(
     out: Path | None = typer.Option(None, help="The filter's folder [filters/NAME of the first]."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Train a filter that lets the agent answer "nothing of interest" by itself (agent --filter FOLDER).
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import check, lines, seconds
+from isthmus.cli.options import FORMAT, Format, check, lines, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.flatbuffer import Graph
@@ -44,7 +44,7 @@ def split(
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
     task: str | None = typer.Option(None, help=f"What its outputs are [judged by their shapes]: {', '.join(TASKS)}."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)

@@ -13,7 +13,7 @@ import typer
 
 from isthmus.cli.models import ablate, distill, prune, split
 from isthmus.cli.models import filter as filtering
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
 from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
@@ -30,7 +30,7 @@ app.command("filter")(filtering.filter_)
 
 
 @app.command("list")
-def list_(format_: str = typer.Option("text", "--format", help="text or json.")) -> None:
+def list_(format_: Format = FORMAT) -> None:
     """The bundles of the zoo."""
     found = [bundle.load(p.parent.name) for p in sorted(bundle.ZOO.glob("*/bundle.toml"))]
     rows = [_row(b) for b in found]
@@ -68,7 +68,7 @@ def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder."))
 @app.command()
 def info(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """What a bundle is: its halves, its bottleneck, and what every operating point costs and gives."""
     m = bundle.load(name).manifest
@@ -103,7 +103,7 @@ def evaluate(
     uncut: Path | None = UNCUT,
     pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Answer labelled pictures at every operating point with the bundle's own files, and count."""
     from isthmus.models.bundling.evaluate import evaluate
