@@ -36,9 +36,9 @@ from isthmus.models.splitting.cuts import IMAGE
 from isthmus.models.splitting.uncut import input_of
 from isthmus.models.training import losses
 from isthmus.models.training.processors import fastest, mixed_precision
+from isthmus.models.training.resumable import follow, learning_rate
 from isthmus.models.training.tflite_teacher import Original, Teacher, real
 from isthmus.models.training.torch_graph import TorchPart
-from isthmus.models.training.trainer import follow, learning_rate
 
 BATCH, PEAK_RATE, AVERAGING, SEED = 16, 1e-4, 0.99, 1
 VIEWS = 4

@@ -64,9 +64,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def network(checkpoint: Path) -> SplitNetwork:
-    found = SplitNetwork(ARCH)
-    found.load_state_dict(torch.load(checkpoint, weights_only=False)["teacher"])
-    return found.eval()
+    return load_averaged(checkpoint, RECIPE).network
 
 
 def calibration() -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,12 +132,12 @@ def test_a_pruned_bundle_runs_on_the_device(checkpoint: Path, tmp_path: Path) ->
     def validation() -> Validation:
         return Validation(pictures(90, seed=4), halves(90), MEAN, STD)
 
-    shop = TrainingRun("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
+    opened = TrainingRun("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
     said: list[str] = []
     asked = prune.Pruning(share=0.6, epochs=1, seed=1)
     averaged = load_averaged(checkpoint, RECIPE)
     told_of = averaged.made_by("tiny")
-    made = prune.to_bundle(shop, averaged.network, told_of, tmp_path / "tiny-pruned", asked, report=said.append)
+    made = prune.to_bundle(opened, averaged.network, told_of, tmp_path / "tiny-pruned", asked, report=said.append)
     whole = 2 * sum(SplitNetwork(ARCH).head.macs(1.0))
     assert made.manifest.widths == (1.0,)
     assert sum(row[0].flops for row in made.manifest.stages) <= 0.6 * whole

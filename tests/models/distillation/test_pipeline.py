@@ -167,7 +167,7 @@ def test_the_exit_learns_first_and_then_stands_still(tmp_path: Path) -> None:
     alone.load(tmp_path / "state.exits.pt")
     with torch.no_grad():
         for width in settings.widths:
-            assert torch.equal(alone.average.logits(x, width), finished.head.logits(x, width))
+            assert torch.equal(alone.averaged.logits(x, width), finished.head.logits(x, width))
 
 
 class Attendance(ExitTrainer):
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"state\.pt: a checkpoint of another run \(decoder_channels differ\)"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"cut off")
-    with pytest.raises(DataError, match=r"state\.pt: no checkpoint of a distillation"):
+    with pytest.raises(DataError, match=r"state\.pt: not a checkpoint"):
         other.load(tmp_path / "state.pt")
 
 

@@ -29,9 +29,9 @@ def ablate(
         from isthmus.models.ablation import report
         from isthmus.models.ablation.rows import Budget
         from isthmus.models.ablation.runs import Ablation
+        from isthmus.models.ablation.variants import VARIANTS
         from isthmus.models.data.corpora import CORPORA
         from isthmus.models.training.recipes import RECIPES
-        from isthmus.models.training.variants import VARIANTS
     except ImportError as error:
         raise missing(error, "train") from error
     if name not in RECIPES:

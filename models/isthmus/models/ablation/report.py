@@ -17,8 +17,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, AtWidth, Row
+from isthmus.models.ablation.variants import BASE, VARIANTS
 from isthmus.models.bundling.card import COLOURS
-from isthmus.models.training.variants import BASE, VARIANTS
 
 DESIGNS = (BASE, "ensemble", "ensemble-concat")
 MEASURES: dict[str, Callable[[AtWidth], float | None]] = {

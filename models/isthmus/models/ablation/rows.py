@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 import torch
 
+from isthmus.models.ablation.trainers import VectorTrainer
+from isthmus.models.ablation.vector_quantiser import STAGES, Codebooks, size_bytes
 from isthmus.models.bundling.evaluate import Evaluation, Floats, evaluate, fitted_codec
 from isthmus.models.data.labelled import Pictures, Validation
 from isthmus.models.training.backbones import Head, SplitNetwork
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.trainer import Trainer
-from isthmus.models.training.vector_quantiser import STAGES, Codebooks, size_bytes
 
 NARROW_BYTES, WIDE_BYTES = 96, 160
 """Where ingredients are compared."""
@@ -87,12 +88,12 @@ def measured_row(
     variant: str, budget: Budget, trainer: Trainer, validation: Validation, widths: Sequence[float]
 ) -> Row:
     """The averaged network of a finished run on the test pictures, sent the way it was trained for."""
-    network, recipe = trainer.teacher.eval(), trainer.recipe
+    network, recipe = trainer.averaged.eval(), trainer.recipe
     halves = Trained(network, validation.mean, validation.std)
     sample = trainer.training.pictures.images[:CODEC_PICTURES]
     codec = fitted_codec(halves, widths, recipe.steps, sample)
     evaluation = evaluate(halves, widths, codec, validation, lambda _: None)
-    books = _settled(trainer.codebooks, halves, widths, sample) if recipe.quantiser == "vector" else None
+    books = _settled(trainer.codebooks, halves, widths, sample) if isinstance(trainer, VectorTrainer) else None
     rows = []
     for i, width in enumerate(widths):
         features, _ = halves.head(validation.pictures.images, width)

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, Budget, Row, measured_row, mflop_of
+from isthmus.models.ablation.trainers import TaughtTrainer, UnquantisedTrainer
+from isthmus.models.ablation.variants import VARIANTS, Variant, shortened, teacher_of
 from isthmus.models.data import corpora
 from isthmus.models.data.corpora import Corpus
 from isthmus.models.data.labelled import Pictures, Validation
+from isthmus.models.progress import Report
 from isthmus.models.training import late_exits
-from isthmus.models.training.backbones import Head, SplitNetwork
+from isthmus.models.training.backbones import Head
 from isthmus.models.training.recipes import Recipe
 from isthmus.models.training.trainer import Trainer
-from isthmus.models.training.variants import VARIANTS, guide_of, shortened
 from isthmus.proto.errors import ConfigError, DataError
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def summary(row: Row) -> str:
 
 
 class _Bench:
-    """The pictures, read once, and the guides that several variants follow."""
+    """The pictures, read once, and the teachers that several variants have in common."""
 
     def __init__(self, ablation: Ablation, report: Report) -> None:
         self.budget, self.report = ablation.budget, report
@@ -114,22 +114,28 @@ class _Bench:
         self.validation = Validation(part, corpora.halves(len(part)), test.mean, test.std)
 
     def made(self, name: str, seed: int, scratch: Path) -> Row:
-        variant, guide = VARIANTS[name], None
-        if variant.guided:
-            guide = self._trained(guide_of(self.base), seed, scratch / f"teacher of the guided-{seed}.pt").teacher
-        recipe = variant.recipe(self.base)
-        trainer = self._trained(recipe, seed, scratch / f"{name}-{seed}.pt", guide)
+        variant = VARIANTS[name]
+        trainer = self._trainer(variant, seed, scratch)
+        self._train(trainer, scratch / f"{name}-{seed}.pt")
+        recipe = trainer.recipe
         if recipe.late_exit_epochs:
-            late_exits.retrain(trainer.teacher, recipe, self.training, seed=seed, report=lambda _: None)
+            late_exits.retrain(trainer.averaged, recipe, self.training, seed=seed, report=lambda _: None)
         widths = recipe.arch.widths
         read_at = widths if variant.every_width else tuple(sorted({widths[0], widths[-1]}))
         return measured_row(name, self.budget, trainer, self.validation, read_at)
 
-    def _trained(self, recipe: Recipe, seed: int, checkpoint: Path, guide: SplitNetwork | None = None) -> Trainer:
-        """A finished run; taken from `checkpoint` where it was made before."""
-        trainer = Trainer(recipe, self.training, seed=seed, guide=guide)
+    def _trainer(self, variant: Variant, seed: int, scratch: Path) -> Trainer:
+        """The variant's trainer, with a teacher that is trained where it takes one."""
+        recipe = variant.recipe(self.base)
+        if not issubclass(variant.trainer, TaughtTrainer):
+            return variant.trainer(recipe, self.training, seed=seed)
+        teacher = UnquantisedTrainer(teacher_of(self.base), self.training, seed=seed)
+        self._train(teacher, scratch / f"teacher-{seed}.pt")
+        return variant.trainer(recipe, self.training, seed=seed, teacher=teacher.averaged)
+
+    def _train(self, trainer: Trainer, checkpoint: Path) -> None:
+        """Train to the end; nothing is left to do where `checkpoint` was finished before."""
         trainer.run(checkpoint, lambda line: None if line.startswith("  ") else self.report(f"  {line}"))
-        return trainer
 
 
 def _first(pictures: Pictures, n: int) -> Pictures:

@@ -7,7 +7,7 @@ the trained one, or the files of a bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
 from isthmus.models.bundling import calibration, spectral_fit
 from isthmus.models.data.labelled import Validation
+from isthmus.models.progress import Report
 from isthmus.proto.codec import Codec, CodecConfig, fit
 
 CONFIDENCE_EDGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 Floats = NDArray[np.float32]
-Report = Callable[[str], None]
 
 
 class Halves(Protocol):

@@ -20,11 +20,11 @@ from isthmus.models.bundling.calibration import softmax
 from isthmus.models.bundling.shipped import Shipped
 from isthmus.models.data.corpora import validation_of
 from isthmus.models.inputs import FORMATS, QUALITIES, Inputs, path_of, save
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 
 AGREEMENT = 0.99
 """The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
-Report = Callable[[str], None]
 Images = NDArray[np.uint8]
 Answers = Callable[[Images], tuple[NDArray[np.int64], NDArray[np.float64]]]
 """Class and confidence (N,) of what the whole network answers."""

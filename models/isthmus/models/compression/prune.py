@@ -9,7 +9,7 @@ the FLOPs that they save (as NetAdapt does with whole layers, Yang et al. 2018).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.data.labelled import TrainingSet, normalised
+from isthmus.models.progress import Report
 from isthmus.models.training.backbones import Architecture, Head, SplitNetwork, Stage
 from isthmus.models.training.layers import SlimConv
 from isthmus.models.training.recipes import Recipe
 from isthmus.models.training.run import TrainingRun
-from isthmus.models.training.trainer import Trainer, accuracy
+from isthmus.models.training.trainer import accuracy
 from isthmus.proto.errors import ConfigError
 
 GROUP = 8
@@ -40,7 +41,6 @@ TUNING = 0.2
 EXIT_WEIGHT = 0.3
 """Of each early exit's loss, as in training."""
 NORM_BATCH = 250
-Report = Callable[[str], None]
 
 
 @dataclass
@@ -132,13 +132,13 @@ class Pruning:
 
 
 def to_bundle(
-    shop: TrainingRun, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
+    run: TrainingRun, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
 ) -> Bundle:
     """Prune the head of a trained network, tune what is left, and write its bundle to `target`.
 
     `made` tells how the network was made. Raises ConfigError when the budget cannot be met.
     """
-    training, validation = shop.corpus.training(), shop.corpus.validation()
+    training, validation = run.corpus.training(), run.corpus.validation()
     chosen = np.random.default_rng(asked.seed).permutation(len(training.pictures))[:CALIBRATION]
     x = normalised(training.pictures.images[chosen], training.mean, training.std)
     judged = normalised(validation.pictures.images[:JUDGED], validation.mean, validation.std)
@@ -146,12 +146,12 @@ def to_bundle(
     report(f"before: {_accuracies(network, judged, truth)}")
     small = pruned(network, asked.share, x, torch.from_numpy(training.pictures.labels[chosen]), report=report)
     report(f"pruned: {_accuracies(small, judged, truth)}")
-    smaller = replace(shop, recipe=_tuning(shop.recipe, small.arch, asked.epochs), name=target.name)
+    smaller = replace(run, recipe=_tuning(run.recipe, small.arch, asked.epochs), name=target.name)
     if asked.epochs:
-        small = _tuned(small, smaller.recipe, training, asked.seed, report)
+        small = _tune(small, smaller, training, asked.seed, report)
         report(f"tuned: {_accuracies(small, judged, truth)}")
     made_by = (
-        f"{made}; isthmus models prune {shop.arguments} "
+        f"{made}; isthmus models prune {run.arguments} "
         f"--flops {asked.share:g} --epochs {asked.epochs} --seed {asked.seed}"
     )
     return smaller.put(small, target, made_by=made_by, report=report)
@@ -177,9 +177,10 @@ def _tuning(recipe: Recipe, arch: Architecture, epochs: int) -> Recipe:
     )
 
 
-def _tuned(network: SplitNetwork, recipe: Recipe, training: TrainingSet, seed: int, report: Report) -> SplitNetwork:
-    trainer = Trainer(recipe, training, seed=seed)
-    for copy in (trainer.network, trainer.teacher):
+def _tune(network: SplitNetwork, run: TrainingRun, training: TrainingSet, seed: int, report: Report) -> SplitNetwork:
+    """Train `network` on, as `run` says; returns the averaged network."""
+    trainer = run.trainer(run.recipe, training, seed=seed)
+    for copy in (trainer.network, trainer.averaged):
         copy.load_state_dict(network.state_dict())
     with tempfile.TemporaryDirectory() as scratch:
         return trainer.run(Path(scratch) / "tuning.pt", report).eval()

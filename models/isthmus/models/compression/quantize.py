@@ -25,10 +25,11 @@ from sklearn.ensemble import GradientBoostingRegressor
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.bundling import card, writer
-from isthmus.models.bundling.evaluate import Report, evaluate, fitted_codec, measured, save
+from isthmus.models.bundling.evaluate import evaluate, fitted_codec, measured, save
 from isthmus.models.bundling.shipped import Shipped
 from isthmus.models.data.labelled import Validation
 from isthmus.models.litert import Signature, opened
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 
 Granularity = Literal["channel", "tensor"]

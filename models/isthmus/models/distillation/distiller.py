@@ -9,8 +9,6 @@ teaches, and the server runs the teacher's own file. A run is resumed from its c
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,12 +21,12 @@ from isthmus.models.distillation.exit_trainer import ExitTrainer
 from isthmus.models.distillation.rounding import Rounding
 from isthmus.models.distillation.setup import DistillationSetup
 from isthmus.models.distillation.student import REDUCTION, Student
+from isthmus.models.progress import Report
 from isthmus.models.training import bottleneck, losses
 from isthmus.models.training.muon import Muon
-from isthmus.models.training.processors import fastest, mixed_precision
-from isthmus.models.training.trainer import FORGOTTEN, follow, learning_rate
+from isthmus.models.training.processors import mixed_precision
+from isthmus.models.training.resumable import ResumableRun, Stateful, averaging, follow, prepare
 
-Report = Callable[[str], None]
 M = TypeVar("M", bound=nn.Module)
 REPORT_EVERY = 20
 """Steps."""
@@ -38,25 +36,29 @@ AVERAGING = 0.998
 """Share of itself that the averaged student keeps at each step, in a run that is long enough to forget its beginning."""
 
 
-class Distiller:
-    """One run: the student, its running average, the optimisers, and the generators that make it repeatable."""
+class Distiller(ResumableRun[Student]):
+    """One run: the student, its running average, and the optimisers."""
 
     def __init__(self, setup: DistillationSetup, *, report: Report) -> None:
         """Raises ModelError when the teacher has an operator without a gradient, or no head is small enough."""
-        seed = setup.answers.seed
-        torch.manual_seed(seed)
-        self.device = fastest()
+        super().__init__(seed=setup.answers.seed, epochs=setup.settings.epochs, identity=setup.identity)
         self.setup, self.settings = setup, setup.settings
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
         self.student = _quick(setup.student(), self.device)
         self.student.head.exit.requires_grad_(False)
         self.rounding = self._rounding().to(self.device)
-        self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.averaged = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.optimisers, self._peaks = self._optimisers()
-        self.epochs_done = 0
-        steps = max(1, self.settings.epochs * self.steps_per_epoch)
-        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
+        self.averaging = averaging(AVERAGING, self.epochs * self.steps_per_epoch)
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """The student, its average, the rounding and the optimisers."""
+        return {
+            "student": self.student,
+            "averaged": self.averaged,
+            "rounding": self.rounding,
+            **{f"optimiser{i}": optimiser for i, optimiser in enumerate(self.optimisers)},
+        }
 
     def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
         """One for each kind of weights, and their peak rates."""
@@ -93,26 +95,12 @@ class Distiller:
         """Pictures in a step: the settings' number, or all there are."""
         return min(self.settings.batch, len(self.setup.training_index))
 
-    def run(self, checkpoint: Path, report: Report) -> Student:
-        """Train to the end of the settings, resuming from `checkpoint` if it exists; returns the averaged student."""
-        if checkpoint.is_file():
-            self.load(checkpoint)
-            report(f"resumed after epoch {self.epochs_done} of {self.settings.epochs}")
-        else:
-            self._begin_with_exit(checkpoint.with_suffix(".exits.pt"), report)
-        while self.epochs_done < self.settings.epochs:
-            began = time.monotonic()
-            told = self.epoch(report)
-            self.epochs_done += 1
-            self.save(checkpoint)
-            took = time.monotonic() - began
-            report(f"epoch {self.epochs_done} of {self.settings.epochs}: {told}, {took:.0f} s")
-        return self.average
-
-    def _begin_with_exit(self, checkpoint: Path, report: Report) -> None:
-        taught = ExitTrainer(self.setup, self.student.head).run(checkpoint, report).exit.state_dict()
-        for student in (self.student, self.average):
-            student.head.exit.load_state_dict(taught)
+    def before_first_epoch(self, checkpoint: Path, report: Report) -> None:
+        """Train the exit, which has a checkpoint of its own, and give it to the student."""
+        trainer = ExitTrainer(self.setup, self.student.head)
+        trained = trainer.run(checkpoint.with_suffix(".exits.pt"), report).exit.state_dict()
+        for student in (self.student, self.averaged):
+            student.head.exit.load_state_dict(trained)
 
     def epoch(self, report: Report) -> str:
         """One pass over one view of every picture; the mean losses, as text."""
@@ -133,10 +121,7 @@ class Distiller:
 
     def step(self, x: Tensor, targets: dict[str, Tensor], progress: float) -> dict[str, float]:
         """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
-        for optimiser, peak in zip(self.optimisers, self._peaks, strict=True):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(progress, peak)
+        prepare(self.optimisers, self._peaks, progress)
         with mixed_precision(self.device):
             parts = self._losses(x, targets)
         weights = {
@@ -148,7 +133,7 @@ class Distiller:
         torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in parts.items()]).sum())
         for optimiser in self.optimisers:
             optimiser.step()
-        follow(self.average, self.student, self.averaging)
+        follow(self.averaged, self.student, self.averaging)
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
     def _losses(self, x: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,33 +151,6 @@ class Distiller:
         if "hint" in told:
             found["hint"] = _distance(told["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
         return found
-
-    def save(self, path: Path) -> None:
-        """Write everything needed to go on."""
-        self.setup.save(
-            path,
-            {
-                "student": self.student.state_dict(),
-                "average": self.average.state_dict(),
-                "rounding": self.rounding.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "epochs_done": self.epochs_done,
-                "rng": self.rng.bit_generator.state,
-                "generator": self.generator.get_state(),
-            },
-        )
-
-    def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises DataError when it is none, or one of another run."""
-        state = self.setup.load(path)
-        self.student.load_state_dict(state["student"])
-        self.average.load_state_dict(state["average"])
-        self.rounding.load_state_dict(state["rounding"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        self.epochs_done = state["epochs_done"]
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
 
 
 def _quick(module: M, device: torch.device) -> M:

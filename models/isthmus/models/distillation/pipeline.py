@@ -20,12 +20,13 @@ from isthmus.models.bundling.evaluate import Evaluation, evaluate, fitted_codec
 from isthmus.models.data import labelled
 from isthmus.models.data.corpora import halves
 from isthmus.models.data.labelled import Validation
-from isthmus.models.distillation.distiller import Distiller, Report
+from isthmus.models.distillation.distiller import Distiller
 from isthmus.models.distillation.setup import DistillationSettings, DistillationSetup
 from isthmus.models.distillation.student import Student
 from isthmus.models.distillation.views import Album, Answers, as_seen
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import Signature
+from isthmus.models.progress import Report
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.tflite_teacher import Original, Teacher
 from isthmus.proto.errors import DataError

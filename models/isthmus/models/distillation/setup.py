@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +15,6 @@ from isthmus.models.distillation.views import Answers
 from isthmus.models.splitting.cuts import IMAGE
 from isthmus.models.training.tflite_teacher import Stored, Teacher, real
 from isthmus.models.training.torch_graph import TorchPart
-from isthmus.models.training.trainer import write_checkpoint
-from isthmus.proto.errors import DataError
 
 BEGUN_WITH = 300
 """Pictures, about, whose principal components a student begins with."""
@@ -118,20 +112,3 @@ class DistillationSetup:
         """What the teacher said, of real values: (N, H, W, C) of a map, (N, K) of logits."""
         values = torch.from_numpy(real(stored, self.teacher.targets[name]))
         return values.flatten(1) if name == "logits" else values
-
-    def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint that `load` knows as one of this setup."""
-        write_checkpoint(path, {**state, "identity": self.identity})
-
-    def load(self, path: Path) -> dict[str, Any]:
-        """What `save` wrote. Raises DataError when it is no such checkpoint, or one of another setup."""
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            found = state["identity"]
-        except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
-            raise DataError(f"{path}: no checkpoint of a distillation ({error}); name another, or remove it") from error
-        if other := [key for key, value in self.identity.items() if found.get(key) != value]:
-            raise DataError(
-                f"{path}: a checkpoint of another run ({', '.join(other)} differ); name another, or remove it"
-            )
-        return state

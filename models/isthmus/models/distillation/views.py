@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import pictures
+from isthmus.models.progress import Report
 from isthmus.models.training.tflite_teacher import Stored, Teacher, TeacherTargets
 
-Report = Callable[[str], None]
 Image = NDArray[np.uint8]
 SMALLEST_PART = 0.4
 """Of a picture's area that a view may show."""

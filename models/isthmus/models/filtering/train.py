@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from isthmus.models.data import labelled
 from isthmus.models.filtering.footage import Footage
 from isthmus.models.filters import NETWORK, SHARPNESS, SIGNATURE, Filter, FilterManifest, Score
 from isthmus.models.litert import Signature, opened
+from isthmus.models.progress import Report
 from isthmus.models.training.layers import SlimConv
-from isthmus.models.training.trainer import learning_rate
+from isthmus.models.training.resumable import prepare
 from isthmus.proto.errors import BundleError, DataError
 
 SIZE = 64
@@ -40,7 +41,6 @@ LOST = 0.01
 SHIFT_PIXELS, GAIN, OFFSET = 3, 0.1, 0.1
 """How pictures are varied in training: moved, brightened, lightened (the last two of a normalised picture)."""
 PARITY = 1e-3
-Report = Callable[[str], None]
 Scores = NDArray[np.float64]
 
 
@@ -145,9 +145,7 @@ def _fitted(part: Footage, *, seed: int, steps: int, report: Report) -> Network:
         z = SHARPNESS * network(x).flatten(1)
         score = (torch.logsumexp(z, 1) - np.log(z.shape[1])) / SHARPNESS
         loss = F.binary_cross_entropy_with_logits(score, torch.from_numpy(part.interesting[index]).float())
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step / steps, PEAK_RATE)
-        optimiser.zero_grad(set_to_none=True)
+        prepare([optimiser], [PEAK_RATE], step / steps)
         torch.autograd.backward(loss)
         optimiser.step()
         if step % 100 == 99:

@@ -7,7 +7,7 @@ the other half, which they never saw, measures.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
 from isthmus.models.litert import Signature, opened
 from isthmus.models.profiles import Profile
+from isthmus.models.progress import Report
 from isthmus.models.splitting import quantiser_fit
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
 from isthmus.models.splitting.quantiser_fit import Coding
@@ -41,7 +42,6 @@ TRIES = 8
 """Cuts whose agreement is measured in search of the best."""
 COLDEST = 0.25
 """A cut model that never disagreed on these pictures may on others: no temperature says more than this."""
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

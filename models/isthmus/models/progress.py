@@ -1,0 +1,8 @@
+"""How long work says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Report = Callable[[str], None]
+"""Takes one line of text each time there is something to say; an indented line is a detail of the one before it."""
