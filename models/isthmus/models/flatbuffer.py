@@ -24,7 +24,7 @@ from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
 from isthmus.proto.errors import ModelError
 
 IDENTIFIER = b"TFL3"
-_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_KINDS: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _VALUE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -142,7 +142,8 @@ def _weights(model: Any, subgraph: Any) -> Iterator[tuple[NDArray[np.generic], N
 
 def _values(model: Any, tensor: Any) -> NDArray[np.generic]:
     raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    return raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    values: NDArray[np.generic] = raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    return values
 
 
 def _parsed(path: Path, raw: bytes) -> Any:
@@ -200,7 +201,7 @@ def _is_dynamic(tensor: Any) -> bool:
 
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    number = int(max(code.builtinCode, code.deprecatedBuiltinCode))
     return _KINDS.get(number, f"builtin {number}")
 
 

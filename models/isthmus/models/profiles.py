@@ -91,7 +91,7 @@ class Int8(Factor, frozen=True, kw_only=True):
 
 
 class Power(Sourced, frozen=True, kw_only=True):
-    """Of the whole board."""
+    """The power of the whole board."""
 
     idle_W: float
     active_W: float
@@ -115,9 +115,8 @@ class Observation(Sourced, frozen=True, kw_only=True):
 
 
 class Energy(NamedTuple):
-    """Joules of some span of time: the board idling all through it, what computing cost on top, and the radio."""
+    """Joules of some span of time above what the board takes idling all through it: computing, and the radio."""
 
-    idle_J: float
     compute_J: float
     radio_J: float
 
@@ -196,7 +195,7 @@ class Profile(Strict, frozen=True, kw_only=True):
         bytes_down: float = 0.0,
         radio: str = "wifi",
     ) -> Energy:
-        """Joules of board and radio over `active_s + idle_s`; the messages are taken as evenly spread over it.
+        """The energy above idling over `active_s + idle_s`; the messages are taken as evenly spread over it.
 
         For one frame, `active_s` is its computing and `idle_s` the rest of its period. Raises ConfigError when the
         profile has no power figures or there is no such radio; it lists the radios.
@@ -207,13 +206,7 @@ class Profile(Strict, frozen=True, kw_only=True):
         sent_J = messages * r.message_J + bytes_up * r.up_J_per_B + bytes_down * r.down_J_per_B
         lingering_J = min(messages * r.tail_s, span_s) * r.tail_W
         above_W = self.power.active_W - self.power.idle_W
-        return Energy(self.power.idle_W * span_s, above_W * active_s, sent_J + lingering_J)
-
-    def energy_J(
-        self, *, active_s: float, idle_s: float, messages: int = 0, bytes_up: float = 0.0, radio: str = "wifi"
-    ) -> float:
-        """All of `energy`, in one number."""
-        return sum(self.energy(active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=bytes_up, radio=radio))
+        return Energy(above_W * active_s, sent_J + lingering_J)
 
     def radio(self, name: str) -> Radio:
         """The profile's own radio of this name, or the shipped one. ConfigError lists the radios."""

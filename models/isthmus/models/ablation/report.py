@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, AtWidth, Row
 from isthmus.models.ablation.variants import BASE, VARIANTS
-from isthmus.models.bundling.card import COLOURS
+from isthmus.models.colours import OKABE_ITO
 
 DESIGNS = (BASE, "ensemble", "ensemble-concat")
 MEASURES: dict[str, Callable[[AtWidth], float | None]] = {
@@ -172,9 +172,9 @@ def _ingredients(rows: Sequence[Row]) -> Figure:
             found = changes(rows, name, full, measure)
             if found:
                 middle = mean(found.values())
-                plot.barh(y, middle, height=0.55, color=COLOURS[1] if middle > 0 else COLOURS[3], alpha=0.45)
+                plot.barh(y, middle, height=0.55, color=OKABE_ITO[1] if middle > 0 else OKABE_ITO[3], alpha=0.45)
             for seed, change in found.items():
-                plot.plot(change, y, "o", ms=4, color=COLOURS[0] if seed % 2 else COLOURS[2])
+                plot.plot(change, y, "o", ms=4, color=OKABE_ITO[0] if seed % 2 else OKABE_ITO[2])
         plot.axvspan(-spread(rows, full, measure), spread(rows, full, measure), color="#dddddd", zorder=0)
         plot.axvline(0, lw=0.8, color="#444444")
         plot.set_title(f"at {size} bytes", loc="left", fontsize=10)
@@ -190,7 +190,7 @@ def _designs(rows: Sequence[Row]) -> Figure:
     figure, plot = plt.subplots(figsize=(6.4, 4.2), dpi=110)
     measure = f"at {WIDE_BYTES} B"
     for name, colour in zip(
-        (*DESIGNS, "separate-narrow", "separate-full"), (*COLOURS[:3], "#444444", "#444444"), strict=True
+        (*DESIGNS, "separate-narrow", "separate-full"), (*OKABE_ITO[:3], "#444444", "#444444"), strict=True
     ):
         flops = _flops(rows, name)
         for seed in sorted({row.seed for row in rows if row.variant == name}):

@@ -110,7 +110,7 @@ class _Network:
 
     def exit_labels(self, images: Images) -> NDArray[np.int64]:
         """What the last exit answers: (N,)."""
-        return self._halves.head(images, self._width)[1][-1].argmax(axis=1)
+        return np.asarray(self._halves.head(images, self._width)[1][-1].argmax(axis=1), np.int64)
 
     def answers(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Class and confidence (N,) of the tail's answers."""

@@ -37,7 +37,7 @@ Floats = NDArray[np.float32]
 def is_map(x: Floats) -> bool:
     """Whether features (N, H, W, C) have neighbours, and not too many of them."""
     _, height, width, _ = x.shape
-    return min(height, width) > 2 and x[0].size <= STATIC_MAX_ELEMENTS
+    return bool(min(height, width) > 2 and x[0].size <= STATIC_MAX_ELEMENTS)
 
 
 def spectral(x: Floats, ladder: Sequence[float] = LADDER) -> CodecConfig:
