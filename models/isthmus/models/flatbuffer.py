@@ -43,12 +43,12 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """Values in it."""
+        """The number of values in the tensor."""
         return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
-        """Its bytes in memory."""
+        """The bytes that the tensor takes in memory."""
         return self.elements * _VALUE_BYTES.get(self.dtype, 4)
 
 
@@ -81,7 +81,7 @@ class Graph:
 
     @property
     def flops(self) -> int:
-        """Of one pass."""
+        """The FLOPs of one pass."""
         return sum(operator.flops for operator in self.operators)
 
 
@@ -128,7 +128,7 @@ def _signature(model: Any, signature: Any) -> Signature:
 
 
 def weights(path: Path) -> dict[str, list[tuple[NDArray[np.generic], NDArray[np.generic]]]]:
-    """By signature, weight and bias of its convolutions and linear layers, in the order that they run. Raises ModelError."""
+    """Weight and bias of the convolutions and linear layers, by signature, in the order that they run. Raises ModelError."""
     model = _parsed(path, path.read_bytes())
     return {_text(s.signatureKey): list(_weights(model, model.subgraphs[s.subgraphIndex])) for s in model.signatureDefs}
 

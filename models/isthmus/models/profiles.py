@@ -60,7 +60,7 @@ class Rates(Sourced, frozen=True, kw_only=True):
 
     threads: Threads = "all"
     call_s: float = 0.0
-    """For each call, whatever its batch."""
+    """The time of each call, whatever its batch."""
     op_s: float = 0.0
     flop_s: float
     byte_s: float = 0.0
@@ -73,7 +73,7 @@ class Rates(Sourced, frozen=True, kw_only=True):
 
 
 class Factor(Sourced, frozen=True, kw_only=True):
-    """How many times longer something takes."""
+    """The factor by which something takes longer."""
 
     factor: float
 
@@ -105,7 +105,7 @@ class Radio(Sourced, frozen=True, kw_only=True):
     down_J_per_B: float = 0.0
     tail_W: float = 0.0
     tail_s: float = 0.0
-    """How long the radio stays on after a message; another one in that time starts it anew."""
+    """The time that the radio stays on after a message; another message in that time starts it anew."""
 
 
 class Observation(Sourced, frozen=True, kw_only=True):
@@ -122,12 +122,12 @@ class Energy(NamedTuple):
 
     @property
     def above_idle_J(self) -> float:
-        """What the work cost: computing and radio."""
+        """The energy of computing and radio together."""
         return self.compute_J + self.radio_J
 
 
 class Profile(Strict, frozen=True, kw_only=True):
-    """A machine."""
+    """The times and energies of one machine."""
 
     schema: int
     name: str
@@ -139,19 +139,19 @@ class Profile(Strict, frozen=True, kw_only=True):
     runtime: Factor | None = None
     """LiteRT's time over that of the runtime that was timed."""
     dispatch: Dispatch | None = None
-    """None where the rates hold it already."""
+    """The factor of int8; none where the rates hold it already."""
     int8: tuple[Int8, ...] = ()
     throttling: dict[str, Factor] = {}
     """Slowdown in each state of heat or power saving."""
     power: Power | None = None
     radios: dict[str, Radio] = {}
-    """Those that differ from the shipped ones."""
+    """The radios that differ from the shipped ones."""
     observed: dict[str, Observation] = {}
     workloads: dict[str, Cost] = {}
-    """Those that the shipped suite lacks."""
+    """The workloads that the shipped suite lacks."""
     timings: tuple[Timing, ...] = ()
     slowdown: float = 1.0
-    """Of the state that `throttled` chose; not part of a file."""
+    """The factor of the state that `throttled` chose; not part of a file."""
 
     def stage_s(
         self,
@@ -240,7 +240,7 @@ class Suite(Strict, frozen=True, kw_only=True):
 
 
 class Radios(Strict, frozen=True, kw_only=True):
-    """`radios.toml`."""
+    """The content of `radios.toml`."""
 
     schema: int
     sources: dict[str, str]

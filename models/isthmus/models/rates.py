@@ -37,7 +37,7 @@ def non_negative(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.f
 
 
 def left_out(work: NDArray[np.float64], seconds: NDArray[np.float64], workloads: Sequence[str]) -> dict[str, float]:
-    """For each workload, the relative error (predicted / true - 1) of a fit that never saw it; its worst timing counts."""
+    """The relative error (predicted / true - 1) of each workload in a fit without it; its worst timing counts."""
     errors: dict[str, float] = {}
     for name in dict.fromkeys(workloads):
         out = np.array([w == name for w in workloads])
@@ -101,7 +101,7 @@ def fit(profile: Profile, *, source: str) -> tuple[Profile, dict[Threads, dict[s
 
 
 def int8_factors(profile: Profile, *, source: str) -> tuple[Int8, ...]:
-    """How much longer int8 takes than the fitted float32 rates say, by number of threads: the median over what was timed."""
+    """The factors of int8's time over what the fitted float32 rates say, by number of threads: medians of what was timed."""
     found = []
     for threads in dict.fromkeys(t.threads for t in profile.timings if t.int8):
         work, seconds, _ = table(profile, threads, DEVICE_TERMS, int8=True)

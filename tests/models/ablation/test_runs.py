@@ -1,4 +1,4 @@
-"""Every ingredient trains, a table goes on where it was cut off, and what it says is read at equal bytes."""
+"""Every variant trains, a table goes on where it was cut off, and what it says is read at equal bytes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_what_is_rebuilt_answers_as_what_was_masked(network: SplitNetwork) -> No
 def test_the_budget_is_kept_and_not_by_much(network: SplitNetwork, share: float) -> None:
     said: list[str] = []
     whole = sum(network.head.macs(1.0))
-    small = prune.pruned(network, share, *calibration(), report=said.append)
+    small = prune.prune(network, share, *calibration(), report=said.append)
     left = sum(small.head.macs(1.0)) / whole
     assert share - 0.35 < left <= share
     assert f"({left:.0%})" in said[-1]
@@ -124,7 +124,7 @@ def test_a_dead_channel_is_the_first_to_go(network: SplitNetwork) -> None:
 )
 def test_a_budget_that_cannot_be_met_is_refused(network: SplitNetwork, share: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        prune.pruned(network, share, *calibration(), report=silent)
+        prune.prune(network, share, *calibration(), report=silent)
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters' own

@@ -1,4 +1,4 @@
-"""`isthmus models ablate`: what every ingredient of a training is worth, as one table with its plots."""
+"""`isthmus models ablate`: what every choice in a training is worth, as one table with its plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ablate(
     out: Path = typer.Option(Path("runs/ablation"), help="The table's folder; finished runs in it are kept."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
-    """Train a recipe with one ingredient changed at a time; goes on where it was cut off."""
+    """Train a recipe with one thing changed at a time; goes on where it was cut off."""
     try:
         import torch
 

@@ -10,9 +10,7 @@ from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
 from isthmus.models import bundle
 from isthmus.proto.errors import ConfigError
 
-VARIANT = typer.Option(
-    None, "--variant", help="One changed ingredient of docs/ablation.md; may be given several times."
-)
+VARIANT = typer.Option(None, "--variant", help="One change of docs/ablation.md; may be given several times.")
 
 
 def prune(

@@ -164,7 +164,7 @@ def quantize(
         check("--pixels", pixels, PIXELS)
         images = judged.answered(m, uncut, pixels, pictures, quantizing.PICTURES).images
         validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, judges, most))
-    quantizing.quantized(
+    quantizing.quantise(
         found,
         images,
         validation,

@@ -32,11 +32,11 @@ MEASURES: dict[str, Callable[[AtWidth], float | None]] = {
 ALIKE = 0.15
 """FLOPs that differ by no more are compared as equal: an ensemble's narrowest width is no rival of a sliced one's."""
 Values = dict[int, float]
-"""By seed."""
+"""A measure by seed."""
 
 
 class Made(msgspec.Struct, frozen=True):
-    """How a table was made."""
+    """The account of how a table was made."""
 
     command: str
     versions: dict[str, str]
@@ -99,7 +99,7 @@ def changes(rows: Sequence[Row], variant: str, width: float, measure: str) -> Va
 
 
 def spread(rows: Sequence[Row], width: float, measure: str) -> float:
-    """How far apart, in points, two seeds of one change are: the mean of what the variants show. 0 with one seed."""
+    """The distance, in points, of two seeds of one change: the mean of what the variants show. 0 with one seed."""
     found = [changes(rows, name, width, measure).values() for name in VARIANTS if name != BASE]
     return mean([max(c) - min(c) for c in found if len(c) > 1] or [0.0])
 
@@ -156,7 +156,7 @@ def _design_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _flops(rows: Sequence[Row], variant: str) -> dict[float, float]:
-    """Head MFLOP by width."""
+    """The head's MFLOP by width."""
     return {at.width: at.head_mflop for row in rows if row.variant == variant for at in row.widths}
 
 

@@ -1,4 +1,4 @@
-"""What each ingredient of a training is worth: the same short training with one thing changed, several seeds of each.
+"""What each choice in a training is worth: the same short training with one thing changed, several seeds of each.
 
 Every finished run is one row of `results.jsonl`; a run that is there already is not made again, so that a table that was
 cut off goes on where it was.
@@ -59,7 +59,7 @@ class Ablation:
         return rows
 
     def _check_network(self, row: Row, line: int) -> None:
-        """A recipe may have changed since; the FLOPs of the full-width head tell."""
+        """A recipe may have changed since; the FLOPs of the full-width head show it."""
         if row.variant not in VARIANTS:
             return
         arch = VARIANTS[row.variant].recipe(shortened(self.recipe, self.budget.epochs)).arch
@@ -86,7 +86,7 @@ class Ablation:
         with tempfile.TemporaryDirectory() as scratch:
             for i, (name, seed) in enumerate(todo, 1):
                 report(f"run {i} of {len(todo)}: {name}, seed {seed}")
-                row = bench.made(name, seed, Path(scratch))
+                row = bench.run(name, seed, Path(scratch))
                 with self.rows_path.open("ab") as file:
                     file.write(msgspec.json.encode(row) + b"\n")
                 report(f"  {summary(row)}")
@@ -94,7 +94,7 @@ class Ablation:
 
 
 def summary(row: Row) -> str:
-    """A finished run in one line."""
+    """A finished run as one line of text."""
     at = row.widths[-1]
     read_off = [
         f"{100 * a:.1f} at {size} B" for a, size in ((at.at_wide, WIDE_BYTES), (at.at_narrow, NARROW_BYTES)) if a
@@ -113,7 +113,8 @@ class _Bench:
         part = _first(test.pictures, self.budget.tested)
         self.validation = Validation(part, corpora.halves(len(part)), test.mean, test.std)
 
-    def made(self, name: str, seed: int, scratch: Path) -> Row:
+    def run(self, name: str, seed: int, scratch: Path) -> Row:
+        """Train one variant and measure it."""
         variant = VARIANTS[name]
         trainer = self._trainer(variant, seed, scratch)
         self._train(trainer, scratch / f"{name}-{seed}.pt")

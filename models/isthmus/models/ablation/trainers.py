@@ -24,7 +24,7 @@ from isthmus.models.training.trainer import Forward, Trainer
 
 
 class UnquantisedTrainer(Trainer):
-    """Features reach the tail as they are."""
+    """The features reach the tail as they are."""
 
     def _sent(self, features: Tensor, progress: float) -> Tensor:
         return features
@@ -39,11 +39,11 @@ class VectorTrainer(Trainer):
 
     @property
     def state(self) -> dict[str, Stateful]:
-        """That of `Trainer`, and the codebooks."""
+        """The parts of `Trainer`, and the codebooks."""
         return {**super().state, "codebooks": self.codebooks}
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
-        """As `Trainer.run`; the codebooks are on the CPU afterwards too."""
+        """Train as `Trainer.run` does; the codebooks are on the CPU afterwards too."""
         network = super().run(checkpoint, report)
         self.codebooks.cpu()
         return network
@@ -57,7 +57,7 @@ class VectorTrainer(Trainer):
 
 
 class ChannelDropoutTrainer(Trainer):
-    """For a share of the samples, only a random number of the leading channels crosses (nested dropout, Rippel 2014)."""
+    """Only a random number of the leading channels crosses, for a share of the samples (nested dropout, Rippel 2014)."""
 
     dropped_share = 0.5
 
@@ -66,13 +66,13 @@ class ChannelDropoutTrainer(Trainer):
 
 
 class FrozenHeadTrainer(Trainer):
-    """From `freeze_from` of the run on, the averaged head stands still and the tail alone is tuned to it (BottleFit)."""
+    """The averaged head stands still from `freeze_from` of the run on, and the tail alone is tuned to it (BottleFit)."""
 
     freeze_from = 0.75
     frozen = False
 
     def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
-        """As `Trainer.step`, with the head frozen once it is time."""
+        """Take one step as `Trainer.step` does, with the head frozen once it is time."""
         if progress >= self.freeze_from:
             self._freeze()
         return super().step(x, labels, progress)
@@ -86,7 +86,7 @@ class FrozenHeadTrainer(Trainer):
 
 
 class TaughtTrainer(Trainer):
-    """A teacher, a trained network whose tail has blocks of the same shapes, tells what it would answer."""
+    """A teacher adds its answers to the loss: a trained network whose tail has blocks of the same shapes."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ def map_distance(maps: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def leading_channels(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """For a random `share` of the samples (N, C, H, W), zeros after a random number, 1 to C, of leading channels."""
+    """The samples (N, C, H, W), a random `share` of them with zeros after a random number, 1 to C, of leading channels."""
     n, channels = x.shape[:2]
     kept = torch.randint(1, channels + 1, (n, 1), generator=generator)
     kept[torch.rand(n, generator=generator) >= share] = channels

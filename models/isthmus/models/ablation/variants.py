@@ -1,4 +1,4 @@
-"""The ingredients of a training, each as one change to the recipe that ships: `VARIANTS` is the list that is measured."""
+"""Changes to a training, each against the recipe that ships: `VARIANTS` is the list that is measured."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from isthmus.models.training.trainer import Trainer
 from isthmus.proto.errors import ConfigError
 
 MEMBERS = 4
+"""The members of an ensemble: one for each width of the recipes, so that every width is some of them."""
 FULL_FIRST = 0.4
 """Share of the training that the full width has to itself."""
 SHORT_BATCH, SHORT_TURN_RATE, SHORT_AVERAGING = 128, 0.1, 0.97
@@ -28,7 +29,7 @@ SHORT_BATCH, SHORT_TURN_RATE, SHORT_AVERAGING = 128, 0.1, 0.97
 
 @dataclass(frozen=True)
 class Variant:
-    """One changed ingredient."""
+    """One change to the training that ships."""
 
     title: str
     recipe: Callable[[Recipe], Recipe]
@@ -143,7 +144,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def open_run(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> TrainingRun:
-    """As `run.open_run`, with the recipe changed by `variants`, one after the other.
+    """Open a run as `training.run.open_run` does, changed by `variants`, one after the other.
 
     Raises ConfigError when there is no such variant, it takes a teacher, or two take a trainer each.
     """

@@ -34,23 +34,25 @@ from isthmus.proto.errors import ConfigError
 GROUP = 8
 """Channels that go at once: XNNPACK and NEON work in eights."""
 FULL = 1.0
+"""The width that is pruned."""
 CALIBRATION, JUDGED = 512, 1000
-"""Training pictures that cuts are measured on; validation pictures for the word on what they cost."""
+"""The number of training pictures that cuts are measured on, and of validation pictures that say what they cost."""
 TUNING = 0.2
-"""Rates of fine-tuning, as a share of the training's own."""
+"""The learning rates of fine-tuning, as a share of the training's own: the network is nearly right already."""
 EXIT_WEIGHT = 0.3
-"""Of each early exit's loss, as in training."""
+"""The weight of each early exit's loss, as in training."""
 NORM_BATCH = 250
+"""The pictures in each batch that norms are measured on."""
 
 
 @dataclass
 class Space:
-    """Channels that live and die together."""
+    """Channels that stay or go together."""
 
     name: str
     channels: int
     convs: list[SlimConv] = field(default_factory=list)
-    """Whose outputs they are."""
+    """The convolutions whose outputs they are."""
     kept: Tensor = field(default_factory=lambda: torch.ones(0))
     """(C,) 1 where a channel is still there, 0 where it has gone."""
 
@@ -70,7 +72,7 @@ class ChannelCut:
     space: Space
     channels: Tensor
     macs: int
-    """What is saved."""
+    """The multiply-accumulates that the cut saves."""
 
 
 def spaces_of(head: Head) -> list[Space]:
@@ -88,8 +90,8 @@ def spaces_of(head: Head) -> list[Space]:
     return found
 
 
-def pruned(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, report: Report) -> SplitNetwork:
-    """A network whose head, at its one width, takes at most `share` of the FLOPs of `network` at full width.
+def prune(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, report: Report) -> SplitNetwork:
+    """Take channels out until the head, at its one width, takes at most `share` of its FLOPs; returns a new network.
 
     `x` (N, 3, S, S) and `labels` (N,) are calibration pictures; the batch norms are measured anew on them. Raises
     ConfigError when no cut is left before the budget is met.
@@ -116,18 +118,18 @@ def pruned(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, re
             f"{2 * macs / 1e6:.1f} MFLOP ({macs / whole:.0%}), loss {loss:.4f}: {GROUP} fewer in {cuts[best].space.name}"
         )
     small = _rebuilt(network, spaces)
-    _norms_anew(small, x)
+    _measure_norms(small, x)
     return small
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What `isthmus models prune` was asked for."""
+    """The options of `isthmus models prune`."""
 
     share: float
-    """Of the head's FLOPs that may be left."""
+    """The largest share of the head's FLOPs that may be left."""
     epochs: int
-    """Of fine-tuning; 0 only measures the batch norms anew."""
+    """The number of epochs of fine-tuning; 0 only measures the batch norms anew."""
     seed: int
 
 
@@ -136,7 +138,7 @@ def to_bundle(
 ) -> Bundle:
     """Prune the head of a trained network, tune what is left, and write its bundle to `target`.
 
-    `made` tells how the network was made. Raises ConfigError when the budget cannot be met.
+    `made` says how the network was made. Raises ConfigError when the budget cannot be met.
     """
     training, validation = run.corpus.training(), run.corpus.validation()
     chosen = np.random.default_rng(asked.seed).permutation(len(training.pictures))[:CALIBRATION]
@@ -144,7 +146,7 @@ def to_bundle(
     judged = normalised(validation.pictures.images[:JUDGED], validation.mean, validation.std)
     truth = torch.from_numpy(validation.pictures.labels[:JUDGED])
     report(f"before: {_accuracies(network, judged, truth)}")
-    small = pruned(network, asked.share, x, torch.from_numpy(training.pictures.labels[chosen]), report=report)
+    small = prune(network, asked.share, x, torch.from_numpy(training.pictures.labels[chosen]), report=report)
     report(f"pruned: {_accuracies(small, judged, truth)}")
     smaller = replace(run, recipe=_tuning(run.recipe, small.arch, asked.epochs), name=target.name)
     if asked.epochs:
@@ -192,7 +194,7 @@ def _stages(head: Head) -> list[Stage]:
 
 @contextmanager
 def _masked(spaces: list[Space], masks: dict[str, Tensor]) -> Iterator[None]:
-    """Every space's channels multiplied by its mask (C,)."""
+    """Multiply every space's channels by its mask (C,) while the context lasts."""
 
     def multiplied(mask: Tensor, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return output * mask[None, :, None, None]
@@ -237,7 +239,7 @@ def _cut(head: Head, spaces: list[Space], space: Space, importance: Tensor, macs
 
 
 def _tried(network: SplitNetwork, spaces: list[Space], cut: ChannelCut, x: Tensor, labels: Tensor) -> float:
-    """The loss without the cut's channels."""
+    """The loss without the channels of the cut."""
     cut.space.kept[cut.channels] = 0
     try:
         return _measured(network, spaces, x, labels)
@@ -267,18 +269,18 @@ def _rebuilt(network: SplitNetwork, spaces: list[Space]) -> SplitNetwork:
         for a, b in zip(old.convs, new.convs, strict=True):
             assert isinstance(a, SlimConv)
             assert isinstance(b, SlimConv)
-            _copied(a, b, before, of[id(a)])
+            _copy(a, b, before, of[id(a)])
             before = of[id(a)]
         at_exit = of[id(old.exit.conv)]
-        _copied(old.exit.conv, new.exit.conv, before, at_exit)
+        _copy(old.exit.conv, new.exit.conv, before, at_exit)
         new.exit.linear.full.weight.copy_(old.exit.linear.full.weight[:, at_exit])
         new.exit.linear.full.bias.copy_(old.exit.linear.full.bias)
-    _copied(network.head.project, small.head.project, before, torch.arange(network.arch.bottleneck_channels))
+    _copy(network.head.project, small.head.project, before, torch.arange(network.arch.bottleneck_channels))
     return small.eval()
 
 
-def _copied(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
-    """The weights between the channels that are left, and the norm of those that come out."""
+def _copy(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
+    """Give `new` the weights of `old` between the channels that are left, and the norm of those that come out."""
     new.weight.copy_(old.weight[c_out][:, c_in])
     (norm,) = new.norms.values()
     full = old.norms["w100"].state_dict()
@@ -286,8 +288,8 @@ def _copied(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
 
 
 @torch.no_grad()
-def _norms_anew(network: SplitNetwork, x: Tensor) -> None:
-    """The statistics of the head's batch norms, as they are without the channels that have gone."""
+def _measure_norms(network: SplitNetwork, x: Tensor) -> None:
+    """Measure the statistics of the head's batch norms on `x` (N, 3, S, S), without the channels that have gone."""
     norms = [m for m in network.head.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

@@ -51,9 +51,9 @@ class TrainingSet:
     flip: bool
 
     def mirrored(self, epoch: int, seed: int) -> NDArray[np.bool_]:
-        """Which pictures are seen mirrored in `epoch`: (N,).
+        """Whether each picture is mirrored in `epoch`: (N,).
 
-        A coin for the first epoch and the other side in the next: both are seen equally often, which one draw an epoch
+        A coin for the first epoch and the other side in the next: both come equally often, which one draw an epoch
         does not give (Jordan, 94% on CIFAR-10 in 3.29 seconds, 2024).
         """
         coins = np.random.default_rng(seed).integers(0, 2, len(self.pictures))

@@ -1,6 +1,6 @@
 """Distillation: a student head and decoder learn what of a picture the teacher's answers need. No labels.
 
-The early exit learns first, by itself (`exit_lessons`). Here features are rounded with random steps and go through the
+The early exit learns first, by itself (`exit_trainer`). Here features are rounded with random steps and go through the
 decoder, and the picture that it rebuilds through a differentiable copy of the whole teacher: its answers and a late map lead
 (Hinton et al. 2015), beside what the features cost. The copy learns as well, and is what the server runs; or it only
 teaches, and the server runs the teacher's own file. A run is resumed from its checkpoint.
@@ -29,9 +29,9 @@ from isthmus.models.training.resumable import ResumableRun, Stateful, averaging,
 
 M = TypeVar("M", bound=nn.Module)
 REPORT_EVERY = 20
-"""Steps."""
+"""The number of steps from one line of the report to the next."""
 BITS = 3.0
-"""That the codec takes for each that is counted, about: most symbols are zeros."""
+"""Bits that the codec takes for each that `Rounding` counts, about: most symbols are zeros."""
 AVERAGING = 0.998
 """Share of itself that the averaged student keeps at each step, in a run that is long enough to forget its beginning."""
 
@@ -61,7 +61,7 @@ class Distiller(ResumableRun[Student]):
         }
 
     def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
-        """One for each kind of weights, and their peak rates."""
+        """The optimiser of each kind of weights, and their peak rates."""
         student, settings = self.student, self.settings
         straight = student.straight
         plain = {id(p) for m in (student.decoder.spread, student.decoder.seen) for p in m.parameters()}
@@ -105,19 +105,19 @@ class Distiller(ResumableRun[Student]):
     def epoch(self, report: Report) -> str:
         """One pass over one view of every picture; the mean losses, as text."""
         number = (self.settings.epochs - 1 - self.epochs_done) % self.settings.views  # the device's own view comes last
-        taught = self.setup.answers.of_view(number, report)
+        stored = self.setup.answers.of_view(number, report)
         self.student.train()
         totals: dict[str, list[float]] = {}
         for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.epochs
             index = np.sort(self.setup.training_index[order])  # in the order of the disk
             images = np.stack([self.setup.answers.image(int(k), number) for k in index])
-            targets = {n: self.setup.target(n, values[index]).to(self.device) for n, values in taught.items()}
+            targets = {n: self.setup.target(n, values[index]).to(self.device) for n, values in stored.items()}
             for name, value in self.step(self.setup.pictures(images).to(self.device), targets, progress).items():
                 totals.setdefault(name, []).append(value)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
-                report(f"  step {i + 1} of {self.steps_per_epoch}: {_told(totals)}")
-        return _told(totals)
+                report(f"  step {i + 1} of {self.steps_per_epoch}: {_means(totals)}")
+        return _means(totals)
 
     def step(self, x: Tensor, targets: dict[str, Tensor], progress: float) -> dict[str, float]:
         """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
@@ -142,14 +142,14 @@ class Distiller(ResumableRun[Student]):
         step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         rounded, bits = self.rounding(features, step)
         rebuilt = self.student.decoder(rounded).permute(0, 3, 1, 2)  # (N, 3, S, S)
-        told = dict(zip(self.setup.teacher.targets, self.student.model(rebuilt), strict=True))
+        outputs = dict(zip(self.setup.teacher.targets, self.student.model(rebuilt), strict=True))
         found = {
             "picture": (rebuilt - x).square().mean() / x.var(),
-            "answer": losses.distillation(told["logits"].float().flatten(1), targets["logits"], 1.0),
+            "answer": losses.distillation(outputs["logits"].float().flatten(1), targets["logits"], 1.0),
             "rate": bits * BITS / 8000,
         }
-        if "hint" in told:
-            found["hint"] = _distance(told["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
+        if "hint" in outputs:
+            found["hint"] = _distance(outputs["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
         return found
 
 
@@ -158,9 +158,9 @@ def _quick(module: M, device: torch.device) -> M:
 
 
 def _distance(found: Tensor, aim: Tensor) -> Tensor:
-    """Mean square of what (N, C, H, W) maps miss, as a share of their channels' variance."""
+    """The mean squared distance of (N, C, H, W) maps, as a share of their channels' variance."""
     return (found - aim).square().mean() / aim.var((0, 2, 3)).mean().clamp_min(1e-6)
 
 
-def _told(totals: dict[str, list[float]]) -> str:
+def _means(totals: dict[str, list[float]]) -> str:
     return ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in totals.items())

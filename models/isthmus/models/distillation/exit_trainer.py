@@ -21,11 +21,11 @@ from isthmus.models.training.processors import mixed_precision
 from isthmus.models.training.resumable import ResumableRun, Stateful, averaging, follow, prepare
 
 REPORT_EVERY = 20
-"""Steps."""
+"""The number of steps from one line of the report to the next."""
 AVERAGING = 0.99
 """Share of itself that the averaged head keeps at each step, in a run that is long enough to forget its beginning."""
 FULL = 0.5
-"""Of a batch, at full width."""
+"""The share of a batch that runs at full width."""
 
 
 class ExitTrainer(ResumableRun[StudentHead]):
@@ -62,10 +62,10 @@ class ExitTrainer(ResumableRun[StudentHead]):
         for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
             index = self.setup.training_index[order]  # as they come: a width is given a part of the batch
             images = [answers.image(int(k), number) for k in index]
-            seen = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
+            shown = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.exit_epochs
             target = self.setup.target("logits", logits[index]).to(self.device)
-            total += self.step(self.setup.pictures(np.stack(seen)).to(self.device), target, progress)
+            total += self.step(self.setup.pictures(np.stack(shown)).to(self.device), target, progress)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
         return f"loss {total / self.steps_per_epoch:.3f}"
@@ -84,7 +84,7 @@ class ExitTrainer(ResumableRun[StudentHead]):
 
 
 def shared_out(n: int, widths: tuple[float, ...], full: float, rng: np.random.Generator) -> list[tuple[float, slice]]:
-    """Which width runs which of `n` samples (the sandwich rule): `full` of them the full one, half of the rest the narrowest."""
+    """Share `n` samples out over widths (the sandwich rule): `full` of them run the full one, half of the rest the narrowest."""
     ascending = sorted(widths)
     if len(ascending) == 1:
         return [(ascending[0], slice(0, n))]

@@ -1,4 +1,4 @@
-"""Early exits trained after the network, on a frozen trunk: they cost the features nothing, and may be made anew at will."""
+"""Early exits trained after the network, on a frozen trunk: the features stay as they are, and exits may be made anew at will."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Stateful(Protocol):
     """A part of a run that a checkpoint holds: a module or an optimiser."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its tensors and numbers."""
+        """The part's tensors and numbers."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Take them up. Raises KeyError, RuntimeError or ValueError when they are those of another part."""

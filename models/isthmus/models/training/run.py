@@ -1,4 +1,4 @@
-"""From a recipe's name to its data, its training and its bundle: what `isthmus models train` and `export` do."""
+"""A recipe with its data, from its name to its training and its bundle: what `isthmus models train` and `export` do."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from isthmus.proto.errors import ConfigError, DataError
 Change = tuple[str, Callable[[Recipe], Recipe]]
 """The name of a variant, and what it does to a recipe."""
 BATCH = 50
+"""The pictures that a network is given at once: more of them only take memory."""
 CODEC_PICTURES = 500
 """Training pictures that the codec's tables are fitted on, at every width."""
 
@@ -38,7 +39,7 @@ SMALLEST_BATCH, STEPS_AN_EPOCH, FEWEST_STEPS = 32, 16, 1000
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in torch, as `evaluate.Halves`."""
+    """A network in torch that answers as `evaluate.Halves` asks."""
 
     network: Network
     mean: tuple[float, ...]
@@ -180,7 +181,7 @@ def open_run(name: str, pictures: Path | None = None, changes: Sequence[Change] 
 
 
 def _sized(recipe: Recipe, pictures: int) -> Recipe:
-    """`recipe` for so many pictures: batches small enough, and epochs enough, for a few to be learnt from."""
+    """`recipe` for so many pictures: batches small enough, and epochs enough, to learn from a few."""
     batch = min(recipe.batch, max(SMALLEST_BATCH, pictures // STEPS_AN_EPOCH // 8 * 8))
     epochs = max(recipe.epochs, math.ceil(FEWEST_STEPS * batch / max(pictures, 1)))
     late = math.ceil(recipe.late_exit_epochs * epochs / recipe.epochs)

@@ -41,7 +41,7 @@ REPORT_EVERY = 50
 
 @dataclass(frozen=True)
 class Forward:
-    """What the network makes of one batch (N, ...)."""
+    """The network's outputs for one batch (N, ...)."""
 
     full: slice
     """The samples that ran at full width."""
@@ -54,7 +54,7 @@ class Forward:
     maps: list[Tensor]
     """The map of every block of the tail."""
     logits: Tensor
-    """(N, K)"""
+    """(N, K) as the tail answers."""
     exits: list[Tensor]
     """(N, K) of every exit that is trained."""
 
@@ -124,7 +124,7 @@ class Trainer(ResumableRun[SplitNetwork]):
         return float(loss.detach())
 
     def _parts(self, n: int, progress: float) -> list[tuple[float, slice]]:
-        """Which width runs which samples: the sandwich rule, shared out over one batch."""
+        """The width of each part of `n` samples: the sandwich rule, shared out over one batch."""
         widths = self.recipe.arch.widths
         between = widths[1:-1] or widths[:1]
         middle = between[int(self.rng.integers(len(between)))]
@@ -166,7 +166,7 @@ class Trainer(ResumableRun[SplitNetwork]):
         return sum(terms[1:], terms[0])
 
     def _answer_terms(self, x: Tensor, labels: Tensor, found: Forward, progress: float) -> list[Tensor]:
-        """What is minimised of the tail's answers."""
+        """The losses of the tail's answers."""
         return [self._right(found.logits, labels)]
 
     def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
