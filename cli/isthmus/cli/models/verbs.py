@@ -164,7 +164,7 @@ def quantize(
         check("--pixels", pixels, PIXELS)
         images = judged.answered(m, uncut, pixels, pictures, quantizing.PICTURES).images
         validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, judges, most))
-    quantizing.quantized(
+    quantizing.quantise(
         found,
         images,
         validation,
@@ -181,12 +181,12 @@ PICTURES = typer.Option(
 )
 
 
-def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> TrainingRun:
+def _opened(name: str, pictures: Path | None, chosen: list[str] | None) -> TrainingRun:
     try:
-        from isthmus.models.training import run
+        from isthmus.models.ablation import variants
     except ImportError as error:
         raise missing(error, "train") from error
-    return run.open_run(name, pictures, variants or ())
+    return variants.open_run(name, pictures, chosen or ())
 
 
 @app.command()
@@ -202,10 +202,10 @@ def train(
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
     begun_with = bundle.load(begin) if begin is not None else None
-    shop = _workshop(name, pictures, variant)
-    shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
-    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
+    run = _opened(name, pictures, variant)
+    run = replace(run, recipe=replace(run.recipe, epochs=epochs or run.recipe.epochs))
+    path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
+    run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()
@@ -218,10 +218,10 @@ def export(
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
-    shop = _workshop(name, pictures, variant)
-    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    target = out or (bundle.ZOO if shop.name == name else BUNDLES) / shop.name
-    shop.export(path, target, threads=threads, report=typer.echo)
+    run = _opened(name, pictures, variant)
+    path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
+    target = out or (bundle.ZOO if run.name == name else BUNDLES) / run.name
+    run.export(path, target, threads=threads, report=typer.echo)
 
 
 @app.command()

@@ -17,9 +17,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, and greys. The second of a pair is for dark pages.
+from isthmus.models.colours import OKABE_ITO
+
+# Okabe and Ito's colours, and others beside them. DARK gives each the one that dark pages show instead.
 FOREGROUND, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
-BLUE, ORANGE, VERMILLION, GREEN, BROWN = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#9c5f00"
+BLUE, GREEN, ORANGE, VERMILLION = OKABE_ITO
+BROWN = "#9c5f00"
 FILL, LINE, PALE = "#c9d7e3", "#4a6a85", "#b4b4b4"
 DARK = {
     FOREGROUND: "#e9e7e4", SOFT: "#a5a29d", AXIS: "#565b61", GRID: "#2a2e33", SHADE: "#33383e",
