@@ -33,6 +33,8 @@ from isthmus.proto.vocabulary import Load, ServerTimings
 
 MAX_US = 2**32 - 1
 SHA256_BYTES = 32
+NAME_CHARACTERS = 128
+"""The longest name that a device may give itself or its bundle; a certificate's holds 64."""
 LAYER_OVERHEAD_BYTES = 64
 """A `Layer` without its payload: every varint at its longest, tags and lengths."""
 RESULT_ROOM_BYTES = 64 * 1024
@@ -178,6 +180,9 @@ def _hello_to_pb(m: Hello) -> pb.DeviceMessage:
 def _hello_from_pb(m: pb.Hello) -> Hello:
     if len(m.bundle_sha256) != SHA256_BYTES:
         raise WireError(f"hello: a bundle hash of {len(m.bundle_sha256)} bytes, SHA-256 has {SHA256_BYTES}")
+    for name, value in (("client id", m.client_id), ("bundle name", m.bundle_name)):
+        if len(value) > NAME_CHARACTERS:
+            raise WireError(f"hello: a {name} of {len(value)} characters, at most {NAME_CHARACTERS} are welcome")
     return Hello(m.bundle_name, m.bundle_sha256, m.codec_version, m.client_id)
 
 
