@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
@@ -23,18 +23,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from numpy.typing import NDArray
 
+from isthmus.edge_server import connections
+from isthmus.edge_server.admission import Close, Ending, Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Engine, Tail
+from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import credentials
-from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
+from isthmus.edge_server.streams import Compute, Ready, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
-from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
+from isthmus.proto.messages import Hello, Layer, ServerHeartbeat, Welcome
+from isthmus.proto.printable import printable
 from isthmus.proto.tasks import Packed
 
 log = logging.getLogger(__name__)
@@ -43,24 +47,53 @@ SERVICE = "isthmus.v1.Edge"
 WARM_UP_RUNS = 5
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
+UNREAD_S = 10.0
+"""How long one reply may wait to be read before its stream is closed."""
 GOODBYE_S = 1.0
-"""How long a closed stream's last words may take before it is cut off."""
+"""How long a closed stream's last words may take before its connection is cut."""
+LOOK_S = 1.0
+"""How often it is looked for what no message and no timer tells."""
 STATUS = {
     Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
     Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
     Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.REPLACED: grpc.StatusCode.ABORTED,
+    Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
     Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Outbox:
-    """Where one stream's replies wait, and the task that writes them."""
+    """Where one stream's replies wait, the task that writes them, and whom to."""
 
-    replies: asyncio.Queue[Reply | Close | None]
+    stream: int
+    peer: str
     writer: asyncio.Task[None] | None
+    opened_s: float
+    replies: asyncio.Queue[Reply | Close | None] = field(default_factory=asyncio.Queue)
+    writing_since_s: float | None = None
+    client_id: str | None = None
+    """None until it has said hello."""
+    welcome: bool = False
+    closed: Close | None = None
+    """Why we closed it; None where we did not."""
+
+    @property
+    def who(self) -> str:
+        """The stream as the journal calls it."""
+        name = "" if self.client_id is None else f"'{printable(self.client_id)}' "
+        return f"stream {self.stream}: {name}at {connections.name_of(self.peer)}"
+
+    @property
+    def farewell(self) -> str:
+        """How it ended."""
+        if self.closed is None:
+            return "hung up" if self.welcome else "hung up before it was welcome"
+        return f"{'closed' if self.welcome else 'refused'}: {self.closed.ending.value}: {self.closed.why}"
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -83,6 +116,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
+        self._journal = Journal()
         self._outboxes: dict[int, _Outbox] = {}
         self._empty = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
@@ -95,21 +129,25 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         context: grpc.aio.ServicerContext[edge_pb2.DeviceMessage, edge_pb2.ServerMessage],
     ) -> None:
         """One device's stream, from hello to goodbye."""
-        stream = self._streams.open(now=time.monotonic())
-        outbox = self._outboxes[stream] = _Outbox(asyncio.Queue(), asyncio.current_task())
+        peer, now = context.peer(), time.monotonic()
+        certificate = connections.certificate_of(context)
+        stream = self._streams.open(now=now, address=connections.address_of(peer), certificate=certificate)
+        outbox = self._outboxes[stream] = _Outbox(stream, peer, asyncio.current_task(), now)
         self._empty.clear()
         self._pump()
-        reader = asyncio.create_task(self._read(stream, request_iterator, context.peer()))
-        why = "gone"
+        reader = asyncio.create_task(self._read(outbox, request_iterator))
         try:
             while isinstance(action := await outbox.replies.get(), Reply):
+                outbox.writing_since_s = time.monotonic()
                 await context.write(wire.to_server_pb(action.message))
+                outbox.writing_since_s = None
             if action is not None:
-                why = action.why
-                await context.abort(STATUS[action.ending], why)
+                await context.abort(STATUS[action.ending], action.why)
+        except grpc.aio.InternalError as error:  # the connection went away under a reply
+            raise asyncio.CancelledError from error
         finally:
-            log.info("stream %d: %s: closed: %s", stream, context.peer(), why)
-            await self._leave(stream, reader)
+            reader.cancel()
+            self._leave(outbox)
 
     async def Describe(
         self,
@@ -141,41 +179,61 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._worker.shutdown(wait=False)
         self.metrics.close()
 
-    async def _read(self, stream: int, requests: AsyncIterator[edge_pb2.DeviceMessage], peer: str) -> None:
+    def look(self) -> None:
+        """Close the streams whose devices have stopped to read; to be called now and then."""
+        late_s = time.monotonic() - UNREAD_S
+        for outbox in self._outboxes.values():
+            if outbox.writing_since_s is not None and outbox.writing_since_s < late_s:
+                self._streams.on_unread(outbox.stream, f"a reply has not been read for {UNREAD_S:g} s")
+        self._pump()
+
+    async def _read(self, outbox: _Outbox, requests: AsyncIterator[edge_pb2.DeviceMessage]) -> None:
+        stream = outbox.stream
         try:
             async for request in requests:
                 message = wire.from_device_pb(request)
                 if isinstance(message, Layer):
                     self.metrics.on_layer(message)
                 elif isinstance(message, Hello):
-                    log.info("stream %d: %s: hello from %r", stream, peer, message.client_id)
+                    outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic())
                 self._pump()
+                if (pause_s := self._streams.pause_s(stream, time.monotonic())) > 0:
+                    await asyncio.sleep(pause_s)
         except (WireError, DecodeError) as error:
-            self._streams.on_malformed(stream, f"message: {error}")
+            self._streams.on_malformed(stream, f"message: {printable(str(error))}")
             self._pump()
         except grpc.aio.AbortError:
             pass  # we have closed the stream ourselves
         except Exception:  # a fault of ours: it costs this stream, and is not hidden
             log.exception("stream %d: failed", stream)
         finally:
-            self._outboxes[stream].replies.put_nowait(None)
+            outbox.replies.put_nowait(None)
 
-    async def _leave(self, stream: int, reader: asyncio.Task[None]) -> None:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        self._streams.on_gone(stream)
-        del self._outboxes[stream]
+    def _leave(self, outbox: _Outbox) -> None:
+        """Forget a stream. Waits for nothing: gRPC may cancel its task a second time."""
+        self._streams.on_gone(outbox.stream)
+        del self._outboxes[outbox.stream]
+        now = time.monotonic()
+        kind = "left" if outbox.welcome else "refused"
+        self._journal.write(kind, f"{outbox.who}: after {now - outbox.opened_s:.1f} s {outbox.farewell}", now=now)
         if not self._outboxes:
             self._empty.set()
         self._pump()
+
+    def _cut(self, stream: int) -> None:
+        """A device that does not read would keep a closed stream for ever."""
+        outbox = self._outboxes.get(stream)
+        if outbox is not None and not connections.cut(outbox.peer) and outbox.writer is not None:
+            outbox.writer.cancel()
 
     def _pump(self) -> None:
         """Take every due step, perform what came out, and ask to be woken for the next."""
         while (due := self._streams.due_at) is not None and due <= (now := time.monotonic()):
             self._streams.step(now)
-        for action in self._streams.actions():
-            self._perform(action)
+        while actions := self._streams.actions():
+            for action in actions:
+                self._perform(action)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -191,15 +249,18 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case Close(stream, ending):
                 self.metrics.on_close(ending.value)
                 outbox = self._outboxes[stream]
+                outbox.closed = action
                 outbox.replies.put_nowait(action)
-                if outbox.writer is not None:  # a device that does not read would keep the writer for ever
-                    asyncio.get_running_loop().call_later(GOODBYE_S, outbox.writer.cancel)
+                asyncio.get_running_loop().call_later(GOODBYE_S, self._cut, stream)
             case Reply(stream, message):
                 self.metrics.on_reply(message)
-                replies = self._outboxes[stream].replies
-                replies.put_nowait(action)
-                if replies.qsize() == UNREAD:
-                    self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
+                outbox = self._outboxes[stream]
+                outbox.replies.put_nowait(action)
+                if isinstance(message, Welcome):
+                    outbox.welcome = True
+                    self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
+                if outbox.replies.qsize() == UNREAD:
+                    self._streams.on_unread(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:
         features = np.stack([item.payload.features for item in batch.items])
@@ -281,7 +342,7 @@ async def run(
     ready: Callable[[], None],
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once."""
-    stop = asyncio.Event()
+    stop, looking = asyncio.Event(), None
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     try:
@@ -289,11 +350,20 @@ async def run(
         for name in ("", SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         ready()
+        looking = asyncio.create_task(_look(service))
         await stop.wait()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
+        if looking is not None:
+            looking.cancel()
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+
+
+async def _look(service: EdgeService) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        service.look()

@@ -11,6 +11,8 @@ from isthmus.proto.errors import SecurityError
 CA, CA_KEY = "ca.pem", "ca.key"
 SERVER, SERVER_KEY = "server.pem", "server.key"
 DEVICE, DEVICE_KEY = "device.pem", "device.key"
+SHARED_NAME = "isthmus device"
+"""The name in the certificate that all devices of an older `isthmus certs init` share; it says of none who it is."""
 
 
 def server_credentials(folder: str | Path) -> grpc.ServerCredentials:

@@ -73,12 +73,17 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds."""
+    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds.
+
+    A connection that says nothing a server understands ends after 10 s, one without a stream after a minute.
+    """
     return [
         *_shared_options(max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 60_000),
     ]
 
 
