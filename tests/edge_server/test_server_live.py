@@ -11,7 +11,6 @@ import socket
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,10 +23,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.security import init
 from isthmus.edge_server.server import EdgeService, bind, run, serve
 from isthmus.edge_server.streams import Served
-from isthmus.proto import edge_pb2, edge_pb2_grpc, security, wire
+from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
 
@@ -61,10 +59,9 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: EdgeService, *, certs: Path | None = None, debug: bool = False, grace_s: float = 5.0
+    service: EdgeService, *, debug: bool = False, grace_s: float = 5.0
 ) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
-    credential = security.server_credentials(certs) if certs else None
-    server, status, address = bind(service, "127.0.0.1:0", credential, debug=debug)
+    server, status, address = bind(service, "127.0.0.1:0", None, debug=debug)
     up = asyncio.Event()
     task = asyncio.create_task(run(service, server, status, grace_s=grace_s, ready=up.set))
     await up.wait()
@@ -321,31 +318,6 @@ def test_describe_health_and_reflection(service: EdgeService, served: Served) ->
             replies = [reply async for reply in stub.ServerReflectionInfo(iter([request]))]
             names = {service.name for service in replies[0].list_services_response.service}
             assert "isthmus.v1.Edge" in names
-
-    live(check)
-
-
-def test_mutual_tls(served: Served, engine: Any, hello: m.Hello, tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    init(ours, [])
-    init(theirs, [])
-
-    async def welcomed(address: str, credential: grpc.ChannelCredentials) -> bool:
-        async with grpc.aio.secure_channel(address, credential) as channel:
-            device = Device(channel)
-            try:
-                await device.say(hello)
-                return isinstance(await device.hear(), m.Welcome)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                assert await device.call.code() is grpc.StatusCode.UNAVAILABLE
-                return False
-
-    async def check() -> None:
-        async with running(EdgeService(served, engine), certs=ours) as (address, _):
-            assert await welcomed(address, security.channel_credentials(ours))
-            assert not await welcomed(address, security.channel_credentials(theirs))
-            nobody = grpc.ssl_channel_credentials((ours / "ca.pem").read_bytes())
-            assert not await welcomed(address, nobody)
 
     live(check)
 

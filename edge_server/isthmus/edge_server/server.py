@@ -11,9 +11,8 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
@@ -26,11 +25,13 @@ from numpy.typing import NDArray
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close, Ending, Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
+from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Engine, Tail
 from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.security import credentials
+from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.security import certificates
 from isthmus.edge_server.streams import Compute, Ready, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.models import bundle as bundles
@@ -39,6 +40,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
 from isthmus.proto.messages import Hello, Layer, ServerHeartbeat, Welcome
 from isthmus.proto.printable import printable
+from isthmus.proto.signals import end_at_once_from_now_on
 from isthmus.proto.tasks import Packed
 
 log = logging.getLogger(__name__)
@@ -66,36 +68,6 @@ STATUS = {
 }
 
 
-@dataclass
-class _Outbox:
-    """Where one stream's replies wait, the task that writes them, and whom to."""
-
-    stream: int
-    peer: str
-    writer: asyncio.Task[None] | None
-    opened_s: float
-    replies: asyncio.Queue[Reply | Close | None] = field(default_factory=asyncio.Queue)
-    writing_since_s: float | None = None
-    client_id: str | None = None
-    """None until it has said hello."""
-    welcome: bool = False
-    closed: Close | None = None
-    """Why we closed it; None where we did not."""
-
-    @property
-    def who(self) -> str:
-        """The stream as the journal calls it."""
-        name = "" if self.client_id is None else f"'{printable(self.client_id)}' "
-        return f"stream {self.stream}: {name}at {connections.name_of(self.peer)}"
-
-    @property
-    def farewell(self) -> str:
-        """How it ended."""
-        if self.closed is None:
-            return "hung up" if self.welcome else "hung up before it was welcome"
-        return f"{'closed' if self.welcome else 'refused'}: {self.closed.ending.value}: {self.closed.why}"
-
-
 class EdgeService(edge_pb2_grpc.EdgeServicer):
     """The service for one bundle and one engine. Warms the engine up; must then live on one running event loop."""
 
@@ -117,7 +89,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
-        self._outboxes: dict[int, _Outbox] = {}
+        self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._computing: set[asyncio.Task[None]] = set()
@@ -132,7 +104,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         peer, now = context.peer(), time.monotonic()
         certificate = connections.certificate_of(context)
         stream = self._streams.open(now=now, address=connections.address_of(peer), certificate=certificate)
-        outbox = self._outboxes[stream] = _Outbox(stream, peer, asyncio.current_task(), now)
+        outbox = self._outboxes[stream] = Outbox(stream, peer, asyncio.current_task(), now)
         self._empty.clear()
         self._pump()
         reader = asyncio.create_task(self._read(outbox, request_iterator))
@@ -172,6 +144,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
 
+    def revoke(self, names: Iterable[str]) -> None:
+        """Turn away whoever has a certificate of one of these names, and no others."""
+        self._streams.revoke(names)
+        self._pump()
+
     def close(self) -> None:
         """Let go of the worker thread and of the metrics' port."""
         if self._timer is not None:
@@ -187,7 +164,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 self._streams.on_unread(outbox.stream, f"a reply has not been read for {UNREAD_S:g} s")
         self._pump()
 
-    async def _read(self, outbox: _Outbox, requests: AsyncIterator[edge_pb2.DeviceMessage]) -> None:
+    async def _read(self, outbox: Outbox, requests: AsyncIterator[edge_pb2.DeviceMessage]) -> None:
         stream = outbox.stream
         try:
             async for request in requests:
@@ -210,7 +187,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         finally:
             outbox.replies.put_nowait(None)
 
-    def _leave(self, outbox: _Outbox) -> None:
+    def _leave(self, outbox: Outbox) -> None:
         """Forget a stream. Waits for nothing: gRPC may cancel its task a second time."""
         self._streams.on_gone(outbox.stream)
         del self._outboxes[outbox.stream]
@@ -318,7 +295,8 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
 
     Raises SecurityError, BundleError, ConfigError and BindError before that.
     """
-    credential = credentials(config)
+    _on_hangup(lambda: None)  # a server that still loads is not ended by it either
+    shown = certificates(config)
     bundle = bundles.load(config.bundle, half="tail")
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
@@ -327,10 +305,12 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         limits=Limits(config.max_streams, config.credits),
         max_batch=config.max_batch,
     )
+    credential = None if shown is None else shown.credentials()
     server, status, address = bind(service, config.listen, credential, debug=config.debug)
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
-    await run(service, server, status, grace_s=config.grace_s, ready=lambda: ready(address) if ready else None)
+    told = (lambda: ready(address)) if ready else (lambda: None)
+    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
 
 
 async def run(
@@ -340,30 +320,48 @@ async def run(
     *,
     grace_s: float,
     ready: Callable[[], None],
+    shown: Certificates | None = None,
 ) -> None:
-    """Serve until SIGTERM, then drain; cancellation stops at once."""
-    stop, looking = asyncio.Event(), None
+    """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
+
+    SIGHUP reads the certificates that are `shown` anew.
+    """
+    stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _on_hangup(lambda: _look(service, shown, again=True))
+    looking = asyncio.create_task(_keep_looking(service, shown))
     try:
+        if shown is not None:
+            service.revoke(shown.revoked)
         await server.start()
         for name in ("", SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         ready()
-        looking = asyncio.create_task(_look(service))
         await stop.wait()
+        end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
-        if looking is not None:
-            looking.cancel()
+        looking.cancel()
         await service.drain(0.0)
         await server.stop(None)
         service.close()
 
 
-async def _look(service: EdgeService) -> None:
+async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
-        service.look()
+        _look(service, shown)
+
+
+def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:
+    service.look()
+    if shown is not None and shown.look(again=again):
+        service.revoke(shown.revoked)
+
+
+def _on_hangup(act: Callable[[], None]) -> None:
+    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such signal
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
