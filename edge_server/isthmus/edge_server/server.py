@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
 WARM_UP_RUNS = 5
+BYTES_PER_MBIT = 125_000.0
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 UNREAD_S = 10.0
@@ -302,7 +303,7 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         Tail(bundle, config.threads, engine=config.engine),
         server_id=socket.gethostname(),
-        limits=Limits(config.max_streams, config.credits),
+        limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
     )
     credential = None if shown is None else shown.credentials()
