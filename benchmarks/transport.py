@@ -83,7 +83,7 @@ async def host(ports: Connection) -> None:
     echo = grpc.aio.server(options=wire.server_options(UP_BYTES + 1024))
     edge_pb2_grpc.add_EdgeServicer_to_server(Echo(), echo)  # type: ignore[no-untyped-call]
     echo_port = echo.add_insecure_port("127.0.0.1:0")
-    limits = Limits(frames_per_s=1e6)  # one frame after another, as fast as they come back
+    limits = Limits(frames_per_s=1e6, bytes_per_s=1e9)  # one frame after another, as fast as they come back
     service, _, address = bind(EdgeService(facts, NullEngine(), limits=limits), "127.0.0.1:0", None)
     await echo.start()
     await service.start()

@@ -87,18 +87,18 @@ class Account:
     """What one device has used of its limits."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._frame_s, self._byte_s = 1 / limits.frames_per_s, 1 / limits.bytes_per_s
+        self._message_s = self._frame_s / MESSAGES_A_FRAME
         self._frames, self._reading = Meter(), Meter()
 
     def on_message(self, message: DeviceMessage, now: float) -> None:
         """A message was read: each has its price, a long one a higher one."""
         size_bytes = len(message.payload) if isinstance(message, Layer) else 0
-        share_s = 1 / (self._limits.frames_per_s * MESSAGES_A_FRAME)
-        self._reading.spend(max(share_s, size_bytes / self._limits.bytes_per_s), now=now)
+        self._reading.spend(max(self._message_s, size_bytes * self._byte_s), now=now)
 
     def on_frame(self, now: float) -> None:
         """A new frame was taken."""
-        self._frames.spend(1 / self._limits.frames_per_s, now=now)
+        self._frames.spend(self._frame_s, now=now)
 
     def frame_wait_s(self, now: float) -> float:
         """When another frame is welcome."""

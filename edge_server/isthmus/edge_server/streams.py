@@ -256,11 +256,12 @@ class Streams:
             self._close(stream, Ending.OVERSIZED, why)
             return
         load = self._batcher.load(now)
-        if not self._assembly.knows(stream, layer.frame_id):
-            if (retry_s := self._no_room_s(stream, peer, now)) is not None:
-                self._assembly.close(stream, layer.frame_id)
-                self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
-                return
+        retry_s = self._no_room_s(stream, peer, now)
+        if retry_s is not None and not self._assembly.knows(stream, layer.frame_id):
+            self._assembly.close(stream, layer.frame_id)
+            self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
+            return
+        if layer.layer == 0:
             peer.account.on_frame(now)
         self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
         self._collect(load, now)
