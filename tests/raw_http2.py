@@ -17,7 +17,7 @@ INITIAL_WINDOW_SIZE = 4
 REQUEST = {
     ":method": "POST",
     ":scheme": "http",
-    ":path": "/isthmus.v1.Edge/Stream",
+    ":path": "",
     ":authority": "edge",
     "content-type": "application/grpc",
     "te": "trailers",
@@ -27,17 +27,20 @@ REQUEST = {
 class Peer:
     """One connection with as many streams as are opened on it; `window` bytes of each may be sent to it."""
 
-    def __init__(self, address: str, *, window: int) -> None:
+    def __init__(self, address: str, *, window: int, method: str = "Stream") -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=30.0)
+        self._request = REQUEST | {":path": f"/isthmus.v1.Edge/{method}"}
         self._streams = 0
         self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window)))
 
     def open(self) -> int:
-        """Begin a call of the service's stream; its HTTP/2 number."""
+        """Begin a call of the service's method; its HTTP/2 number."""
         stream = 1 + 2 * self._streams
         self._streams += 1
-        block = b"".join(b"\0" + text(name) + text(value) for name, value in REQUEST.items())  # HPACK, nothing indexed
+        block = b"".join(
+            b"\0" + text(name) + text(value) for name, value in self._request.items()
+        )  # HPACK, nothing indexed
         self._socket.sendall(frame(HEADERS, END_HEADERS, stream, block))
         return stream
 

@@ -25,7 +25,7 @@ HELLO_S = 3.0
 SILENCE_S = 10.0
 """A stream from which nothing is heard for so long is closed."""
 LOBBY = 64
-"""Streams that may be waiting to say hello, and streams that may be ending; more where more are served."""
+"""Room for streams that wait to say hello, and for streams that end; as much as is served where that is more."""
 BURST_S = 1.0
 """A device may use so much of its rates at once."""
 MESSAGES_A_FRAME = MAX_LAYERS + 1
@@ -66,6 +66,11 @@ class Limits:
     """Frames beyond it are answered busy."""
     bytes_per_s: float = 25e6
     """A device that sends faster is read at this rate."""
+
+    @property
+    def lobby(self) -> int:
+        """Streams that may be waiting to say hello, and streams that may be ending."""
+        return max(LOBBY, self.streams)
 
 
 class Meter:
@@ -138,7 +143,6 @@ class Admission:
         self.peers: dict[int, Peer] = {}
         """Streams that are open."""
         self._limits, self._server_id = limits, server_id
-        self._room = max(LOBBY, limits.streams)
         self._ending: set[int] = set()
         self._accounts: dict[str, Account] = {}
         self._revoked: frozenset[str] = frozenset()
@@ -152,7 +156,7 @@ class Admission:
         """A device connected from `address` with a certificate of this name; who has to go for it, or it itself."""
         if certificate in self._revoked:
             return self.refuse(stream, Ending.REVOKED, revoked(certificate))
-        if len(self._ending) >= self._room:
+        if len(self._ending) >= self._limits.lobby:
             return self.refuse(stream, Ending.CROWDED, f"{self._server_id}: too many streams are ending")
         peer = self.peers[stream] = Peer(address, certificate, Account(self._limits), now)
         if peer.name is not None:
@@ -219,7 +223,7 @@ class Admission:
     def _crowded_out(self) -> list[Close]:
         """The stream that gives up its place in a lobby that is too full."""
         waiting = {stream: peer for stream, peer in self.peers.items() if peer.client_id is None}
-        if len(waiting) <= self._room:
+        if len(waiting) <= self._limits.lobby:
             return []
         crowds = Counter(peer.crowd for peer in waiting.values())
         crowd, size = crowds.most_common(1)[0]

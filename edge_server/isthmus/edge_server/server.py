@@ -52,6 +52,8 @@ UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 UNREAD_S = 10.0
 """How long one reply may wait to be read before its stream is closed."""
+CALLS_A_PLACE = 16
+"""Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
 """How long a closed stream's last words may take before its connection is cut."""
 LOOK_S = 1.0
@@ -83,6 +85,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     ) -> None:
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
+        self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = Metrics()
         self._engine = engine
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
@@ -172,7 +175,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 message = wire.from_device_pb(request)
                 if isinstance(message, Layer):
                     self.metrics.on_layer(message)
-                elif isinstance(message, Hello):
+                elif isinstance(message, Hello) and not outbox.welcome:
                     outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic())
                 self._pump()
@@ -276,7 +279,9 @@ def bind(
     service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
     """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
-    server = grpc.aio.server(options=wire.server_options(service.max_message_bytes))
+    # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
+    options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
