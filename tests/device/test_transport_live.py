@@ -16,6 +16,7 @@ import pytest
 
 from isthmus.device import transport
 from isthmus.device.transport import Transport
+from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.security import init
 from isthmus.proto import edge_pb2, security, wire
 from isthmus.proto.edge_pb2_grpc import EdgeServicer, add_EdgeServicer_to_server
@@ -349,7 +350,7 @@ def test_a_half_without_tls_is_told_apart_from_a_dead_one(lacking: str, tmp_path
     init(tmp_path, [])
 
     async def check() -> None:
-        theirs = security.server_credentials(tmp_path) if lacking == "device" else None
+        theirs = Certificates(tmp_path).credentials() if lacking == "device" else None
         ours = security.channel_credentials(tmp_path) if lacking == "server" else None
         async with serving(stay, credentials=theirs) as address, running(address, ours) as (_, listener, _):
             hint = "does not speak plaintext" if lacking == "device" else "one `isthmus certs init`"

@@ -161,6 +161,14 @@ def test_numbers_that_do_not_fit_are_refused_of_a_server_too() -> None:
         (pb.DeviceMessage(), r"^device message: empty"),
         (pb.DeviceMessage.FromString(b"\x7a\x00"), r"^device message: empty or of an unknown kind"),
         (pb.DeviceMessage(hello=pb.Hello(bundle_sha256=b"short")), r"^hello: a bundle hash of 5 bytes"),
+        (
+            pb.DeviceMessage(hello=pb.Hello(bundle_sha256=SHA, client_id="x" * 60_000)),
+            r"^hello: a client id of 60000 characters, at most 128",
+        ),
+        (
+            pb.DeviceMessage(hello=pb.Hello(bundle_sha256=SHA, bundle_name="x" * 129)),
+            r"^hello: a bundle name of 129 characters, at most 128",
+        ),
         (pb.DeviceMessage(layer=pb.Layer(layer=5)), r"^layer 5: there are 5"),
     ],
 )

@@ -69,6 +69,7 @@ def _options(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
     )
+    logging.getLogger("isthmus.edge_server").setLevel(logging.INFO)  # who comes and goes at a server is always shown
     if version:
         typer.echo(f"isthmus {metadata.version('isthmus')}")
         raise typer.Exit

@@ -13,6 +13,7 @@ from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
@@ -36,7 +37,7 @@ def server(timeline: Timeline, name: str = "edge", **limits: int) -> ServerNode:
     times = TailTimes(dict.fromkeys(range(1, 9), TAIL_S), max_batch=8)
     batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=8)
     served = streams.Served("pair", HASH, coding()[0])
-    core = streams.Streams(served, batcher, server_id=name, limits=streams.Limits(**limits))
+    core = streams.Streams(served, batcher, server_id=name, limits=Limits(**limits))
     return ServerNode(timeline, core, Tail())
 
 

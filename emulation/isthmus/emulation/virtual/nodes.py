@@ -15,6 +15,7 @@ from isthmus.device.gate import Sketch
 from isthmus.device.session import Session
 from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
+from isthmus.edge_server.admission import Close
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready, Streams
 from isthmus.emulation.link import ShapedLink
@@ -134,9 +135,10 @@ class ServerNode:
                 case streams.Compute():
                     answers, tail_s = self.engine.run(action.batch)
                     self._timeline.at(now + tail_s, self._computed, action.batch, answers, tail_s)
-                case streams.Close():
+                case Close():
                     if (down := self._pipes.pop(action.stream, None)) is not None:
                         down.send(None, 0, now)
+                    self.core.on_gone(action.stream)
         self._alarm.set()
 
     def _computed(self, now: float, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float) -> None:

@@ -11,8 +11,9 @@ from functools import partial
 
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
-from isthmus.edge_server.streams import Limits, Ready, Served, Streams
+from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Feed, Head, Tail
