@@ -36,7 +36,7 @@ from isthmus.emulation.reports.link_stamp import LinkStamp
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
 from isthmus.proto import record
-from isthmus.proto.record import FrameRecord, Recorder, Summary
+from isthmus.proto.record import FrameRecord, Run, Summary
 from isthmus.proto.vocabulary import Guess
 
 BUNDLE = "signs"
@@ -185,13 +185,14 @@ def _complete(scenario: DemoPlan, folder: Path, began_s: float, lag: str) -> Pat
     how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(how), indent=2) + b"\n")
     alone = _alone(scenario, [a.frame_id for a in answers])
-    with Recorder(path, header) as out:
-        for answer in answers:
-            guess = alone.get(answer.frame_id)
-            if guess is not None:
-                answer = msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
-            out.write(answer)
+    record.save(path, Run(header, [_beside(answer, alone.get(answer.frame_id)) for answer in answers], 0))
     return report.write_report(path, folder)
+
+
+def _beside(answer: FrameRecord, guess: Guess | None) -> FrameRecord:
+    if guess is None:
+        return answer
+    return msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
 
 
 def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:

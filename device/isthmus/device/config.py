@@ -35,7 +35,13 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A profile whose machine this one pretends to be: every stage takes as long as there."""
     client_id: str = "device"
     record: str | None = None
-    """Also write every answer to this file, with the run's header."""
+    """Also write every answer to this file, with the run's header; what is there is kept under a number of its own."""
+    record_file_bytes: int = 64_000_000
+    """A file of so many bytes, about 100,000 answers, is followed by the next."""
+    record_age_s: float = 86_400.0
+    """A file of so many seconds is followed by the next: a day."""
+    record_total_bytes: int = 1_000_000_000
+    """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -52,5 +58,11 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"gate = {self.gate}, expected more than 0 and at most 255 grey levels")
         if not 0 < self.gate_age_s <= 3600:
             raise ValueError(f"gate_age_s = {self.gate_age_s}, expected more than 0 and at most 3600 s")
+        if not 100_000 <= self.record_file_bytes <= self.record_total_bytes:
+            raise ValueError(
+                f"record_file_bytes = {self.record_file_bytes}, expected 100000 to record_total_bytes ({self.record_total_bytes})"
+            )
+        if not self.record_age_s >= 1:
+            raise ValueError(f"record_age_s = {self.record_age_s}, expected at least 1 s")
         if self.threads < 1:
             raise ValueError(f"threads = {self.threads}, expected at least 1")

@@ -7,25 +7,26 @@ import contextlib
 import platform
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 import grpc
-import msgspec
 
 from isthmus.device.as_device import PacedExecutor
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.gate import Gate
+from isthmus.device.history import History, Limits
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.reader import opened
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
+from isthmus.device.sinks import Sink, Sinks, StandardOutput
 from isthmus.device.sources import Previewed, Source
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import Transport
@@ -36,7 +37,7 @@ from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
-from isthmus.proto.record import FrameRecord, Recorder, RunHeader
+from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.security import channel_credentials
 from isthmus.proto.vocabulary import Answer, Reason
 
@@ -84,8 +85,9 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     source = opened(config.source, device.bundle.manifest.labels)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with _written(device, source, command) as write:
-        await answer_all(device, source, write)
+    with contextlib.closing(_sinks(device, source, command)) as sinks:
+        await answer_all(device, source, sinks.write)
+        sinks.check()
 
 
 async def answer_all(device: Opened, source: Source, on_answer: OnRecord) -> None:
@@ -179,21 +181,13 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     return manifest.name_of(answer.label)
 
 
-@contextlib.contextmanager
-def _written(device: Opened, source: Source, command: str) -> Iterator[OnRecord]:
-    """Writes answers to standard output and, if it is configured, to the record."""
-    encoder, record = msgspec.json.Encoder(), device.config.record
-    with contextlib.ExitStack() as stack:
-        header = _header(device, source, command)
-        recorder = None if record is None else stack.enter_context(Recorder(Path(record), header))
-
-        def write(row: FrameRecord) -> None:
-            if recorder is not None:
-                recorder.write(row)
-            sys.stdout.buffer.write(encoder.encode(row) + b"\n")
-            sys.stdout.buffer.flush()
-
-        yield write
+def _sinks(device: Opened, source: Source, command: str) -> Sinks:
+    """Standard output and, if it is configured, the record."""
+    config, sinks = device.config, list[Sink]()
+    if config.record is not None:
+        limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
+        sinks.append(History(Path(config.record), _header(device, source, command), limits))
+    return Sinks([*sinks, StandardOutput(sys.stdout.fileno())])
 
 
 def _header(device: Opened, source: Source, command: str) -> RunHeader:

@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
+from isthmus.proto.files import Lines, write_whole
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
@@ -172,15 +173,22 @@ class Recorder:
 
     def __init__(self, path: Path, header: RunHeader):
         self._encoder, self._path = msgspec.json.Encoder(), path
+        self.size_bytes = 0
+        """What was written so far."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)  # a line is on its way before the next: Ctrl-C loses none
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
-        self._line(header)
+        self._lines = Lines(self._file.fileno())
+        try:
+            self._line(header)
+        except DataError:
+            self._file.close()
+            raise
 
     def write(self, record: FrameRecord) -> None:
-        """Append one record. Raises DataError on a full disk."""
+        """Append one record. Raises DataError on a full disk; what was written before is whole, and a later one may fit."""
         self._line(record)
 
     def close(self) -> None:
@@ -196,18 +204,21 @@ class Recorder:
         self.close()
 
     def _line(self, value: msgspec.Struct) -> None:
+        if self._file.closed:
+            raise ValueError(f"{self._path}: closed")
+        line = self._encoder.encode(value) + b"\n"
         try:
-            self._file.write(self._encoder.encode(value) + b"\n")
+            self._lines.write(line)
         except OSError as error:
-            raise DataError(f"{self._path}: {error.strerror}; the record ends here") from error
+            raise DataError(f"{self._path}: {error.strerror}") from error
+        self.size_bytes += len(line)
 
 
 def save(path: Path, run: Run) -> None:
-    """Write a finished run at once, compressed; `path` ends in `.jsonl.zst`. Raises DataError."""
-    encoder = msgspec.json.Encoder()
-    lines = encoder.encode_lines([run.header, *run.records])
+    """Write a finished run at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
+    lines = msgspec.json.Encoder().encode_lines([run.header, *run.records])
     try:
-        path.write_bytes(zstandard.compress(lines))
+        write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
 

@@ -12,7 +12,7 @@ import msgspec
 
 from isthmus.emulation import traces
 from isthmus.proto import record
-from isthmus.proto.record import Recorder, RunHeader
+from isthmus.proto.record import RunHeader
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,5 @@ class LinkStamp:
 
     def write_into(self, path: Path) -> None:
         """Write this into the record at `path`. Raises DataError when it is none."""
-        header, rows = record.read(path)
-        with Recorder(path, self.header(header)) as out:
-            for row in rows:
-                out.write(row)
+        run = record.load(path)
+        record.save(path, run._replace(header=self.header(run.header)))
