@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -76,6 +77,8 @@ def _options(
 
 def main() -> None:
     """Entry point of the `isthmus` command."""
+    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["serve"]):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a role reads things anew on it, and must not die of it before
     try:
         application(sys.argv[1:])()
     except IsthmusError as error:
@@ -83,4 +86,5 @@ def main() -> None:
         typer.echo(error, err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: a second one would end it by the signal
         sys.exit(130)

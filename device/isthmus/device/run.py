@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import grpc
-
 from isthmus.device.as_device import PacedExecutor
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.gate import Gate
@@ -26,6 +24,7 @@ from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.reader import opened
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
+from isthmus.device.signals import handle
 from isthmus.device.sinks import Sink, Sinks, StandardOutput
 from isthmus.device.sources import Previewed, Source
 from isthmus.device.stage_times import StageTimes
@@ -38,7 +37,6 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
-from isthmus.proto.security import channel_credentials
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
@@ -50,10 +48,10 @@ OnRecord = Callable[[FrameRecord], None]
 
 @dataclass(frozen=True)
 class Opened:
-    """A device that is ready to answer: configuration, credentials, bundle and head."""
+    """A device that is ready to answer: configuration, certificates, bundle and head."""
 
     config: AgentConfig
-    credentials: grpc.ChannelCredentials | None
+    certificates: Certificates | None
     bundle: Bundle
     executor: Executor
 
@@ -62,7 +60,7 @@ def open_device(config: AgentConfig) -> Opened:
     """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
     if config.policy not in POLICIES:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
-    credentials = _credentials(config)
+    certificates = _certificates(config)
     bundle = bundles.load(config.bundle, half="head")
     neural_filter = None
     if config.filter is not None:
@@ -71,7 +69,7 @@ def open_device(config: AgentConfig) -> Opened:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
-    return Opened(config, credentials, bundle, executor)
+    return Opened(config, certificates, bundle, executor)
 
 
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
@@ -86,19 +84,26 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_sinks(device, source, command)) as sinks:
-        await answer_all(device, source, sinks.write)
+        await answer_all(device, source, sinks.write, signals=True)
         sinks.check()
 
 
-async def answer_all(device: Opened, source: Source, on_answer: OnRecord) -> None:
-    """Answer every frame of `source`; SIGTERM ends it early. Raises what `on_answer` raises (IsthmusError, OSError) too."""
-    manifest = device.bundle.manifest
+async def answer_all(device: Opened, source: Source, on_answer: OnRecord, *, signals: bool = False) -> None:
+    """Answer every frame of `source`; with `signals`, SIGTERM ends it early and SIGHUP reads certificates anew.
+
+    Raises what `on_answer` raises (IsthmusError, OSError) too.
+    """
+    manifest, config = device.bundle.manifest, device.config
     host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
-    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, host.stop)
-    config = device.config
+    transport = _transport(device, host)
+    if signals:
+        handle(host.stop, _nothing if transport is None else transport.reload)
     answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
-    await _beside(answering, host, _transport(device, host))
+    await _beside(answering, host, transport)
+
+
+def _nothing() -> None:
+    """What there is to read anew without a server."""
 
 
 def _period_s(config: AgentConfig, source: Source) -> float:
@@ -121,7 +126,7 @@ def _session(device: Opened) -> Session:
     )
 
 
-def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
+def _certificates(config: AgentConfig) -> Certificates | None:
     if config.server is None or config.insecure:
         return None
     if config.certs is None:
@@ -129,7 +134,7 @@ def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
             f"{config.server}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
-    return channel_credentials(config.certs)
+    return Certificates(config.certs)
 
 
 def _transport(device: Opened, host: Host) -> Transport | None:
@@ -143,7 +148,7 @@ def _transport(device: Opened, host: Host) -> Transport | None:
         host,
         expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
         max_message_bytes=wire.max_message_bytes(bundle.codec),
-        credentials=device.credentials,
+        certificates=device.certificates,
     )
     host.uplink = transport
     return transport

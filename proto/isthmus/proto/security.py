@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import grpc
 
@@ -12,17 +13,26 @@ CA, CA_KEY = "ca.pem", "ca.key"
 SERVER, SERVER_KEY = "server.pem", "server.key"
 DEVICE, DEVICE_KEY = "device.pem", "device.key"
 
+Half = Literal["server", "device"]
+FILES: dict[Half, tuple[str, str, str]] = {"server": (CA, SERVER, SERVER_KEY), "device": (CA, DEVICE, DEVICE_KEY)}
+
 
 def server_credentials(folder: str | Path) -> grpc.ServerCredentials:
     """A server's side: only devices with a certificate of the same authority get in. Raises SecurityError."""
-    authority, certificate, key = _read(folder, CA, SERVER, SERVER_KEY)
+    authority, certificate, key = read(folder, "server")
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
 
 
 def channel_credentials(folder: str | Path) -> grpc.ChannelCredentials:
     """A device's side: it trusts servers of the same authority only. Raises SecurityError."""
-    authority, certificate, key = _read(folder, CA, DEVICE, DEVICE_KEY)
+    authority, certificate, key = read(folder, "device")
     return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def read(folder: str | Path, half: Half) -> tuple[bytes, bytes, bytes]:
+    """A half's authority, certificate and key, as PEM. Raises SecurityError that names the file."""
+    authority, certificate, key = _read(folder, *FILES[half])
+    return authority, certificate, key
 
 
 def _read(folder: str | Path, *names: str) -> list[bytes]:
