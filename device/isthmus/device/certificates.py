@@ -21,12 +21,12 @@ class Certificates:
     """What a device shows and whom it trusts, from one folder."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises SecurityError where a file is missing."""
+        """Read the folder's files. Raises SecurityError where one is missing."""
         self._folder = folder
         self._files, self._unread = read(folder, "device"), ""
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """For a channel that trusts servers of the same authority only."""
+        """The credentials of a channel that trusts servers of the same authority only."""
         authority, certificate, key = self._files
         return grpc.ssl_channel_credentials(authority, key, certificate)
 
@@ -60,7 +60,7 @@ class Certificates:
 
 
 def validity(pem: bytes) -> tuple[datetime, datetime]:
-    """From when to when a PEM certificate holds (RFC 5280, 4.1.2.5). Raises ValueError when it is none."""
+    """The first and the last moment at which a PEM certificate holds (RFC 5280, 4.1.2.5). ValueError when it is none."""
     try:
         first = pem.decode("ascii").partition("-----END CERTIFICATE-----")
         der = ssl.PEM_cert_to_DER_cert(first[0][first[0].index("-----BEGIN") :] + first[1])
@@ -76,7 +76,7 @@ def validity(pem: bytes) -> tuple[datetime, datetime]:
 
 
 def _value(der: bytes, at: int) -> tuple[int, int]:
-    """Where the value of the DER element at `at` begins and ends."""
+    """The index at which the value of the DER element at `at` begins, and the one at which it ends."""
     length, begins = der[at + 1], at + 2
     if length & 0x80:
         size = length & 0x7F

@@ -6,14 +6,14 @@ import msgspec
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything an agent can be told."""
+    """The configuration of an agent: everything that it can be told."""
 
     bundle: str = "signs"
     source: str = "generated:0"
     server: str | None = None
     """HOST:PORT of the edge server; None answers from the device alone."""
     deadline_s: float = 0.1
-    """From a frame's capture to its answer."""
+    """Time from a frame's capture to its answer."""
     fps: float | None = None
     """Frames a second; None takes the source's own pace, or 10 where it has none."""
     frames: int | None = None
@@ -30,7 +30,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: float | None = None
     """A picture that changed by less, in grey levels of 255, gets the last answer again; None answers each for itself."""
     gate_age_s: float = 2.0
-    """No answer is repeated for longer."""
+    """The longest that an answer is repeated for."""
     as_device: str | None = None
     """A profile whose machine this one pretends to be: every stage takes as long as there."""
     client_id: str = "device"

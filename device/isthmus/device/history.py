@@ -17,11 +17,11 @@ from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 log = logging.getLogger(__name__)
 
 MOST_FILES = 1000
-"""So many former files are kept at most: an agent that fails a frame after its start, every second, makes a file each time."""
+"""Former files that are kept at most: an agent that fails a frame after its start, every second, makes one each time."""
 HEADER_BYTES = 64 * 1024
-"""A file in which nothing follows the header within so much holds no answer."""
+"""The most that is read of a file to tell whether an answer follows its header."""
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM}
-"""What may be over soon: a full disk. A place where nothing can be written is an error of whoever named it."""
+"""Errors that may be over soon: a full disk. A place where nothing can be written is an error of whoever named it."""
 
 
 @dataclass(frozen=True)

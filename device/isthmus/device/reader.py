@@ -96,7 +96,7 @@ class _Worker:
         threading.Thread(target=self._work, name="source", daemon=True).start()
 
     def ask(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
-        """What `job` gives or raises."""
+        """A future of what `job` gives or raises."""
         done: asyncio.Future[Any] = self._loop.create_future()
         self._asked.put((job, done))
         return done

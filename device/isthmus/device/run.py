@@ -1,4 +1,4 @@
-"""From an agent's configuration to a running agent: opens the bundle, the source, the records and the transport."""
+"""Opens what an agent's configuration names (bundle, source, sinks, transport) and runs the agent."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
+"""The pace of a source that has none, as a folder of pictures."""
 SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 

@@ -17,7 +17,7 @@ AT_ONCE = 128 + signal.SIGTERM
 
 
 def handle(stop: Callable[[], None], reload: Callable[[], None]) -> None:
-    """From now on, until the process ends. Only the main thread may call this, with its loop running."""
+    """Give the signals their meaning until the process ends. The main thread alone may call this, with its loop running."""
     loop, asked = asyncio.get_running_loop(), 0
 
     def soon(what: Callable[[], None]) -> None:

@@ -24,7 +24,7 @@ class Sink(Protocol):
         """Write one answer. Raises OSError or DataError when it cannot be written now."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of what is written to."""
 
 
 class StandardOutput:
@@ -40,11 +40,11 @@ class StandardOutput:
         self._lines.write(self._encoder.encode(row) + b"\n")
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Leave it open: it is not ours to close."""
 
 
 class Sinks:
-    """All of them, as one listener."""
+    """Several sinks that are told as one."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
@@ -67,7 +67,7 @@ class Sinks:
             raise DataError(f"{'; '.join(self._reasons.values())} ({self._lost} answers are missing there)")
 
     def close(self) -> None:
-        """Close all."""
+        """Close every sink."""
         for sink in self._sinks:
             sink.close()
 

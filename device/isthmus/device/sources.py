@@ -24,7 +24,7 @@ from isthmus.proto.files import write_whole
 log = logging.getLogger(__name__)
 
 PREVIEW_PX = 128
-"""Longest side of the picture that is kept for a viewer."""
+"""Longest side of the picture that is kept for a viewer, who shows it in cells of a terminal."""
 PATIENCE_S = 5.0
 """A read that takes longer hangs: no camera exposes for so long, and no picture takes so long to decode."""
 MOST_BYTES = 1 << 28
@@ -82,7 +82,7 @@ class _Capture(Source):
         self._count = self._bad = 0
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of the camera or file."""
         self._capture.release()
 
     def _next(self, name: str) -> Picture | None:

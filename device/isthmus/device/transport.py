@@ -26,10 +26,12 @@ from isthmus.proto.printable import printable
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = (0.1, 1.0)
-"""First and longest pause between two attempts; each is halved or doubled at random by up to a half."""
+"""First and longest pause between two attempts; each is longer or shorter at random by up to a half, so that the devices
+of a server that comes back do not all come at once."""
 STEADY_S = 0.5
 """After a stream that lasted so long the next attempt is a first one; sooner, a server that hangs up at once is not pressed."""
 WELCOME_TIMEOUT_S = 3.0
+"""Connection, TLS, hello and welcome are four round trips: a link of 0.7 s still comes up."""
 WHY_CHARACTERS = 400
 """Room for gRPC's reason and our advice on one line."""
 COMPLAIN_EVERY_S = 60.0
