@@ -45,27 +45,48 @@ def frames(path: Path) -> list[int]:
     return [r.frame_id for r in record.read(path)[1]]
 
 
-def test_a_restart_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_restart_goes_on_behind_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     for start in (0, 10, 20):
         written(path, range(start, start + 3), header=msgspec.structs.replace(HEADER, command=f"run {start}"))
-    files = sorted(tmp_path.iterdir())
-    assert [f.name for f in files] == ["run.000001.jsonl", "run.000002.jsonl", "run.jsonl"]
-    assert [frames(f) for f in files] == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
-    assert [record.read(f)[0].command for f in files] == ["run 0", "run 10", "run 20"]
+    assert [f.name for f in tmp_path.iterdir()] == ["run.jsonl"]
+    runs = record.load_all(path)
+    assert [[r.frame_id for r in run.records] for run in runs] == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
+    assert [run.header.command for run in runs] == ["run 0", "run 10", "run 20"]
+    assert record.load(path) == runs[-1]
 
 
-def test_whatever_else_lies_there_is_kept_too(tmp_path: Path) -> None:
+def test_a_line_that_a_dead_battery_cut_off_does_not_spoil_what_follows(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    written(path, range(3))
+    path.write_bytes(path.read_bytes()[:-10])
+    written(path, range(10, 12))
+    assert [[r.frame_id for r in run.records] for run in record.load_all(path)] == [[0, 1], [10, 11]]
+
+
+@pytest.mark.parametrize("there", [b"mine", b"mine\n", b"\0" * 5000, b'{"schema":'])
+def test_what_is_no_record_is_moved_aside_whole(tmp_path: Path, there: bytes) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("mine")
+    path.write_bytes(there)
     written(path, range(2))
-    assert (tmp_path / "notes.000001.txt").read_text() == "mine"
+    assert (tmp_path / "notes.000001.txt").read_bytes() == there
+    assert frames(path) == [0, 1]
 
 
-def test_runs_without_an_answer_leave_no_file(tmp_path: Path) -> None:
+def test_runs_without_an_answer_leave_nothing(tmp_path: Path) -> None:
     for _ in range(5):
         written(tmp_path / "run.jsonl", range(0))
-    assert [f.name for f in tmp_path.iterdir()] == ["run.jsonl"]
+    assert (tmp_path / "run.jsonl").read_bytes() == b""
+
+
+def test_a_file_whose_first_run_is_old_is_followed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    for hour in (0, 1, 2):
+        started = f"2026-01-01T{10 + hour}:00:00+00:00"
+        written(
+            path, range(hour, hour + 1), replace(LIMITS, age_s=5400.0), msgspec.structs.replace(HEADER, started=started)
+        )
+    assert {f.name: len(record.load_all(f)) for f in tmp_path.iterdir()} == {"run.000001.jsonl": 2, "run.jsonl": 1}
 
 
 def test_a_file_that_is_full_is_followed_by_the_next_and_all_are_bounded(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ Only the command that was asked for is imported: an agent on a small board loads
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
@@ -34,6 +36,8 @@ COMMANDS = {
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
 
 
+SOURCE_THREAD = "source"
+"""What an agent's reader calls its threads."""
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core says on every attempt is said once, and better, by us
 os.environ.setdefault(
     "OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27)
@@ -84,7 +88,21 @@ def main() -> None:
     except IsthmusError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(error, err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: a second one would end it by the signal
-        sys.exit(130)
+        _leave(130)
+    except SystemExit as end:  # as typer ends every command
+        if isinstance(end.code, str):
+            raise
+        _leave(end.code or 0)
+
+
+def _leave(code: int) -> None:
+    """End with this code, at once where a source still hangs in a driver: its thread, in C++, would abort the process."""
+    if any(thread.name == SOURCE_THREAD for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

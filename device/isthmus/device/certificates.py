@@ -24,26 +24,27 @@ class Certificates:
         """Read the folder's files. Raises SecurityError where one is missing."""
         self._folder = folder
         self._files, self._unread = read(folder, "device"), ""
+        self.version = 0
+        """How often other files were read."""
 
     def credentials(self) -> grpc.ChannelCredentials:
         """The credentials of a channel that trusts servers of the same authority only."""
         authority, certificate, key = self._files
         return grpc.ssl_channel_credentials(authority, key, certificate)
 
-    def look(self) -> bool:
-        """Read the files; whether they changed. Files that cannot be read, as half-way through a renewal, change nothing."""
+    def look(self) -> None:
+        """Read the files again. Files that cannot be read, as half-way through a renewal, change nothing."""
         try:
             files = read(self._folder, "device")
         except SecurityError as error:
             if str(error) != self._unread:  # it is looked at before every attempt to connect
                 log.warning("%s; going on with what was read before", error)
             self._unread = str(error)
-            return False
-        self._unread = ""
-        changed, self._files = files != self._files, files
-        if changed:
-            log.warning("%s: certificates read anew", self._folder)
-        return changed
+            return
+        if files != self._files:
+            log.warning("%s: certificates read anew, for the next connection", self._folder)
+            self.version += 1
+        self._files, self._unread = files, ""
 
     def wrong_at(self, now: datetime) -> str:
         """Which of the certificates does not hold at `now`, and since or until when; empty where all do."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+MOST_THREADS = 64
+"""More than any board has cores; LiteRT starts every thread that it is promised, and ends the process where it cannot."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,5 +69,18 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not self.record_age_s >= 1:
             raise ValueError(f"record_age_s = {self.record_age_s}, expected at least 1 s")
-        if self.threads < 1:
-            raise ValueError(f"threads = {self.threads}, expected at least 1")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(
+                f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"
+            )
+        if self.server is not None:
+            _check_server(self.server)
+
+
+def _check_server(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not re.fullmatch(r"[^\s,/\[\]]+", host[1:-1] if bracketed else host) or (":" in host and not bracketed):
+        raise ValueError(f"server = '{address}', expected HOST:PORT of one server")
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"server = '{address}', expected HOST:PORT, a port from 1 to 65535")

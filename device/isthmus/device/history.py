@@ -1,25 +1,31 @@
-"""The record of an agent that is started again and again: a file for each run, rotated by size and age, bounded in all.
+"""The record of an agent that is started again and again: one file that goes on, rotated by size and age, bounded in all.
 
-`run.jsonl` is the run that goes on; `run.000001.jsonl` and so on are what came before, oldest first, each with its header.
+Every run has its header, written with its first answer. `run.000001.jsonl` and so on are what was full or old, oldest
+first; `run.jsonl` is what is written now.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 from dataclasses import dataclass
+from datetime import datetime
+from io import FileIO
 from pathlib import Path
 
+import msgspec
+
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import FrameRecord, Recorder, RunHeader
+from isthmus.proto.record import HEADER_BEGINS, FrameRecord, Recorder, RunHeader
 
 log = logging.getLogger(__name__)
 
-MOST_FILES = 1000
-"""Former files that are kept at most: an agent that fails a frame after its start, every second, makes one each time."""
 HEADER_BYTES = 64 * 1024
-"""The most that is read of a file to tell whether an answer follows its header."""
+"""More than any header takes."""
+TAIL_BYTES = 1 << 20
+"""More than any line takes: a mask is up to 80 kB in base 64."""
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM}
 """Errors that may be over soon: a full disk. A place where nothing can be written is an error of whoever named it."""
 
@@ -34,59 +40,66 @@ class Limits:
 
 
 class History:
-    """Writes one run after another to `path`. What is there is kept under another name, never overwritten."""
+    """Appends a run to `path`, behind those that are there. Nothing is overwritten, whatever it is."""
 
     def __init__(self, path: Path, header: RunHeader, limits: Limits) -> None:
         """Raises DataError when nothing can be written there; a disk that is full now may have room later."""
         self.name, self._path, self._header, self._limits = str(path), path, header, limits
         self._recorder: Recorder | None = None
         self._began_s: float | None = None
+        """When the first answer that this run wrote into the file was captured."""
         try:
-            self._begin()
-        except DataError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in PASSING:
-                raise
-            log.warning("%s", error)
+            self._prepare()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
 
     def write(self, row: FrameRecord) -> None:
         """Append one record, in a new file where the old one is full or old enough. Raises DataError; try again later."""
-        if self._recorder is None or self._full(row):
-            self._begin()
-        assert self._recorder is not None
+        try:
+            if self._recorder is not None and self._is_over(row.captured_s):
+                self._rotate()
+        except OSError as error:
+            raise DataError(f"{self._path}: {error.strerror}") from error
+        if self._recorder is None:
+            self._recorder, self._began_s = Recorder(self._path, self._header), row.captured_s
         self._recorder.write(row)
-        if self._began_s is None:
-            self._began_s = row.captured_s
 
     def close(self) -> None:
         """Close the file."""
         if self._recorder is not None:
             self._recorder.close()
 
-    def _full(self, row: FrameRecord) -> bool:
-        assert self._recorder is not None
-        old = self._began_s is not None and row.captured_s - self._began_s > self._limits.age_s
-        return old or self._recorder.size_bytes > self._limits.file_bytes
+    def _prepare(self) -> None:
+        """See to it that there is something to go on with. What is no record of ours is moved out of the way, whole."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.is_file():
+            if _begun_s(self._path, self._header) > self._limits.age_s or not _mended(self._path):
+                self._rotate()
+        elif not self._path.exists():
+            FileIO(self._path, "a").close()
+        elif self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
-    def _begin(self) -> None:
-        """Move what is there out of the way, make room, and start a file with the run's header."""
+    def _is_over(self, now: float) -> bool:
+        """Whether the file is full or old. A device or pipe never is."""
+        assert self._recorder is not None
+        old = self._began_s is not None and now - self._began_s > self._limits.age_s
+        return (old or self._recorder.size_bytes > self._limits.file_bytes) and self._path.is_file()
+
+    def _rotate(self) -> None:
+        """Move what is there out of the way, and make room for what comes."""
         self.close()
-        self._recorder = self._began_s = None
-        if self._path.exists() and not self._path.is_file():  # a device or pipe: neither moved nor bounded
-            self._recorder = Recorder(self._path, self._header)
-            return
-        try:
-            if _holds_answers(self._path):
-                self._path.rename(self._numbered(max(self._former(), default=0) + 1))
-            self._make_room()
-        except OSError as error:
-            raise DataError(f"{self._path}: {error.strerror}; name another place for the record") from error
-        self._recorder = Recorder(self._path, self._header)
+        self._recorder = None
+        if self._path.is_file():
+            self._path.rename(self._numbered(max(self._former(), default=0) + 1))
+        self._make_room()
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.stem}.{number:06}{self._path.suffix}")
 
     def _former(self) -> dict[int, Path]:
-        """What came before, by its number, oldest first."""
+        """The files that are over, by their numbers, oldest first."""
         pattern = re.compile(rf"{re.escape(self._path.stem)}\.(\d{{6,}}){re.escape(self._path.suffix)}")
         folder = self._path.parent
         found = [(match, path) for path in folder.glob("*") if (match := pattern.fullmatch(path.name))]
@@ -95,18 +108,38 @@ class History:
     def _make_room(self) -> None:
         former = list(self._former().values())
         sizes = [path.stat().st_size for path in former]
-        for path, size in zip(former, sizes, strict=True):
-            if sum(sizes) + self._limits.file_bytes <= self._limits.total_bytes and len(sizes) <= MOST_FILES:
-                break
-            path.unlink()
-            sizes.remove(size)
+        while former and sum(sizes) + self._limits.file_bytes > self._limits.total_bytes:
+            former.pop(0).unlink()
+            sizes.pop(0)
 
 
-def _holds_answers(path: Path) -> bool:
-    """Whether there is more than a header: a run that ended before its first answer is not worth a file."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(HEADER_BYTES)
-    header, _, answers = start.partition(b"\n")
-    return bool(answers) or (not header.startswith(b'{"schema"') and bool(start))
+def _begun_s(path: Path, header: RunHeader) -> float:
+    """How long before the run of `header` the first run at `path` was started, by the wall clock; 0 where none tells."""
+    try:
+        with path.open("rb") as file:
+            first = msgspec.json.decode(file.readline(HEADER_BYTES), type=RunHeader)
+        began = datetime.fromisoformat(first.started)
+        return (datetime.fromisoformat(header.started) - began).total_seconds()
+    except (OSError, msgspec.DecodeError, ValueError, TypeError):
+        return 0.0
+
+
+def _mended(path: Path) -> bool:
+    """Whether a file can be gone on with: it is empty, or a record; a line that was cut off at its end is taken back."""
+    with path.open("rb+") as file:
+        if not file.read(1):
+            return True
+        file.seek(0)
+        if file.read(len(HEADER_BEGINS)) != HEADER_BEGINS:
+            return False
+        end = file.seek(0, os.SEEK_END)
+        start = max(0, end - TAIL_BYTES)
+        file.seek(start)
+        tail = file.read()
+        whole = start + tail.rfind(b"\n") + 1
+        if whole <= start:
+            return False
+        if whole < end:
+            log.warning("%s: its last line was cut off, and is left out", path)
+            file.truncate(whole)
+        return True

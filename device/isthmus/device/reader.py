@@ -2,6 +2,7 @@
 
 The thread is a daemon. Python waits for the threads of its pools when a process ends, and a read that is in the hands of
 a driver or of a network file system may never return; such a thread is left behind, and another one opens the source anew.
+A command that ends while one is left behind must leave at once: see `isthmus.cli.main`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def opened(spec: str, labels: tuple[str, ...]) -> Source:
         except IsthmusError as error:
             found.put(error)
 
-    threading.Thread(target=open_, name="open source", daemon=True).start()
+    threading.Thread(target=open_, name="source", daemon=True).start()
     try:
         source = found.get(timeout=OPENING_S)
     except queue.Empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -48,39 +49,38 @@ class Sinks:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
-        self._reasons: dict[str, str] = {}
-        """Why an answer was not written, by sink: the first time."""
-        self._lost = 0
+        self._lost: Counter[str] = Counter()
+        """Answers that were not written, by sink."""
 
     def write(self, row: FrameRecord) -> None:
         """Write an answer wherever it can be written. Raises DataError when that is nowhere.
 
         BrokenPipeError passes through: whoever read standard output has had enough.
         """
-        written = [self._wrote(sink, row) for sink in self._sinks]
-        if not any(written):
-            self.check()
+        failed: dict[str, str] = {}
+        for sink in self._sinks:
+            try:
+                sink.write(row)
+            except BrokenPipeError:
+                raise
+            except DataError as error:
+                failed[sink.name] = str(error)
+            except OSError as error:
+                failed[sink.name] = f"{sink.name}: {error.strerror}"
+        if len(failed) == len(self._sinks):
+            raise DataError("; ".join(failed.values()))
+        for name, why in failed.items():
+            if name not in self._lost:
+                log.warning("%s; answers go on elsewhere, and are tried here again", why)
+            self._lost[name] += 1
 
     def check(self) -> None:
         """Raises DataError when an answer was not written somewhere."""
         if self._lost:
-            raise DataError(f"{'; '.join(self._reasons.values())} ({self._lost} answers are missing there)")
+            missing = ", ".join(f"{count} in {name}" for name, count in self._lost.items())
+            raise DataError(f"answers: some could not be written, see the log; missing are {missing}")
 
     def close(self) -> None:
         """Close every sink."""
         for sink in self._sinks:
             sink.close()
-
-    def _wrote(self, sink: Sink, row: FrameRecord) -> bool:
-        try:
-            sink.write(row)
-        except BrokenPipeError:
-            raise
-        except (OSError, DataError) as error:
-            reason = str(error) if isinstance(error, DataError) else f"{sink.name}: {error.strerror}"
-            if sink.name not in self._reasons:
-                log.warning("%s; answers go on elsewhere, and are tried here again", reason)
-            self._reasons.setdefault(sink.name, reason)
-            self._lost += 1
-            return False
-        return True

@@ -84,9 +84,9 @@ class Transport:
             self._outbox.put_nowait(None)
 
     def reload(self) -> None:
-        """Connect anew, with the certificates that are there now."""
-        log.warning("%s: certificates are read and the connection is made anew", self._address)
-        self.reconnect()
+        """Read the certificates anew, for the next connection; a stream that is open stays."""
+        if self._certificates is not None:
+            self._certificates.look()
 
     async def run(self) -> None:
         """Keep a stream open. Raises HandshakeError when the very first server refuses the hello."""
@@ -97,8 +97,8 @@ class Transport:
 
     async def _streams(self, channel: grpc.aio.Channel) -> None:
         """One stream after the other, until the certificates are others."""
-        loop = asyncio.get_running_loop()
-        while True:
+        loop, version = asyncio.get_running_loop(), self._version
+        while version == self._version:
             began_s = loop.time()
             why = await self._stream_ended(channel)
             self._outbox = None
@@ -107,8 +107,11 @@ class Transport:
                 self._pause_s = BACK_OFF_S[0]
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
             self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
-            if self._certificates is not None and self._certificates.look():
-                return
+            self.reload()
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._certificates is None else self._certificates.version
 
     def _open(self) -> grpc.aio.Channel:
         if self._certificates is None:

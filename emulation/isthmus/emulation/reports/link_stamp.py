@@ -41,6 +41,6 @@ class LinkStamp:
         )
 
     def write_into(self, path: Path) -> None:
-        """Write this into the record at `path`. Raises DataError when it is none."""
-        run = record.load(path)
-        record.save(path, run._replace(header=self.header(run.header)))
+        """Write this into the newest run of the record at `path`. Raises DataError when it is none."""
+        *before, run = record.load_all(path)
+        record.save(path, *before, run._replace(header=self.header(run.header)))
