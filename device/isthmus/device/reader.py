@@ -85,7 +85,17 @@ class Reader:
         if self._stopped.is_set():
             return None
         self._waiting = self._worker.ask(job)
-        return await asyncio.wait_for(self._waiting, patience_s)
+        # Not `wait_for`: before Python 3.12 it lets a cancellation pass that comes together with a picture.
+        impatience = asyncio.get_running_loop().call_later(patience_s, _give_up, self._waiting)
+        try:
+            return await self._waiting
+        finally:
+            impatience.cancel()
+
+
+def _give_up(waiting: asyncio.Future[Any]) -> None:
+    if not waiting.done():
+        waiting.set_exception(asyncio.TimeoutError())
 
 
 class _Worker:

@@ -165,6 +165,7 @@ async def _beside(answering: Coroutine[None, None, None], host: Host, transport:
         for task in done:
             task.result()
     finally:
+        host.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

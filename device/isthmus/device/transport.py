@@ -155,7 +155,7 @@ class Transport:
             _outgoing(outbox)
         )
         try:
-            first = await asyncio.wait_for(_read(call), WELCOME_TIMEOUT_S)
+            first = await _first(call)
             if first is None:
                 await call.wait_for_connection()
                 raise WireError("closed before the welcome")
@@ -209,6 +209,18 @@ def _advice(details: str, address: str, certificates: Certificates, now: datetim
     if "handshake" in details:
         return "; the certificates of both halves must come from one `isthmus certs init`"
     return ""
+
+
+async def _first(call: Any) -> bytes | None:
+    """The first message; TimeoutError when it does not come. `wait_for` may let a cancellation pass before Python 3.12."""
+    reading = asyncio.ensure_future(_read(call))
+    try:
+        await asyncio.wait({reading}, timeout=WELCOME_TIMEOUT_S)
+        if not reading.done():
+            raise asyncio.TimeoutError
+        return reading.result()
+    finally:
+        reading.cancel()
 
 
 async def _read(call: Any) -> bytes | None:
