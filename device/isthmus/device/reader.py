@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isthmus.device.sources import Picture, Source, open_source
-from isthmus.proto.errors import IsthmusError, SourceError
+from isthmus.proto.errors import SourceError
 
 log = logging.getLogger(__name__)
 
@@ -141,12 +141,12 @@ def _teller(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
 
 def opened(spec: str, labels: tuple[str, ...]) -> Source:
     """The source called `spec`; see `open_source`. Raises SourceError also when opening it hangs."""
-    found: queue.SimpleQueue[Source | IsthmusError] = queue.SimpleQueue()
+    found: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
 
     def open_() -> None:
         try:
             found.put(open_source(spec, labels))
-        except IsthmusError as error:
+        except BaseException as error:  # raised below, where it is waited for
             found.put(error)
 
     threading.Thread(target=open_, name="source", daemon=True).start()
@@ -156,6 +156,6 @@ def opened(spec: str, labels: tuple[str, ...]) -> Source:
         raise SourceError(
             f"{spec}: did not open within {OPENING_S:g} s; does its driver or its network hang?"
         ) from None
-    if isinstance(source, IsthmusError):
+    if isinstance(source, BaseException):
         raise source
     return source
