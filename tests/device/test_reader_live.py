@@ -104,6 +104,23 @@ def test_a_stop_is_not_kept_waiting_by_what_hangs() -> None:
     assert not source.closed.is_set()  # it is in the driver's hands
 
 
+def test_a_cancellation_that_comes_together_with_a_picture_is_not_lost() -> None:
+    """`asyncio.wait_for` lost it (before Python 3.12), and Ctrl-C did not end the agent."""
+
+    async def cancelled() -> bool:
+        reader = Reader(Hanging(set()))
+        reading = asyncio.ensure_future(reader.read())
+        await asyncio.sleep(0)
+        assert reader._waiting is not None
+        reader._waiting.set_result(Picture("#0", None))
+        reading.cancel()
+        await asyncio.wait({reading})
+        await reader.close()
+        return reading.cancelled()
+
+    assert in_time(cancelled)
+
+
 def test_leaving_the_loop_ends_an_agent_whose_pictures_do_not_come() -> None:
     def once() -> Iterator[object]:
         yield Drive(3).frame(0).image

@@ -199,6 +199,21 @@ def test_generated_scenes_know_their_truth_and_repeat() -> None:
     assert np.array_equal(a.pixels, b.pixels)
 
 
+def test_a_preview_that_cannot_be_kept_any_more_costs_no_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "abc":
+        write(tmp_path / "in" / f"{name}.png", 100)
+    (tmp_path / "out").mkdir()
+    source = Previewed(Folder(tmp_path / "in"), tmp_path / "out" / "seen.png")
+    assert source.read()
+    (tmp_path / "out" / "seen.png").unlink()
+    (tmp_path / "out").rmdir()
+    assert source.read()
+    assert source.read()
+    assert len(caplog.records) == 1
+
+
 def test_the_newest_picture_is_kept_for_a_viewer(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.png", 100)
     source = Previewed(Folder(tmp_path / "in"), tmp_path / "seen.png")

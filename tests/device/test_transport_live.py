@@ -15,10 +15,11 @@ import grpc.aio
 import pytest
 
 from isthmus.device import transport
+from isthmus.device.certificates import Certificates as DeviceCertificates
 from isthmus.device.transport import Transport
 from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.security import init
-from isthmus.proto import edge_pb2, security, wire
+from isthmus.proto import edge_pb2, wire
 from isthmus.proto.edge_pb2_grpc import EdgeServicer, add_EdgeServicer_to_server
 from isthmus.proto.errors import HandshakeError
 from isthmus.proto.messages import (
@@ -119,11 +120,11 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def running(
-    address: str, credentials: grpc.ChannelCredentials | None = None
+    address: str, certificates: DeviceCertificates | None = None
 ) -> AsyncIterator[tuple[Transport, Listener, asyncio.Task[None]]]:
     listener = Listener()
     stream = Transport(
-        address, HELLO, listener, expected=wire.Expected(), max_message_bytes=MAX_BYTES, credentials=credentials
+        address, HELLO, listener, expected=wire.Expected(), max_message_bytes=MAX_BYTES, certificates=certificates
     )
     task = asyncio.create_task(stream.run())
     try:
@@ -351,7 +352,7 @@ def test_a_half_without_tls_is_told_apart_from_a_dead_one(lacking: str, tmp_path
 
     async def check() -> None:
         theirs = Certificates(tmp_path).credentials() if lacking == "device" else None
-        ours = security.channel_credentials(tmp_path) if lacking == "server" else None
+        ours = DeviceCertificates(tmp_path) if lacking == "server" else None
         async with serving(stay, credentials=theirs) as address, running(address, ours) as (_, listener, _):
             hint = "does not speak plaintext" if lacking == "device" else "one `isthmus certs init`"
             while hint not in (said := await listener.until(str)):

@@ -30,5 +30,5 @@ def test_the_next_signal_ends_the_process(number: signal.Signals) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(number)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 128 + number
         assert process.stderr.read() == b""

@@ -7,7 +7,7 @@ from concurrent import futures
 
 import grpc
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.proto import edge_pb2 as pb
@@ -239,6 +239,7 @@ def test_what_else_does_not_fit_the_bundle_is_refused(message: ServerMessage, wh
         read(message)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"not protobuf")
 @example(b"")

@@ -33,7 +33,7 @@ from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError
-from isthmus.proto.record import Recorder, Run
+from isthmus.proto.record import Run, save
 
 ALL = "all"
 LAG_BUDGET_S = 0.02
@@ -139,9 +139,7 @@ def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
         path = Path(f"{player.policy}.jsonl" if len(runs) == 1 else f"{player.policy}-{device}.jsonl")
         if out is not None:
             path = out / path
-            with Recorder(path, msgspec.structs.replace(run.header, command=command)) as recorder:
-                for record in run.records:
-                    recorder.write(record)
+            save(path, run._replace(header=msgspec.structs.replace(run.header, command=command)))
         digests.append(Digest.of(path, run))
     return digests
 

@@ -8,12 +8,12 @@ import os
 import signal
 from types import FrameType
 
-INTERRUPTED = 130
-"""The exit code of a process that was told to end at once (docs/exit-codes.md)."""
+BY_SIGNAL = 128
+"""The exit code of a process that a signal n told to end at once is this + n, as a shell says it (docs/exit-codes.md)."""
 
 
 def end_at_once_from_now_on() -> None:
-    """SIGTERM and SIGINT now end this process at once with 130, whatever it waits for; SIGHUP does nothing any more.
+    """SIGTERM and SIGINT now end this process at once with 143 or 130, whatever it waits for; SIGHUP does nothing any more.
 
     To be called where a role begins to end. It replaces the loop's handlers, which would leave with the loop, while
     threads are still waited for. Elsewhere than in the main thread, where no signal arrives, it does nothing.
@@ -28,4 +28,4 @@ def end_at_once_from_now_on() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
+    os._exit(BY_SIGNAL + number)
