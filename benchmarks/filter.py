@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.device.gate import Gate, Kept, Sketch, change, sketched
+from isthmus.device.capture.gate import Gate, Kept, Sketch, change, sketched
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import bundle, scenes
 from isthmus.models.bundling.calibration import softmax

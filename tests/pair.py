@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 
+from isthmus.device.capture.gate import Gate, Sketch
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.gate import Gate, Sketch
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes

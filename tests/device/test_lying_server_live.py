@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 import pytest
 
+from isthmus.device.capture.sources import open_source
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import answer_all, open_device
-from isthmus.device.sources import open_source
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto.record import FrameRecord
 

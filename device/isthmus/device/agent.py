@@ -21,9 +21,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from isthmus.device.capture.sources import Picture, Source, open_source
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture, Source, open_source
 from isthmus.proto import config as configuration
 from isthmus.proto.record import FrameRecord
 

@@ -13,20 +13,20 @@ from importlib import metadata
 from pathlib import Path
 
 from isthmus.device.as_device import PacedExecutor
+from isthmus.device.capture.gate import Gate
+from isthmus.device.capture.reader import opened
+from isthmus.device.capture.sources import Previewed, Source
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
-from isthmus.device.gate import Gate
-from isthmus.device.history import History, Limits
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.device.reader import opened
+from isthmus.device.output.history import History, Limits
+from isthmus.device.output.sinks import Sink, Sinks, StandardOutput
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
-from isthmus.device.sinks import Sink, Sinks, StandardOutput
-from isthmus.device.sources import Previewed, Source
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles

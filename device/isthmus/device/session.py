@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
+from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.gate import Gate, Kept, Sketch
 from isthmus.device.guard import Guard
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from isthmus.device import actions
-from isthmus.device.gate import Sketch
+from isthmus.device.capture.gate import Sketch
 from isthmus.device.session import Session
 from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams

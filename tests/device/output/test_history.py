@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from isthmus.device.history import History, Limits
+from isthmus.device.output.history import History, Limits
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, Recorder, RunHeader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isthmus.device.sinks import Sinks
+from isthmus.device.output.sinks import Sinks
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Reason

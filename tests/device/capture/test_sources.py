@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.sources import Camera, Folder, Previewed, Video, open_source
+from isthmus.device.capture.sources import Camera, Folder, Previewed, Video, open_source
 from isthmus.proto.errors import SourceError
 
 

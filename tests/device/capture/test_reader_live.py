@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from isthmus.device.agent import Agent
+from isthmus.device.capture.reader import Reader
+from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.config import AgentConfig
-from isthmus.device.reader import Reader
-from isthmus.device.sources import Picture, Source
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import SourceError
 

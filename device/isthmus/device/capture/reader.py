@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from isthmus.device.sources import Picture, Source, open_source
+from isthmus.device.capture.sources import Picture, Source, open_source
 from isthmus.proto.errors import SourceError
 
 log = logging.getLogger(__name__)
