@@ -25,6 +25,7 @@ from isthmus.proto.vocabulary import OperatingPoint
 SCHEMA = 3
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every
 older bundle reads as one of 3."""
+FILE = "bundle.toml"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -259,7 +260,7 @@ class Outcomes:
 def find(name: str) -> Path:
     """The folder of a bundle: a path, or the name of one in the zoo. BundleError lists what there is."""
     for folder in (Path(name), ZOO / name):
-        if (folder / "bundle.toml").is_file():
+        if (folder / FILE).is_file():
             return folder
     known = sorted(p.parent.name for p in ZOO.glob("*/bundle.toml"))
     raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
@@ -271,7 +272,7 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
     Raises BundleError naming the file and the key.
     """
     folder = find(name)
-    path = folder / "bundle.toml"
+    path = folder / FILE
     raw = path.read_bytes()
     manifest = _parse(path, raw)
     files = {"head": ("head.tflite",), "tail": tuple(part.file for part in manifest.tail), None: tuple(manifest.files)}
@@ -297,7 +298,7 @@ def _parse(path: Path, raw: bytes) -> Manifest:
 
 def _verify(path: Path, expected: str | None) -> None:
     if expected is None:
-        raise BundleError(f"{path.parent / 'bundle.toml'}: files: no hash for {path.name}")
+        raise BundleError(f"{path.parent / FILE}: files: no hash for {path.name}")
     if not path.is_file():
         raise BundleError(f"{path}: missing; fetch the bundle again")
     found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ import typer
 
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, lines, missing
 from isthmus.models import flatbuffer
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
 from isthmus.models.training.tflite_teacher import Teacher
 from isthmus.proto.errors import ConfigError
@@ -41,6 +42,9 @@ def distill(
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""
+    name = f"{model.stem}-distilled"
+    state, target = checkpoint or CHECKPOINTS / f"{name}.pt", out or BUNDLES / name
+    check_replaceable(target, (model, pictures, validation, labels, state, cache))
     graph = flatbuffer.read(model)
     check("--pixels", pixels, PIXELS)
     teacher = Teacher(graph, input_of(graph, pixels))
@@ -53,8 +57,6 @@ def distill(
     except ImportError as error:
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
-    name = f"{model.stem}-distilled"
-    state = checkpoint or CHECKPOINTS / f"{name}.pt"
     distillation = Distillation(
         teacher=teacher,
         pictures=pictures,
@@ -72,7 +74,7 @@ def distill(
         seed=seed,
     )
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
-    bundle = distillation.run(out or BUNDLES / name, names, made_by, typer.echo)
+    bundle = distillation.run(target, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 

@@ -8,6 +8,7 @@ import typer
 
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.proto.errors import ConfigError
 
 VARIANT = typer.Option(
@@ -39,17 +40,19 @@ def prune(
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
     shop = run.open_run(name, pictures, variant or ())
-    if begin is not None:
-        whole = bundle.load(begin)
+    trained, target = checkpoint or CHECKPOINTS / f"{shop.name}.pt", out or BUNDLES / f"{shop.name}-pruned"
+    whole = bundle.load(begin) if begin is not None else None
+    check_replaceable(target, (pictures, trained if whole is None else whole.folder))
+    if whole is not None:
         network, made = shop.begun_with(whole), whole.manifest.made_by
     else:
-        averaged = run.load_averaged(checkpoint or CHECKPOINTS / f"{shop.name}.pt", shop.recipe)
+        averaged = run.load_averaged(trained, shop.recipe)
         network, made = averaged.network, averaged.made_by(shop.arguments)
     pruning.to_bundle(
         shop,
         network,
         made,
-        out or BUNDLES / f"{shop.name}-pruned",
+        target,
         pruning.Pruning(flops, epochs, seed),
         report=typer.echo,
     )

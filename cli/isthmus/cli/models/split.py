@@ -16,6 +16,7 @@ from rich.table import Table
 from isthmus.cli.options import check, lines, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
@@ -49,6 +50,8 @@ def split(
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
+    if out is not None:
+        check_replaceable(out, (model, samples, fallback, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:

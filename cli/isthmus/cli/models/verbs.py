@@ -15,6 +15,7 @@ from isthmus.cli.models import ablate, distill, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
@@ -155,6 +156,8 @@ def quantize(
         raise ConfigError(f"--search: '{search}' is neither boosted nor random")
     found = bundle.load(name)
     m = found.manifest
+    target = out or BUNDLES / f"{m.name}-int8"
+    check_replaceable(target, (found.folder, pictures, uncut, judges))
     if uncut is None:
         if judges is not None:
             raise ConfigError("--validation: goes with --uncut; labelled pictures are shared out by themselves")
@@ -168,7 +171,7 @@ def quantize(
         found,
         images,
         validation,
-        out or BUNDLES / f"{m.name}-int8",
+        target,
         how="boosted" if search == "boosted" else "random",
         trials=trials,
         seed=seed,
@@ -221,6 +224,7 @@ def export(
     shop = _workshop(name, pictures, variant)
     path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
     target = out or (bundle.ZOO if shop.name == name else BUNDLES) / shop.name
+    check_replaceable(target, (path, pictures))
     shop.export(path, target, threads=threads, report=typer.echo)
 
 
