@@ -73,7 +73,7 @@ class LiteRtModel:
             self._one = Signature(interpreter, key)
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{path}: not a tail that LiteRT can run ({error})") from error
-        self.inputs, self.outputs = tuple(sorted(self._one.inputs)), tuple(self._one.outputs)
+        self.inputs, self.outputs = tuple(self._one.inputs), tuple(self._one.outputs)
         self.batched: dict[int, Signature] = {}
         for size in LITERT_BATCHES:
             try:

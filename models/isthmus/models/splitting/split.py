@@ -201,7 +201,7 @@ class _Bench:
     def _through(self, payloads: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The tail's outputs, without the batch, for what crossed."""
         tensors = parted(self._codec.decode(payloads)[None], self._coding.tensors)
-        given = {n: t.reshape(p.shape) for (n, p), t in zip(sorted(self._tail.inputs.items()), tensors, strict=True)}
+        given = {n: t.reshape(p.shape) for (n, p), t in zip(self._tail.inputs.items(), tensors, strict=True)}
         return [array[0] for array in self._tail(**given).values()]
 
 
