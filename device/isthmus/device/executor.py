@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.models import crossing
+from isthmus.models import crossing, trial
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
@@ -50,6 +50,7 @@ class Executor:
         """`neural_filter` stands before the head, if there is one. BundleError when the head is not this bundle's."""
         manifest = bundle.manifest
         try:
+            trial.check(bundle.head_path)
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
                 (i, s.width): _Stage(Signature(interpreter, s.signature), s, s.input or manifest.input)
