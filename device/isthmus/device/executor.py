@@ -137,6 +137,10 @@ class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
     def __init__(self, signature: Signature, facts: Stage, picture: Input) -> None:
+        if absent := set(facts.exit) - set(signature.outputs):
+            raise ModelError(
+                f"{facts.signature} gives no {', '.join(sorted(absent))}, which its early exit is said to be"
+            )
         self.facts = facts
         self._signature, self._intake = signature, Intake(picture)
 

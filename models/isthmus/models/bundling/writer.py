@@ -20,7 +20,7 @@ from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError, DataError
 
-ADDED = frozenset({"MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz"})
+ADDED = frozenset({bundle.SEAL, "MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz"})
 """What a bundle's folder may hold beside `bundle.toml` and the files that it names."""
 
 
@@ -34,6 +34,7 @@ def write(target: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bun
         fill(folder)
         hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
         write_table(folder / bundle.FILE, msgspec.structs.replace(manifest, files=hashes))
+        (folder / bundle.SEAL).write_text(bundle.sealed((folder / bundle.FILE).read_bytes()))
         bundle.load(str(folder))
 
     replace(target, whole)
