@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.pictures import SUFFIXES
+from isthmus.models.pictures import SUFFIXES, is_picture
 from isthmus.proto.errors import SourceError
 
 PREVIEW_PX = 128
@@ -108,7 +108,7 @@ class Folder:
 
     def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
         self._labels = {name: i for i, name in enumerate(labels)}
-        self._paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        self._paths = sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
         if not self._paths:
             kinds = ", ".join(sorted(SUFFIXES))
             raise SourceError(f"{path}: no pictures in this folder (looked for {kinds})")

@@ -232,3 +232,21 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(1.0)
     assert rates[0] < 0.1
     assert rates[-1] <= 0.011
+
+
+class _Command:
+    """What a pickle can be made to do when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self._path,)
+
+
+def test_a_checkpoint_that_somebody_gave_you_runs_nothing(tmp_path: Path) -> None:
+    checkpoint, ran = tmp_path / "tiny.pt", tmp_path / "ran"
+    torch.save({"teacher": _Command(ran)}, checkpoint)
+    with pytest.raises(DataError, match=r"tiny\.pt: not a checkpoint, or a damaged one \(Weights only load failed"):
+        load_averaged(checkpoint, RECIPE)
+    assert not ran.exists()

@@ -289,11 +289,12 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote. DataError when the file is something else."""
+    """What `Trainer.save` wrote, tensors and plain values: nothing in it is run. DataError when the file is something else."""
     try:
-        state = torch.load(path, weights_only=False, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise DataError(f"{path}: not a checkpoint, or a damaged one ({error}); delete it to begin anew") from error
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{path}: not a checkpoint, or a damaged one ({why}); delete it to begin anew") from error
     if not isinstance(state, dict) or "teacher" not in state:
         raise DataError(f"{path}: not a checkpoint of a training; delete it to begin anew")
     return state
