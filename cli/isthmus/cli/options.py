@@ -50,14 +50,21 @@ def check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
         raise ConfigError(f"{flag}: '{value}' is not one of {', '.join(known)}")
 
 
-def lines(path: Path | None) -> list[str]:
-    """Of a file of names; none of none. Raises DataError when it cannot be read."""
+def label_names(path: Path | None, classes: int | None) -> tuple[str, ...]:
+    """The names in a file, one a line, without blank lines at its end; empty without a file.
+
+    Raises DataError when it cannot be read, or names more or fewer than the model has `classes` (None: nobody knows).
+    """
     if path is None:
-        return []
+        return ()
     try:
-        return path.read_text().splitlines()
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); one name a line is expected") from error
+    if classes is not None and len(names) != classes:
+        hint = "; is one of them a background that the model does not know?" if len(names) == classes + 1 else ""
+        raise DataError(f"{path}: {len(names)} names, the model has {classes} classes{hint or '; give one a line'}")
+    return tuple(name.strip() for name in names)
 
 
 def missing(error: ImportError, extra: str) -> ConfigError:

@@ -111,6 +111,11 @@ def test_more_than_ten_tensors_cross_in_their_own_order(count: int, tmp_path: Pa
         assert told == measured
 
 
+def test_fewer_pictures_than_are_listed_by_are_enough(tmp_path: Path) -> None:
+    few = uncut_of(classifier(tmp_path / "model.tflite"), PICTURES[:5])
+    assert any(place.coded_bytes for place in split.listed(few))
+
+
 def test_the_best_is_the_smallest_that_is_good_enough(small: Uncut) -> None:
     found = split.measured(small, cut_after(small.graph, 0))
     best = found.best(0.9)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, lines, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, label_names, missing
 from isthmus.models import flatbuffer
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
@@ -48,7 +48,7 @@ def distill(
     graph = flatbuffer.read(model)
     check("--pixels", pixels, PIXELS)
     teacher = Teacher(graph, input_of(graph, pixels))
-    names = _names(labels, teacher.classes)
+    names = label_names(labels, teacher.classes) or tuple(str(i) for i in range(teacher.classes))
     try:
         import torch
 
@@ -87,11 +87,3 @@ def _widths(text: str) -> tuple[float, ...]:
     if widths[-1] != 1.0 or widths[0] <= 0 or any(a >= b for a, b in pairwise(widths)):
         raise ConfigError(f"--widths: '{text}': must ascend, from above 0 to 1.0")
     return widths
-
-
-def _names(path: Path | None, classes: int) -> tuple[str, ...]:
-    """The classes' names: their numbers where no file names them. Raises ConfigError when it names too few or too many."""
-    names = tuple(lines(path)) or tuple(str(i) for i in range(classes))
-    if len(names) != classes:
-        raise ConfigError(f"{path}: {len(names)} lines, but the model knows {classes} classes")
-    return names

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import check, lines, seconds
+from isthmus.cli.options import check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
@@ -21,7 +21,7 @@ from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
 from isthmus.models.splitting.split import Conditions, Place, Split
-from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of, task_of
+from isthmus.models.splitting.uncut import PIXELS, Uncut, classes_of, input_of, task_of
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks import TASKS
 
@@ -61,9 +61,10 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_, names = input_of(graph, pixels), lines(labels)
+    input_, answers = input_of(graph, pixels), task or task_of(graph)
+    names = label_names(labels, classes_of(graph, answers))
     shown = pictures.samples(samples, most)
-    uncut = Uncut.of(graph, input_, task or task_of(graph), shown)
+    uncut = Uncut.of(graph, input_, answers, shown)
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),

@@ -53,9 +53,41 @@ def task_of(graph: Graph) -> str:
         return "classification-probabilities" if _ends_in_softmax(graph) else "classification"
     if len(outputs) == 1 and len(shapes[0]) in (3, 4) and min(shapes[0][1:3]) > 1:
         return "segmentation"
-    if len(outputs) in (3, 4) and shapes[0][-1] == 4:
+    if len(outputs) in (3, 4) and shapes[0][-1:] == (4,):
         return "detection"
     raise ModelError(f"{graph.path}: gives {shapes}; say what that is: --task {', '.join(TASKS)}")
+
+
+def classes_of(graph: Graph, task: str) -> int | None:
+    """How many classes a graph tells apart; None where its outputs do not say."""
+    shape = graph.tensors[graph.outputs[0]].shape
+    if task.startswith("classification"):
+        return shape[-1] if shape else None
+    last = graph.operators[-1]
+    if task == "segmentation" and last.kind == "ARG_MAX":
+        return graph.tensors[last.inputs[0]].shape[-1]
+    return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
+
+
+EXPECTED = {
+    "segmentation": "a map of classes (H, W), or of scores (H, W, classes)",
+    "detection": "boxes (N, 4), classes (N,), scores (N,) and optionally a count, in this order",
+}
+
+
+def _check_answer(graph: Graph, task: str, arrays: Sequence[NDArray[Any]]) -> None:
+    """Raises ModelError when a graph's outputs, each with its batch, are not those of a task."""
+    if any(array.ndim == 0 for array in arrays):
+        raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
+    shapes = [array.shape[1:] for array in arrays]
+    if task == "detection":
+        places = shapes[0]
+        well = len(shapes) in (3, 4) and len(places) == 2 and places[1] == 4 and shapes[1] == shapes[2] == places[:1]
+    else:
+        well = task != "segmentation" or len(shapes[0]) in (2, 3)
+    if not well:
+        given = ", ".join(str((1, *shape)) for shape in shapes)
+        raise ModelError(f"{graph.path}: --task {task} needs {EXPECTED[task]}; this model gives {given}")
 
 
 def _ends_in_softmax(graph: Graph) -> bool:
@@ -101,6 +133,7 @@ class Uncut:
         intake, signature = Intake(input_), Signature(opened(written([whole(graph, "uncut")])), "uncut")
         images = tuple(intake(picture) for picture in pictures)
         outputs = [signature(image=image) for image in images]
+        _check_answer(graph, task, list(outputs[0].values()))
         packed = tuple(TASKS[task]().pack([array[0] for array in out.values()]) for out in outputs)
         first = tuple(next(iter(out.values()))[0] for out in outputs)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
@@ -134,6 +167,6 @@ class Activations:
 
     def at(self, cut: Cut) -> list[dict[str, NDArray[Any]]]:
         """By picture: the features by name, real values, each (1, ...)."""
-        count = min(self._keep[t.index] for t in cut.crossing)
+        count = min(len(self._stored[t.index]) for t in cut.crossing)
         named = list(zip(names(cut), (t.index for t in cut.crossing), strict=True))
         return [{n: self._ports[i].real(self._stored[i][shown]) for n, i in named} for shown in range(count)]
