@@ -42,13 +42,6 @@ def distill(
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""
-    name = f"{model.stem}-distilled"
-    state, target = checkpoint or CHECKPOINTS / f"{name}.pt", out or BUNDLES / name
-    check_replaceable(target, (model, pictures, validation, labels, state, cache))
-    graph = flatbuffer.read(model)
-    check("--pixels", pixels, PIXELS)
-    teacher = Teacher(graph, input_of(graph, pixels))
-    names = label_names(labels, teacher.classes) or tuple(str(i) for i in range(teacher.classes))
     try:
         import torch
 
@@ -56,6 +49,13 @@ def distill(
         from isthmus.models.distillation.setup import DistillationSettings
     except ImportError as error:
         raise missing(error, "train") from error
+    name = f"{model.stem}-distilled"
+    state, target = checkpoint or CHECKPOINTS / f"{name}.pt", out or BUNDLES / name
+    check_replaceable(target, (model, pictures, validation, labels, state, cache))
+    graph = flatbuffer.read(model)
+    check("--pixels", pixels, PIXELS)
+    teacher = Teacher(graph, input_of(graph, pixels))
+    names = label_names(labels, teacher.classes) or tuple(str(i) for i in range(teacher.classes))
     torch.set_num_threads(threads)
     distillation = Distillation(
         teacher=teacher,

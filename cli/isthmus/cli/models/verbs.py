@@ -113,13 +113,13 @@ def evaluate(
     from isthmus.models.distillation import judged
 
     found = bundle.load(name)
-    m = found.manifest
+    m, halves = found.manifest, Shipped(found)
     if uncut is None:
         validation = corpora.validation_of(m, pictures, most)
     else:
         check("--pixels", pixels, PIXELS)
         validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, pictures, most))
-    result = evaluate(Shipped(found), m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
+    result = evaluate(halves, m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
     if format_ == "json":
         rows = [
             {**msgspec.to_builtins(p), "ece": e} for p, e in zip(result.points, result.calibration_error, strict=True)

@@ -86,7 +86,7 @@ def check_replaceable(target: Path, inputs: Iterable[Path | None] = ()) -> None:
             raise BundleError(f"{target}: {given} is read from there; name another folder with --out")
     if target.is_symlink() and not target.exists():
         raise BundleError(f"{target}: is a link to nothing; name another folder with --out")
-    _check_writable(target)
+    check_writable(target, there.parent)
     if not target.exists():
         return
     if not target.is_dir():
@@ -118,12 +118,13 @@ def _table(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _check_writable(target: Path) -> None:
-    """Raises DataError when nothing can be put there: before the work, not after it."""
-    parent = next((path for path in target.resolve().parents if path.exists()), target)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        why = "this user may not write" if parent.is_dir() else "not a folder"
-        raise DataError(f"{target}: cannot be written ({parent}: {why}); name another folder with --out")
+def check_writable(out: Path, folder: Path) -> None:
+    """Raises DataError naming `out` when nothing can be put into `folder`, or it not be made: before the work, not after it."""
+    folder = folder.resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "this user may not write" if there.is_dir() else "not a folder"
+        raise DataError(f"{out}: cannot be written ({there}: {why}); name another place with --out")
 
 
 def write_table(path: Path, table: msgspec.Struct) -> None:
