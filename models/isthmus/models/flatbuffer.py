@@ -176,6 +176,8 @@ def _refuse(path: Path, model: Any) -> None:
             _refuse_operator(path, model, subgraph, f"operator {index}" if number == 0 else "an operator", operator)
     if len(model.subgraphs) != 1:
         raise ModelError(f"{path}: {len(model.subgraphs)} subgraphs, expected one; export one signature on its own")
+    if not _indices(model.subgraphs[0].outputs):
+        raise ModelError(f"{path}: gives nothing; export the model with its answer as an output")
     tensors = model.subgraphs[0].tensors or []
     for index in _indices(model.subgraphs[0].inputs):
         if _is_dynamic(tensors[index]):
