@@ -108,6 +108,7 @@ UNWRITABLE: tuple[tuple[str, ...], ...] = (
     ("report", "run.jsonl", "--out", "file/out"),
     ("demo", "--duration", "1s"),
     ("traces", "convert", "demo", "file/demo.csv"),
+    ("traces", "record", "file/link.csv", "--server", "127.0.0.1:9"),
     ("traces", "make", "constant", "file/demo.csv", "--up-mbps", "1"),
     ("models", "split", "model.tflite", "--out", "file/out"),
     ("models", "quantize", "signs", "--out", "file/out"),

@@ -131,3 +131,12 @@ def opened(model: Path | bytes, *, threads: int = 1) -> Interpreter:
     except (ValueError, RuntimeError) as error:
         name = "model" if isinstance(model, bytes) else model
         raise ModelError(f"{name}: LiteRT cannot read it ({str(error).strip()})") from error
+
+
+def signature_of(model: bytes, key: str, *, whose: Path) -> Signature:
+    """Signature `key` of a file's bytes, warm. Raises ModelError naming `whose` graph it is when LiteRT refuses it."""
+    try:
+        return Signature(opened(model), key)
+    except (ModelError, ValueError, RuntimeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{whose}: LiteRT cannot run it ({why}); convert the model again") from error

@@ -9,6 +9,8 @@ import pytest
 
 from graphs import Builder, classifier
 from isthmus.models import flatbuffer
+from isthmus.models.splitting import split
+from isthmus.models.splitting.cuts import cut_after
 from isthmus.models.splitting.uncut import Uncut, classes_of, input_of, task_of
 from isthmus.proto.errors import ModelError
 
@@ -66,3 +68,35 @@ def test_boxes_in_the_order_that_is_expected_are_taken(tmp_path: Path) -> None:
     graph = flatbuffer.read(boxes(tmp_path / "model.tflite", "bcsn"))
     assert task_of(graph) == "detection"
     assert len(Uncut.of(graph, input_of(graph, "0..1"), "detection", PICTURES).packed) == len(PICTURES)
+
+
+def test_what_litert_refuses_to_run_is_one_line(tmp_path: Path) -> None:
+    """It opens: only allocating finds that the shapes do not go together."""
+    b = Builder()
+    image = b.tensor((1, 16, 16, 3))
+    first = b.conv(image, 3, 4, 16)
+    wrong = b.add("ADD", [first, b.weights(5, 7)], [b.tensor((1, 16, 16, 4))], "AddOptions")
+    graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [wrong]))
+    with pytest.raises(ModelError, match=r"model\.tflite: LiteRT cannot run it \("):
+        Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+
+
+def test_pixels_of_another_type_than_the_model_takes_are_one_line(tmp_path: Path) -> None:
+    b = Builder()
+    image = b.tensor((1, 16, 16, 3), np.uint8)
+    real = b.add("CAST", [image], [b.tensor((1, 16, 16, 3))], "CastOptions", inDataType=3, outDataType=0)
+    graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [b.conv(real, 3, 4, 16)]))
+    with pytest.raises(ModelError, match=r"model\.tflite: LiteRT cannot run it on a picture \("):
+        Uncut.of(graph, input_of(graph, "0..255"), "segmentation", PICTURES)
+
+
+def test_features_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
+    b = Builder()
+    image = b.tensor((1, 16, 16, 3))
+    endless = b.constant(np.full((1, 16, 16, 3), np.inf, np.float32))
+    total = b.add("ADD", [image, endless], [b.tensor((1, 16, 16, 3))], "AddOptions")
+    small = b.add("TANH", [total], [b.tensor((1, 16, 16, 3))])
+    graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [small]))
+    whole = Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+    with pytest.raises(ModelError, match=r"model\.tflite: after operator 0: values that are not finite"):
+        split.measured(whole, cut_after(graph, 0))

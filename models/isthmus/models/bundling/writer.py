@@ -124,7 +124,7 @@ def check_writable(out: Path, folder: Path) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "this user may not write" if there.is_dir() else "not a folder"
-        raise DataError(f"{out}: cannot be written ({there}: {why}); name another place with --out")
+        raise DataError(f"{out}: cannot be written ({there}: {why}); name another place")
 
 
 def write_table(path: Path, table: msgspec.Struct) -> None:

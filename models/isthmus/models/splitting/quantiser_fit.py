@@ -21,6 +21,7 @@ from isthmus.models.crossing import contested, joined
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting.cuts import Cut, names, only_compares
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, CodecConfig, fit
+from isthmus.proto.errors import ModelError
 from isthmus.proto.packing import limit
 
 FINE = 0.25
@@ -75,6 +76,10 @@ def _coded(graph: Graph, cut: Cut, features: Features, only: float | None) -> Co
     tensors = _tensors(cut, features)
     plain = _plain(cut, tensors)
     x = np.stack([joined(outputs, plain) for outputs in features])
+    if not np.isfinite(x).all():
+        raise ModelError(
+            f"{graph.path}: after operator {cut.after}: values that are not finite; are the --pixels right?"
+        )
     if not tensors and not only_compares(graph, cut) and is_map(x):
         return Coding(spectral(x) if only is None else spectral(x, (NOMINAL_STEP,)), (), None)
     zero_point = _zero_point(x, tensors)

@@ -20,7 +20,7 @@ from isthmus.models.bundling import calibration, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.profiles import Profile
 from isthmus.models.splitting import quantiser_fit
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
@@ -160,7 +160,8 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
 def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
     head_file, tail_file = cut_files(uncut.graph, cut)
-    head, tail = Signature(opened(head_file), HEAD), Signature(opened(tail_file), TAIL)
+    whose = uncut.graph.path
+    head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
     features = [head(image=image) for image in uncut.images]
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.proto.errors import DataError, ModelError
@@ -96,6 +96,16 @@ def _ends_in_softmax(graph: Graph) -> bool:
     return next((o.kind for o in reversed(graph.operators) if o.kind not in moving), "") == "SOFTMAX"
 
 
+def _answers(
+    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
+) -> list[dict[str, NDArray[Any]]]:
+    """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    try:
+        return [signature(image=image) for image in images]
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
+
+
 @dataclass(frozen=True)
 class Uncut:
     """A graph, how it is fed, and its answers to sample pictures."""
@@ -130,9 +140,10 @@ class Uncut:
         if len(pictures) < FEWEST:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
         for_fitting = np.arange(len(pictures)) < fit_first if fit_first else np.arange(len(pictures)) % 2 == 0
-        intake, signature = Intake(input_), Signature(opened(written([whole(graph, "uncut")])), "uncut")
+        intake = Intake(input_)
+        signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        outputs = [signature(image=image) for image in images]
+        outputs = _answers(graph, signature, images)
         _check_answer(graph, task, list(outputs[0].values()))
         packed = tuple(TASKS[task]().pack([array[0] for array in out.values()]) for out in outputs)
         first = tuple(next(iter(out.values()))[0] for out in outputs)
@@ -155,7 +166,7 @@ class Activations:
         wanted = {f"t{index}": index for index in tensors}
         every = tuple(operator.index for operator in graph.operators)
         part = Part(graph, "all", every, {IMAGE: graph.inputs[0]}, wanted)
-        signature = Signature(opened(written([part])), "all")
+        signature = signature_of(written([part]), "all", whose=graph.path)
         self._ports = {index: signature.outputs[name] for name, index in wanted.items()}
         self._keep = {index: min(most, max(2, values // t.elements)) for index, t in tensors.items()}
         self._stored: dict[int, list[NDArray[Any]]] = {index: [] for index in tensors}
