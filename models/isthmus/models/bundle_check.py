@@ -12,7 +12,7 @@ from isthmus.proto.codec import Codec
 from isthmus.proto.errors import CodecError
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Bottleneck, Manifest, Point
+    from isthmus.models.bundle import Bottleneck, Input, Manifest, Point
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""
@@ -27,7 +27,8 @@ def fault(manifest: Manifest) -> str | None:
 
 def _faults(m: Manifest) -> Iterator[str]:
     yield from _file_faults(m)
-    yield from _picture_faults(m)
+    for taken in (m.input, *(s.input for stage in m.stages for s in stage if s.input is not None)):
+        yield from picture_faults(taken)
     yield from _stage_faults(m)
     if m.confidence_edges != tuple(sorted(m.confidence_edges)) or not _finite(m.confidence_edges):
         yield "confidence_edges: must ascend"
@@ -48,12 +49,12 @@ def _file_faults(m: Manifest) -> Iterator[str]:
         yield "tail: names no file"
 
 
-def _picture_faults(m: Manifest) -> Iterator[str]:
-    for taken in (m.input, *(s.input for stage in m.stages for s in stage if s.input is not None)):
-        if not all(0 < side <= MOST_PIXELS for side in taken.shape):
-            yield f"input: {taken.shape} pixels, 1 to {MOST_PIXELS} expected"
-        if not _finite(taken.mean) or not _finite(taken.std) or min(taken.std) <= 0:
-            yield "input: mean and std must be finite, std above 0"
+def picture_faults(taken: Input) -> Iterator[str]:
+    """What is wrong with the picture that a stage or a filter takes."""
+    if not all(0 < side <= MOST_PIXELS for side in taken.shape):
+        yield f"input: {taken.shape} pixels, 1 to {MOST_PIXELS} expected"
+    if not _finite(taken.mean) or not _finite(taken.std) or min(taken.std) <= 0:
+        yield "input: mean and std must be finite, std above 0"
 
 
 def _stage_faults(m: Manifest) -> Iterator[str]:
