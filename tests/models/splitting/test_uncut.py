@@ -90,6 +90,23 @@ def test_pixels_of_another_type_than_the_model_takes_are_one_line(tmp_path: Path
         Uncut.of(graph, input_of(graph, "0..255"), "segmentation", PICTURES)
 
 
+def test_sizes_that_are_not_the_file_s_are_one_line(tmp_path: Path) -> None:
+    """Flipped bits of a shape: LiteRT works the sizes out for itself and never looks."""
+    b = Builder()
+    image = b.tensor((1, 16, 16, 3))
+    first = b.conv(image, 3, 4, 16)
+    b.graph.tensors[first].shape = [1, 16, 16, 6]
+    graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [b.conv(first, 4, 4, 16)]))
+    uncut = Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+    why = r"model\.tflite: t1 is \(1, 16, 16, 4\) when it runs, the file says \(1, 16, 16, 6\)"
+    with pytest.raises(ModelError, match=why):
+        split.listed(uncut)
+    with pytest.raises(
+        ModelError, match=r"model\.tflite: "
+    ):  # the tail alone, as the file has it, may not even be allocated
+        split.measured(uncut, cut_after(graph, 0))
+
+
 def test_features_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
     b = Builder()
     image = b.tensor((1, 16, 16, 3))

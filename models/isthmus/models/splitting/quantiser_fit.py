@@ -33,6 +33,8 @@ NOMINAL = 0.66
 REACH = 1.4
 """How far below the greatest channel one still matters (`Contest`), in root mean squares."""
 CONTEST_LAYERS, CONTEST_LADDER = 3, (1.0, 1.5, 2.0, 3.0)
+FARTHEST = 1e18
+"""What the codec takes."""
 WHOLE = 4.0
 """Steps up to so many of a tensor's own levels are made whole multiples of them: rounding twice costs more than it saves."""
 
@@ -76,9 +78,10 @@ def _coded(graph: Graph, cut: Cut, features: Features, only: float | None) -> Co
     tensors = _tensors(cut, features)
     plain = _plain(cut, tensors)
     x = np.stack([joined(outputs, plain) for outputs in features])
-    if not np.isfinite(x).all():
+    if not np.abs(x).max() <= FARTHEST:  # NaN neither
         raise ModelError(
-            f"{graph.path}: after operator {cut.after}: values that are not finite; are the --pixels right?"
+            f"{graph.path}: after operator {cut.after}: values that are not finite, or beyond {FARTHEST:g}; are the "
+            "--pixels right?"
         )
     if not tensors and not only_compares(graph, cut) and is_map(x):
         return Coding(spectral(x) if only is None else spectral(x, (NOMINAL_STEP,)), (), None)

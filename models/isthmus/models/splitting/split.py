@@ -23,9 +23,9 @@ from isthmus.models.flatbuffer import Graph, written
 from isthmus.models.litert import Signature, signature_of
 from isthmus.models.profiles import Profile
 from isthmus.models.splitting import quantiser_fit
-from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
+from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
 from isthmus.models.splitting.quantiser_fit import Coding
-from isthmus.models.splitting.uncut import Activations, Uncut
+from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
 from isthmus.proto.tasks import TASKS, Classification, Packed
@@ -163,6 +163,7 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     whose = uncut.graph.path
     head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
     features = [head(image=image) for image in uncut.images]
+    check_sizes(uncut.graph, dict(zip(names(cut), cut.crossing, strict=True)), features[0])
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])

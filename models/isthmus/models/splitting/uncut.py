@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
-from isthmus.models.flatbuffer import Graph, Part, written
+from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
@@ -106,6 +106,15 @@ def _answers(
         raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
 
 
+def check_sizes(graph: Graph, expected: Mapping[str, Tensor], out: Mapping[str, NDArray[Any]]) -> None:
+    """Raises ModelError where LiteRT gives tensors of other sizes than the file says they have."""
+    for name, tensor in expected.items():
+        if out[name].shape != tensor.shape:
+            raise ModelError(
+                f"{graph.path}: {tensor.name} is {out[name].shape} when it runs, the file says {tensor.shape}; convert it again"
+            )
+
+
 @dataclass(frozen=True)
 class Uncut:
     """A graph, how it is fed, and its answers to sample pictures."""
@@ -172,6 +181,7 @@ class Activations:
         self._stored: dict[int, list[NDArray[Any]]] = {index: [] for index in tensors}
         for shown, image in enumerate(uncut.images[:most]):
             out = signature.stored(image=signature.inputs[IMAGE].stored(image))
+            check_sizes(graph, {name: graph.tensors[index] for name, index in wanted.items()}, out)
             for name, index in wanted.items():
                 if shown < self._keep[index]:
                     self._stored[index].append(out[name].copy())
