@@ -110,6 +110,17 @@ def classifier(path: Path, *, size: int = 16, classes: int = 4, seed: int = 0) -
     return b.write(path, [image], [answer])
 
 
+def branches(path: Path, count: int, *, classes: int = 4) -> Path:
+    """`count` convolutions of the picture side by side, each read by a convolution of its own; their tensors are alike."""
+    b = Builder(5)
+    image = b.tensor((1, 16, 16, 3))
+    side = [b.conv(image, 3, 4, 16, stride=2) for _ in range(count)]
+    read = [b.conv(x, 4, 4, 8) for x in side]
+    joined = b.add("CONCATENATION", read, [b.tensor((1, 8, 8, 4 * count))], "ConcatenationOptions", axis=3)
+    answer = b.dense(b.mean(joined, 4 * count), 4 * count, classes)
+    return b.write(path, [image], [answer])
+
+
 def around(path: Path, middle: Callable[[Builder, int], int]) -> Path:
     """Convolution, whatever `middle` makes of its (1, 8, 8, 4) features, and a ReLU behind it: two cuts at least."""
     b = Builder()

@@ -18,7 +18,9 @@ from isthmus.cli.options import FORMAT, Format, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
+from isthmus.models.bundling.writer import check_writable
 from isthmus.models.profiles import Cost, Profile, Timing
+from isthmus.proto.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
 OUT = typer.Option(None, help="Write the profile to this file.")
@@ -36,7 +38,7 @@ def profiles_(
     for given in name or profiles.names():
         fitted, errors = rates.fit(profiles.load(given), source="fit")
         if write:
-            profiles.path_of(given).write_text(profiles.render(fitted))
+            _write(fitted, profiles.path_of(given))
         for r in fitted.rates:
             rows.append(
                 {
@@ -71,6 +73,8 @@ def device(
     format_: Format = FORMAT,
 ) -> None:
     """Time heads on this machine, stage by stage, and write it down as a device's profile. Let the machine be idle."""
+    if out is not None:
+        check_writable(out, out.parent)
     idle = sensors.read()
     opened = [bundles.load(given, half="head") for given in bundle]
     found = [measure.head(b, repeats=repeats, source=MEASURED, counted="graph") for b in opened]
@@ -127,6 +131,8 @@ def server(
     format_: Format = FORMAT,
 ) -> None:
     """Time tails on this machine, batch by batch, and write it down as a server's profile."""
+    if out is not None:
+        check_writable(out, out.parent)
     timings: list[Timing] = []
     costs = {}
     for given in bundle:
@@ -172,12 +178,20 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
 def _show(profile: Profile, out: Path | None, format_: str) -> None:
     """Show what was measured; write it where `out` says."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(profiles.render(profile))
+        _write(profile, out)
     if format_ == "json":
         typer.echo(msgspec.json.encode(profile))
     else:
         typer.echo(str(out) if out is not None else profiles.render(profile), nl=out is not None)
+
+
+def _write(profile: Profile, path: Path) -> None:
+    """Raises DataError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(profiles.render(profile))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; name another place for the profile") from error
 
 
 def command() -> str:

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from isthmus.cli import processes, report
 from isthmus.cli.demo_view import View
-from isthmus.cli.options import seconds
+from isthmus.cli.options import require, seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
 from isthmus.emulation.realtime.relay import LIMITS
@@ -72,6 +72,7 @@ def demo(
     policy: str = typer.Option("expected-utility", help="The agent's policy."),
 ) -> None:
     """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
+    require("server", "emulation")
     length_s = seconds(duration, "--duration") or traces.find(trace).length_s
     scenario = DemoPlan(
         source=f"generated:{seed}" if camera is None else f"camera:{camera}",

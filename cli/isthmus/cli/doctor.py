@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from isthmus.cli.options import FORMAT, Format
+from isthmus.cli.options import FORMAT, Format, install
 from isthmus.device import sensors
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.models import bundle
@@ -52,8 +52,10 @@ def _packages() -> list[Finding]:
             try:
                 findings.append(Finding(name, True, metadata.version(name)))
             except metadata.PackageNotFoundError:
-                target = "." if extra == "device" else f".[{extra}]"
-                findings.append(Finding(name, extra != "device", "not installed", f"pip install -e '{target}'"))
+                needed = extra == "device"
+                way_out = install("" if needed else extra)
+                detail = "not installed" if needed else f"not installed; the '{extra}' extra brings it: {way_out}"
+                findings.append(Finding(name, not needed, detail, way_out))
     return findings
 
 

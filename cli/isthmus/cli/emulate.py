@@ -31,6 +31,7 @@ from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.record import Run, save
@@ -77,6 +78,8 @@ def emulate(
         "sessions": sessions,
         "seed": seed,
     }
+    if out is not None:
+        check_writable(out, out)
     asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
     base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from isthmus.cli.options import Format
+from isthmus.cli.options import Format, require
 from isthmus.emulation import sweep
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import Run
@@ -29,7 +30,10 @@ def new_folder(root: Path = RUNS) -> Path:
         folder = root / (name + suffix)
         if not folder.exists():
             break
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; go to a folder that this user may write to") from error
     return folder
 
 
@@ -41,8 +45,11 @@ def report(
     format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
 ) -> None:
     """Draw a run, or runs against each other: one HTML page that opens without a network, its plots, its summary."""
+    require("emulation")
     files = [file for path in runs for file in found(path)]
-    if out is None:
+    if out is not None:
+        check_writable(out, out)
+    else:
         out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
     alone = len(files) == 1 and len(record.load_all(files[0])) == 1
     show(write_report(files[0], out) if alone else write_comparison(files, out), format_)

@@ -13,12 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from isthmus.cli.options import Format
+from isthmus.cli.options import Format, require
 from isthmus.cli.processes import command_line
 from isthmus.cli.report import RUNS, show, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import IsthmusError
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -33,11 +34,13 @@ def sweep(
     format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
 ) -> None:
     """Play every combination of what FILE lists; interrupted or extended, the same command goes on where it stopped."""
+    require("emulation")
     listed = sweeps.read(file)
     sweeps.check(listed)
     code = sweeps.code_sha256()
     jobs = sweeps.jobs(listed, code)
     folder = out or RUNS / file.stem
+    check_writable(folder, folder)
     left = sweeps.to_play(folder, jobs)
     made = SweepManifest.of(
         jobs,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.models import crossing
+from isthmus.models import crossing, trial
 from isthmus.models.bundle import Bundle, Input, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
@@ -50,6 +50,7 @@ class Executor:
         """`neural_filter` stands before the head, if there is one. BundleError when the head is not this bundle's."""
         manifest = bundle.manifest
         try:
+            trial.check(bundle.head_path)
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
                 (i, s.width): _Stage(Signature(interpreter, s.signature), s, s.input or manifest.input)
@@ -136,6 +137,10 @@ class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
     def __init__(self, signature: Signature, facts: Stage, picture: Input) -> None:
+        if absent := set(facts.exit) - set(signature.outputs):
+            raise ModelError(
+                f"{facts.signature} gives no {', '.join(sorted(absent))}, which its early exit is said to be"
+            )
         self.facts = facts
         self._signature, self._intake = signature, Intake(picture)
 

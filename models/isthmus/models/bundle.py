@@ -1,7 +1,8 @@
 """A bundle: one directory with a model in two halves and everything both halves must know of it.
 
 `bundle.toml` is read strictly: unknown keys, wrong hashes and missing files are a `BundleError` that names the file and
-the key. Device and server compare the bundle's hash at hello; it covers `bundle.toml`, and through it every file.
+the key. Device and server compare the bundle's hash at hello; it covers `bundle.toml`, and through it every file. The same
+hash lies beside it in `bundle.sha256`, so that each half alone notices a `bundle.toml` that is not as it was written.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models import bundle_check
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
@@ -25,6 +27,7 @@ from isthmus.proto.vocabulary import OperatingPoint
 SCHEMA = 3
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every
 older bundle reads as one of 3."""
+FILE, SEAL = "bundle.toml", "bundle.sha256"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -94,6 +97,20 @@ class Bottleneck(Strict, frozen=True):
     def schema(self) -> int:
         """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
         return SCHEMA if self.spectrum is not None else 2
+
+    @property
+    def codec(self) -> CodecConfig:
+        """What the codec must know, the same on both halves."""
+        return CodecConfig(
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            zero_point=self.zero_point,
+            steps=self.steps,
+            tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in self.tables),
+            size_fit=self.size_fit,
+            spectrum=self.spectrum,
+        )
 
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
@@ -215,17 +232,7 @@ class Bundle:
     @property
     def codec(self) -> CodecConfig:
         """What the codec must know, the same on both halves."""
-        b = self.manifest.bottleneck
-        return CodecConfig(
-            height=b.height,
-            width=b.width,
-            channels=b.channels,
-            zero_point=b.zero_point,
-            steps=b.steps,
-            tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in b.tables),
-            size_fit=b.size_fit,
-            spectrum=b.spectrum,
-        )
+        return self.manifest.bottleneck.codec
 
     def stage(self, index: int, width: float) -> Stage:
         """Stage `index` at `width`; BundleError if the bundle has no such width."""
@@ -259,7 +266,7 @@ class Outcomes:
 def find(name: str) -> Path:
     """The folder of a bundle: a path, or the name of one in the zoo. BundleError lists what there is."""
     for folder in (Path(name), ZOO / name):
-        if (folder / "bundle.toml").is_file():
+        if (folder / FILE).is_file():
             return folder
     known = sorted(p.parent.name for p in ZOO.glob("*/bundle.toml"))
     raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
@@ -271,9 +278,13 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
     Raises BundleError naming the file and the key.
     """
     folder = find(name)
-    path = folder / "bundle.toml"
-    raw = path.read_bytes()
+    path = folder / FILE
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from error
     manifest = _parse(path, raw)
+    _check_seal(path, hashlib.sha256(raw).hexdigest())
     files = {"head": ("head.tflite",), "tail": tuple(part.file for part in manifest.tail), None: tuple(manifest.files)}
     for file in files[half]:
         _verify(folder / file, manifest.files.get(file))
@@ -290,14 +301,39 @@ def _parse(path: Path, raw: bytes) -> Manifest:
             f"{path}: schema {table.get('schema')}, this Isthmus reads 1 to {SCHEMA}; install the newer one"
         )
     try:
-        return msgspec.convert(table, Manifest)
+        manifest = msgspec.convert(table, Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{path}: {error}") from error
+    if fault := bundle_check.fault(manifest):
+        raise BundleError(f"{path}: {fault}; fetch the bundle again")
+    return manifest
+
+
+def sealed(raw: bytes) -> str:
+    """What `bundle.sha256` says beside a `bundle.toml` of these bytes, as `sha256sum` writes it."""
+    return f"{hashlib.sha256(raw).hexdigest()}  {FILE}\n"
+
+
+def _check_seal(path: Path, found: str) -> None:
+    """Bundles of older versions have no seal."""
+    try:
+        said = path.with_name(SEAL).read_text().partition(" ")[0]
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path.with_name(SEAL)}: cannot be read ({error}); fetch the bundle again") from error
+    if said != found:
+        raise BundleError(
+            f"{path}: is not as it was written (sha256 {found[:12]}…, {SEAL} says {said[:12]}…); fetch the bundle again, "
+            f"or, if the change is yours, `sha256sum {FILE} > {SEAL}` in its folder"
+        )
 
 
 def _verify(path: Path, expected: str | None) -> None:
     if expected is None:
-        raise BundleError(f"{path.parent / 'bundle.toml'}: files: no hash for {path.name}")
+        raise BundleError(f"{path.parent / FILE}: files: no hash for {path.name}")
+    if path.resolve().parent != path.parent.resolve():
+        raise BundleError(f"{path}: leads out of the bundle's folder; put the file itself there")
     if not path.is_file():
         raise BundleError(f"{path}: missing; fetch the bundle again")
     found = hashlib.sha256(path.read_bytes()).hexdigest()

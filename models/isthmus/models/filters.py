@@ -7,6 +7,8 @@ A filter belongs to a camera, not to a bundle: the server knows nothing of it, a
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models import bundle_check
 from isthmus.models.bundle import Input, Strict
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
@@ -85,9 +88,17 @@ def load(folder: Path) -> Filter:
         raise BundleError(f"{path}: {error}") from error
     if manifest.schema != SCHEMA:
         raise BundleError(f"{path}: schema {manifest.schema}, this Isthmus reads {SCHEMA}; install the newer one")
+    if fault := next(_faults(manifest), None):
+        raise BundleError(f"{path}: {fault}; make it again")
     if found != manifest.sha256:
         raise BundleError(f"{network}: sha256 {found[:12]}…, {FILE} says {manifest.sha256[:12]}…; make it again")
     return Filter(folder, manifest)
+
+
+def _faults(manifest: FilterManifest) -> Iterator[str]:
+    yield from bundle_check.picture_faults(manifest.input)
+    if not math.isfinite(manifest.threshold) or not 0 < manifest.temperature < math.inf:
+        yield "threshold and temperature must be finite, temperature above 0"
 
 
 def score(cells: NDArray[Any]) -> NDArray[np.float64]:

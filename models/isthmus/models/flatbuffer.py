@@ -20,7 +20,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
+from isthmus.models import flatbuffer_check, trial
+from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
 
 IDENTIFIER = b"TFL3"
@@ -91,11 +92,11 @@ def read(path: Path) -> Graph:
         raw = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
+    trial.check(path)
     model = _parsed(path, raw)
     _refuse(path, model)
     subgraph = model.subgraphs[0]
-    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
-    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+    tensors, operators = _contents(path, model, subgraph)
     return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
 
 
@@ -114,17 +115,23 @@ def signatures(path: Path) -> dict[str, Signature]:
         model = _parsed(path, path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
-    return {_text(s.signatureKey): _signature(model, s) for s in model.signatureDefs or []}
+    return {_text(s.signatureKey): _signature(path, model, s) for s in model.signatureDefs or []}
 
 
-def _signature(model: Any, signature: Any) -> Signature:
-    subgraph = model.subgraphs[signature.subgraphIndex]
-    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
-    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+def _signature(path: Path, model: Any, signature: Any) -> Signature:
+    tensors, operators = _contents(path, model, model.subgraphs[signature.subgraphIndex])
     inputs, outputs = (
         {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
     )
     return Signature(tensors, operators, inputs, outputs)
+
+
+def _contents(path: Path, model: Any, subgraph: Any) -> tuple[tuple[Tensor, ...], tuple[Operator, ...]]:
+    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors or []))
+    try:
+        return tensors, tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators or []))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def weights(path: Path) -> dict[str, list[tuple[NDArray[np.generic], NDArray[np.generic]]]]:
@@ -156,7 +163,10 @@ def _parsed(path: Path, raw: bytes) -> Any:
     except (ValueError, RuntimeError) as error:
         if "custom" not in str(error).lower():  # which is named below
             raise ModelError(f"{path}: truncated or damaged ({str(error).strip() or 'LiteRT refuses it'})") from error
-    return schema.ModelT.InitFromPackedBuf(raw, 0)
+    model = schema.ModelT.InitFromPackedBuf(raw, 0)
+    if fault := flatbuffer_check.fault(model, frozenset(_TYPES)):
+        raise ModelError(f"{path}: damaged: {fault} is not there; convert or fetch it again")
+    return model
 
 
 def _refuse(path: Path, model: Any) -> None:
@@ -167,7 +177,9 @@ def _refuse(path: Path, model: Any) -> None:
             _refuse_operator(path, model, subgraph, f"operator {index}" if number == 0 else "an operator", operator)
     if len(model.subgraphs) != 1:
         raise ModelError(f"{path}: {len(model.subgraphs)} subgraphs, expected one; export one signature on its own")
-    tensors = model.subgraphs[0].tensors
+    if not _indices(model.subgraphs[0].outputs):
+        raise ModelError(f"{path}: gives nothing; export the model with its answer as an output")
+    tensors = model.subgraphs[0].tensors or []
     for index in _indices(model.subgraphs[0].inputs):
         if _is_dynamic(tensors[index]):
             raise ModelError(f"{path}: input {_text(tensors[index].name)}: {_DYNAMIC}")
@@ -225,7 +237,12 @@ def _operator(model: Any, index: int, operator: Any, tensors: Sequence[Tensor]) 
     kind = _kind(model, operator)
     inputs = tuple(i for i in _indices(operator.inputs) if i >= 0)
     outputs = _indices(operator.outputs)
-    counted = flops(kind, [tensors[i].shape for i in inputs], [tensors[i].shape for i in outputs], operator)
+    shapes = [tensors[i].shape for i in inputs]
+    if not countable(kind, shapes, operator):
+        raise ModelError(
+            f"operator {index}, {kind}: lacks an input or an option; the file is damaged, convert it again"
+        )
+    counted = flops(kind, shapes, [tensors[i].shape for i in outputs], operator)
     traffic = sum(tensors[i].size_bytes for i in (*inputs, *outputs))
     estimate = sum(tensors[i].elements for i in outputs)
     return Operator(index, kind, inputs, outputs, estimate if counted is None else counted, counted is None, traffic)

@@ -90,6 +90,9 @@ def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, flo
 
 
 def save(bundle: Bundle, table: Inputs) -> None:
-    """Write the table beside the bundle that it was measured with."""
+    """Write the table beside the bundle that it was measured with. Raises DataError when that cannot be written."""
     fields = {name: getattr(table, name) for name in Inputs.__dataclass_fields__}
-    np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
+    try:
+        np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
+    except OSError as error:
+        raise DataError(f"{path_of(bundle)}: {error.strerror}; copy the bundle to a folder of your own") from error

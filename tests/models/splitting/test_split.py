@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from graphs import Builder, classifier
+from graphs import Builder, branches, classifier
 from isthmus.cli.main import application
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
@@ -95,6 +95,25 @@ def test_several_tensors_share_one_quantiser(small: Uncut) -> None:
     found = split.measured(small, cut)
     assert found.coding.bottleneck.width == 1024
     assert max(a.point.accuracy for a in found.answered) >= 0.9
+
+
+@pytest.mark.parametrize("count", [10, 12])
+def test_more_than_ten_tensors_cross_in_their_own_order(count: int, tmp_path: Path) -> None:
+    """Sorted as text, features10 comes before features2: agreement falls to chance, and the server refuses the bundle."""
+    whole = uncut_of(branches(tmp_path / "model.tflite", count))
+    cut = cut_after(whole.graph, count - 1)
+    assert len(cut.crossing) == count
+    found = split.measured(whole, cut)
+    assert max(a.point.accuracy for a in found.answered) >= 0.95
+    bundle = split.write(tmp_path / "cut", found)
+    for index in range(5):
+        told, measured = run(bundle, found, index)
+        assert told == measured
+
+
+def test_fewer_pictures_than_are_listed_by_are_enough(tmp_path: Path) -> None:
+    few = uncut_of(classifier(tmp_path / "model.tflite"), PICTURES[:5])
+    assert any(place.coded_bytes for place in split.listed(few))
 
 
 def test_the_best_is_the_smallest_that_is_good_enough(small: Uncut) -> None:

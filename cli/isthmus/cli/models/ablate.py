@@ -9,6 +9,7 @@ import typer
 
 from isthmus.cli.options import missing
 from isthmus.cli.processes import command_line
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import ConfigError
 
 
@@ -34,6 +35,7 @@ def ablate(
         from isthmus.models.training.recipes import RECIPES
     except ImportError as error:
         raise missing(error, "train") from error
+    check_writable(out, out)
     if name not in RECIPES:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
     try:

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.models.bundling.writer import check_replaceable
 
 FILTERS = Path("filters")
 
@@ -33,10 +34,11 @@ def filter_(
         from isthmus.models.filtering import train
     except ImportError as error:
         raise missing(error, "train") from error
+    target = out or FILTERS / (footage[0].name if footage[0].is_dir() else footage[0].stem)
+    check_replaceable(target, footage)
     torch.set_num_threads(threads)
     videos = [cameras.load(path, train.SIZE) for path in footage]
     trained = train.train(videos, seed=seed, report=lambda line: typer.echo(line, err=True))
-    target = out or FILTERS / videos[0].name
     made_by = train.command(footage, seed)
     made = train.write(target, trained, name=target.name, made_by=made_by, images=videos[0].images[:4])
     score = made.manifest.score

@@ -8,6 +8,7 @@ import typer
 
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.proto.errors import ConfigError
 
 VARIANT = typer.Option(None, "--variant", help="One change of docs/ablation.md; may be given several times.")
@@ -38,17 +39,19 @@ def prune(
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
     run = open_run(name, pictures, variant or ())
-    if begin is not None:
-        whole = bundle.load(begin)
+    trained, target = checkpoint or CHECKPOINTS / f"{run.name}.pt", out or BUNDLES / f"{run.name}-pruned"
+    whole = bundle.load(begin) if begin is not None else None
+    check_replaceable(target, (pictures, trained if whole is None else whole.folder))
+    if whole is not None:
         network, made = run.begun_with(whole), whole.manifest.made_by
     else:
-        averaged = load_averaged(checkpoint or CHECKPOINTS / f"{run.name}.pt", run.recipe)
+        averaged = load_averaged(trained, run.recipe)
         network, made = averaged.network, averaged.made_by(run.arguments)
     pruning.to_bundle(
         run,
         network,
         made,
-        out or BUNDLES / f"{run.name}-pruned",
+        target,
         pruning.Pruning(flops, epochs, seed),
         report=typer.echo,
     )

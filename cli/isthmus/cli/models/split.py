@@ -13,14 +13,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import FORMAT, Format, check, lines, seconds
+from isthmus.cli.options import FORMAT, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
 from isthmus.models.splitting.split import Conditions, Place, Split
-from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of, task_of
+from isthmus.models.splitting.uncut import PIXELS, Uncut, classes_of, input_of, task_of
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks import TASKS
 
@@ -49,6 +50,8 @@ def split(
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
+    if out is not None:
+        check_replaceable(out, (model, samples, fallback, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -58,9 +61,10 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_, names = input_of(graph, pixels), lines(labels)
+    input_, answers = input_of(graph, pixels), task or task_of(graph)
+    names = label_names(labels, classes_of(graph, answers))
     shown = pictures.samples(samples, most)
-    uncut = Uncut.of(graph, input_, task or task_of(graph), shown)
+    uncut = Uncut.of(graph, input_, answers, shown)
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),

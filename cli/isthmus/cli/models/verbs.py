@@ -15,6 +15,7 @@ from isthmus.cli.models import ablate, distill, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
@@ -112,13 +113,13 @@ def evaluate(
     from isthmus.models.distillation import judged
 
     found = bundle.load(name)
-    m = found.manifest
+    m, halves = found.manifest, Shipped(found)
     if uncut is None:
         validation = corpora.validation_of(m, pictures, most)
     else:
         check("--pixels", pixels, PIXELS)
         validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, pictures, most))
-    result = evaluate(Shipped(found), m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
+    result = evaluate(halves, m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
     if format_ == "json":
         rows = [
             {**msgspec.to_builtins(p), "ece": e} for p, e in zip(result.points, result.calibration_error, strict=True)
@@ -155,6 +156,8 @@ def quantize(
         raise ConfigError(f"--search: '{search}' is neither boosted nor random")
     found = bundle.load(name)
     m = found.manifest
+    target = out or BUNDLES / f"{m.name}-int8"
+    check_replaceable(target, (found.folder, pictures, uncut, judges))
     if uncut is None:
         if judges is not None:
             raise ConfigError("--validation: goes with --uncut; labelled pictures are shared out by themselves")
@@ -168,7 +171,7 @@ def quantize(
         found,
         images,
         validation,
-        out or BUNDLES / f"{m.name}-int8",
+        target,
         how="boosted" if search == "boosted" else "random",
         trials=trials,
         seed=seed,
@@ -221,6 +224,7 @@ def export(
     run = _opened(name, pictures, variant)
     path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
     target = out or (bundle.ZOO if run.name == name else BUNDLES) / run.name
+    check_replaceable(target, (path, pictures))
     run.export(path, target, threads=threads, report=typer.echo)
 
 

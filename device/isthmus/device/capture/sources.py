@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.pictures import SUFFIXES
+from isthmus.models.pictures import SUFFIXES, is_picture
 from isthmus.proto.errors import SourceError
 from isthmus.proto.files import write_whole
 
@@ -161,7 +161,7 @@ class Folder(Source):
     def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
         self.name = str(path)
         self._labels = {name: i for i, name in enumerate(labels)}
-        self._paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        self._paths = sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
         if not self._paths:
             kinds = ", ".join(sorted(SUFFIXES))
             raise SourceError(f"{path}: no pictures in this folder (looked for {kinds})")

@@ -27,7 +27,10 @@ class Shipped:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise ConfigError(f"{error.name}: not installed; `pip install -e '.[server]'`") from error
+            raise ConfigError(
+                f"{error.name}: not installed; this needs the 'server' extra: pip install 'isthmus[server]' "
+                "('.[server]' in a checkout)"
+            ) from error
         manifest = bundle.manifest
         if manifest.task != "classification" or [part.engine for part in manifest.tail] != ["onnx"]:
             raise BundleError(f"{bundle.folder.name}: not a classification bundle with one ONNX tail")

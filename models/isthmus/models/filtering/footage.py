@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.pictures import SUFFIXES, squeezed
+from isthmus.models.pictures import is_picture, squeezed
 from isthmus.proto.errors import DataError
 
 TRAINS, VALIDATES = 0.5, 0.7
@@ -109,4 +109,4 @@ def _folder(path: Path, size: int) -> Footage:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if is_picture(p.relative_to(folder)))

@@ -39,6 +39,8 @@ class Cut:
 
 def cuts(graph: Graph) -> tuple[Cut, ...]:
     """Every place between two operators, from the picture to the answer. Raises ModelError when there is no usable one."""
+    if len(graph.inputs) != 1:
+        raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     derived = _derived(graph)
     working = [o for o in graph.operators if not derived.issuperset(o.outputs)]
     found = [_cut(graph, derived, operator.index) for operator in working[:-1]]
@@ -109,8 +111,6 @@ def names(cut: Cut) -> tuple[str, ...]:
 
 def halves(graph: Graph, cut: Cut) -> tuple[Part, Part]:
     """Head and tail: `image` -> features, features -> `output0`, `output1`, ..."""
-    if len(graph.inputs) != 1:
-        raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     features = {name: tensor.index for name, tensor in zip(names(cut), cut.crossing, strict=True)}
     outputs = {f"output{i}": index for i, index in enumerate(graph.outputs)}
     head = _needed(graph, features.values(), stop=())

@@ -21,6 +21,7 @@ from isthmus.models.crossing import contested, joined
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting.cuts import Cut, names, only_compares
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, CodecConfig, fit
+from isthmus.proto.errors import ModelError
 from isthmus.proto.packing import limit
 
 FINE = 0.25
@@ -32,6 +33,8 @@ NOMINAL = 0.66
 REACH = 1.4
 """The distance below the greatest channel at which one still matters (`Contest`), in root mean squares."""
 CONTEST_LAYERS, CONTEST_LADDER = 3, (1.0, 1.5, 2.0, 3.0)
+FARTHEST = 1e18
+"""What the codec takes."""
 WHOLE = 4.0
 """Steps up to so many of a tensor's own levels are made whole multiples of them: rounding twice costs more than it saves."""
 
@@ -75,6 +78,11 @@ def _coded(graph: Graph, cut: Cut, features: Features, only: float | None) -> Co
     tensors = _tensors(cut, features)
     plain = _plain(cut, tensors)
     x = np.stack([joined(outputs, plain) for outputs in features])
+    if not np.abs(x).max() <= FARTHEST:  # NaN neither
+        raise ModelError(
+            f"{graph.path}: after operator {cut.after}: values that are not finite, or beyond {FARTHEST:g}; are the "
+            "--pixels right?"
+        )
     if not tensors and not only_compares(graph, cut) and is_map(x):
         return Coding(spectral(x) if only is None else spectral(x, (NOMINAL_STEP,)), (), None)
     zero_point = _zero_point(x, tensors)

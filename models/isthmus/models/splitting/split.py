@@ -20,13 +20,13 @@ from isthmus.models.bundling import calibration, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.profiles import Profile
 from isthmus.models.progress import Report
 from isthmus.models.splitting import quantiser_fit
-from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
+from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
 from isthmus.models.splitting.quantiser_fit import Coding
-from isthmus.models.splitting.uncut import Activations, Uncut
+from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
 from isthmus.proto.tasks import TASKS, Classification, Packed
@@ -160,8 +160,10 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
 def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
     head_file, tail_file = cut_files(uncut.graph, cut)
-    head, tail = Signature(opened(head_file), HEAD), Signature(opened(tail_file), TAIL)
+    whose = uncut.graph.path
+    head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
     features = [head(image=image) for image in uncut.images]
+    check_sizes(uncut.graph, dict(zip(names(cut), cut.crossing, strict=True)), features[0])
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
@@ -201,7 +203,7 @@ class _Bench:
     def _through(self, payloads: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The tail's outputs, without the batch, for what crossed."""
         tensors = parted(self._codec.decode(payloads)[None], self._coding.tensors)
-        given = {n: t.reshape(p.shape) for (n, p), t in zip(sorted(self._tail.inputs.items()), tensors, strict=True)}
+        given = {n: t.reshape(p.shape) for (n, p), t in zip(self._tail.inputs.items(), tensors, strict=True)}
         return [array[0] for array in self._tail(**given).values()]
 
 

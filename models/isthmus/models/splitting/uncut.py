@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
-from isthmus.models.flatbuffer import Graph, Part, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.flatbuffer import Graph, Part, Tensor, written
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.proto.errors import DataError, ModelError
@@ -53,15 +53,66 @@ def task_of(graph: Graph) -> str:
         return "classification-probabilities" if _ends_in_softmax(graph) else "classification"
     if len(outputs) == 1 and len(shapes[0]) in (3, 4) and min(shapes[0][1:3]) > 1:
         return "segmentation"
-    if len(outputs) in (3, 4) and shapes[0][-1] == 4:
+    if len(outputs) in (3, 4) and shapes[0][-1:] == (4,):
         return "detection"
     raise ModelError(f"{graph.path}: gives {shapes}; say what that is: --task {', '.join(TASKS)}")
+
+
+def classes_of(graph: Graph, task: str) -> int | None:
+    """How many classes a graph tells apart; None where its outputs do not say."""
+    shape = graph.tensors[graph.outputs[0]].shape
+    if task.startswith("classification"):
+        return shape[-1] if shape else None
+    last = graph.operators[-1]
+    if task == "segmentation" and last.kind == "ARG_MAX":
+        return graph.tensors[last.inputs[0]].shape[-1]
+    return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
+
+
+EXPECTED = {
+    "segmentation": "a map of classes (H, W), or of scores (H, W, classes)",
+    "detection": "boxes (N, 4), classes (N,), scores (N,) and optionally a count, in this order",
+}
+
+
+def _check_answer(graph: Graph, task: str, arrays: Sequence[NDArray[Any]]) -> None:
+    """Raises ModelError when a graph's outputs, each with its batch, are not those of a task."""
+    if any(array.ndim == 0 for array in arrays):
+        raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
+    shapes = [array.shape[1:] for array in arrays]
+    if task == "detection":
+        places = shapes[0]
+        well = len(shapes) in (3, 4) and len(places) == 2 and places[1] == 4 and shapes[1] == shapes[2] == places[:1]
+    else:
+        well = task != "segmentation" or len(shapes[0]) in (2, 3)
+    if not well:
+        given = ", ".join(str((1, *shape)) for shape in shapes)
+        raise ModelError(f"{graph.path}: --task {task} needs {EXPECTED[task]}; this model gives {given}")
 
 
 def _ends_in_softmax(graph: Graph) -> bool:
     """Whether the last operator that computes is a softmax."""
     moving = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE")
     return next((o.kind for o in reversed(graph.operators) if o.kind not in moving), "") == "SOFTMAX"
+
+
+def _answers(
+    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
+) -> list[dict[str, NDArray[Any]]]:
+    """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    try:
+        return [signature(image=image) for image in images]
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
+
+
+def check_sizes(graph: Graph, expected: Mapping[str, Tensor], out: Mapping[str, NDArray[Any]]) -> None:
+    """Raises ModelError where LiteRT gives tensors of other sizes than the file says they have."""
+    for name, tensor in expected.items():
+        if out[name].shape != tensor.shape:
+            raise ModelError(
+                f"{graph.path}: {tensor.name} is {out[name].shape} when it runs, the file says {tensor.shape}; convert it again"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,9 +149,11 @@ class Uncut:
         if len(pictures) < FEWEST:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
         for_fitting = np.arange(len(pictures)) < fit_first if fit_first else np.arange(len(pictures)) % 2 == 0
-        intake, signature = Intake(input_), Signature(opened(written([whole(graph, "uncut")])), "uncut")
+        intake = Intake(input_)
+        signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        outputs = [signature(image=image) for image in images]
+        outputs = _answers(graph, signature, images)
+        _check_answer(graph, task, list(outputs[0].values()))
         packed = tuple(TASKS[task]().pack([array[0] for array in out.values()]) for out in outputs)
         first = tuple(next(iter(out.values()))[0] for out in outputs)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
@@ -122,18 +175,19 @@ class Activations:
         wanted = {f"t{index}": index for index in tensors}
         every = tuple(operator.index for operator in graph.operators)
         part = Part(graph, "all", every, {IMAGE: graph.inputs[0]}, wanted)
-        signature = Signature(opened(written([part])), "all")
+        signature = signature_of(written([part]), "all", whose=graph.path)
         self._ports = {index: signature.outputs[name] for name, index in wanted.items()}
         self._keep = {index: min(most, max(2, values // t.elements)) for index, t in tensors.items()}
         self._stored: dict[int, list[NDArray[Any]]] = {index: [] for index in tensors}
         for shown, image in enumerate(uncut.images[:most]):
             out = signature.stored(image=signature.inputs[IMAGE].stored(image))
+            check_sizes(graph, {name: graph.tensors[index] for name, index in wanted.items()}, out)
             for name, index in wanted.items():
                 if shown < self._keep[index]:
                     self._stored[index].append(out[name].copy())
 
     def at(self, cut: Cut) -> list[dict[str, NDArray[Any]]]:
         """The features of each picture by name: real values, each (1, ...)."""
-        count = min(self._keep[t.index] for t in cut.crossing)
+        count = min(len(self._stored[t.index]) for t in cut.crossing)
         named = list(zip(names(cut), (t.index for t in cut.crossing), strict=True))
         return [{n: self._ports[i].real(self._stored[i][shown]) for n, i in named} for shown in range(count)]
