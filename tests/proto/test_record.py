@@ -189,7 +189,9 @@ def test_a_finished_run_is_kept_compressed_and_damage_to_it_is_named(tmp_path: P
     with pytest.raises(DataError, match=f"{path}: damaged"):
         record.load(path)
     with pytest.raises(DataError, match="name another place"):
-        record.save(tmp_path / "none" / "run.jsonl.zst", run)
+        record.save(path / "run.jsonl.zst", run)  # a file is no folder
+    record.save(tmp_path / "new" / "run.jsonl.zst", run)
+    assert record.load(tmp_path / "new" / "run.jsonl.zst") == run
 
 
 def test_several_runs_in_one_file_are_told_apart(tmp_path: Path) -> None:
