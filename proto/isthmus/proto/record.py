@@ -225,6 +225,7 @@ def save(path: Path, *runs: Run) -> None:
     """Write finished runs at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
     lines = msgspec.json.Encoder().encode_lines([row for run in runs for row in (run.header, *run.records)])
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
