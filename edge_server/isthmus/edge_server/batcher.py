@@ -112,17 +112,22 @@ class Batcher(Generic[P]):
         actions, self._actions = self._actions, []
         return actions
 
-    def submit(self, item: Item[P], *, now: float) -> None:
-        """A frame is at the door."""
+    def hopeless(self, due_s: float, *, now: float) -> bool:
+        """Whether a frame could not finish by `due_s`, however idle the engine were."""
+        return now + self.times.p95_s(1) > due_s
+
+    def submit(self, item: Item[P], *, now: float) -> bool:
+        """A frame is at the door; whether it was let in."""
         self.times.forget(now=now)
         self._note_arrival(now)
         if self.inside(item.stream) >= self._credits:
             wait_s = self._free(now) - now + self.times.p95_s(1)
             self._actions.append(Reject(item, Refusal.BUSY, wait_s))
-        elif now + self.times.p95_s(1) > item.due_s:
+            return False
+        if self.hopeless(item.due_s, now=now):
             self._actions.append(Reject(item, Refusal.LATE))
-        else:
-            self._admit(item, now)
+            return False
+        return self._admit(item, now)
 
     def cancel(self, stream: int, frame_id: int) -> None:
         """Nobody wants this frame any more; one that runs already is left to finish."""
@@ -164,7 +169,7 @@ class Batcher(Generic[P]):
         wait_s = self._free(now) - now + full * self.times.p95_s(self._max_batch)
         return Load(len(self._queue), wait_s, self.times.p95_s(rest + 1))
 
-    def _admit(self, item: Item[P], now: float) -> None:
+    def _admit(self, item: Item[P], now: float) -> bool:
         turn = max(self._turn, self._last_turn.get(item.stream, -1) + 1)  # round robin among equal deadlines
         self._seq += 1
         entry = (item.due_s, turn, self._seq, item)
@@ -174,11 +179,12 @@ class Batcher(Generic[P]):
                 self._turned_away_s = now
             hint = Hint.NARROWER if shortage_s <= self.times.p95_s(1) else Hint.EARLIER_EXIT
             self._actions.append(Reject(item, Refusal.BUSY, shortage_s, hint))
-            return
+            return False
         self._queue.insert(place, entry)
         self._last_turn[item.stream] = turn
         self._inside[item.stream] = self.inside(item.stream) + 1
         self._wake_at = now
+        return True
 
     def _shortage_s(self, place: int, due_s: float, now: float) -> float:
         """Seconds that are missing for a newcomer at `place`, or that it would cost one behind it its deadline by."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Engine, Tail
+from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import credentials
 from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
@@ -34,7 +35,7 @@ from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
-from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
+from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat
 from isthmus.proto.tasks import Packed
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._computing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._watch = LoopWatch()
+        self._tail_ended_s = 0.0
 
     async def Stream(
         self,
@@ -104,6 +107,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         try:
             while isinstance(action := await outbox.replies.get(), Reply):
                 await context.write(wire.to_server_pb(action.message))
+                if isinstance(action.message, Result):
+                    self._streams.on_written((now := time.monotonic()) - self._tail_ended_s, now=now)
             if action is not None:
                 why = action.why
                 await context.abort(STATUS[action.ending], why)
@@ -144,12 +149,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     async def _read(self, stream: int, requests: AsyncIterator[edge_pb2.DeviceMessage], peer: str) -> None:
         try:
             async for request in requests:
+                came_s = self._watch.came_s()
                 message = wire.from_device_pb(request)
                 if isinstance(message, Layer):
                     self.metrics.on_layer(message)
                 elif isinstance(message, Hello):
                     log.info("stream %d: %s: hello from %r", stream, peer, message.client_id)
-                self._streams.on_message(stream, message, now=time.monotonic())
+                self._streams.on_message(stream, message, now=time.monotonic(), came_s=came_s)
                 self._pump()
         except (WireError, DecodeError) as error:
             self._streams.on_malformed(stream, f"message: {error}")
@@ -202,18 +208,28 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:
-        features = np.stack([item.payload.features for item in batch.items])
         began = time.monotonic()
         answers: list[Packed] | None = None
         try:
             loop = asyncio.get_running_loop()
-            answers, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, features)
+            answers, tail_s, self._tail_ended_s = await loop.run_in_executor(
+                self._worker, run_batch, self._engine, batch
+            )
         except Exception:  # whatever an engine throws costs its batch, not the server
             log.exception("tail: failed on a batch of %d", len(batch.items))
             tail_s = time.monotonic() - began
         self._streams.on_computed(batch, answers, tail_s, now=time.monotonic())
         self.metrics.on_batch(len(batch.items), tail_s)
         self._pump()
+
+
+def run_batch(engine: Engine, batch: RunBatch[Ready]) -> tuple[list[Packed], float, float]:
+    """The tail's answers to a batch, how long it took and when it ended.
+
+    Stacked here, in the thread that runs the tail, since every copy on the loop delays all streams.
+    """
+    answers, tail_s = timed(engine, np.stack([item.payload.features for item in batch.items]))
+    return answers, tail_s, time.monotonic()
 
 
 def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[list[Packed], float]:

@@ -6,6 +6,7 @@ Messages go in; what to reply, to compute and to close comes out. `server` perfo
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
+from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
@@ -60,12 +62,15 @@ class Limits:
     """Frames of one stream in flight."""
 
 
-class Ready(Struct, frozen=True):
-    """A frame's features (H, W, C) float32, decoded from `layers_used` layers that took `receive_s` to arrive."""
+NOT_YET = np.empty(0, np.float32)
 
-    features: NDArray[np.float32]
-    layers_used: int
+
+class Ready(Struct):
+    """A frame that took `receive_s` to arrive: its features (H, W, C) float32, decoded once it is admitted."""
+
     receive_s: float
+    features: NDArray[np.float32] = NOT_YET
+    layers_used: int = 0
 
 
 class Ending(enum.Enum):
@@ -106,6 +111,10 @@ class Peer:
 
     heard_s: float
     client_id: str | None = None
+    shed: int | None = None
+    """The newest frame that was shed."""
+    told_until_s: float = -math.inf
+    """Until when it was asked to send nothing."""
 
 
 class Streams:
@@ -124,6 +133,7 @@ class Streams:
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or Codec(served.codec)
+        self._shedder, self._sending = Shedder(), SendingTime()
         self._limits = limits
         self._peers: dict[int, Peer] = {}
         self._opened = 0
@@ -182,8 +192,8 @@ class Streams:
         self._close(stream, Ending.MALFORMED, why)
         self._settle()
 
-    def on_message(self, stream: int, message: m.DeviceMessage, *, now: float) -> None:
-        """A device said something."""
+    def on_message(self, stream: int, message: m.DeviceMessage, *, now: float, came_s: float | None = None) -> None:
+        """A device said something; it came at `came_s` and has waited since. None: it came now."""
         peer = self._peers.get(stream)
         if peer is None:
             return  # closed a moment ago
@@ -196,7 +206,7 @@ class Streams:
             case m.Hello():
                 self._on_hello(stream, peer, message, now)
             case m.Layer():
-                self._on_layer(stream, message, now)
+                self._on_layer(stream, peer, message, now if came_s is None else came_s, now)
             case m.Cancel(frame_id):
                 self._assembly.close(stream, frame_id)
                 self._batcher.cancel(stream, frame_id)
@@ -222,6 +232,10 @@ class Streams:
             )
             self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answers[index], timings, load))
         self._settle()
+
+    def on_written(self, took_s: float, *, now: float) -> None:
+        """An answer was handed to the transport, so long after the tail had given it."""
+        self._sending.note(took_s, now=now)
 
     def drain(self, grace_s: float, *, now: float) -> None:
         """Take on nothing new; answer what is in flight, then close every stream, after `grace_s` at the latest."""
@@ -264,18 +278,38 @@ class Streams:
             return
         self._close(stream, Ending.MISMATCH, f"hello: {why}")
 
-    def _on_layer(self, stream: int, layer: m.Layer, now: float) -> None:
+    def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, came_s: float, now: float) -> None:
+        if layer.frame_id == peer.shed:
+            return
         if len(layer.payload) > self._codec.max_layer_bytes:
             why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
+        self._shedder.note(now - came_s, slowdown=self._batcher.times.slowdown, now=now)
+        due_s, begins = (
+            came_s - self._sending.usual_s(now) + layer.budget_s,
+            not self._assembly.knows(stream, layer.frame_id),
+        )
+        if begins and self._shed(stream, peer, layer.frame_id, due_s, now):
+            return
         load = self._batcher.load(now)
-        if (retry_s := self._no_room_s(stream, now)) is not None and not self._assembly.knows(stream, layer.frame_id):
+        if begins and (retry_s := self._no_room_s(stream, now)) is not None:
             self._assembly.close(stream, layer.frame_id)
             self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
             return
-        self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
+        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
         self._collect(load, now)
+
+    def _shed(self, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
+        """Whether a frame is turned away by its first layer, unread and unacknowledged, since the loop is behind."""
+        if self._shedder.takes() and not (self._shedder.shedding and self._batcher.hopeless(due_s, now=now)):
+            return False
+        peer.shed = frame_id
+        if now >= peer.told_until_s:
+            retry_s = self._shedder.retry_s()
+            peer.told_until_s = now + retry_s
+            self._reply(stream, m.Busy(frame_id, retry_s, load=self._batcher.load(now)))
+        return True
 
     def _no_room_s(self, stream: int, now: float) -> float | None:
         """When to try again, if a new frame of this stream is not welcome."""
@@ -297,22 +331,23 @@ class Streams:
                     self._submit(action, now)
 
     def _submit(self, frame: Assembled, now: float) -> None:
-        decoded = self._decode(frame, now)
-        if decoded is not None:
-            features, layers_used = decoded
-            ready = Ready(features, layers_used, now - frame.first_s)
-            self._batcher.submit(Item(frame.stream, frame.frame_id, frame.due_s, now, ready), now=now)
-            self._dispatch(now)
+        ready = Ready(now - frame.first_s)
+        item = Item(frame.stream, frame.frame_id, frame.due_s, now, ready)
+        if self._batcher.submit(item, now=now) and not self._decode(frame, ready, now):
+            self._batcher.cancel(frame.stream, frame.frame_id)
+        self._dispatch(now)
 
-    def _decode(self, frame: Assembled, now: float) -> tuple[NDArray[np.float32], int] | None:
-        """The features from as many layers as can be decoded; None when not even the base can."""
+    def _decode(self, frame: Assembled, ready: Ready, now: float) -> bool:
+        """Fill in the features from as many layers as can be decoded; False when not even the base can."""
         for count in range(len(frame.payloads), 0, -1):
             try:
-                return self._codec.decode(frame.payloads[:count]), count
+                ready.features, ready.layers_used = self._codec.decode(frame.payloads[:count]), count
             except CodecError as error:
                 why, load = str(error), self._batcher.load(now)
                 self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))
-        return None
+            else:
+                return True
+        return False
 
     def _dispatch(self, now: float) -> None:
         for action in self._batcher.actions():
@@ -321,8 +356,10 @@ class Streams:
                     self._started_s = now
                     self._actions.append(Compute(action))
                 case Reject(item, Refusal.LATE):
+                    self._shedder.refused()
                     self._reply(item.stream, m.Late(item.frame_id, self._batcher.load(now)))
                 case Reject(item, Refusal.BUSY, retry_s, hint):
+                    self._shedder.refused()
                     self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
 
     def _sweep(self, now: float) -> None:
