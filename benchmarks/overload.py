@@ -163,8 +163,6 @@ def host(kind: str, name: str, devices: int, pipe: Connection) -> None:
         bundle = bundles.load(name, half="tail")
         served = Served(bundle.manifest.name, bundle.sha256, bundle.codec)
         service = EdgeService(served, Tail(bundle, 1), limits=Limits(devices, CREDITS), max_batch=MAX_BATCH)
-        if kind == FIFO:
-            service.first_come_first_served(FifoBatcher)
         server, _, address = bind(service, "127.0.0.1:0", None)
         await server.start()
         pipe.send(address)

@@ -139,9 +139,10 @@ class Batcher(Generic[P]):
         self._inside.pop(stream, None)
         self._last_turn.pop(stream, None)
 
-    def on_done(self, batch: RunBatch[P], tail_s: float, *, now: float) -> None:
-        """The engine finished a batch, which took it `tail_s`, and is free."""
-        self.times.observe(len(batch.items), tail_s, now=now)
+    def on_done(self, batch: RunBatch[P], tail_s: float | None, *, now: float) -> None:
+        """The engine finished a batch, which took it `tail_s`, and is free. None: it failed, and says nothing of times."""
+        if tail_s is not None:
+            self.times.observe(len(batch.items), tail_s, now=now)
         for item in batch.items:
             self._release(item)
         self._running = False

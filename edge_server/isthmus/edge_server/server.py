@@ -11,8 +11,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -21,7 +20,6 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from numpy.typing import NDArray
 
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.config import ServerConfig
@@ -30,7 +28,9 @@ from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import credentials
 from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
+from isthmus.edge_server.tail_health import TailHealth
 from isthmus.edge_server.tail_times import TailTimes
+from isthmus.edge_server.tail_worker import TailHungError, TailWorker, compute
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
@@ -41,7 +41,12 @@ from isthmus.proto.tasks import Packed
 log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
-WARM_UP_RUNS = 5
+WARM_UP_RUNS, WARM_UP_S = 5, 1.0
+"""The best of so many runs is undisturbed on most machines; a slow tail is run for so long at most at each size."""
+HUNG_S, HUNG_TIMES = 5.0, 20.0
+"""A batch that takes longer than both this and so many times the usual is not slow, it hangs; no budget is so long."""
+MOST_WORDS = 300
+"""Characters of an engine's error that are logged."""
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 GOODBYE_S = 1.0
@@ -75,18 +80,22 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         server_id: str = "edge",
         limits: Limits | None = None,
         max_batch: int = 8,
+        another: Callable[[], Engine] | None = None,
     ) -> None:
+        """`another` makes an engine for the thread that takes the place of one that hangs."""
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
         self.metrics = Metrics()
-        self._engine = engine
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
         batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._outboxes: dict[int, _Outbox] = {}
         self._empty = asyncio.Event()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
+        self._worker = TailWorker(engine, another=another)
+        self._health, self._healthy = TailHealth(), True
+        self.on_health: Callable[[bool], Awaitable[None]] | None = None
+        """Told whenever every batch fails, and when that is over."""
         self._computing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._watch = LoopWatch()
@@ -143,7 +152,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Let go of the worker thread and of the metrics' port."""
         if self._timer is not None:
             self._timer.cancel()
-        self._worker.shutdown(wait=False)
+        self._worker.close()
         self.metrics.close()
 
     async def _read(self, stream: int, requests: AsyncIterator[edge_pb2.DeviceMessage], peer: str) -> None:
@@ -208,44 +217,59 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:
-        began = time.monotonic()
-        answers: list[Packed] | None = None
+        began, answers = time.monotonic(), None
         try:
-            loop = asyncio.get_running_loop()
-            answers, tail_s, self._tail_ended_s = await loop.run_in_executor(
-                self._worker, run_batch, self._engine, batch
-            )
-        except Exception:  # whatever an engine throws costs its batch, not the server
-            log.exception("tail: failed on a batch of %d", len(batch.items))
-            tail_s = time.monotonic() - began
-        self._streams.on_computed(batch, answers, tail_s, now=time.monotonic())
-        self.metrics.on_batch(len(batch.items), tail_s)
+            patience_s = max(HUNG_S, HUNG_TIMES * self._streams.usual_s(len(batch.items)))
+            features = [item.payload.features for item in batch.items]
+            answers, tail_s, self._tail_ended_s = await self._worker.run(features, patience_s=patience_s)
+        except TailHungError as error:
+            self._failed("hung", str(error))
+        except Exception as error:  # whatever an engine throws costs its batch, not the server
+            self._failed("failed", f"failed on a batch of {len(batch.items)}: {type(error).__name__}: {error}")
+        else:
+            self._look_through(answers)
+            self.metrics.on_batch(len(batch.items), tail_s)
+        now = time.monotonic()
+        self._streams.on_computed(batch, answers, now - began if answers is None else tail_s, now=now)
         self._pump()
+        if self.on_health is not None and self._health.serving != self._healthy:
+            self._healthy = self._health.serving
+            await self.on_health(self._healthy)
+
+    def _look_through(self, answers: Sequence[Packed | None]) -> None:
+        nan = sum(answer is None for answer in answers)
+        if nan < len(answers):
+            self._health.on_success()
+        if nan:
+            self._failed("nan", f"{nan} of {len(answers)} answers are not a number", nan, whole=nan == len(answers))
+
+    def _failed(self, reason: str, why: str, count: int = 1, *, whole: bool = True) -> None:
+        self.metrics.on_tail_failure(reason, count)
+        if (line := self._health.on_failure(printed(why), now=time.monotonic(), whole=whole)) is not None:
+            log.error("%s", line)
 
 
-def run_batch(engine: Engine, batch: RunBatch[Ready]) -> tuple[list[Packed], float, float]:
-    """The tail's answers to a batch, how long it took and when it ended.
-
-    Stacked here, in the thread that runs the tail, since every copy on the loop delays all streams.
-    """
-    answers, tail_s = timed(engine, np.stack([item.payload.features for item in batch.items]))
-    return answers, tail_s, time.monotonic()
-
-
-def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[list[Packed], float]:
-    """The tail's answers and how long it took, in the thread that runs it."""
-    began = time.monotonic()
-    answers = engine.run(features)
-    return answers, time.monotonic() - began
+def printed(why: str) -> str:
+    """An engine's words on one line, and no more of them than anybody reads."""
+    words = " ".join(why.split())
+    return words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}…"
 
 
 def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
-    """Best of a few runs for batches of 1, 2, 4 … and `max_batch`, in seconds; it is the prior of what is learnt."""
+    """Best of a few runs for batches of 1, 2, 4 … and `max_batch`, in seconds; it is the prior of what is learnt.
+
+    It ends with the first batch that takes longer than WARM_UP_S: what larger ones take follows from it.
+    """
     sizes = sorted({min(2**power, max_batch) for power in range(max_batch.bit_length() + 1)})
-    best = {}
+    best: dict[int, float] = {}
     for size in sizes:
-        features = np.zeros((size, served.codec.height, served.codec.width, served.codec.channels), np.float32)
-        best[size] = max(1e-6, min(timed(engine, features)[1] for _ in range(WARM_UP_RUNS)))
+        features = [np.zeros((served.codec.height, served.codec.width, served.codec.channels), np.float32)] * size
+        runs: list[float] = []
+        while len(runs) < WARM_UP_RUNS and sum(runs) < WARM_UP_S:
+            runs.append(max(1e-6, compute(engine, features).tail_s))
+        best[size] = min(runs)
+        if best[size] > WARM_UP_S:
+            break
     return best
 
 
@@ -275,12 +299,17 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     """
     credential = credentials(config)
     bundle = bundles.load(config.bundle, half="tail")
+
+    def tail() -> Tail:
+        return Tail(bundle, config.threads, engine=config.engine)
+
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
-        Tail(bundle, config.threads, engine=config.engine),
+        tail(),
         server_id=socket.gethostname(),
         limits=Limits(config.max_streams, config.credits),
         max_batch=config.max_batch,
+        another=tail,
     )
     server, status, address = bind(service, config.listen, credential, debug=config.debug)
     if config.metrics is not None:
@@ -300,10 +329,16 @@ async def run(
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+
+    async def tell(serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await status.set(name, states.SERVING if serving else states.NOT_SERVING)
+
+    service.on_health = tell
     try:
         await server.start()
-        for name in ("", SERVICE):
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await tell(True)
         ready()
         await stop.wait()
         log.info("draining for at most %g s", grace_s)

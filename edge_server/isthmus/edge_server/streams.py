@@ -158,6 +158,10 @@ class Streams:
         """Frames in the queue."""
         return self._batcher.waiting
 
+    def usual_s(self, batch: int) -> float:
+        """How long the tail usually takes for a batch of this size."""
+        return self._batcher.times.p95_s(batch)
+
     def load(self, now: float) -> Load:
         """How busy this server is."""
         return self._batcher.load(now)
@@ -215,14 +219,16 @@ class Streams:
         self._settle()
 
     def on_computed(
-        self, batch: RunBatch[Ready], answers: Sequence[Packed] | None, tail_s: float, *, now: float
+        self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
     ) -> None:
-        """The tail's answers to a batch, packed by the bundle's task; None when the tail failed."""
-        self._batcher.on_done(batch, tail_s, now=now)
+        """The tail's answers to a batch, packed by the bundle's task; None when it failed, or for one that is NaN."""
+        self._batcher.on_done(batch, None if answers is None else tail_s, now=now)
         load = self._batcher.load(now)
         for index, item in enumerate(batch.items):
-            if answers is None:
-                self._reply(item.stream, m.Invalid(item.frame_id, 0, "tail: failed on this batch", load))
+            answer = None if answers is None else answers[index]
+            if answer is None:
+                why = "tail: failed on this batch" if answers is None else "tail: its answer is not a number"
+                self._reply(item.stream, m.Invalid(item.frame_id, 0, why, load))
                 continue
             timings = ServerTimings(
                 receive_s=item.payload.receive_s,
@@ -230,7 +236,7 @@ class Streams:
                 tail_s=tail_s,
                 send_s=max(0.0, now - self._started_s - tail_s),
             )
-            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answers[index], timings, load))
+            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
         self._settle()
 
     def on_written(self, took_s: float, *, now: float) -> None:
