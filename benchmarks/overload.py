@@ -1,14 +1,15 @@
 """What a server still answers in time when more is asked of it than it can do, beside first come, first served.
 
-    python benchmarks/overload.py [--devices 200] [--seconds 4] [--rounds 3] [--out overload.png]
+    python benchmarks/overload.py [--devices 200] [--seconds 4] [--rounds 3] [--only cpu|linear|fixed] [--out overload.png]
 
-An open loop: every device sends at its own pace whatever it is told. Goodput is what was answered within the budget;
-load 1 is what each server answers at its best. `linear` and `fixed` are limited by their tail, whose time is that of the
-profiles edge-server and edge-server-gpu: real `Streams` and `Batcher` in virtual time, so that no other work on the
-machine shows. `cpu` is the real server in a process of its own that is held to a share of one core (a control group
-where one may be made, else stopped and continued), with a real bundle's tail; both servers run side by side and take
-turns, load by load, so that both meet the same machine. The last line is JSON: the least goodput over the best, of all
-loads up to 3 times.
+Goodput is what was answered within the budget of 150 ms; load 1 is what can just be done. `linear` and `fixed` are limited
+by their tail, whose time is that of the profiles edge-server and edge-server-gpu: real `Streams` and `Batcher` in virtual
+time, so that no other work on the machine shows; the devices send whatever they are told. `cpu` is the real server, in
+a process of its own that is held to a share of one core (by a control group where one may be made, else it is stopped and
+continued), with a real bundle's tail. Its devices do with `Busy` what Isthmus's own do: they send nothing for as long as
+they were asked to; what they do not send counts as asked and not answered. `cpu, deaf` are devices that send all the same.
+All of it takes turns, load by load, so that everybody meets the same machine. The last line is JSON: the least goodput
+over the best, of all loads from 1 to 3.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from isthmus.edge_server import server as servers
 from isthmus.edge_server.batcher import Batcher, Item
 from isthmus.edge_server.engines import Tail
 from isthmus.edge_server.server import EdgeService, bind
+from isthmus.edge_server.shedding import Shedder
 from isthmus.edge_server.streams import Compute, Limits, Ready, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.models import bundle as bundles
@@ -45,32 +48,44 @@ from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION, Codec, checksum
 from isthmus.proto.machine import earliest
-from isthmus.proto.messages import DeviceMessage, Hello, Layer, Result
+from isthmus.proto.messages import DeviceMessage, Heartbeat, Hello, Layer, Result
 
-LOADS = (0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
+LOADS = (1.0, 1.5, 2.0, 3.0, 6.0)
 JUDGED = 3.0
 """The loads up to which the last line judges."""
 BUDGET_S, MAX_BATCH, CREDITS = 0.15, 8, 8
 TAILS = {"linear": "edge-server", "fixed": "edge-server-gpu"}
-SHARE = 0.15
+SHARE = 0.3
 """Of one core, for each real server: little enough that one core of clients can ask six times too much."""
 PERIOD_S = 0.01
+BEAT_S = 3.0
+"""A device that says nothing for ten seconds is closed, and must wait for its turn for longer."""
+SETTLING_S = 2.0
+"""Not counted: a server that sheds finds its share within two seconds."""
 TARGETS = {"cpu": 0.75, "linear": 0.90, "fixed": 0.90}
-OURS, FIFO = "isthmus", "first come, first served"
+OURS, FIFO, DEAF = "isthmus", "first come, first served", "isthmus, deaf devices"
 
 
 class FifoBatcher(Batcher[Ready]):
     """Everything is admitted, in the order in which it comes; what is late runs all the same."""
 
-    def submit(self, item: Item[Ready], *, now: float) -> None:
-        """A frame is at the door."""
+    def hopeless(self, due_s: float, *, now: float) -> bool:
+        """Nobody is turned away."""
+        return False
+
+    def submit(self, item: Item[Ready], *, now: float) -> bool:
+        """A frame is at the door, and comes in."""
         self._seq += 1
         self._queue.append((0.0, 0, self._seq, item))
         self._inside[item.stream] = self.inside(item.stream) + 1
         self._wake_at = now
+        return True
+
+    def _give_way(self, now: float) -> None:
+        """Nobody gives way."""
 
     def _drop_late(self, now: float) -> None:
-        """Nobody is turned away."""
+        """Nobody is too late."""
 
     def _prefix(self, now: float, first: int = 0) -> int:
         return min(len(self._queue), self._max_batch)
@@ -160,6 +175,9 @@ def host(kind: str, name: str, devices: int, pipe: Connection) -> None:
     """One real server, in a process of its own; ends when `pipe` says so."""
 
     async def run() -> None:
+        if kind == FIFO:
+            servers.Batcher = FifoBatcher  # type: ignore[misc, assignment]
+            Shedder.note = lambda *_, **__: None  # type: ignore[method-assign]
         bundle = bundles.load(name, half="tail")
         served = Served(bundle.manifest.name, bundle.sha256, bundle.codec)
         service = EdgeService(served, Tail(bundle, 1), limits=Limits(devices, CREDITS), max_batch=MAX_BATCH)
@@ -222,21 +240,23 @@ class Device:
     Told `Busy`, it sends nothing for as long as it was asked to, as Isthmus's own session does; a deaf one goes on.
     """
 
-    def __init__(self, address: str, frames: Frames, number: int, *, deaf: bool = False) -> None:
+    deaf = False
+
+    def __init__(self, address: str, frames: Frames, number: int) -> None:
         options = [*wire.channel_options(1 << 20), ("grpc.use_local_subchannel_pool", 1)]
         self.channel = grpc.aio.insecure_channel(address, options=options)
         self._call = edge_pb2_grpc.EdgeStub(self.channel).Stream()  # type: ignore[no-untyped-call]
         self._frames, self._rng = frames, random.Random(number)
         self._sent_s: dict[int, float] = {}
         self._next = 0
-        self._deaf, self._quiet_until_s = deaf, 0.0
+        self._quiet_until_s = 0.0
         self.in_time = 0
 
     async def connect(self) -> None:
         """Say hello, and listen from then on."""
         await self._say(self._frames.hello)
         await self._call.read()
-        self.listener = asyncio.create_task(self._listen())
+        self.tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._beat())]
 
     async def send(self, rate: float, until_s: float) -> None:
         """Send `rate` frames a second."""
@@ -247,6 +267,12 @@ class Device:
                 await self._send_frame(due_s)
             while due_s <= time.monotonic():  # a write that had to wait cost the frames of that time
                 due_s += self._rng.uniform(0.8, 1.2) / rate
+
+    async def _beat(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            while True:
+                await asyncio.sleep(BEAT_S * self._rng.random() * 2)
+                await self._say(Heartbeat(1))
 
     async def _send_frame(self, due_s: float) -> None:
         self._next += 1
@@ -264,13 +290,15 @@ class Device:
                     case "result":
                         sent_s = self._sent_s.pop(message.result.frame, 0.0)
                         self.in_time += time.monotonic() <= sent_s + BUDGET_S
-                    case "busy" if not self._deaf:
+                    case "busy" if not self.deaf:
                         self._quiet_until_s = time.monotonic() + message.busy.retry_us / 1e6
 
 
-async def goodput(devices: list[Device], rate: float, seconds: float) -> float:
-    """Answers in time a second, of `rate` frames a second from all devices together; the first half second is not counted."""
-    began, settling_s = time.monotonic(), 0.5
+async def goodput(devices: list[Device], rate: float, seconds: float, *, deaf: bool = False) -> float:
+    """Answers in time a second, of `rate` frames a second from all devices together, once it has gone on for a while."""
+    began, settling_s = time.monotonic(), SETTLING_S
+    for device in devices:
+        device.deaf = deaf
     senders = [asyncio.create_task(d.send(rate / len(devices), began + settling_s + seconds)) for d in devices]
     await asyncio.sleep(settling_s)
     before = sum(d.in_time for d in devices)
@@ -284,30 +312,29 @@ async def goodput(devices: list[Device], rate: float, seconds: float) -> float:
 
 
 async def real(addresses: dict[str, str], frames: Frames, args: argparse.Namespace) -> dict[str, dict[float, float]]:
-    """The median goodput of each server at each load; load 1 is where the better of them is at its best."""
+    """The median goodput of each server at each load."""
     fleets = {kind: [Device(address, frames, n) for n in range(args.devices)] for kind, address in addresses.items()}
     for fleet in fleets.values():
         for device in fleet:
             await device.connect()
     best = await capacity(fleets[OURS], args.seconds)
     print(f"cpu: load 1 is {best:.0f} frames a second", flush=True)
-    found: dict[str, dict[float, list[float]]] = {kind: {load: [] for load in LOADS} for kind in fleets}
+    rows: dict[str, dict[float, list[float]]] = {kind: {load: [] for load in LOADS} for kind in (OURS, FIFO, DEAF)}
     for _ in range(args.rounds):
         for load in LOADS:
-            for kind, fleet in fleets.items():
-                found[kind][load].append(await goodput(fleet, load * best, args.seconds))
-                print(f"cpu: {kind} {load:g}: {found[kind][load][-1]:.0f}", flush=True)
-    return {kind: {load: statistics.median(each) for load, each in rows.items()} for kind, rows in found.items()}
+            for kind, row in rows.items():
+                fleet = fleets[FIFO if kind == FIFO else OURS]
+                row[load].append(await goodput(fleet, load * best, args.seconds, deaf=kind != OURS))
+                print(f"cpu: {load:g} x, {kind}: {row[load][-1]:.0f}", flush=True)
+    return {kind: {load: statistics.median(each) for load, each in row.items()} for kind, row in rows.items()}
 
 
 async def capacity(devices: list[Device], seconds: float) -> float:
     """The most that is answered in time a second: asked a tenth more each time, until less comes back."""
-    rate, best = 40.0, 0.0
-    while True:
-        found = await goodput(devices, rate, seconds)
-        if found < 0.9 * rate:
-            return max(best, found)
-        best, rate = max(best, found), rate * 1.25
+    rate, best = 20.0, 0.0
+    while (found := await goodput(devices, rate, seconds)) > 0.9 * rate:
+        best, rate = found, rate * 1.25
+    return max(best, found)
 
 
 def on_this_machine(frames: Frames, args: argparse.Namespace) -> dict[str, dict[float, float]]:
@@ -315,11 +342,12 @@ def on_this_machine(frames: Frames, args: argparse.Namespace) -> dict[str, dict[
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)  # whoever else works here must not make the clients late
     with contextlib.ExitStack() as stack:
-        addresses = {}
-        for kind in args.kinds:
+        addresses, pipes = {}, []
+        for kind in (OURS, FIFO):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=host, args=(kind, args.bundle, args.devices, theirs), daemon=True)
             process.start()
+            pipes.append(ours)  # the server ends when its pipe does
             addresses[kind] = ours.recv()
             how = stack.enter_context(held_to(args.share, process.pid or 0))
             print(f"cpu: {kind} held to {args.share:.0%} of a core: {how}", flush=True)
@@ -336,7 +364,7 @@ class Row(NamedTuple):
     @property
     def least(self) -> float:
         """What is judged."""
-        return min(share for load, share in self.of_best.items() if 1.0 <= load <= JUDGED)
+        return min(share for load, share in self.of_best.items() if load <= JUDGED)
 
 
 def rows_of(limit: str, found: dict[str, dict[float, float]]) -> list[Row]:
@@ -370,7 +398,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=SHARE, help="of one core, for each real server")
     parser.add_argument("--only", choices=["cpu", "linear", "fixed"])
-    parser.add_argument("--kinds", nargs="+", default=[OURS, FIFO])
     parser.add_argument("--out", type=Path, default=Path("overload.png"))
     args = parser.parse_args()
     bundle = bundles.load(args.bundle)
@@ -384,7 +411,7 @@ def main() -> None:
                     load: virtual(kind, TAILS[limit], bundle, frames, load=load, devices=args.devices, s=args.seconds)
                     for load in LOADS
                 }
-                for kind in args.kinds
+                for kind in BATCHERS
             }
         rows += rows_of(limit, found)
     print("| limit | server | " + " | ".join(f"{load:g} ×" for load in LOADS) + " |")
@@ -392,7 +419,9 @@ def main() -> None:
     for row in rows:
         print(f"| {row.limit} | {row.kind} | " + " | ".join(f"{row.of_best[load]:.2f}" for load in LOADS) + " |")
     plotted(rows, args.out)
-    print(json.dumps({row.limit: round(row.least, 3) for row in rows if row.kind == OURS}))
+    least = {row.limit: round(row.least, 3) for row in rows if row.kind == OURS}
+    deaf = {f"{row.limit}_deaf": round(row.least, 3) for row in rows if row.kind == DEAF}
+    print(json.dumps({"loads": [load for load in LOADS if load <= JUDGED], **deaf, **least}))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_a_hung_tail_is_left_behind_and_another_takes_its_place() -> None:
         hung, fresh = Moody(), Moody()
         worker = TailWorker(hung, another=lambda: fresh)
         hung.mood = "hangs"
-        with pytest.raises(TailHungError, match="no answer to a batch of 2 in 0.05 s; its thread is replaced"):
+        with pytest.raises(TailHungError, match=r"no answer to a batch of 2 in 0\.05 s; its thread is replaced"):
             await worker.run(FEATURES, patience_s=0.05)
         assert (await worker.run(FEATURES, patience_s=PATIENCE_S)).answers == [(1.0, 0.0)] * 2
         hung.gate.set()  # what it says after all is heard by nobody
