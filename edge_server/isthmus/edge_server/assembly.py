@@ -14,7 +14,7 @@ from isthmus.proto import codec
 from isthmus.proto.messages import Layer
 
 REMEMBERED = 64
-"""Frames of one stream, newest last, whose further layers are expected and of no use."""
+"""Finished frames that are remembered of each stream, newest last: eight credits of frames with up to eight layers."""
 
 
 class Accepted(Struct, frozen=True):

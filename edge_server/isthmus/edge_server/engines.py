@@ -22,7 +22,7 @@ from isthmus.proto.tasks import Packed
 
 Arrays = tuple[NDArray[Any], ...]
 LITERT_BATCHES = (8, 4, 2)
-"""Sizes for which a LiteRT model keeps an interpreter of its own; what is left over runs one by one."""
+"""Sizes for which a LiteRT model keeps an interpreter of its own, with its own memory; the rest of a batch runs one by one."""
 
 
 class Engine(Protocol):

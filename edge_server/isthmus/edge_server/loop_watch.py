@@ -14,6 +14,7 @@ from isthmus.edge_server.shedding import LoopLag
 TICK_S = 0.01
 """A stall that is shorter goes unnoticed; a hundred ticks a second cost 0.2 % of a core."""
 NOBODY = -1
+"""A count of messages that none is like: the round that is asked for with it is always watched."""
 
 
 class LoopWatch:

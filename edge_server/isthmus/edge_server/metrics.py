@@ -13,6 +13,7 @@ from isthmus.proto.errors import BindError
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Bucket edges: from half a millisecond, which a small tail takes, to a second, which no budget on a screen allows."""
 
 
 class Metrics:

@@ -48,7 +48,7 @@ HUNG_S, HUNG_TIMES = 5.0, 20.0
 MOST_WORDS = 300
 """Characters of an engine's error that are logged."""
 UNREAD = 1024
-"""Replies that a device may leave unread before its stream is closed."""
+"""Replies that a device may leave unread before its stream is closed: a minute of frames, about 100 kB."""
 GOODBYE_S = 1.0
 """How long a closed stream's last words may take before it is cut off."""
 STATUS = {

@@ -26,11 +26,11 @@ from isthmus.proto.tasks import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 SILENCE_S = 10.0
-"""A stream from which nothing is heard for so long is closed."""
+"""A stream from which nothing is heard for so long is closed: twenty heartbeats of a device."""
 SWEEP_S = 1.0
-"""How often silent streams are looked for."""
+"""How often silent streams are looked for: a tenth of the silence itself."""
 MARGIN_S = 0.002
-"""Kept between a frame's last possible start and the time its tail needs."""
+"""A frame whose layers are still coming starts so much before its last moment: the host wakes up a little late."""
 
 
 class Decoder(Protocol):
