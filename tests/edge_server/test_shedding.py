@@ -39,29 +39,30 @@ def test_a_busy_loop_believes_that_a_message_came_when_it_could_not_look() -> No
 def test_a_loop_that_keeps_up_takes_every_frame() -> None:
     shedder = Shedder()
     for step in range(1000):
-        shedder.note(LAG_S * (step % 5), slowdown=1.0, now=step * INTERVAL_S / 10)  # a hiccup is no overload
+        shedder.note(LAG_S * (step % 5), now=step * INTERVAL_S / 10)  # a hiccup is no overload
         assert shedder.takes()
 
 
 def test_the_share_falls_while_the_loop_is_behind_and_comes_back() -> None:
     shedder = Shedder()
     for step in range(200):
-        shedder.note(2 * LAG_S, slowdown=1.0, now=step * INTERVAL_S)
+        shedder.note(2 * LAG_S, now=step * INTERVAL_S)
     assert shedder.share == LEAST_SHARE
     for step in range(200, 400):
-        shedder.note(0.0, slowdown=1.0, now=step * INTERVAL_S)
+        shedder.note(0.0, now=step * INTERVAL_S)
     assert not shedder.shedding
 
 
 def test_what_the_engine_alone_refuses_is_no_reason_to_shed() -> None:
     """A full queue in front of an idle loop: the batcher knows best whom to refuse."""
     shedder = Shedder()
-    for slowdown in (1.1, 4.0):
+    for stretch in (1.1, 4.0):
         assert not shedder.shedding
         for step in range(100):
             shedder.takes()
             shedder.refused()
-            shedder.note(0.0, slowdown=slowdown, now=slowdown * 100 + step * INTERVAL_S / 10)
+            shedder.on_batch(stretch)
+            shedder.note(0.0, now=stretch * 100 + step * INTERVAL_S / 10)
     assert shedder.shedding, "the tail itself lacks processor time"
 
 
@@ -143,7 +144,7 @@ class BusyLoop:
         self.now += SAY_S
         self.told += isinstance(message, m.Busy | m.Late)
         if isinstance(message, m.Result):
-            self.streams.on_written(self.now - self._tail_ended_s, now=self.now)
+            self.streams.sending.note(self.now - self._tail_ended_s, now=self.now)
             self.answered += 1
             self.in_time += self.now <= self._sent_s[stream, message.frame_id] + BUDGET_S
 

@@ -22,7 +22,7 @@ from isthmus.edge_server import server as servers
 from isthmus.edge_server.server import EdgeService, bind, run
 from isthmus.edge_server.streams import Served
 from isthmus.edge_server.tail_health import FAILURES
-from isthmus.edge_server.tail_worker import MOST_LEFT_BEHIND, TailHungError, TailWorker
+from isthmus.edge_server.tail_worker import MOST_LEFT_BEHIND, Computed, TailHungError, TailWorker
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 
@@ -106,6 +106,15 @@ def test_an_answer_that_is_not_a_number_is_none() -> None:
         assert (await TailWorker(engine).run(FEATURES, patience_s=PATIENCE_S)).answers == [None, None]
 
     live(check)
+
+
+def test_a_tail_that_waits_for_the_processor_is_stretched() -> None:
+    """By the best share of it so far: a GPU's tail leaves its thread idle, and is not stretched by that."""
+    worker = TailWorker(Moody())
+    assert worker.stretch(Computed([], 0.010, 0.002, 0.0)) == 1.0
+    assert worker.stretch(Computed([], 0.040, 0.002, 0.0)) == pytest.approx(4.0)
+    assert worker.stretch(Computed([], 0.010, 0.010, 0.0)) == 1.0
+    assert worker.stretch(Computed([], 0.010, 0.002, 0.0)) == pytest.approx(5.0)
 
 
 def test_a_slow_tail_is_not_timed_at_every_size(served: Served, monkeypatch: Any) -> None:

@@ -117,7 +117,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             while isinstance(action := await outbox.replies.get(), Reply):
                 await context.write(wire.to_server_pb(action.message))
                 if isinstance(action.message, Result):
-                    self._streams.on_written((now := time.monotonic()) - self._tail_ended_s, now=now)
+                    self._streams.sending.note((now := time.monotonic()) - self._tail_ended_s, now=now)
             if action is not None:
                 why = action.why
                 await context.abort(STATUS[action.ending], why)
@@ -221,7 +221,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         try:
             patience_s = max(HUNG_S, HUNG_TIMES * self._streams.usual_s(len(batch.items)))
             features = [item.payload.features for item in batch.items]
-            answers, tail_s, self._tail_ended_s = await self._worker.run(features, patience_s=patience_s)
+            computed = await self._worker.run(features, patience_s=patience_s)
+            answers, tail_s, self._tail_ended_s = computed.answers, computed.tail_s, computed.ended_s
+            self._streams.shedder.on_batch(self._worker.stretch(computed))
         except TailHungError as error:
             self._failed("hung", str(error))
         except Exception as error:  # whatever an engine throws costs its batch, not the server

@@ -14,8 +14,10 @@ ROUNDS = 3
 """What a round of the loop handles was seen by the round before, and came after the one before that had looked."""
 LAG_S = 0.02
 """The loop keeps up while some message of every interval has waited less than this: a seventh of a budget of 150 ms."""
-SLOWDOWN = 1.5
-"""A tail that takes so many times what it took on the idle machine lacks processor time, and so do its readers."""
+STRETCH = 1.5
+"""A tail that takes so many times what the processor time it got would take lacks processor time, and so does the loop."""
+STRETCH_GAIN = 0.2
+"""The weight of the newest batch: about five of them decide."""
 REFUSED = 0.25
 """Taking on more frames than are let in is well while the engine alone is short, and wasteful beyond this share of them
 where the processor is: a frame that is refused behind its last layer costs a third of one that is answered."""
@@ -85,18 +87,23 @@ class Shedder:
         self._taken = self._refused = 0
         self._due = 0.0
         self._told = 0
+        self._stretch = 1.0
 
     @property
     def shedding(self) -> bool:
         """Whether some frames are turned away."""
         return self.share < 1.0
 
-    def note(self, lag_s: float, *, slowdown: float, now: float) -> None:
-        """A message has waited `lag_s` for the loop, and the tail lately took `slowdown` times what it can."""
+    def on_batch(self, stretch: float) -> None:
+        """The tail took `stretch` times what it would have, had it had the processor to itself."""
+        self._stretch += STRETCH_GAIN * (stretch - self._stretch)
+
+    def note(self, lag_s: float, *, now: float) -> None:
+        """A message has waited `lag_s` for the loop."""
         self._least_s = min(self._least_s, lag_s)
         if now < self._interval_ends_s:
             return
-        starved = slowdown > SLOWDOWN and self._refused > max(FEW, REFUSED * self._taken)
+        starved = self._stretch > STRETCH and self._refused > max(FEW, REFUSED * self._taken)
         behind = self._least_s > LAG_S or starved
         self.share = max(LEAST_SHARE, self.share * LESS) if behind else min(1.0, self.share + MORE)
         self._interval_ends_s = now + INTERVAL_S

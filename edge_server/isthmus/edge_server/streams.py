@@ -133,7 +133,7 @@ class Streams:
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or Codec(served.codec)
-        self._shedder, self._sending = Shedder(), SendingTime()
+        self.shedder, self.sending = Shedder(), SendingTime()
         self._limits = limits
         self._peers: dict[int, Peer] = {}
         self._opened = 0
@@ -239,10 +239,6 @@ class Streams:
             self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
         self._settle()
 
-    def on_written(self, took_s: float, *, now: float) -> None:
-        """An answer was handed to the transport, so long after the tail had given it."""
-        self._sending.note(took_s, now=now)
-
     def drain(self, grace_s: float, *, now: float) -> None:
         """Take on nothing new; answer what is in flight, then close every stream, after `grace_s` at the latest."""
         self._draining, self._drain_until = True, now + grace_s
@@ -291,9 +287,9 @@ class Streams:
             why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
-        self._shedder.note(now - came_s, slowdown=self._batcher.times.slowdown, now=now)
+        self.shedder.note(now - came_s, now=now)
         due_s, begins = (
-            came_s - self._sending.usual_s(now) + layer.budget_s,
+            came_s - self.sending.usual_s(now) + layer.budget_s,
             not self._assembly.knows(stream, layer.frame_id),
         )
         if begins and self._shed(stream, peer, layer.frame_id, due_s, now):
@@ -308,11 +304,11 @@ class Streams:
 
     def _shed(self, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
         """Whether a frame is turned away by its first layer, unread and unacknowledged, since the loop is behind."""
-        if self._shedder.takes() and not (self._shedder.shedding and self._batcher.hopeless(due_s, now=now)):
+        if self.shedder.takes() and not (self.shedder.shedding and self._batcher.hopeless(due_s, now=now)):
             return False
         peer.shed = frame_id
         if now >= peer.told_until_s:
-            retry_s = self._shedder.retry_s()
+            retry_s = self.shedder.retry_s()
             peer.told_until_s = now + retry_s
             self._reply(stream, m.Busy(frame_id, retry_s, load=self._batcher.load(now)))
         return True
@@ -362,10 +358,10 @@ class Streams:
                     self._started_s = now
                     self._actions.append(Compute(action))
                 case Reject(item, Refusal.LATE):
-                    self._shedder.refused()
+                    self.shedder.refused()
                     self._reply(item.stream, m.Late(item.frame_id, self._batcher.load(now)))
                 case Reject(item, Refusal.BUSY, retry_s, hint):
-                    self._shedder.refused()
+                    self.shedder.refused()
                     self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
 
     def _sweep(self, now: float) -> None:

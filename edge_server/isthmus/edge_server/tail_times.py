@@ -40,11 +40,6 @@ class TailTimes:
         """The time within which 95 % of the batches of this size finish."""
         return self._table[batch - 1]
 
-    @property
-    def slowdown(self) -> float:
-        """How many times longer than at the warm-up the slowest batch size takes; 1 where nothing was seen lately."""
-        return max(self._slow.values(), default=1.0)
-
     def observe(self, batch: int, tail_s: float, *, now: float) -> None:
         """A batch of this size took `tail_s` and finished at `now`."""
         self._seen.setdefault(batch, deque(maxlen=WINDOW)).append((now, tail_s))

@@ -29,10 +29,12 @@ class TailHungError(IsthmusError):
 
 
 class Computed(NamedTuple):
-    """The answers to a batch, None for each that is not a number; how long the tail took, and when it ended."""
+    """The answers to a batch, None for each that is not a number; the tail's time on the wall and on its processor."""
 
     answers: list[Packed | None]
     tail_s: float
+    cpu_s: float
+    """The calling thread's alone: all of `tail_s` for one thread on an idle machine, little of it for a GPU."""
     ended_s: float
 
 
@@ -44,6 +46,13 @@ class TailWorker:
         self._engine, self._another = engine, another
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
         self.left_behind = 0
+        self._most_cpu_share = 0.0
+
+    def stretch(self, computed: Computed) -> float:
+        """How many times longer a batch took than its processor time would take on an idle machine, by the best so far."""
+        share = max(computed.cpu_s, 1e-9) / max(computed.tail_s, 1e-9)
+        self._most_cpu_share = max(self._most_cpu_share, min(share, 1.0))
+        return max(1.0, self._most_cpu_share / share)
 
     async def run(self, features: Sequence[NDArray[np.float32]], *, patience_s: float) -> Computed:
         """Compute a batch of features (H, W, C). Raises TailHungError after `patience_s`, and whatever the engine raises."""
@@ -102,10 +111,10 @@ def _settle(done: asyncio.Future[Computed], computed: Computed | Exception) -> N
 
 def compute(engine: Engine, features: Sequence[NDArray[np.float32]]) -> Computed:
     """Stack the batch here, in the thread that runs the tail, since every copy on the loop delays all streams."""
-    stacked, began = np.stack(features), time.monotonic()
+    stacked, began, cpu_began = np.stack(features), time.monotonic(), time.thread_time()
     answers = engine.run(stacked)
-    ended = time.monotonic()
-    return Computed([None if is_nan(answer) else answer for answer in answers], ended - began, ended)
+    ended, cpu_s = time.monotonic(), time.thread_time() - cpu_began
+    return Computed([None if is_nan(answer) else answer for answer in answers], ended - began, cpu_s, ended)
 
 
 def is_nan(answer: Packed | None) -> bool:
