@@ -6,7 +6,7 @@ original model's second half behind it in LiteRT.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,14 +23,14 @@ from isthmus.proto.tasks import Packed
 
 Arrays = tuple[NDArray[Any], ...]
 LITERT_BATCHES = (8, 4, 2)
-"""Sizes for which a LiteRT model keeps an interpreter of its own; what is left over runs one by one."""
+"""Sizes for which a LiteRT model keeps an interpreter of its own, with its own memory; the rest of a batch runs one by one."""
 
 
 class Engine(Protocol):
     """A bundle's tail, ready to run; called by one thread at a time."""
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
-        """Features (B, H, W, C) to B answers."""
+    def run(self, features: NDArray[np.float32]) -> Sequence[Packed | None]:
+        """Features (B, H, W, C) to B answers; None for one that is not a number."""
 
 
 class Model(Protocol):
@@ -140,9 +140,13 @@ class Tail:
             self._parts.append(model)
             given = model.outputs
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
-        """Features (B, H, W, C) to B answers."""
+    def run(self, features: NDArray[np.float32]) -> Sequence[Packed | None]:
+        """Features (B, H, W, C) to B answers; None for one that is not a number."""
         tensors: Arrays = parted(features, self._tensors)
         for part in self._parts:
             tensors = part.run(tensors)
-        return [self._task.pack([output[i] for output in tensors]) for i in range(len(features))]
+        return [self._packed([output[i] for output in tensors]) for i in range(len(features))]
+
+    def _packed(self, outputs: list[NDArray[Any]]) -> Packed | None:
+        """One frame's answer. Looked through here, since what is packed as bytes hides a NaN."""
+        return None if any(np.isnan(output).any() for output in outputs) else self._task.pack(outputs)
