@@ -1,0 +1,50 @@
+"""The laboratory of the injections: roles, a network, limits; what this machine cannot have is skipped by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from injections.lab import Lab
+from injections.network import Network, Unavailable
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Starts processes, and ends those that a test has left."""
+    laboratory = Lab(tmp_path)
+    with contextlib.closing(laboratory):
+        yield laboratory
+
+
+@pytest.fixture
+def net() -> Iterator[Network]:
+    """A router between device and server that really drops packets."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
+    network = Network()
+    try:
+        network.__enter__()
+    except Unavailable as error:
+        pytest.skip(f"a network of its own: {error}")
+    try:
+        yield network
+    finally:
+        network.__exit__(None, None, None)
+
+
+@pytest.fixture
+def allowed() -> Callable[[Callable[[], None]], None]:
+    """Do something that this machine may not have; the test is skipped, with the reason, where it has not."""
+
+    def tried(do: Callable[[], None]) -> None:
+        try:
+            do()
+        except (Unavailable, OSError) as error:
+            pytest.skip(str(error))
+
+    return tried

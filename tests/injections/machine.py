@@ -1,0 +1,103 @@
+"""What the machine does to a process: how long it keeps it from a CPU, how much it holds; and limits set from without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+SAMPLE_S = 0.05
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process holds."""
+
+    rss_bytes: int
+    fds: int
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """What it holds now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    fds, threads = (len(os.listdir(f"/proc/{pid}/{kind}")) for kind in ("fd", "task"))
+    return Usage(pages * os.sysconf("SC_PAGE_SIZE"), fds, threads)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that it has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class CpuWaits:
+    """How long a process's threads have stood in a queue for a CPU, and the machine itself for its host, sample by sample."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._threads: dict[str, int] = {}
+        self._times: list[float] = [monotonic()]
+        self._waited: list[float] = [self._now_s()]
+        self._closed = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+
+    def between(self, start_s: float, end_s: float) -> float:
+        """Seconds waited from `start_s` to `end_s` (monotonic), rounded outwards to whole samples."""
+        first = max(0, bisect_right(self._times, start_s) - 1)
+        last = min(len(self._times) - 1, bisect_left(self._times, end_s))
+        return self._waited[last] - self._waited[first]
+
+    def close(self) -> None:
+        """Sample no more."""
+        self._closed.set()
+        self._sampler.join()
+
+    def _sample(self) -> None:
+        while not self._closed.wait(SAMPLE_S):
+            try:
+                waited_s = self._now_s()
+            except OSError:
+                return  # it has ended
+            self._times.append(monotonic())
+            self._waited.append(waited_s)
+
+    def _now_s(self) -> float:
+        for thread in Path(f"/proc/{self._pid}/task").iterdir():
+            with contextlib.suppress(OSError, IndexError):
+                self._threads[thread.name] = int((thread / "schedstat").read_text().split()[1])
+        stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+        return sum(self._threads.values()) / 1e9 + stolen / os.sysconf("SC_CLK_TCK")
+
+
+def group(controller: str, name: str, **limits: str) -> contextlib.AbstractContextManager[Path]:
+    """A control group of the kernel's with `limits`; a process enters it by `enter`. Raises OSError where there are none."""
+    return _group(CGROUPS / controller / name, limits)
+
+
+@contextlib.contextmanager
+def _group(path: Path, limits: dict[str, str]) -> Iterator[Path]:
+    path.mkdir()
+    try:
+        for key, value in limits.items():
+            (path / key.replace("__", ".")).write_text(value)
+        yield path
+    finally:
+        path.rmdir()
+
+
+def enter(path: Path, pid: int) -> None:
+    """Put a process, with all its threads, into a control group."""
+    (path / "cgroup.procs").write_text(str(pid))
+
+
+def unified() -> bool:
+    """Whether this machine has the newer control groups (version 2)."""
+    return (CGROUPS / "cgroup.controllers").exists()

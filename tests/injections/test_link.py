@@ -1,0 +1,142 @@
+"""Injections of the link: packets really dropped, addresses changed, flows forgotten, rates that collapse."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from injections.invariants import health_of, invariants
+from injections.lab import Lab, until
+from injections.network import Network
+
+
+@pytest.mark.parametrize("how", ["dropped", "cable"])
+def test_03_blackout(lab: Lab, net: Network, how: str) -> None:
+    """3: every packet is dropped, or the cable pulled; the device answers alone, then the server is used again."""
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, prefix=net.on_device)
+    agent.answered_by("server", 20)
+    agent.settle()
+    (net.drop if how == "dropped" else net.link_down)()
+    agent.answered_by("exit", 60)
+    assert set(agent.sources[-30:]) == {"exit"}
+    (net.pass_on if how == "dropped" else net.link_up)()
+    agent.answered_by("server", 10)
+    invariants([agent], [server])
+
+
+def test_04_flapping(lab: Lab, net: Network) -> None:
+    """4: cuts of half a second, one after the other, cost no answer and no connection."""
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, prefix=net.on_device)
+    agent.answered_by("server", 10)
+    agent.settle()
+    for _ in range(6):
+        net.drop()
+        agent.more(12)
+        net.pass_on()
+        agent.more(15)
+    agent.answered_by("server", 5)
+    assert agent.connections == 1
+    invariants([agent], [server])
+
+
+def test_05_half_open(lab: Lab, net: Network) -> None:
+    """5: a device dies without a word; its place is free soon, also for the same id at once."""
+    server = lab.server("--max-streams", "1", listen=f"{net.server}:0")
+    first = lab.agent(server.address, prefix=net.on_device)
+    first.answered_by("server", 5)
+    net.drop()
+    first.kill()
+    net.pass_on()
+    second = lab.agent(server.address, prefix=net.on_device)
+    second.answered_by("server", 20)
+    second.settle()
+    invariants([second], [server])
+
+
+def test_06_address_change(lab: Lab, net: Network) -> None:
+    """6: the device gets another address in mid-stream, as a phone does between cells."""
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, prefix=net.on_device)
+    agent.answered_by("server", 10)
+    agent.settle()
+    net.readdress(net.other_address)
+    agent.answered_by("exit", 5)
+    agent.answered_by("server", 10)
+    assert agent.connections == 2
+    invariants([agent], [server])
+
+
+def test_07_forgotten_flow(lab: Lab, net: Network, allowed: Callable[[Callable[[], None]], None]) -> None:
+    """7: a NAT forgets the flow, and passes nothing on that it does not remember."""
+    allowed(net.translate)
+    allowed(net.forget_flows)
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, prefix=net.on_device)
+    agent.answered_by("server", 10)
+    agent.settle()
+    net.router("ip", "rule", "add", "pref", "1", "blackhole", "iif", "todevice")  # its packets would make a new entry
+    net.forget_flows()
+    net.router("ip", "rule", "del", "pref", "1")
+    agent.until(lambda: agent.connections == 2, "it has connected anew")
+    agent.answered_by("server", 10)
+    invariants([agent], [server])
+
+
+def test_07_idle_flow(lab: Lab, net: Network, allowed: Callable[[Callable[[], None]], None]) -> None:
+    """7: a NAT forgets what is idle; a stream on which no frame passes is kept alive."""
+    allowed(net.translate)
+    net.forget_after(4)
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, "--policy", "local-only", prefix=net.on_device)
+    agent.until(lambda: agent.connections == 1, "it is connected")
+    agent.settle()
+    agent.more(150)
+    assert set(agent.sources) == {"exit"}
+    assert agent.connections == 1
+    invariants([agent], [server])
+
+
+def test_09_rate_collapse(lab: Lab, net: Network, allowed: Callable[[Callable[[], None]], None]) -> None:
+    """9: the rate falls to a tenth in the middle of frames, and rises again, over and over."""
+    allowed(lambda: net.rate(200_000))
+    server = lab.server(listen=f"{net.server}:0")
+    agent = lab.agent(server.address, "--policy", "always-offload", prefix=net.on_device)
+    agent.answered_by("server", 10)
+    agent.settle()
+    for rate in (20_000, 200_000, 20_000, 200_000):
+        net.rate(rate)
+        agent.more(20)
+    agent.answered_by("server", 5)
+    invariants([agent], [server])
+
+
+def test_02_frozen(lab: Lab) -> None:
+    """2: the server's process stands still, its connections open; the device goes on, and comes back when it wakes."""
+    server = lab.server()
+    agent = lab.agent(server.address)
+    agent.answered_by("server", 20)
+    agent.settle()
+    server.signal(signal.SIGSTOP)
+    agent.answered_by("exit", 60)
+    assert health_of(server.address, 1.0) is None
+    server.signal(signal.SIGCONT)
+    agent.answered_by("server", 10)
+    invariants([agent], [server])
+
+
+def test_01_killed(lab: Lab) -> None:
+    """1: the server is killed in mid-stream and started again; the device answers, and uses it again."""
+    first = lab.server()
+    agent = lab.agent(first.address)
+    agent.answered_by("server", 20)
+    agent.settle()
+    first.kill()
+    agent.answered_by("exit", 20)
+    second = lab.server(listen=first.address)
+    agent.answered_by("server", 10)
+    until(lambda: agent.connections == 2, "it has connected anew", of=[agent])
+    invariants([agent], [second])
