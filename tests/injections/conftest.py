@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from injections.lab import Lab
-from injections.network import Network, Unavailable
+from injections.network import Network, UnavailableError
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def net() -> Iterator[Network]:
     network = Network()
     try:
         network.__enter__()
-    except Unavailable as error:
+    except UnavailableError as error:
         pytest.skip(f"a network of its own: {error}")
     try:
         yield network
@@ -44,7 +44,7 @@ def allowed() -> Callable[[Callable[[], None]], None]:
     def tried(do: Callable[[], None]) -> None:
         try:
             do()
-        except (Unavailable, OSError) as error:
+        except (UnavailableError, OSError) as error:
             pytest.skip(str(error))
 
     return tried

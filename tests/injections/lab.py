@@ -170,7 +170,7 @@ class Agent(Role):
         return len(CONNECTED.findall(self.log))
 
     def answered_by(self, source: str, count: int = 3, *, after: int | None = None) -> int:
-        """Wait until so many answers beyond the first `after` (None: those that are there) are of `source`; how many there are then."""
+        """Wait for so many more answers by `source`, beyond the first `after` (None: those that are there); the count of all."""
         start = len(self.lines) if after is None else after
 
         def enough() -> bool:

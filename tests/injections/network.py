@@ -17,15 +17,15 @@ ROUTER_DOWN, DEVICE, OTHER_DEVICE = "198.18.{}.129", "198.18.{}.130", "198.18.{}
 _counter = itertools.count()
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This machine cannot have it; says why."""
 
 
 def run(*arguments: str) -> str:
-    """A short command's output. Raises Unavailable when there is no such program, RuntimeError when it fails."""
+    """A short command's output. Raises UnavailableError when there is no such program, RuntimeError when it fails."""
     where = shutil.which(arguments[0], path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
     if where is None:
-        raise Unavailable(f"{arguments[0]}: not installed")
+        raise UnavailableError(f"{arguments[0]}: not installed")
     done = subprocess.run([where, *arguments[1:]], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)}: {' '.join(done.stderr.split())}")
@@ -33,15 +33,15 @@ def run(*arguments: str) -> str:
 
 
 def possible(*arguments: str) -> str:
-    """The same for what a machine may not allow. Raises Unavailable also when it fails."""
+    """The same for what a machine may not allow. Raises UnavailableError also when it fails."""
     try:
         return run(*arguments)
     except RuntimeError as error:
-        raise Unavailable(str(error)) from error
+        raise UnavailableError(str(error)) from error
 
 
 class Network:
-    """server (this namespace) - router - device: `with Network() as net:`. Raises Unavailable, which says what is missing."""
+    """Server (this namespace), router, device: `with Network() as net:`. Raises UnavailableError, which says what is missing."""
 
     def __enter__(self) -> Network:
         number = (os.getpid() + next(_counter)) % 250

@@ -1,0 +1,267 @@
+"""Injections of certificates, identity and the wall clock, over mutual TLS."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from injections.invariants import invariants
+from injections.lab import Agent, Lab, Server
+from injections.peers import Peer, hello
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <time.h>
+#include <sys/time.h>
+static long shift(void) {  /* seconds, as the file CLOCK_SHIFT now says */
+    static __thread int inside; long s = 0; FILE *f;
+    if (inside) return 0;
+    inside = 1; f = fopen(CLOCK_SHIFT, "r"); if (f) { if (fscanf(f, "%ld", &s) != 1) s = 0; fclose(f); } inside = 0;
+    return s;
+}
+int clock_gettime(clockid_t id, struct timespec *t) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int code = real(id, t);
+    if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) t->tv_sec += shift();
+    return code;
+}
+int gettimeofday(struct timeval *t, void *zone) {
+    static int (*real)(struct timeval *, void *);
+    if (!real) real = dlsym(RTLD_NEXT, "gettimeofday");
+    int code = real(t, zone); t->tv_sec += shift(); return code;
+}
+time_t time(time_t *out) {
+    struct timespec t; clock_gettime(CLOCK_REALTIME, &t); if (out) *out = t.tv_sec; return t.tv_sec;
+}
+"""
+DAY_S = 86_400
+
+
+def certs(lab: Lab, name: str) -> Path:
+    """A folder of certificates of an authority of its own."""
+    folder = lab.folder / name
+    done = lab.run("certs", "init", str(folder))
+    assert done.process.returncode == 0, done.last_words
+    return folder
+
+
+def reissued(
+    folder: Path, name: str, *, start_days: float = -1, end_days: float = 800, host: str = "127.0.0.1"
+) -> None:
+    """Replace a certificate, and its key, by another of the same authority that holds for other days or another host."""
+    import ipaddress
+
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    (ca_key_path,) = list(folder.rglob("ca.key")) or [next(folder.parent.rglob("ca.key"))]
+    ca_key = serialization.load_pem_private_key(ca_key_path.read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    old = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(old.subject).issuer_name(authority.subject)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now + datetime.timedelta(days=start_days))
+    builder = builder.not_valid_after(now + datetime.timedelta(days=end_days))
+    for extension in old.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName) and name == "server":
+            try:
+                named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+            except ValueError:
+                named = x509.DNSName(host)
+            builder = builder.add_extension(x509.SubjectAlternativeName([named]), critical=False)
+        elif not isinstance(extension.value, x509.SubjectKeyIdentifier):
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    pem = builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    raw = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for path, content in ((folder / f"{name}.key", raw), (folder / f"{name}.pem", pem)):
+        path.with_suffix(".new").write_bytes(content)
+        path.with_suffix(".new").replace(path)
+
+
+def served(lab: Lab, folder: Path, *more: str) -> Server:
+    """A server with these certificates."""
+    return lab.server("--certs", str(folder), *more)
+
+
+def shown(lab: Lab, server: Server, folder: Path, **how: object) -> Agent:
+    """An agent with these certificates."""
+    return lab.agent(server.address, "--certs", str(folder), **how)  # type: ignore[arg-type]
+
+
+REFUSALS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "another authority": (lambda ours, theirs: None, r"certs init|authority"),
+    "expired": (lambda ours, theirs: reissued(theirs, "server", start_days=-9, end_days=-2), r"expired"),
+    "not yet valid": (lambda ours, theirs: reissued(theirs, "server", start_days=9), r"not yet valid"),
+    "another host": (lambda ours, theirs: reissued(theirs, "server", host="edge.example"), r"name|host"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_21_refused(lab: Lab, name: str) -> None:
+    """21: a server whose certificate is not right is not spoken to; the reason and the way out are in the log, once."""
+    make, said = REFUSALS[name]
+    ours = certs(lab, "ours")
+    theirs = certs(lab, "theirs") if name == "another authority" else ours
+    make(ours, theirs)
+    server = served(lab, theirs)
+    agent = shown(lab, server, ours, frames=90)
+    assert agent.wait() == 0
+    assert {row["reason"] for row in agent.rows} == {"disconnected"}
+    assert re.search(said, agent.log), agent.last_words
+    if name in {"expired", "not yet valid"}:
+        assert "clock" in agent.log
+        assert "one `isthmus certs init`" not in agent.log
+    invariants([agent], [], log_lines=15)
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize("secure", ["server", "agent"])
+def test_21_plaintext(lab: Lab, secure: str) -> None:
+    """21: one half in plaintext, the other not: they do not speak, and the device answers."""
+    ours = certs(lab, "ours")
+    server = served(lab, ours) if secure == "server" else lab.server()
+    agent = shown(lab, server, ours, frames=60) if secure == "agent" else lab.agent(server.address, frames=60)
+    assert agent.wait() == 0
+    assert {row["reason"] for row in agent.rows} == {"disconnected"}
+    assert "certs" in agent.log
+    invariants([agent], [], log_lines=15)
+    assert server.end() == 0
+
+
+@pytest.mark.parametrize("by", ["file", "hup"])
+def test_21_rotation(lab: Lab, by: str) -> None:
+    """21: certificates replaced under both halves are used from then on, without a restart and without a lost answer."""
+    import signal
+
+    ours = certs(lab, "ours")
+    server = served(lab, ours)
+    agent = shown(lab, server, ours)
+    agent.answered_by("server", 10)
+    agent.settle()
+    fresh = certs(lab, "fresh")
+    for path in (path for path in fresh.rglob("*") if path.is_file()):
+        replaced = ours / path.relative_to(fresh)
+        replaced.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, replaced.with_suffix(".new"))
+        replaced.with_suffix(".new").replace(replaced)
+    if by == "hup":
+        server.signal(signal.SIGHUP)
+        agent.signal(signal.SIGHUP)
+    newcomer = lab.agent(server.address, "--certs", str(fresh), client_id="cam1")
+    newcomer.answered_by("server", 5)
+    newcomer.settle()
+    agent.answered_by("server", 10)
+    invariants([agent, newcomer], [server])
+
+
+def device_certs(lab: Lab, ours: Path, name: str) -> Path:
+    """A folder for one device of its own name."""
+    done = lab.run("certs", "add-device", name, "--certs", str(ours))
+    if done.process.returncode == 2:
+        done = lab.run("certs", "add-device", str(ours), name)
+    assert done.process.returncode == 0, done.last_words
+    return next(path.parent for path in sorted(ours.parent.rglob("device.pem")) if name in str(path))
+
+
+def test_22_identity(lab: Lab) -> None:
+    """22: a certificate speaks for its own name only, and its newest stream replaces the one before."""
+    ours = certs(lab, "ours")
+    cam0, cam1 = device_certs(lab, ours, "cam0"), device_certs(lab, ours, "cam1")
+    server = served(lab, ours, "--max-streams", "4")
+    agent = shown(lab, server, cam0, client_id="cam0")
+    agent.answered_by("server", 10)
+    agent.settle()
+    with _secure(server.address, cam1) as own:
+        impersonator = Peer(own)
+        impersonator.say(hello(client_id="cam0"))
+        assert impersonator.ending()[0] in {
+            grpc.StatusCode.FAILED_PRECONDITION,
+            grpc.StatusCode.PERMISSION_DENIED,
+            grpc.StatusCode.UNAUTHENTICATED,
+        }
+        greedy = [Peer(own).greeted(hello(client_id="cam1")) for _ in range(8)]
+        for replaced in greedy[:-1]:
+            replaced.ending()
+        agent.answered_by("server", 10)
+        greedy[-1].close()
+    assert agent.connections == 1
+    invariants([agent], [server], log_lines=80)
+
+
+def test_22_revoked(lab: Lab) -> None:
+    """22: a revoked certificate is turned away, also in mid-stream; the others are not."""
+    ours = certs(lab, "ours")
+    cam0, cam1 = device_certs(lab, ours, "cam0"), device_certs(lab, ours, "cam1")
+    server = served(lab, ours)
+    stays, goes = shown(lab, server, cam0, client_id="cam0"), shown(lab, server, cam1, client_id="cam1")
+    for agent in (stays, goes):
+        agent.answered_by("server", 5)
+        agent.settle()
+    done = lab.run("certs", "revoke", "cam1", "--certs", str(ours))
+    if done.process.returncode == 2:
+        done = lab.run("certs", "revoke", str(ours), "cam1")
+    assert done.process.returncode == 0, done.last_words
+    goes.answered_by("exit", 10)
+    stays.answered_by("server", 10)
+    assert "server" not in goes.sources[-5:]
+    assert "revoked" in goes.log
+    invariants([stays, goes], [server])
+
+
+def _secure(address: str, folder: Path) -> grpc.Channel:
+    read = [(folder / name).read_bytes() for name in ("ca.pem", "device.key", "device.pem")]
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*read))
+
+
+def test_20_wall_clock(lab: Lab) -> None:
+    """20: the wall clock jumps an hour, a year, a month back, to 1970: a stream that is there is not touched by it."""
+    if shutil.which("cc") is None:
+        pytest.skip("cc: not installed; the clock is shifted by a small library in C")
+    shift, source, library = (lab.folder / name for name in ("shift", "clock.c", "clock.so"))
+    shift.write_text("0")
+    source.write_text(CLOCK.replace("CLOCK_SHIFT, ", f'"{shift}", '))
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    ours = certs(lab, "ours")
+    server = lab.server("--certs", str(ours), environment={"LD_PRELOAD": str(library)})
+    agent = lab.agent(server.address, "--certs", str(ours), environment={"LD_PRELOAD": str(library)})
+    agent.answered_by("server", 10)
+    agent.settle()
+    for jump_s in (3600, -3600, 365 * DAY_S, -30 * DAY_S, 0):
+        shift.write_text(str(jump_s))
+        agent.answered_by("server", 8)
+    assert agent.connections == 1
+    late = lab.folder / "late-shift"
+    assert not late.exists()
+    invariants([agent], [server])
+
+
+def test_20_connecting_with_a_wrong_clock(lab: Lab) -> None:
+    """20: a board without a battery boots in the past: its certificates are not valid yet, the log says clock, and then it is."""
+    if shutil.which("cc") is None:
+        pytest.skip("cc: not installed; the clock is shifted by a small library in C")
+    shift, source, library = (lab.folder / name for name in ("shift", "clock.c", "clock.so"))
+    shift.write_text(str(-30 * DAY_S))
+    source.write_text(CLOCK.replace("CLOCK_SHIFT, ", f'"{shift}", '))
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    ours = certs(lab, "ours")
+    server = served(lab, ours)
+    agent = lab.agent(server.address, "--certs", str(ours), environment={"LD_PRELOAD": str(library)})
+    agent.settle()
+    agent.answered_by("exit", 20)
+    agent.until(lambda: "clock" in agent.log, "the clock is named")
+    shift.write_text("0")
+    agent.answered_by("server", 10)
+    invariants([agent], [server])
