@@ -34,7 +34,12 @@ def main(name: str, duration_s: int, folder: Path) -> None:
         (corpus / f"seed-{number}").write_bytes(seed)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits = [f"-max_total_time={duration_s}", f"-timeout={LONGEST_RUN_S}", f"-rss_limit_mb={MEMORY_MB}"]
-    options = [f"-max_len={target.longest_bytes}", f"-artifact_prefix={folder / name}-", "-print_final_stats=1", "-seed=1"]
+    options = [
+        f"-max_len={target.longest_bytes}",
+        f"-artifact_prefix={folder / name}-",
+        "-print_final_stats=1",
+        "-seed=1",
+    ]
     atheris.Setup([sys.argv[0], *limits, *options, str(corpus)], target.run)
     atheris.Fuzz()
 

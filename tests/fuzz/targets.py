@@ -134,7 +134,9 @@ def wire(data: bytes) -> None:
         if message is not None:
             read = wire.from_device_pb(message) if from_device else wire.from_server_pb(message)
             back: Any = wire.to_device_pb if from_device else wire.to_server_pb
-            assert type(wire.from_device_pb(back(read)) if from_device else wire.from_server_pb(back(read))) is type(read)
+            assert type(wire.from_device_pb(back(read)) if from_device else wire.from_server_pb(back(read))) is type(
+                read
+            )
 
 
 def _sane(message: Any) -> None:
@@ -302,7 +304,12 @@ def traces_seeds() -> Iterator[bytes]:
     csv = b"time_s,up_mbps,down_mbps,rtt_ms,loss\n0,8,8,20,0\n1.5,,4,30,0.1\n3,0,1,40,1\n"
     pairs = b"0 1.25\n1 3\n2.5 0\n"
     iperf = {"start": {}, "intervals": [{"sum": {"start": i, "end": i + 1, "bits_per_second": 1e6}} for i in range(3)]}
-    rows: list[tuple[int, bytes]] = [(0, csv), (0, csv.replace(b",", b";")), (0, b"\xef\xbb\xbf" + csv), (0, b"# c\n" + csv)]
+    rows: list[tuple[int, bytes]] = [
+        (0, csv),
+        (0, csv.replace(b",", b";")),
+        (0, b"\xef\xbb\xbf" + csv),
+        (0, b"# c\n" + csv),
+    ]
     rows += [(0, b"timestamp,up_kbps\n2024-01-01T00:00:00Z,5\n2024-01-01T00:00:01Z,6\n"), (6, pairs), (4, pairs)]
     rows += [(number, b"0\n1\n1\n5\n12\n") for number in (1, 2, 4, 5, 6)]
     rows += [(1, b"1432003200000\n1432003200010\n"), (3, json.dumps(iperf).encode())]
@@ -405,9 +412,13 @@ TARGETS: dict[str, Fuzzed] = {
     "codec": Fuzzed(("proto.codec", "proto.packing", "proto.huffman", "proto.spectrum"), codec, codec_seeds),
     "wire": Fuzzed(("proto.wire", "proto.messages"), wire, wire_seeds),
     "tasks": Fuzzed(("proto.tasks",), tasks, tasks_seeds),
-    "bundle": Fuzzed(("models.bundle", "device.catalogue", "proto.codec", "proto.packing"), bundle, bundle_seeds, 40_000),
+    "bundle": Fuzzed(
+        ("models.bundle", "device.catalogue", "proto.codec", "proto.packing"), bundle, bundle_seeds, 40_000
+    ),
     "traces": Fuzzed(("emulation.traces",), traces, traces_seeds),
     "flatbuffer": Fuzzed(("models.flatbuffer", "models.operators"), flatbuffer, flatbuffer_seeds, 16_000),
     "records": Fuzzed(("proto.record",), records, records_seeds),
-    "configuration": Fuzzed(("proto.config", "device.config", "edge_server.config"), configuration, configuration_seeds),
+    "configuration": Fuzzed(
+        ("proto.config", "device.config", "edge_server.config"), configuration, configuration_seeds
+    ),
 }

@@ -28,7 +28,9 @@ def test_seeds(name: str) -> None:
         target.run(seed)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris: not installed (Linux, Python 3.11 to 3.13)")
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris: not installed (Linux, Python 3.11 to 3.13)"
+)
 @pytest.mark.parametrize("name", TARGETS)
 def test_search(name: str, tmp_path: Path) -> None:
     """Nothing but what is documented comes out, whatever goes in."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +21,7 @@ from isthmus.edge_server.engines import Tail
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
 from isthmus.proto.codec import Codec
+from isthmus.proto.security import channel_credentials
 from isthmus.proto.vocabulary import Guess, OperatingPoint
 
 UNSEEN_SHARE = 0.02
@@ -36,13 +36,6 @@ LOG_LINES = 40
 LINE_BYTES = 1000
 """No line of a log is longer, whatever a peer says."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What crosses for one picture at one width and step: payloads, base first."""
-
-    payloads: tuple[bytes, ...]
 
 
 class Oracle:
@@ -116,7 +109,7 @@ def invariants(
     """
     for server in servers:
         if health and not server.ended:
-            assert serving(server.address)
+            assert serving(server)
     for agent in agents:
         grown(agent, growth_bytes)
         if not agent.ended:
@@ -195,9 +188,9 @@ def quiet(role: Role, log_lines: int = LOG_LINES) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", role.log), "control characters in the log"
 
 
-def health_of(address: str, limit_s: float = 5.0) -> int | None:
+def health_of(server: Server, limit_s: float = 5.0) -> int | None:
     """What the health service says; None when it says nothing in time."""
-    with grpc.insecure_channel(address) as channel:
+    with opened(server) as channel:
         try:
             return int(
                 health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=limit_s).status
@@ -206,6 +199,13 @@ def health_of(address: str, limit_s: float = 5.0) -> int | None:
             return None
 
 
-def serving(address: str) -> bool:
+def opened(server: Server) -> grpc.Channel:
+    """A channel to the server, with a device's certificates where it asks for them."""
+    if server.certs is None:
+        return grpc.insecure_channel(server.address)
+    return grpc.secure_channel(server.address, channel_credentials(server.certs))
+
+
+def serving(server: Server) -> bool:
     """It says so, in a while."""
-    return bool(until(lambda: health_of(address) == SERVING, f"{address}: serving"))
+    return bool(until(lambda: health_of(server) == SERVING, f"{server.address}: serving", of=[server]))

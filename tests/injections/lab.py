@@ -136,6 +136,8 @@ class Server(Role):
     """`isthmus serve`, ready."""
 
     address = ""
+    certs: Path | None = None
+    """The folder from which a device's certificates for it can be read; None in plaintext."""
 
     def ready(self) -> str:
         """Where it listens, once it does."""
@@ -209,6 +211,7 @@ class Lab:
         posture = () if "--certs" in more else ("--insecure",)
         arguments = ("serve", "--bundle", bundle, "--listen", listen, *posture, *more)
         server = Server(arguments, self._log("server"), **how)
+        server.certs = Path(more[more.index("--certs") + 1]) if "--certs" in more else None
         self.roles.append(server)
         server.ready()
         return server

@@ -122,7 +122,7 @@ def test_02_frozen(lab: Lab) -> None:
     agent.settle()
     server.signal(signal.SIGSTOP)
     agent.answered_by("exit", 60)
-    assert health_of(server.address, 1.0) is None
+    assert health_of(server, 1.0) is None
     server.signal(signal.SIGCONT)
     agent.answered_by("server", 10)
     invariants([agent], [server])

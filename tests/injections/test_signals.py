@@ -42,7 +42,7 @@ def test_30_second_signal(lab: Lab, numbers: Sequence[signal.Signals]) -> None:
     agent.until(lambda: agent.connections == 1, "it is connected")
     for role in (server, agent):
         role.signal(numbers[0])
-    until(lambda: health_of(server.address, 1.0) != 1, "the server drains")
+    until(lambda: health_of(server, 1.0) != 1, "the server drains")
     for role in (server, agent):
         if not role.ended:
             role.signal(numbers[1])

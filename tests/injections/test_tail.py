@@ -24,7 +24,7 @@ def test_26_failing_tail(lab: Lab, make: Callable[[], bytes]) -> None:
     agent = lab.agent(server.address, "--policy", "always-offload", bundle=broken)
     agent.settle()
     agent.answered_by("exit", 60)
-    until(lambda: health_of(server.address) == NOT_SERVING, "health says that nothing works", of=[server, agent])
+    until(lambda: health_of(server) == NOT_SERVING, "health says that nothing works", of=[server, agent])
     assert "tail" in server.log
     assert "server" not in agent.sources
     invariants([agent], [server], health=False, log_lines=12)
@@ -37,7 +37,7 @@ def test_26_hung_tail(lab: Lab) -> None:
     agent = lab.agent(server.address, "--policy", "always-offload", bundle=broken)
     agent.settle()
     agent.answered_by("exit", 30)
-    until(lambda: health_of(server.address) == NOT_SERVING, "the tail is declared dead", of=[server, agent])
+    until(lambda: health_of(server) == NOT_SERVING, "the tail is declared dead", of=[server, agent])
     began_s = time.monotonic()
     server.end(limit_s=30)
     assert time.monotonic() - began_s < 15, "the grace is two seconds"
