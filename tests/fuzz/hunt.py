@@ -14,7 +14,7 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fuzz.targets import TARGETS  # noqa: E402 - imports none of what is to be watched
+from fuzz.targets import TARGETS
 
 LONGEST_RUN_S = 10
 """An input that takes longer is a finding."""

@@ -1,4 +1,4 @@
-"""Every parser, searched for inputs that it cannot take: `ISTHMUS_FUZZ_S=600 python -m pytest tests/fuzz` for ten minutes each."""
+"""Every parser, searched for what it cannot take: `ISTHMUS_FUZZ_S=600 python -m pytest tests/fuzz` for ten minutes each."""
 
 from __future__ import annotations
 

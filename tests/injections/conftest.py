@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import pytest
 
 from injections.lab import Lab
 from injections.network import Network, UnavailableError
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cores() -> None:
+    """A process that is made to crash leaves no image of its memory behind."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @pytest.fixture

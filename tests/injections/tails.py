@@ -79,13 +79,14 @@ def looping(turns: float, *, always: bool = False) -> bytes:
     )
     nodes = [
         *_live(model),
-        make("Mul", ["turns" if always else "live", "turns" if not always else "unit"], ["count_"]),
+        make("Max" if always else "Min", ["live", "always"], ["on"]),
+        make("Mul", ["on", "turns"], ["count_"]),
         make("Cast", ["count_"], ["count"], to=ints),
         make("Loop", ["count", "yes", "nought"], ["term"], body=body),
     ]
     constants = {
         "turns": np.float32(turns),
-        "unit": np.float32(1),
+        "always": np.float32(1),
         "half": np.float32(0.5),
         "yes": np.array(True),
         "nought": np.float32(0),

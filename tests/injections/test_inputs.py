@@ -98,7 +98,7 @@ def test_27_poison_pictures(lab: Lab, server: Server) -> None:
     rows = {row["picture"]: row for row in agent.rows}
     assert {row["picture"] for row in agent.rows if row["source"] == "none"} <= {*poison, "112.png", "113.png"}
     for index, name in [*((n, f"{n:03}.png") for n in range(6)), (6, "200.png")]:
-        oracle().check(rows[name], oracle().picture(3, index))
+        oracle().check(rows[name], 3, index)
     each_frame_once(agent)
     quiet(agent)
     quiet(server)
