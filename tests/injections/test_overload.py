@@ -177,14 +177,7 @@ class Load:
             return goodputs
 
     async def _ask(
-        self,
-        n: int,
-        call: grpc.aio.StreamStreamCall,
-        number: int,
-        rate: float,
-        began_s: float,
-        settle_s: float,
-        duration_s: float,
+        self, n: int, call: grpc.aio.StreamStreamCall, number: int, rate: float, began_s: float, duration_s: float
     ) -> None:
         loop = asyncio.get_running_loop()
         every_s, count = self._devices / rate, 0
