@@ -123,4 +123,11 @@ def bundle(folder: Path, tail: bytes) -> str:
     text, count = re.subn(r'("?tail\.onnx"? = )"[0-9a-f]{64}"', rf'\1"{digest}"', path.read_text())
     assert count == 1, "the bundle names its tail's hash once"
     path.write_text(text)
+    seal(folder)
     return str(folder)
+
+
+def seal(folder: Path) -> None:
+    """Write the bundle's own hash beside it: whoever changes it on purpose does so."""
+    digest = hashlib.sha256((folder / "bundle.toml").read_bytes()).hexdigest()
+    (folder / "bundle.sha256").write_text(f"{digest}  bundle.toml\n")
