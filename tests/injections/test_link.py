@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 
 import pytest
 
 from injections.invariants import health_of, invariants
-from injections.lab import Lab, until
+from injections.lab import ISTHMUS, Lab, until
 from injections.network import Network
+
+ABSENT = ("network namespaces: ", "tun on the ")
+"""What a shaped link says that a machine lacks."""
 
 
 @pytest.mark.parametrize("how", ["dropped", "cable"])
@@ -97,6 +101,23 @@ def test_07_idle_flow(lab: Lab, net: Network, allowed: Callable[[Callable[[], No
     agent.more(150)
     assert set(agent.sources) == {"exit"}
     assert agent.connections == 1
+    invariants([agent], [server])
+
+
+def test_08_lossy_link(lab: Lab) -> None:
+    """8: a tenth of the packets lost, half a second of round trip, 200 kbit/s: no frame is late, and every reason is one."""
+    trace = lab.folder / "lossy.csv"
+    trace.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,0.2,0.2,500,0.1\n60,0.2,0.2,500,0.1\n")
+    server = lab.server()
+    link = ("--backend", "tun", "--trace", str(trace), "--to", server.address, "--lag-budget", "5s")
+    agent = lab.agent("{server}", deadline="3s", fps=10, frames=100, prefix=[*ISTHMUS, "shape", *link, "--"])
+    code = agent.wait()
+    if code == 3 and any(absent in agent.log for absent in ABSENT):
+        pytest.skip(agent.log.strip())
+    assert code == 0, agent.last_words
+    assert len(agent.rows) == 100
+    assert "server" in agent.sources
+    assert not re.search(r": (\(\))?;", agent.log), "a reason that says nothing"
     invariants([agent], [server])
 
 
