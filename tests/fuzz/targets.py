@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -320,12 +321,10 @@ def traces_seeds() -> Iterator[bytes]:
 
 
 def flatbuffer(data: bytes) -> None:
-    """A .tflite as `models split` reads it, but for the trial in a process of its own."""
+    """A .tflite as `models split` reads it: what would kill LiteRT is refused before."""
     from isthmus.models import flatbuffer as parser
 
-    trial = getattr(parser, "trial", None)
-    if trial is not None:
-        trial.check = lambda path: None
+    parser.trial.check = _forked_trial
     path = _file("graph.tflite", data)
     with contextlib.suppress(IsthmusError):
         graph = parser.read(path)
@@ -333,6 +332,20 @@ def flatbuffer(data: bytes) -> None:
         assert all(tensor.size_bytes >= 0 for tensor in graph.tensors)
         count = len(graph.tensors)
         assert all(0 <= index < count for op in graph.operators for index in (*op.inputs, *op.outputs))
+
+
+def _forked_trial(path: Path) -> None:
+    """The trial of a file in a process of its own, a hundred times quicker than with a new interpreter."""
+    from isthmus.models import trial
+    from isthmus.proto.errors import ModelError
+
+    if (child := os.fork()) == 0:
+        os.closerange(1, 3)
+        with contextlib.suppress(BaseException):
+            trial._open(str(path))
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 0:
+        raise ModelError(f"{path}: LiteRT dies of it")
 
 
 def flatbuffer_seeds() -> Iterator[bytes]:

@@ -16,6 +16,7 @@ DURATION_S = int(os.environ.get("ISTHMUS_FUZZ_S", "20"))
 KEPT = os.environ.get("ISTHMUS_FUZZ_FOLDER")
 """Where what was learnt is kept from run to run; none: it is thrown away."""
 SHOWN_LINES = 40
+CASES = Path(__file__).with_name("cases")
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -26,6 +27,15 @@ def test_seeds(name: str) -> None:
     assert seeds
     for seed in (*seeds, b"", b"\0", b"\xff"):
         target.run(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_cases(name: str) -> None:
+    """What was found once is taken as it should be; in a process of its own, since some of it ended processes."""
+    cases = sorted(str(path) for path in CASES.glob(f"{name}-*"))
+    command = [sys.executable, str(Path(__file__).with_name("replay.py")), name, *cases]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300)
+    assert done.returncode == 0, "\n".join((done.stdout + done.stderr).splitlines()[-SHOWN_LINES:])
 
 
 @pytest.mark.skipif(
