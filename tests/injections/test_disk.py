@@ -51,7 +51,7 @@ def test_28_full_record(lab: Lab, small: Path) -> None:
     if not agent.ended:
         agent.answered_by("server", 20)
         assert agent.end() in {0, 5}, agent.last_words
-    assert agent.log.count("No space left") == 1
+    assert 1 <= agent.log.count("No space left") <= 2, "said when it happens, and where it ends the process"
     assert len(record.load(path).records) >= 50
     quiet(agent)
     invariants([], [server])
@@ -69,7 +69,7 @@ def test_28_full_output(lab: Lab) -> None:
     finally:
         os.close(full)
     for agent in (alone, both):
-        assert agent.log.count("No space left") == 1, agent.last_words
+        assert 1 <= agent.log.count("No space left") <= 2, agent.last_words
         quiet(agent)
     assert len(record.load(path).records) == 20, "the record is a sink of its own"
 
