@@ -17,7 +17,7 @@ from isthmus.proto import record
 
 def test_29_drain(lab: Lab) -> None:
     """29: SIGTERM with frames in flight: they are answered, new ones refused, the devices go on alone."""
-    slow = tails.bundle(lab.folder / "slow", tails.slow(0.4))
+    slow = tails.bundle(lab.folder / "slow", tails.slow(0.15))
     server = lab.server("--grace", "10s", bundle=slow)
     agents = [
         lab.agent(server.address, "--policy", "always-offload", deadline="3s", fps=4, bundle=slow, client_id=f"cam{n}")
