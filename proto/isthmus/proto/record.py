@@ -21,6 +21,8 @@ from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
+MOST_BYTES = 1 << 30
+"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -231,7 +233,7 @@ def load(path: Path) -> Run:
     """A run with the count of lines that were cut off; raises DataError with file and line for any other damage."""
     try:
         content = path.read_bytes()
-        lines = (zstandard.decompress(content) if path.suffix == ".zst" else content).split(b"\n")
+        lines = (_unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except zstandard.ZstdError as error:
@@ -310,3 +312,11 @@ def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a {kind.__name__} ({error})") from error
+
+
+def _unfolded(content: bytes) -> bytes:
+    """What a compressed run unfolds to. Raises ZstdError, also when it claims to be more than `MOST_BYTES`."""
+    size_bytes = zstandard.get_frame_parameters(content).content_size
+    if size_bytes > MOST_BYTES:
+        raise zstandard.ZstdError(f"it claims to unfold to {size_bytes} bytes, {MOST_BYTES} at most are read")
+    return zstandard.decompress(content)
