@@ -171,6 +171,12 @@ class Agent(Role):
         """How often it was welcomed."""
         return len(CONNECTED.findall(self.log))
 
+    def settle(self) -> None:
+        """From its first answer on it must not grow."""
+        self.until(lambda: self.lines or self.ended, "its first answer")
+        if not self.ended:
+            super().settle()
+
     def answered_by(self, source: str, count: int = 3, *, after: int | None = None) -> int:
         """Wait for so many more answers by `source`, beyond the first `after` (None: those that are there); the count of all."""
         start = len(self.lines) if after is None else after

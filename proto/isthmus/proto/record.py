@@ -21,8 +21,6 @@ from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
-MOST_BYTES = 1 << 30
-"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -312,6 +310,10 @@ def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a {kind.__name__} ({error})") from error
+
+
+MOST_BYTES = 1 << 30
+"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
 
 
 def _unfolded(content: bytes) -> bytes:
