@@ -26,9 +26,8 @@ Target = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """A parser: the modules whose branches guide the search, what is done with the bytes, what it begins with."""
+    """A parser: what is done with the bytes, what the search begins with."""
 
-    modules: tuple[str, ...]
     run: Target
     seeds: Callable[[], Iterator[bytes]]
     longest_bytes: int = 4096
@@ -422,16 +421,12 @@ def configuration_seeds() -> Iterator[bytes]:
 
 
 TARGETS: dict[str, Fuzzed] = {
-    "codec": Fuzzed(("proto.codec", "proto.packing", "proto.huffman", "proto.spectrum"), codec, codec_seeds),
-    "wire": Fuzzed(("proto.wire", "proto.messages"), wire, wire_seeds),
-    "tasks": Fuzzed(("proto.tasks",), tasks, tasks_seeds),
-    "bundle": Fuzzed(
-        ("models.bundle", "device.catalogue", "proto.codec", "proto.packing"), bundle, bundle_seeds, 40_000
-    ),
-    "traces": Fuzzed(("emulation.traces",), traces, traces_seeds),
-    "flatbuffer": Fuzzed(("models.flatbuffer", "models.operators"), flatbuffer, flatbuffer_seeds, 16_000),
-    "records": Fuzzed(("proto.record",), records, records_seeds),
-    "configuration": Fuzzed(
-        ("proto.config", "device.config", "edge_server.config"), configuration, configuration_seeds
-    ),
+    "codec": Fuzzed(codec, codec_seeds),
+    "wire": Fuzzed(wire, wire_seeds),
+    "tasks": Fuzzed(tasks, tasks_seeds),
+    "bundle": Fuzzed(bundle, bundle_seeds, 40_000),
+    "traces": Fuzzed(traces, traces_seeds),
+    "flatbuffer": Fuzzed(flatbuffer, flatbuffer_seeds, 16_000),
+    "records": Fuzzed(records, records_seeds),
+    "configuration": Fuzzed(configuration, configuration_seeds),
 }
