@@ -331,3 +331,18 @@ def _mutated(raw: bytes, rng: random.Random) -> bytes:
             case _:
                 changed[at:at] = bytes(changed[: rng.randrange(20)])
     return bytes(changed)
+
+
+def test_default_log(lab: Lab, server: Server) -> None:
+    """The default log says who connected, who was refused, who left, and why: a line each."""
+    agent = lab.agent(server.address, client_id="cam7", frames=30)
+    agent.settle()
+    with channel(server.address) as own:
+        stranger = Peer(own)
+        stranger.say(hello(bundle_sha256=b"\x89" * 32, bundle_name="strange", client_id="cam8"))
+        stranger.ending()
+    assert agent.wait() == 0
+    server.until(lambda: len(re.findall("cam7|stream 1:", server.log)) >= 2, "its coming and its going are in the log")
+    server.until(lambda: "strange" in server.log, "who was refused is in the log, with the reason")
+    assert not any("cam7" in line and "cam8" in line for line in server.log.splitlines())
+    invariants([agent], [server], log_lines=12)
