@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from injections.lab import Lab
-from injections.network import Network, UnavailableError
+from injections.machine import UnavailableError
+from injections.network import Network
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,14 +45,10 @@ def net() -> Iterator[Network]:
         network.__exit__(None, None, None)
 
 
-@pytest.fixture
-def allowed() -> Callable[[Callable[[], None]], None]:
-    """Do something that this machine may not have; the test is skipped, with the reason, where it has not."""
-
-    def tried(do: Callable[[], None]) -> None:
-        try:
-            do()
-        except (UnavailableError, OSError) as error:
-            pytest.skip(str(error))
-
-    return tried
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What this machine cannot have skips the test, by name."""
+    try:
+        yield
+    except UnavailableError as error:
+        pytest.skip(str(error))

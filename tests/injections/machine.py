@@ -6,13 +6,18 @@ import contextlib
 import os
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 SAMPLE_S = 0.05
 CGROUPS = Path("/sys/fs/cgroup")
+PERIOD_US = 100_000
+
+
+class UnavailableError(Exception):
+    """This machine cannot have it; says why."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +82,40 @@ class CpuWaits:
         return sum(self._threads.values()) / 1e9 + stolen / os.sysconf("SC_CLK_TCK")
 
 
-def group(controller: str, name: str, **limits: str) -> contextlib.AbstractContextManager[Path]:
-    """A control group of the kernel's with `limits`; a process enters it by `enter`. Raises OSError where there are none."""
-    return _group(CGROUPS / controller / name, limits)
-
-
 @contextlib.contextmanager
-def _group(path: Path, limits: dict[str, str]) -> Iterator[Path]:
-    path.mkdir()
+def limited(pids: Sequence[int], *, cpu: float | None = None, memory_bytes: int | None = None) -> Iterator[None]:
+    """Processes in a control group with so much of one core, or so much memory, while the block lasts.
+
+    Raises UnavailableError where this machine has no such groups.
+    """
+    controller, limits = _limits(cpu, memory_bytes)
+    top = CGROUPS / controller
+    path = top / f"isthmus-{pids[0]}"
     try:
+        path.mkdir()
         for key, value in limits.items():
-            (path / key.replace("__", ".")).write_text(value)
-        yield path
+            (path / key).write_text(value)
+        for pid in pids:
+            (path / "cgroup.procs").write_text(str(pid))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise UnavailableError(f"control groups: {error}") from error
+    try:
+        yield
     finally:
+        for pid in pids:
+            with contextlib.suppress(OSError):  # it has ended
+                (top / "cgroup.procs").write_text(str(pid))
         path.rmdir()
 
 
-def enter(path: Path, pid: int) -> None:
-    """Put a process, with all its threads, into a control group."""
-    (path / "cgroup.procs").write_text(str(pid))
-
-
-def unified() -> bool:
-    """Whether this machine has the newer control groups (version 2)."""
-    return (CGROUPS / "cgroup.controllers").exists()
+def _limits(cpu: float | None, memory_bytes: int | None) -> tuple[str, dict[str, str]]:
+    """The controller's folder and what to write there, in the newer form (version 2) or the older."""
+    unified = (CGROUPS / "cgroup.controllers").exists()
+    if cpu is not None:
+        quota_us = str(round(PERIOD_US * cpu))
+        older = {"cpu.cfs_period_us": str(PERIOD_US), "cpu.cfs_quota_us": quota_us}
+        return (".", {"cpu.max": f"{quota_us} {PERIOD_US}"}) if unified else ("cpu", older)
+    size = str(memory_bytes)
+    return (".", {"memory.max": size}) if unified else ("memory", {"memory.limit_in_bytes": size})

@@ -12,13 +12,11 @@ import shutil
 import subprocess
 from types import TracebackType
 
+from injections.machine import UnavailableError
+
 SERVER, ROUTER_UP = "198.18.{}.1", "198.18.{}.2"
 ROUTER_DOWN, DEVICE, OTHER_DEVICE = "198.18.{}.129", "198.18.{}.130", "198.18.{}.166"
 _counter = itertools.count()
-
-
-class UnavailableError(Exception):
-    """This machine cannot have it; says why."""
 
 
 def run(*arguments: str) -> str:

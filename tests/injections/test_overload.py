@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -16,7 +15,7 @@ import pytest
 from injections import tails
 from injections.invariants import invariants, oracle
 from injections.lab import Lab, Server, busy
-from injections.machine import enter, group, unified
+from injections.machine import limited
 from injections.peers import STREAM, hello, layer, probe, same
 from isthmus.device.transport import BACK_OFF_S
 from isthmus.proto import edge_pb2 as pb
@@ -28,36 +27,6 @@ SETTLE_S = 1.5
 """Before anything is counted."""
 SHARE_KEPT = 0.5
 """Of the best goodput that must be left when far more is asked; the benchmark of overload shows how much more it is."""
-
-
-def throttled(name: str, share: float) -> contextlib.AbstractContextManager[Path]:
-    """A control group with so much of one core; the test is skipped where there are none."""
-    period_us, quota_us = 100_000, round(100_000 * share)
-    try:
-        if unified():
-            return group(".", name, cpu__max=f"{quota_us} {period_us}")
-        return group("cpu", name, cpu__cfs_period_us=str(period_us), cpu__cfs_quota_us=str(quota_us))
-    except OSError as error:
-        pytest.skip(f"control groups: {error}")
-
-
-@contextlib.contextmanager
-def slowed(pid: int, share: float) -> Iterator[None]:
-    """The process has so much of one core, for as long as the block lasts."""
-    top = next(
-        path for path in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")) if (path / "cgroup.procs").exists()
-    )
-    with contextlib.ExitStack() as stack:
-        try:
-            path = stack.enter_context(throttled(f"isthmus-{pid}", share))
-            enter(path, pid)
-        except OSError as error:
-            pytest.skip(f"control groups: {error}")
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                enter(top, pid)
 
 
 async def _welcomed(own: grpc.aio.Channel, greeting: bytes = HELLO) -> grpc.aio.StreamStreamCall | None:
@@ -205,7 +174,7 @@ class Load:
 def test_25_cpu_is_the_limit(lab: Lab) -> None:
     """25: the server's own CPU is the limit: asked for four times as much, it still does at least half of its best."""
     server = lab.server()
-    with slowed(server.pid, 0.15):
+    with limited([server.pid], cpu=0.15):
         gentle, hard, again = Load(server.address, 32).goodputs([80, 400, 80])
     assert hard >= SHARE_KEPT * min(gentle, again), (gentle, hard, again)
     invariants([], [server], log_lines=200)
@@ -223,7 +192,7 @@ def test_25_tail_is_the_limit(lab: Lab) -> None:
 def test_25_six_devices(lab: Lab) -> None:
     """25: six real devices and a server with a third of a core: every frame is answered once, and some by the server."""
     server = lab.server()
-    with slowed(server.pid, 0.3):
+    with limited([server.pid], cpu=0.3):
         agents = [lab.agent(server.address, fps=10, client_id=f"cam{n}", frames=50) for n in range(6)]
         for agent in agents:
             assert agent.wait() == 0, agent.last_words
@@ -248,6 +217,6 @@ def test_33_throttled_device(lab: Lab) -> None:
     agent = lab.agent(server.address, fps=10)
     agent.answered_by("server", 5)
     agent.settle()
-    with slowed(agent.pid, 0.3):
+    with limited([agent.pid], cpu=0.3):
         agent.more(60)
     invariants([agent], [server])

@@ -6,14 +6,10 @@ import contextlib
 import random
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from injections.invariants import grown, invariants
 from injections.lab import HERE, Lab
-from injections.machine import enter, group, unified, usage
+from injections.machine import limited, usage
 from injections.peers import Peer, channel, hello
 
 MEMORY_BYTES = 256 << 20
@@ -87,20 +83,6 @@ def test_37_soak(lab: Lab) -> None:
         invariants([steady, harried], [server], log_lines=400)
 
 
-@contextlib.contextmanager
-def memory(name: str, limit_bytes: int) -> Iterator[Path]:
-    """A control group with so much memory; the test is skipped where there are none."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if unified():
-                made = group(".", name, memory__max=str(limit_bytes))
-            else:
-                made = group("memory", name, memory__limit_in_bytes=str(limit_bytes))
-            yield stack.enter_context(made)
-        except OSError as error:
-            pytest.skip(f"control groups: {error}")
-
-
 def test_38_descriptors(lab: Lab) -> None:
     """38: few descriptors, and more connections than that: the device answers alone, and is served when they are gone."""
     server = lab.server(prefix=("prlimit", "--nofile=128:128"))
@@ -122,9 +104,7 @@ def test_38_memory(lab: Lab) -> None:
     """38: both halves in little memory."""
     server = lab.server()
     agent = lab.agent(server.address)
-    with memory("isthmus-memory", MEMORY_BYTES) as path:
-        for role in (server, agent):
-            enter(path, role.pid)
+    with limited([server.pid, agent.pid], memory_bytes=MEMORY_BYTES):
         agent.answered_by("server", 60)
         agent.settle()
         assert usage(server.pid).rss_bytes + usage(agent.pid).rss_bytes < 2 * MEMORY_BYTES
