@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+import grpc
 import pytest
 
 from injections import tails
-from injections.invariants import health_of, invariants, quiet
-from injections.lab import HERE, Lab, Role, free_address, until
+from injections.invariants import invariants, oracle, quiet
+from injections.lab import HERE, Lab, Role, free_address
+from injections.machine import signal_waits
+from injections.peers import Peer, channel, hello, impostor, layer, said
+from isthmus.proto import edge_pb2 as pb
+from isthmus.proto import messages as m
 from isthmus.proto import record
 
 
@@ -33,22 +39,49 @@ def test_29_drain(lab: Lab) -> None:
     invariants(agents, [server])
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
-def test_30_second_signal(lab: Lab, numbers: Sequence[signal.Signals]) -> None:
-    """30: a second signal ends a server that drains, or an agent, at once, by a documented code and not by the signal."""
-    slow = tails.bundle(lab.folder / "slow", tails.looping(1e12))
-    server = lab.server("--grace", "60s", bundle=slow)
-    agent = lab.agent(server.address, "--policy", "always-offload", deadline="30s", bundle=slow, frames=400)
-    agent.more(0)
-    agent.until(lambda: agent.connections == 1, "it is connected")
-    for role in (server, agent):
-        role.signal(numbers[0])
-    until(lambda: health_of(server, 1.0) != 1, "the server drains")
-    for role in (server, agent):
-        if not role.ended:
-            role.signal(numbers[1])
-        assert role.wait(30) in {0, 130, 143}, role.last_words
-        assert "Traceback" not in role.log, role.last_words
+SECOND = {signal.SIGTERM: 143, signal.SIGINT: 130}
+"""What a second signal ends a process with."""
+
+
+@pytest.mark.parametrize("number", SECOND)
+def test_30_second_signal_to_a_server(lab: Lab, number: signal.Signals) -> None:
+    """30: a second signal ends a server that drains at once, by a documented code and not by the signal."""
+    hung = tails.bundle(lab.folder / "hung", tails.looping(1e12))
+    source = oracle(hung)
+    server = lab.server("--grace", "60s", bundle=hung)
+    with channel(server.address) as own:
+        peer = Peer(own).greeted(hello(source))
+        peer.say(layer(1, source.payloads(source.picture(5, 40))[0]))
+        assert isinstance(peer.hear(), m.Ack)
+        server.signal(signal.SIGTERM)
+        assert isinstance(peer.hear(), m.Drain)
+        server.signal(number)
+        assert server.wait() == SECOND[number], server.last_words
+    quiet(server)
+
+
+@pytest.mark.parametrize("number", SECOND)
+def test_30_second_signal_to_an_agent(lab: Lab, number: signal.Signals) -> None:
+    """30: a second signal ends an agent at once that still waits for answers, by a documented code and not by the signal."""
+    asked = threading.Event()
+
+    def mute(requests: Iterator[pb.DeviceMessage], _: grpc.ServicerContext) -> Iterator[bytes]:
+        for message in requests:
+            if message.HasField("hello"):
+                yield said(m.Welcome("edge", 64, 65_536))
+            elif message.HasField("heartbeat"):
+                yield said(m.ServerHeartbeat(message.heartbeat.sequence))
+            elif message.HasField("layer"):
+                asked.set()
+
+    with impostor(mute) as address:
+        agent = lab.agent(address, "--policy", "always-offload", deadline="50s")
+        agent.until(asked.is_set, "a frame is away")
+        agent.signal(signal.SIGTERM)
+        agent.until(lambda: not signal_waits(agent.pid, signal.SIGTERM), "it has heard the first")
+        agent.signal(number)
+        assert agent.wait(40) == SECOND[number], agent.last_words
+    quiet(agent)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
