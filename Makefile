@@ -9,7 +9,7 @@ demo: .venv/demo
 	@$(BIN)/isthmus demo
 
 test: .venv/dev
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(PYTEST)
 
 check: .venv/dev .venv/proto
 	$(BIN)/ruff check .

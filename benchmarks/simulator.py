@@ -28,8 +28,9 @@ from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
-from isthmus.edge_server.streams import Limits, Ready, Served, Streams
+from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Content, Feed, Head, Replay, Tail
@@ -46,14 +47,14 @@ from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, OperatingPoint
 FPS, DEADLINE_S, HEAD_S, DELAY_S, MAX_BATCH = 10.0, 0.2, 0.005, 0.01, 32
 ROOMS = {
     "device/session.py": "session",
-    "device/link.py": "link estimator",
+    "device/link_estimator.py": "link estimator",
     "device/scheduler.py": "scheduler",
-    "device/compute.py": "scheduler",
+    "device/stage_times.py": "scheduler",
     "device/catalogue.py": "session",
     "edge_server/": "streams, assembly, batcher",
     "emulation/link.py": "shaped link",
     "emulation/capacity.py": "shaped link",
-    "emulation/fakes.py": "fakes of head and tail",
+    "emulation/replay.py": "replay of head and tail",
     "emulation/": "world (timeline, nodes, connections)",
 }
 

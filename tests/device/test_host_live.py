@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
 from isthmus.proto.record import FrameRecord
@@ -25,10 +25,11 @@ DEADLINE_S = 2.0
 """Generous: these tests are about what is answered, and share their machine with others."""
 
 
-class Scripted:
+class Scripted(Source):
     """A source that gives what a generator yields, and raises what it raises."""
 
-    fps = None
+    name = "scripted"
+    fps: float | None = None
 
     def __init__(self, pictures: Iterator[Picture], *, live: bool = False) -> None:
         self._pictures, self.live = pictures, live

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,31 +19,35 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from numpy.typing import NDArray
 
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.security import init
 from isthmus.edge_server.server import EdgeService, bind, run, serve
-from isthmus.edge_server.streams import Limits, Served
-from isthmus.proto import edge_pb2, edge_pb2_grpc, security, wire
+from isthmus.edge_server.streams import Served
+from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
+from isthmus.proto.tasks import Packed
 
 PATIENCE_S = 20.0
+Stream = grpc.aio.StreamStreamCall[edge_pb2.DeviceMessage, edge_pb2.ServerMessage]
 
 
 class Device:
     """One stream as a device sees it."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.call = edge_pb2_grpc.EdgeStub(channel).Stream()
+        self.call: Stream = edge_pb2_grpc.EdgeStub(channel).Stream()
 
     async def say(self, *messages: m.DeviceMessage) -> None:
         for message in messages:
             await self.call.write(wire.to_device_pb(message))
 
     async def hear(self) -> m.ServerMessage:
-        return wire.from_server_pb(await asyncio.wait_for(self.call.read(), PATIENCE_S))
+        read: Any = await asyncio.wait_for(self.call.read(), PATIENCE_S)
+        return wire.from_server_pb(read)
 
     async def hear_until(self, kind: type[Any]) -> Any:
         while not isinstance(message := await self.hear(), kind):
@@ -59,10 +63,9 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: EdgeService, *, certs: Path | None = None, debug: bool = False, grace_s: float = 5.0
+    service: EdgeService, *, debug: bool = False, grace_s: float = 5.0
 ) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
-    credential = security.server_credentials(certs) if certs else None
-    server, status, address = bind(service, "127.0.0.1:0", credential, debug=debug)
+    server, status, address = bind(service, "127.0.0.1:0", None, debug=debug)
     up = asyncio.Event()
     task = asyncio.create_task(run(service, server, status, grace_s=grace_s, ready=up.set))
     await up.wait()
@@ -175,7 +178,7 @@ def test_bytes_that_are_no_message_end_that_stream_only(service: EdgeService, he
             good = Device(channel)
             await good.say(hello)
             await good.hear_until(m.Welcome)
-            raw = channel.stream_stream("/isthmus.v1.Edge/Stream")()
+            raw: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream("/isthmus.v1.Edge/Stream")()
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await raw.write(b"\xff\xff\xff")
             assert await raw.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -192,13 +195,15 @@ def test_one_stream_too_many(served: Served, engine: Any, hello: m.Hello) -> Non
             first = Device(channel)
             await first.say(hello)
             await first.hear_until(m.Welcome)
-            code, why = await Device(channel).ending()
+            second = Device(channel)
+            await second.say(hello)
+            code, why = await second.ending()
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "max_streams = 1" in why
             first.call.cancel()
             third = Device(channel)  # the place is free again, after a moment
-            while (code := await refused(third, hello)) is not None:
-                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            while (again := await refused(third, hello)) is not None:
+                assert again is grpc.StatusCode.RESOURCE_EXHAUSTED
                 third = Device(channel)
 
     live(check)
@@ -250,9 +255,7 @@ def test_sigterm_drains(served: Served, hello: m.Hello, frame: Any) -> None:
             await device.hear_until(m.Ack)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (await device.hear_until(m.Drain)).grace_s == 5.0
-            probe = health_pb2.HealthCheckRequest()
-            status = await health_pb2_grpc.HealthStub(channel).Check(probe)
-            assert status.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
             await device.say(*frame(2))
             assert (await device.hear_until(m.Busy)).frame_id == 2
             assert (await Device(channel).ending())[0] is grpc.StatusCode.UNAVAILABLE
@@ -265,6 +268,11 @@ def test_sigterm_drains(served: Served, hello: m.Hello, frame: Any) -> None:
     live(check)
 
 
+async def health(channel: grpc.aio.Channel, service: str = "") -> int:
+    stub: Any = health_pb2_grpc.HealthStub  # its published types know no methods
+    return int((await stub(channel).Check(health_pb2.HealthCheckRequest(service=service))).status)
+
+
 class Held:
     """An engine that waits at its gate."""
 
@@ -272,9 +280,9 @@ class Held:
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
         assert self.gate.wait(PATIENCE_S)
-        return np.zeros((len(features), 2), np.float32)
+        return [(0.0, 0.0)] * len(features)
 
 
 class Broken:
@@ -282,10 +290,10 @@ class Broken:
 
     warm = True
 
-    def run(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
         if not self.warm:
             raise RuntimeError("out of everything")
-        return np.zeros((len(features), 2), np.float32)
+        return [(0.0, 0.0)] * len(features)
 
 
 def test_a_failing_engine_costs_its_batch_only(served: Served, hello: m.Hello, frame: Any) -> None:
@@ -309,39 +317,12 @@ def test_describe_health_and_reflection(service: EdgeService, served: Served) ->
         async with running(service, debug=True) as (address, _), grpc.aio.insecure_channel(address) as channel:
             description = await edge_pb2_grpc.EdgeStub(channel).Describe(edge_pb2.DescribeRequest())
             assert (description.bundle_name, description.bundle_sha256) == ("tiny", served.sha256)
-            probe = health_pb2.HealthCheckRequest(service="isthmus.v1.Edge")
-            status = await health_pb2_grpc.HealthStub(channel).Check(probe)
-            assert status.status == health_pb2.HealthCheckResponse.SERVING
+            assert await health(channel, "isthmus.v1.Edge") == health_pb2.HealthCheckResponse.SERVING
             request = reflection_pb2.ServerReflectionRequest(list_services="")
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            replies = [reply async for reply in stub.ServerReflectionInfo(iter([request]))]
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub  # its published types know no `grpc.aio`
+            replies = [reply async for reply in stub(channel).ServerReflectionInfo(iter([request]))]
             names = {service.name for service in replies[0].list_services_response.service}
             assert "isthmus.v1.Edge" in names
-
-    live(check)
-
-
-def test_mutual_tls(served: Served, engine: Any, hello: m.Hello, tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    init(ours, [])
-    init(theirs, [])
-
-    async def welcomed(address: str, credential: grpc.ChannelCredentials) -> bool:
-        async with grpc.aio.secure_channel(address, credential) as channel:
-            device = Device(channel)
-            try:
-                await device.say(hello)
-                return isinstance(await device.hear(), m.Welcome)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                assert await device.call.code() is grpc.StatusCode.UNAVAILABLE
-                return False
-
-    async def check() -> None:
-        async with running(EdgeService(served, engine), certs=ours) as (address, _):
-            assert await welcomed(address, security.channel_credentials(ours))
-            assert not await welcomed(address, security.channel_credentials(theirs))
-            nobody = grpc.ssl_channel_credentials((ours / "ca.pem").read_bytes())
-            assert not await welcomed(address, nobody)
 
     live(check)
 
@@ -368,3 +349,36 @@ def test_a_port_in_use_is_named(service: EdgeService) -> None:
 def test_serve_refuses_before_it_listens(config: ServerConfig, error: type[Exception]) -> None:
     with pytest.raises(error):
         live(serve, config)
+
+
+def test_the_journal_says_who_came_was_refused_and_left_a_line_each(
+    service: EdgeService, hello: m.Hello, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newline in a bundle's name once forged a line, and a client id of 60 kB was written whole."""
+    caplog.set_level("INFO", "isthmus.edge_server.journal")
+
+    async def check() -> None:
+        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+            good, forger, giant = Device(channel), Device(channel), Device(channel)
+            await good.say(hello)
+            await good.hear_until(m.Welcome)
+            await forger.say(m.Hello("x\nI isthmus: all is well", b"\x01" * 32, hello.codec_version, "cam\n1"))
+            code, why = await forger.ending()
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert "bundle x\\nI isthmus: all is well 0101" in why
+            await giant.say(m.Hello("tiny", hello.bundle_sha256, hello.codec_version, "x" * 60_000))
+            code, why = await giant.ending()
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert why == "message: hello: a client id of 60000 characters, at most 128 are welcome"
+            await good.call.done_writing()
+            await good.ending()
+
+    live(check)
+    come, forged, large, gone = (
+        re.sub(r"stream \d+|127.0.0.1:\d+|after [0-9.]+ s", "…", line) for line in caplog.messages
+    )
+    assert come == "…: 'cam0' at …: welcome"
+    assert forged.startswith("…: 'cam\\n1' at …: … refused: mismatch: hello: bundle x\\nI isthmus")
+    assert large.startswith("…: at …: … refused: malformed: message: hello: a client id of 60000 characters")
+    assert gone == "…: 'cam0' at …: … hung up"
+    assert all(len(line) < 400 for line in caplog.messages)

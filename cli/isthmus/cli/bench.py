@@ -14,14 +14,13 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.profiles import Cost, Profile, Timing
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
-FORMAT = typer.Option("text", "--format", help="text or json.")
 OUT = typer.Option(None, help="Write the profile to this file.")
 MEASURED = "measured"
 
@@ -30,7 +29,7 @@ MEASURED = "measured"
 def profiles_(
     name: list[str] = typer.Argument(None, help="Profiles or files [all that are shipped]."),
     write: bool = typer.Option(False, "--write", help="Store fit and error in the files again."),
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Fit each profile's rates on its timings, and say how well they predict the networks left out of the fit."""
     rows = []
@@ -69,7 +68,7 @@ def device(
     repeats: int = typer.Option(50, help="Calls of each stage; the median counts."),
     name: str | None = typer.Option(None, help="What the profile is called [the file's name, or this-device]."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time heads on this machine, stage by stage, and write it down as a device's profile. Let the machine be idle."""
     idle = sensors.read()
@@ -97,7 +96,7 @@ def device(
     fitted = msgspec.structs.replace(fitted, int8=rates.int8_factors(fitted, source="fit"))
     if held_back:
         typer.echo(f"throttled while it was measured ({', '.join(held_back)}): cool it and measure again", err=True)
-    _tell(fitted, out, format_)
+    _show(fitted, out, format_)
     for given in check:
         typer.echo(_checked(fitted, bundles.load(given, half="head"), repeats), err=True)
 
@@ -125,7 +124,7 @@ def server(
     max_batch: int = typer.Option(32, help="The largest batch."),
     name: str = typer.Option("edge-server", help="What the profile is called."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time tails on this machine, batch by batch, and write it down as a server's profile."""
     timings: list[Timing] = []
@@ -155,7 +154,7 @@ def server(
         workloads=costs,
         timings=tuple(timings),
     )
-    _tell(rates.fit(measured, source="fit")[0], out, format_)
+    _show(rates.fit(measured, source="fit")[0], out, format_)
 
 
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
@@ -170,7 +169,7 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
     return {size: min(times[size] for times in rounds) for size in rounds[0]}
 
 
-def _tell(profile: Profile, out: Path | None, format_: str) -> None:
+def _show(profile: Profile, out: Path | None, format_: str) -> None:
     """Show what was measured; write it where `out` says."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +187,7 @@ def command() -> str:
 
 
 def machine() -> str:
-    """The machine in words: its model where the kernel tells, else its processor."""
+    """The machine in words: its model where the kernel knows it, else its processor."""
     model = Path("/proc/device-tree/model")
     if model.is_file():
         return model.read_text().rstrip("\0")

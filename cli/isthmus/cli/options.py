@@ -1,4 +1,4 @@
-"""What several commands share: options, values as people write them, missing extras, and running until told to stop."""
+"""What several commands share: options, values as people write them, missing extras, and running until stopped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
 from isthmus.proto.errors import ConfigError, DataError
 
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
+Format = Literal["text", "json"]
+FORMAT = typer.Option("text", "--format", help="text or json.")
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
-"""Where trainings and bundles are put unless told otherwise."""
+"""The folders for trainings and bundles where no other is named."""
 
 
 def seconds(text: str | None, flag: str) -> float | None:
@@ -51,7 +53,7 @@ def check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
 
 
 def lines(path: Path | None) -> list[str]:
-    """Of a file of names; none of none. Raises DataError when it cannot be read."""
+    """The lines of a file of names; an empty list for None. Raises DataError when it cannot be read."""
     if path is None:
         return []
     try:

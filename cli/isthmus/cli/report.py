@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from isthmus.cli.options import Format
 from isthmus.emulation import sweep
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
+from isthmus.proto.record import Run
 
 RUNS = Path("runs")
 RECORDS = "records.jsonl"
 RECORD_FILES = ("*.jsonl", "*.jsonl.zst")
-Format = Literal["text", "json"]
 
 
 def new_folder(root: Path = RUNS) -> Path:
@@ -44,10 +44,11 @@ def report(
     files = [file for path in runs for file in found(path)]
     if out is None:
         out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
-    tell(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
+    alone = len(files) == 1 and len(record.load_all(files[0])) == 1
+    show(write_report(files[0], out) if alone else write_comparison(files, out), format_)
 
 
-def tell(page: Path, format_: Format) -> None:
+def show(page: Path, format_: Format) -> None:
     """Where the page is, or every figure of it."""
     typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
 
@@ -66,7 +67,7 @@ def found(path: Path) -> list[Path]:
 
 
 def write_report(records_path: Path, out: Path) -> Path:
-    """The page of a run at `records_path`, written into `out`; returns its path."""
+    """The page of the newest run at `records_path`, written into `out`; returns its path."""
     from isthmus.emulation.reports import run_report as pages  # draws with matplotlib, which the field does not need
 
     header, records = record.read(records_path)
@@ -74,6 +75,12 @@ def write_report(records_path: Path, out: Path) -> Path:
     if why_not:
         header = msgspec.structs.replace(header, notes=(*header.notes, why_not))
     return pages.write(out, header, records, trace=trace)
+
+
+def _runs(file: Path) -> list[tuple[Path, Run]]:
+    """The runs of a file with what they are called: by the file, and by their number where there are several."""
+    runs = record.load_all(file)
+    return [(file if len(runs) == 1 else Path(f"{file}#{n}"), run) for n, run in enumerate(runs, start=1)]
 
 
 def write_comparison(files: Sequence[Path], out: Path) -> Path:
@@ -84,7 +91,7 @@ def write_comparison(files: Sequence[Path], out: Path) -> Path:
 
     console = Console(stderr=True, width=120)
     reading = track(files, "reading", console=console, transient=True, disable=not console.is_terminal)
-    comparison = Comparison([Digest.of(file, record.load(file)) for file in reading])
+    comparison = Comparison([Digest.of(name, run) for file in reading for name, run in _runs(file)])
     page = comparison_report.write(out, comparison)
     console.print(standings.table(standings.facts(comparison)))
     console.print(standings.LEGEND, style="dim")

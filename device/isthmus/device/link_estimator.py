@@ -19,6 +19,7 @@ from msgspec import Struct
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 RING = 50
+"""Ratios that are kept: with FORGETTING, the oldest weighs an eighth of the newest."""
 FORGETTING = 0.96
 """Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
 _WEIGHTS = tuple(tuple(FORGETTING ** ((newest - slot) % RING) for slot in range(RING)) for newest in range(RING))
@@ -34,6 +35,9 @@ GOODPUT_CLIP = 2.0
 SWING = 2.0
 """A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
 STALL_RATIO_CAP = 4.0
+"""However bad the link has been, a layer that takes so many times what was predicted is overdue."""
+RECENT = 256
+"""Results are believed of so many frames that were sent last: more than are ever in flight within a deadline."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,23 @@ class Outlook(Struct):
     """The link as it looks at one moment; every question of one decision is asked of the same outlook."""
 
     ahead_s: float
-    """Until a byte written now would start to be served, and the round trip."""
+    """Time until a byte written now would start to be served, and the round trip."""
     queue_s: float
     """How long what was sent before will still keep the link."""
     slowness: float
-    """s/B"""
+    """Seconds that the link is believed to take for a byte."""
     prior_slowness: float
+    """The lesser of that and what was believed before anything was learnt."""
     stall_s: float
+    """How long the oldest acknowledgement is overdue beyond what is usual."""
     server_s: float
+    """Expected time on the server."""
     memory: float
-    """What was learnt counts for so much."""
+    """The weight of what was learnt, 0 to 1."""
     ratios: list[float]
+    """Actual over predicted delay of the last layers, least first."""
     weights: list[float]
-    """Of the ratios less than each, and of all."""
+    """The weight of all ratios before each, and at the end that of all."""
 
     def service_s(self, size_bytes: float) -> float:
         """How long `size_bytes` keep the link from what is sent after them."""
@@ -112,12 +120,14 @@ class LinkEstimator:
         self._slowness = self._prior_slowness  # s per byte
         self._round_trip = _WindowedMinimum(config.round_trip_window_s)
         self._flying: deque[_Flying] = deque()
+        self._sent_s: dict[int, float] = {}
+        """When the base of each of the last frames was written, oldest first."""
         self._newest = -1
         """Slot of the newest ratio; a ring of RING."""
         self._slots: list[int] = []
-        """Of the ratios below."""
+        """The slot of each of the ratios below."""
         self._ratios: list[float] = []
-        """Least first."""
+        """Actual over predicted delay, least first."""
         self._weights: list[float] = [0.0]
         self._weighed = True
         self._usual_worst = 2.0
@@ -135,11 +145,6 @@ class LinkEstimator:
         """Delay of a very small message on the idle link."""
         known = self._round_trip.value
         return self._config.round_trip_s if known is None else known
-
-    @property
-    def bytes_flying(self) -> int:
-        """Bytes written and not yet acknowledged."""
-        return sum(f.size_bytes for f in self._flying)
 
     @property
     def waiting_since_s(self) -> float | None:
@@ -166,18 +171,15 @@ class LinkEstimator:
             weights=self._weights,
         )
 
-    def p_back_by(self, size_bytes: float, budget_s: float, now: float, server_s: float | None = None) -> float:
-        """`Outlook.p_back` for one question; `server_s` overrides the server's expected time."""
-        outlook = self.outlook(now)
-        if server_s is not None:
-            outlook.server_s = server_s
-        return outlook.p_back(size_bytes, budget_s)
-
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, now: float) -> None:
         """A layer was written."""
         carried_bytes = size_bytes + MESSAGE_BYTES
         predicted_s = self._ahead_s(now) + carried_bytes * self._slowness
         self._flying.append(_Flying((frame_id, layer), carried_bytes, now, predicted_s))
+        if layer == 0 and frame_id >= 0:
+            self._sent_s[frame_id] = now
+            if len(self._sent_s) > RECENT:
+                del self._sent_s[next(iter(self._sent_s))]
 
     def on_ack(self, frame_id: int, layer: int, now: float) -> None:
         """A layer arrived whole at the server. Acknowledgements of unknown layers are ignored."""
@@ -192,10 +194,17 @@ class LinkEstimator:
         self._arrived((-1, sequence), now)
 
     def on_result(self, frame_id: int, layers_used: int, timings: ServerTimings, now: float) -> None:
-        """A result came back. It acknowledges the layers it used, less the time that the server took."""
-        for layer in range(layers_used):
-            self._arrived((frame_id, layer), now - timings.queue_s - timings.tail_s - timings.send_s)
-        actual_s = timings.queue_s + timings.tail_s + timings.send_s
+        """A result came back. It acknowledges the layers it used, less the time that the server took.
+
+        A result of a frame that was never sent, or long ago, teaches nothing; no server can have taken longer than it had.
+        """
+        sent_s = self._sent_s.pop(frame_id, None)
+        if sent_s is None:
+            return
+        actual_s = min(timings.queue_s + timings.tail_s + timings.send_s, now - sent_s)
+        used = [f.key for f in self._flying if f.key[0] == frame_id and f.key[1] < layers_used]
+        for key in used:
+            self._arrived(key, now - actual_s)
         beyond_s = max(0.0, actual_s - self._load.wait_s - self._load.tail_s)
         self._overrun_s += 0.2 * (beyond_s - self._overrun_s)
 
@@ -206,6 +215,7 @@ class LinkEstimator:
     def reset(self, now: float) -> None:
         """The stream is gone, and with it all that was under way; the next link may be another one entirely."""
         self._flying.clear()
+        self._sent_s.clear()
         self._round_trip.clear()
         self._last_ack_s = self._last_layer_s = -math.inf
         self._overrun_s = 0.0

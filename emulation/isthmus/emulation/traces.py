@@ -55,13 +55,13 @@ class Trace:
 
     @property
     def length_s(self) -> float:
-        """From 0 to the end of the last row, which holds as long as the row before it."""
+        """The time from 0 to the end of the last row, which holds as long as the row before it."""
         last = float(self.time_s[-1])
         return last + ((last - float(self.time_s[-2])) if len(self.time_s) > 1 else 0.0) or last + 1.0
 
     @property
     def sha256(self) -> str:
-        """Of the CSV form, so that a run can name exactly what it replayed."""
+        """The hash of the CSV form, so that a run can name exactly what it replayed."""
         return hashlib.sha256(to_csv(self).encode()).hexdigest()
 
     def rate_Bps(self, direction: Direction) -> Floats:
@@ -79,7 +79,7 @@ class Trace:
     def filled(
         self, *, up_Bps: float = np.nan, down_Bps: float = np.nan, rtt_s: float = np.nan, loss: float = np.nan
     ) -> Trace:
-        """With the unknown values of each column replaced by the one given."""
+        """The trace with the unknown values of each column replaced by the one given."""
 
         def fill(column: Floats, value: float) -> Floats:
             return np.where(np.isnan(column), value, column)
@@ -94,15 +94,15 @@ class Trace:
         )
 
     def scaled(self, factor: float) -> Trace:
-        """With both rates times `factor`: one cell shared by many, or a wider link."""
+        """The trace with both rates times `factor`: one cell shared by many, or a wider link."""
         return replace(self, up_Bps=self.up_Bps * factor, down_Bps=self.down_Bps * factor)
 
     def swapped(self) -> Trace:
-        """With up and down exchanged: most public traces have recorded the downlink only."""
+        """The trace with up and down exchanged: most public traces have recorded the downlink only."""
         return replace(self, up_Bps=self.down_Bps, down_Bps=self.up_Bps)
 
     def mirrored(self) -> Trace:
-        """With a direction that is unknown throughout given the other's rates; raises DataError when both are."""
+        """The trace with the other direction's rates for one that is unknown throughout; DataError when both are."""
         up, down = (not np.isnan(rates).all() for rates in (self.up_Bps, self.down_Bps))
         if not up and not down:
             raise DataError(f"{self.name}: neither direction's rate is known")
@@ -150,7 +150,7 @@ class PacketTrace:
 
     @property
     def sha256(self) -> str:
-        """Of both lists in Mahimahi's form."""
+        """The hash of both lists in Mahimahi's form."""
         text = "/".join("" if ms is None else to_mahimahi(ms) for ms in (self.up_ms, self.down_ms))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -162,7 +162,7 @@ class PacketTrace:
         return departures
 
     def binned(self, bin_s: float = 0.1) -> Trace:
-        """As rates over bins of `bin_s`: for plots, and to write as CSV. A list that ends early reads as unknown."""
+        """The trace as rates over bins of `bin_s`: for plots, and to write as CSV. A list that ends early reads as unknown."""
         bins = math.ceil(self.length_s / bin_s - 1e-9)
         edges_ms: Floats = np.arange(bins + 1, dtype=np.float64) * (bin_s * 1e3)
 

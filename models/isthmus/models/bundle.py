@@ -29,7 +29,7 @@ ZOO = Path(__file__).parent / "zoo"
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of `bundle.toml`."""
+    """A table of `bundle.toml`; an unknown key is an error."""
 
 
 class Input(Strict, frozen=True):
@@ -42,7 +42,7 @@ class Input(Strict, frozen=True):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     width: int | None = None
-    """Of the picture, where it is not square."""
+    """The picture's width, where it is not square."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,18 +55,18 @@ class Crossing(Strict, frozen=True):
 
     name: str
     shape: tuple[int, ...]
-    """Without the batch."""
+    """The tensor's shape without the batch."""
     gain: float
     """What crosses is real values / gain: the tensors then share one quantiser."""
 
 
 class Contest(Strict, frozen=True):
-    """For a tail that only asks which channel is greatest: what all channels share does not cross, nor do hopeless ones."""
+    """For a tail that compares channels: what all of them share does not cross, nor do those far below the greatest."""
 
     reach: float
     """Channels so far below the greatest, or farther, are all sent as just so far below."""
     top: float
-    """What the greatest is sent as."""
+    """The value that the greatest channel is sent as."""
 
 
 class Bottleneck(Strict, frozen=True):
@@ -97,7 +97,7 @@ class Bottleneck(Strict, frozen=True):
 
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
-        """As `bundle.toml` has it."""
+        """Describe a bottleneck as `bundle.toml` does."""
         return cls(
             height=codec.height,
             width=codec.width,
@@ -147,18 +147,18 @@ class Point(Strict, frozen=True):
     bytes: float = 0.0
     """Mean payload bytes of the layers used; 0 for an exit."""
     temperature: float = 1.0
-    """Of the logits behind this point's answer."""
+    """The temperature of the logits behind this point's answer."""
     accuracy_given: tuple[tuple[float, ...], ...] = ()
     """[exit][confidence bin]: accuracy of this point where that exit, at this width, was so confident."""
 
     @property
     def key(self) -> OperatingPoint:
-        """The point as session and scheduler name it."""
+        """The point in the words of session and scheduler."""
         return OperatingPoint(self.width, self.exit, self.step, self.layers)
 
 
 class Manifest(Strict, frozen=True):
-    """`bundle.toml`."""
+    """The content of `bundle.toml`."""
 
     schema: int
     name: str
@@ -174,7 +174,7 @@ class Manifest(Strict, frozen=True):
     """Inner edges of the confidence bins of `accuracy_given`, ascending."""
     points: tuple[Point, ...]
     files: dict[str, str]
-    """sha256 of each file."""
+    """The sha256 of each file, by name."""
     made_by: str = ""
     """The command, seed and version that made it."""
     reference: Literal["labels", "uncut"] = "labels"
@@ -184,13 +184,13 @@ class Manifest(Strict, frozen=True):
 
     @property
     def answers(self) -> Task:
-        """How its outputs are packed and read. Raises BundleError for a task that this Isthmus does not know."""
+        """The task, which packs and reads the tail's outputs. Raises BundleError for one that this Isthmus does not know."""
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
-        return TASKS[self.task]()
+        return TASKS[self.task](classes=len(self.labels) or None)
 
     def name_of(self, label: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return self.labels[label] if label < len(self.labels) else str(label)
 
 
@@ -247,7 +247,7 @@ class Outcomes:
     truth: NDArray[np.uint8 | np.uint16]
     """(N,) true classes; the uncut model's, where that is the reference."""
     label: NDArray[np.uint8 | np.uint16]
-    """(N, P) the class answered."""
+    """(N, P) the class that the point answers."""
     confidence: NDArray[np.float16]
     """(N, P) its calibrated probability."""
     layer_bytes: NDArray[np.uint16 | np.uint32]

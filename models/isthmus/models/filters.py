@@ -1,6 +1,6 @@
 """A neural filter on disk: a tiny network that tells whether a picture shows anything of interest, and from which score on.
 
-A filter is of a camera, not of a bundle: the server never hears of it, and any bundle runs behind it. It is a folder of
+A filter belongs to a camera, not to a bundle: the server knows nothing of it, and any bundle runs behind it. It is a folder of
 `filter.toml`, read as strictly as a bundle's, and `filter.tflite` with one signature, `filter(image) -> cells`.
 """
 
@@ -22,29 +22,29 @@ from isthmus.proto.errors import BundleError
 SCHEMA = 1
 FILE, NETWORK, SIGNATURE = "filter.toml", "filter.tflite", "filter"
 SHARPNESS = 3.0
-"""How close the score is to the greatest cell's logit, rather than to the mean's."""
+"""The larger it is, the closer the score is to the greatest cell's logit, rather than to the mean's."""
 
 
 class Score(Strict, frozen=True):
     """What a filter did to frames that it was neither trained nor its threshold chosen on. Shares are 0 to 1."""
 
     interesting: int
-    """Frames that show something of interest."""
+    """The number of frames that show something of interest."""
     empty: int
     auc: float | None
     """The probability that an interesting frame scores above an empty one; None without either."""
     lost: float | None
     """The share of interesting frames that were dismissed."""
     dismissed: float | None
-    """The share of empty frames that were."""
+    """The share of empty frames that were dismissed."""
     visits: int
-    """Runs of interesting frames."""
+    """The number of runs of interesting frames."""
     visits_lost: int
-    """Those of which every frame was dismissed."""
+    """The runs of which every frame was dismissed."""
 
 
 class FilterManifest(Strict, frozen=True):
-    """`filter.toml`."""
+    """The content of `filter.toml`."""
 
     schema: int
     name: str
@@ -56,7 +56,7 @@ class FilterManifest(Strict, frozen=True):
     flops: int
     score: Score
     sha256: str
-    """Of the network."""
+    """The hash of the network's file, hexadecimal."""
     made_by: str = ""
 
 
@@ -69,7 +69,7 @@ class Filter:
 
     @property
     def path(self) -> Path:
-        """Its network."""
+        """The network's file."""
         return self.folder / NETWORK
 
 

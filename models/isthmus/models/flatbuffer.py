@@ -24,7 +24,7 @@ from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
 from isthmus.proto.errors import ModelError
 
 IDENTIFIER = b"TFL3"
-_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_KINDS: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _VALUE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -43,12 +43,12 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """Values in it."""
+        """The number of values in the tensor."""
         return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
-        """Its bytes in memory."""
+        """The bytes that the tensor takes in memory."""
         return self.elements * _VALUE_BYTES.get(self.dtype, 4)
 
 
@@ -81,7 +81,7 @@ class Graph:
 
     @property
     def flops(self) -> int:
-        """Of one pass."""
+        """The FLOPs of one pass."""
         return sum(operator.flops for operator in self.operators)
 
 
@@ -128,7 +128,7 @@ def _signature(model: Any, signature: Any) -> Signature:
 
 
 def weights(path: Path) -> dict[str, list[tuple[NDArray[np.generic], NDArray[np.generic]]]]:
-    """By signature, weight and bias of its convolutions and linear layers, in the order that they run. Raises ModelError."""
+    """Weight and bias of the convolutions and linear layers, by signature, in the order that they run. Raises ModelError."""
     model = _parsed(path, path.read_bytes())
     return {_text(s.signatureKey): list(_weights(model, model.subgraphs[s.subgraphIndex])) for s in model.signatureDefs}
 
@@ -142,7 +142,8 @@ def _weights(model: Any, subgraph: Any) -> Iterator[tuple[NDArray[np.generic], N
 
 def _values(model: Any, tensor: Any) -> NDArray[np.generic]:
     raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    return raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    values: NDArray[np.generic] = raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    return values
 
 
 def _parsed(path: Path, raw: bytes) -> Any:
@@ -200,7 +201,7 @@ def _is_dynamic(tensor: Any) -> bool:
 
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    number = int(max(code.builtinCode, code.deprecatedBuiltinCode))
     return _KINDS.get(number, f"builtin {number}")
 
 

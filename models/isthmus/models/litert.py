@@ -24,11 +24,11 @@ class Stored(Protocol):
     """A signature as LiteRT has it: named tensors in, named tensors out, valid until its next call."""
 
     def __call__(self, **inputs: Array) -> Mapping[str, Array]:
-        """Run it."""
+        """Run the signature."""
 
 
 class DirectSignature:
-    """A signature called on the interpreter's core, its tensors seen in place: 20 to 35 µs less than the public runner.
+    """A signature called on the interpreter's core, its tensors read in place: 20 to 35 µs less than the public runner.
 
     It uses private names of ai-edge-litert 2.x and tflite-runtime 2.14; `_opened` falls back when they are gone.
     """
@@ -76,7 +76,7 @@ class Port:
 
     @classmethod
     def of(cls, details: Mapping[str, Any]) -> Port:
-        """From what an interpreter tells of a tensor."""
+        """Make a port from an interpreter's details of a tensor."""
         scale, zero_point = details["quantization"]
         shape = tuple(int(size) for size in details["shape"])
         return cls(shape, np.dtype(details["dtype"]), float(scale), int(zero_point))

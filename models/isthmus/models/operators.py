@@ -27,7 +27,7 @@ STATEFUL = frozenset(
 )
 """Two frames would not be independent of each other (random ones among them: not even two runs of one frame)."""
 UNKNOWN_SIZE = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "UNIQUE", "WHERE"})
-"""How much they give depends on the values that they are given."""
+"""The shape of their outputs depends on the values of their inputs."""
 
 _MOVES = frozenset(
     {
@@ -66,7 +66,7 @@ _MOVES = frozenset(
         *("TRANSPOSE", "UNPACK", "ZEROS_LIKE"),
     }
 )
-"""They move values and compute none."""
+"""Operators that move values and compute none."""
 _ONE_EACH = frozenset(
     {
         *(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -32,7 +33,7 @@ def data_root() -> Path:
 
 
 def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
-    """At most `most` pictures (H, W, 3) RGB, spread evenly over a folder (and those below it) or a zip archive.
+    """Read at most `most` pictures (H, W, 3) RGB, spread evenly over a folder (and those below it) or a zip archive.
 
     Raises DataError when there is none, or one that cannot be read.
     """
@@ -41,8 +42,8 @@ def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
     return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
 
 
-def every(path: Path, report: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
-    """All pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
+def every(path: Path, report: Report) -> Iterator[NDArray[np.uint8]]:
+    """Read all pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
 
     Raises DataError when there is none.
     """
@@ -60,7 +61,7 @@ def every(path: Path, report: Callable[[str], None]) -> Iterator[NDArray[np.uint
 
 
 def fingerprint(path: Path) -> str:
-    """Of a folder or archive: another one when a picture was added, left out, renamed or changed in size."""
+    """The fingerprint of a folder or archive, which changes when a picture was added, left out, renamed or changed in size."""
     names = _some_names(path)
     if path.is_dir():
         sizes = {name: (path / name).stat().st_size for name in names}
@@ -68,6 +69,14 @@ def fingerprint(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
     return hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in names).encode()).hexdigest()
+
+
+def squeezed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A picture as a network takes it, whatever its shape: (size, size, 3)."""
+    if picture.shape[:2] == (size, size):
+        return picture
+    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_LINEAR
+    return cv2.resize(picture, (size, size), interpolation=how).astype(np.uint8, copy=False)
 
 
 def _some_names(path: Path) -> list[str]:

@@ -6,8 +6,12 @@ crosses. What a peer sends is checked here for form; a payload's checksum is for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+from google.protobuf.message import DecodeError
+from msgspec import Struct
 
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto.codec import MAX_LAYERS, CodecConfig
@@ -32,11 +36,18 @@ from isthmus.proto.messages import (
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 MAX_US = 2**32 - 1
+"""The longest duration that a field holds, 71 minutes; no budget is as long."""
 SHA256_BYTES = 32
+NAME_CHARACTERS = 128
+"""The longest name that a device may give itself or its bundle; a certificate's holds 64."""
 LAYER_OVERHEAD_BYTES = 64
 """A `Layer` without its payload: every varint at its longest, tags and lengths."""
 RESULT_ROOM_BYTES = 64 * 1024
 """Every other message fits: 16,000 logits, or any text."""
+MAX_CREDITS = 65_536
+"""No server can mean more frames in flight on one stream than this: at 1,000 frames a second, a minute of them."""
+LONGEST_S = 60.0
+"""The longest deadline there is, so that no server can have kept a frame that it answers for longer."""
 
 
 def microseconds(duration_s: float) -> int:
@@ -71,12 +82,17 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds."""
+    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds.
+
+    A connection that says nothing a server understands ends after 10 s, one without a stream after a minute.
+    """
     return [
         *_shared_options(max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 60_000),
     ]
 
 
@@ -132,6 +148,55 @@ def from_server_pb(message: pb.ServerMessage) -> ServerMessage:
     return read(getattr(message, kind), load)
 
 
+class Expected(Struct, frozen=True):
+    """What a server's messages must fit: the bundle that both halves have agreed on."""
+
+    layers: int = MAX_LAYERS
+    """Layers that a frame may have."""
+    max_layer_bytes: int = 0
+    """The bundle's largest payload, which the server must be ready to take."""
+
+
+def read_server(raw: bytes, expected: Expected) -> ServerMessage:
+    """What a server said, checked against `expected`: nothing that a server sends costs more than the frame it is about.
+
+    A result that does not fit comes as the Invalid of its frame. Raises WireError on whatever else cannot be meant.
+    """
+    try:
+        message = pb.ServerMessage.FromString(raw)
+    except DecodeError as error:
+        raise WireError(
+            f"server message: {len(raw)} bytes that are no message; compare the two halves' versions"
+        ) from error
+    return _fitting(from_server_pb(message), expected)
+
+
+def _fitting(message: ServerMessage, expected: Expected) -> ServerMessage:
+    match message:
+        case Result() if wrong := _wrong(message, expected):
+            return Invalid(message.frame_id, 0, f"result: {wrong}", message.load)
+        case Ack(layer=layer) | Invalid(layer=layer) if layer >= expected.layers:
+            raise WireError(f"layer {layer}: this bundle has {expected.layers}")
+        case Welcome() if not 1 <= message.credits <= MAX_CREDITS:
+            raise WireError(f"welcome: {message.credits} credits, expected 1 to {MAX_CREDITS}")
+        case Welcome() if message.max_layer_bytes < expected.max_layer_bytes:
+            raise WireError(
+                f"welcome: takes layers of {message.max_layer_bytes} bytes, this bundle's have up to {expected.max_layer_bytes}"
+            )
+    return message
+
+
+def _wrong(m: Result, expected: Expected) -> str:
+    """What is wrong with a result, as far as its form shows; whether its outputs are an answer, their task knows."""
+    if not 1 <= m.layers_used <= expected.layers:
+        return f"of {m.layers_used} layers, this bundle has {expected.layers}"
+    if m.timings.total_s > LONGEST_S:
+        return f"says it took {m.timings.total_s:.0f} s, no frame may take more than {LONGEST_S:.0f}"
+    if not isinstance(m.outputs, bytes) and not all(map(math.isfinite, m.outputs)):
+        return "numbers that are not finite; its tail is damaged"
+    return ""
+
+
 def _layer_to_pb(m: Layer) -> pb.DeviceMessage:
     layer = pb.Layer(
         frame=m.frame_id,
@@ -178,6 +243,9 @@ def _hello_to_pb(m: Hello) -> pb.DeviceMessage:
 def _hello_from_pb(m: pb.Hello) -> Hello:
     if len(m.bundle_sha256) != SHA256_BYTES:
         raise WireError(f"hello: a bundle hash of {len(m.bundle_sha256)} bytes, SHA-256 has {SHA256_BYTES}")
+    for name, value in (("client id", m.client_id), ("bundle name", m.bundle_name)):
+        if len(value) > NAME_CHARACTERS:
+            raise WireError(f"hello: a {name} of {len(value)} characters, at most {NAME_CHARACTERS} are welcome")
     return Hello(m.bundle_name, m.bundle_sha256, m.codec_version, m.client_id)
 
 

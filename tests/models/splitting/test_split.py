@@ -274,7 +274,6 @@ def test_nothing_is_half_written(small: Uncut, tmp_path: Path, monkeypatch: pyte
 
 def test_resnet8_on_cifar_at_one_bit_a_value() -> None:
     """A subsample of `benchmarks/split.py cifar`."""
-    pytest.importorskip("cv2")
     data("cifar10")
     from isthmus.models.data.labelled import cifar10
 
@@ -334,7 +333,7 @@ def test_every_task_has_an_entry() -> None:
 
 def test_confidences_are_about_as_high_as_agreement(small: Uncut, fallback: Uncut) -> None:
     """An 8-bit softmax does not add up to one: it is still one."""
-    rounded = replace(fallback, outputs=tuple(np.round(p * 16) / 16 for p in fallback.outputs))
+    rounded = replace(fallback, outputs=tuple((np.round(p * 16) / 16).astype(np.float32) for p in fallback.outputs))
     found = split.measured(small, cut_after(small.graph, 0), rounded)
     told = found.answered[0]
     assert told.point.temperature > split.COLDEST

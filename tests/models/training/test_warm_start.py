@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("onnx", reason="onnx is not installed; the training rooms need it")
 
+from torch import Tensor  # noqa: E402
+
 from isthmus.models import bundle, flatbuffer, scenes  # noqa: E402
 from isthmus.models.bundling.shipped import Shipped  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
@@ -39,10 +41,11 @@ def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     torch.set_num_threads(1)
     fresh = SplitNetwork(SIGNS.arch)
     warm_start(fresh, whole, normalised(whole, pictures))
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
-def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> torch.Tensor:
+def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> Tensor:
     return labelled.normalised(pictures.images, whole.manifest.input.mean, whole.manifest.input.std)
 
 
@@ -124,7 +127,7 @@ def test_a_run_says_what_it_began_with_and_goes_on_from_nothing_else(
     assert averaged.made_by("signs") == (
         f"isthmus models train signs --seed 1 (1 epochs, begun with bundle {whole.sha256.hex()[:12]})"
     )
-    with pytest.raises(DataError, match=r"tuned\.pt: a checkpoint of a training with another beginning"):
+    with pytest.raises(DataError, match=r"tuned\.pt: a checkpoint of another run \(begun_with differ\); name another"):
         Trainer(recipe, training, seed=1).run(path, lambda _: None)
 
 

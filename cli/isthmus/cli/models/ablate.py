@@ -1,4 +1,4 @@
-"""`isthmus models ablate`: what every ingredient of a training is worth, as one table with its plots."""
+"""`isthmus models ablate`: what every choice in a training is worth, as one table with its plots."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def ablate(
     out: Path = typer.Option(Path("runs/ablation"), help="The table's folder; finished runs in it are kept."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
-    """Train a recipe with one ingredient changed at a time; goes on where it was cut off."""
+    """Train a recipe with one thing changed at a time; goes on where it was cut off."""
     try:
         import torch
 
         from isthmus.models.ablation import report
         from isthmus.models.ablation.rows import Budget
         from isthmus.models.ablation.runs import Ablation
+        from isthmus.models.ablation.variants import VARIANTS
         from isthmus.models.data.corpora import CORPORA
         from isthmus.models.training.recipes import RECIPES
-        from isthmus.models.training.variants import VARIANTS
     except ImportError as error:
         raise missing(error, "train") from error
     if name not in RECIPES:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import check, lines, seconds
+from isthmus.cli.options import FORMAT, Format, check, lines, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.flatbuffer import Graph
@@ -43,8 +43,8 @@ def split(
     ),
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
-    task: str | None = typer.Option(None, help=f"What its outputs are [told by their shapes]: {', '.join(TASKS)}."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    task: str | None = typer.Option(None, help=f"What its outputs are [judged by their shapes]: {', '.join(TASKS)}."),
+    format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
@@ -83,7 +83,7 @@ def split(
         found = splits.best(uncut, splits.listed(uncut), limits, lambda line: typer.echo(line, err=True), small)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
-    _tell(found, limits, out, format_)
+    _show(found, limits, out, format_)
 
 
 def _list(graph: Graph, places: Sequence[Place], limits: Conditions | None, format_: str) -> None:
@@ -144,7 +144,7 @@ def _estimated(graph: Graph) -> list[str]:
     return sorted({operator.kind for operator in graph.operators if operator.estimated})
 
 
-def _tell(found: Split, limits: Conditions, out: Path | None, format_: str) -> None:
+def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> None:
     graph, cut = found.uncut.graph, found.cut
     points = [a.point for a in found.answered]
     best = found.best(limits.agreement, limits.max_bytes)

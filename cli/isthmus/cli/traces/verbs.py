@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from isthmus.cli.options import FORMAT, Format
 from isthmus.cli.traces import make, record
 from isthmus.emulation import traces
 from isthmus.emulation.trace_summary import DelaySummary, RateSummary, TraceSummary, summary
@@ -20,14 +21,13 @@ app.add_typer(make.app, name="make")
 app.command("record")(record.record)
 app.command("answer")(record.answer)
 
-FORMAT = typer.Option("text", "--format", help="text or json.")
 NAME = typer.Argument(help="A .csv, the .up or .down of a Mahimahi pair, or the name of a shipped trace.")
 
 
 @app.command("list")
 def list_(
     folder: Path | None = typer.Argument(None, help="A folder of traces [those that come with Isthmus]."),
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """One line a trace: length, rates, outages. A file that cannot be used is named with its reason."""
     found: list[tuple[str, TraceSummary]] = []
@@ -55,7 +55,7 @@ def list_(
 
 
 @app.command()
-def info(name: str = NAME, format_: str = FORMAT) -> None:
+def info(name: str = NAME, format_: Format = FORMAT) -> None:
     """What a trace is like: mean, percentiles, outages, autocorrelation, delay."""
     trace = traces.find(name)
     one = summary(trace)
@@ -94,7 +94,7 @@ def convert(
 
 
 def _in(folder: Path) -> list[str]:
-    """Its traces: every CSV, and one of each Mahimahi pair."""
+    """The traces of a folder: every CSV, and one of each Mahimahi pair."""
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; name one that holds .csv or .up and .down files")
     lists = {path.with_suffix(""): path for suffix in ("down", "up") for path in folder.glob(f"*.{suffix}")}
@@ -102,7 +102,7 @@ def _in(folder: Path) -> list[str]:
 
 
 def _shown(name: str, one: TraceSummary) -> dict[str, Any]:
-    """For programs; what is unknown is null."""
+    """The summary for programs; what is unknown is null."""
     rtt = one.rtt
     return {
         "name": name,

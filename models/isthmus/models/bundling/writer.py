@@ -43,12 +43,12 @@ def replace(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def write_table(path: Path, table: msgspec.Struct) -> None:
-    """A struct as TOML."""
+    """Write a struct as TOML; what is None is left out."""
     path.write_text(tomli_w.dumps(_without_none(msgspec.to_builtins(table))))
 
 
 def _without_none(value: object) -> dict[str, object]:
-    """TOML has no null: what is None is left out."""
+    """The struct's tables without what is None: TOML has no null."""
 
     def cleaned(part: object) -> object:
         if isinstance(part, dict):

@@ -36,7 +36,7 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel of the training pictures, in 0 to 1."""
+        """The mean of each channel of the training pictures, in 0 to 1."""
         return tuple(round(float(m), 4) for m in self.training.images.mean((0, 1, 2)) / 255)
 
     @property

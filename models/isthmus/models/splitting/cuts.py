@@ -1,4 +1,4 @@
-"""Where a graph can be cut in two, what would cross there, and the two halves as files. Pure.
+"""Finds where a graph can be cut in two, what would cross there, and the two halves as files. Pure.
 
 A cut is a place in the file's own order of execution: the head runs everything up to it, the tail the rest, and every
 tensor that was made before and is needed after crosses, skip connections included. What is computed from constants
@@ -33,7 +33,7 @@ class Cut:
 
     @property
     def raw_bytes(self) -> int:
-        """What would cross uncoded."""
+        """The bytes that would cross uncoded."""
         return sum(tensor.size_bytes for tensor in self.crossing)
 
 
@@ -120,7 +120,7 @@ def halves(graph: Graph, cut: Cut) -> tuple[Part, Part]:
 
 
 def whole(graph: Graph, key: str) -> Part:
-    """The uncut graph: `image` -> `output0`, ..."""
+    """The uncut graph as one signature: `image` -> `output0`, ..."""
     outputs = {f"output{i}": index for i, index in enumerate(graph.outputs)}
     return Part(graph, key, tuple(o.index for o in graph.operators), {IMAGE: graph.inputs[0]}, outputs)
 

@@ -25,9 +25,9 @@ FEWEST = 4
 
 
 def input_of(graph: Graph, pixels: str | None = None) -> Input:
-    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input tells by itself.
+    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input says so itself.
 
-    Raises ModelError when it takes no RGB picture, or when a float model's pixels are not told.
+    Raises ModelError when it takes no RGB picture, or when a float model's pixels are not given.
     """
     if len(graph.inputs) != 1:
         raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
@@ -72,14 +72,14 @@ class Uncut:
     input: Input
     task: str
     images: tuple[NDArray[np.float32], ...]
-    """Each (1, H, W, 3), real values."""
+    """The pictures, each (1, H, W, 3), real values."""
     packed: tuple[Packed, ...]
     outputs: tuple[NDArray[np.float32], ...]
-    """Each answer's first output, without the batch."""
+    """The first output of each answer, without the batch."""
     fitting: NDArray[np.intp]
     """The pictures that quantiser and temperatures are fitted on."""
     measuring: NDArray[np.intp]
-    """Those that measure, and fit nothing."""
+    """The numbers of the pictures that measure, and fit nothing."""
 
     @classmethod
     def of(
@@ -116,7 +116,7 @@ class Activations:
     """What would cross at any cut, for a few pictures, from one pass each: a model whose every such tensor is an output."""
 
     def __init__(self, uncut: Uncut, cuts: Sequence[Cut], *, most: int, values: int) -> None:
-        """Of at most `most` pictures each, fewer where that would be more than `values` values, but two at least."""
+        """Run at most `most` pictures; fewer are kept of a cut that would take more than `values` values, but two at least."""
         graph = uncut.graph
         tensors = {t.index: t for cut in cuts for t in cut.crossing}
         wanted = {f"t{index}": index for index in tensors}
@@ -133,7 +133,7 @@ class Activations:
                     self._stored[index].append(out[name].copy())
 
     def at(self, cut: Cut) -> list[dict[str, NDArray[Any]]]:
-        """By picture: the features by name, real values, each (1, ...)."""
+        """The features of each picture by name: real values, each (1, ...)."""
         count = min(self._keep[t.index] for t in cut.crossing)
         named = list(zip(names(cut), (t.index for t in cut.crossing), strict=True))
         return [{n: self._ports[i].real(self._stored[i][shown]) for n, i in named} for shown in range(count)]
