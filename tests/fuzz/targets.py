@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,13 @@ def wire_seeds() -> Iterator[bytes]:
     from isthmus.proto.vocabulary import Load, ServerTimings
 
     load = Load(3, 0.01, 0.002)
-    device = [m.Hello("signs", bytes(32), 1, "cam0"), m.Layer(7, 1, True, 0.1, b"abc", 5), m.Cancel(7), m.Heartbeat(1)]
-    server = [
+    device: list[m.DeviceMessage] = [
+        m.Hello("signs", bytes(32), 1, "cam0"),
+        m.Layer(7, 1, True, 0.1, b"abc", 5),
+        m.Cancel(7),
+        m.Heartbeat(1),
+    ]
+    server: list[m.ServerMessage] = [
         m.Welcome("edge", 8, 65_536, load),
         m.Ack(7, 1, load),
         m.Result(7, 2, (0.5, -1.0), ServerTimings(0.1, 0.2, 0.3, 0.4), load),
@@ -323,7 +329,8 @@ def flatbuffer(data: bytes) -> None:
     """A .tflite as `models split` reads it: what would kill LiteRT is refused before."""
     from isthmus.models import flatbuffer as parser
 
-    parser.trial.check = _forked_trial
+    trial: Any = import_module("isthmus.models.trial")
+    trial.check = _forked_trial
     path = _file("graph.tflite", data)
     with contextlib.suppress(IsthmusError):
         graph = parser.read(path)
@@ -335,9 +342,9 @@ def flatbuffer(data: bytes) -> None:
 
 def _forked_trial(path: Path) -> None:
     """The trial of a file in a process of its own, a hundred times quicker than with a new interpreter."""
-    from isthmus.models import trial
     from isthmus.proto.errors import ModelError
 
+    trial: Any = import_module("isthmus.models.trial")
     if (child := os.fork()) == 0:
         os.closerange(1, 3)
         with contextlib.suppress(BaseException):

@@ -156,9 +156,10 @@ def _kept(row: dict[str, Any]) -> bool:
 
 
 def _excused(agent: Agent, row: dict[str, Any]) -> bool:
-    span_s = row["deadline_s"] - row["captured_s"]
+    span_s: float = row["deadline_s"] - row["captured_s"]
     waited_s = agent.waits.between(row["captured_s"] - span_s, row["answered_s"])
-    return waited_s >= max(row["answered_s"] - row["deadline_s"], 0.25 * span_s if row["source"] == "none" else 0.0)
+    late_s: float = row["answered_s"] - row["deadline_s"]
+    return waited_s >= max(late_s, 0.25 * span_s if row["source"] == "none" else 0.0)
 
 
 def recomputed(
@@ -200,9 +201,8 @@ def health_of(server: Server, limit_s: float = 5.0) -> int | None:
     """What the health service says; None when it says nothing in time."""
     with opened(server) as channel:
         try:
-            return int(
-                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=limit_s).status
-            )
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=limit_s).status)
         except grpc.RpcError:
             return None
 

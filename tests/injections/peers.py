@@ -47,7 +47,8 @@ class Peer:
     def __init__(self, channel: grpc.Channel) -> None:
         self._say: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[m.ServerMessage | None] = queue.SimpleQueue()
-        self._call = channel.stream_stream(STREAM)(iter(self._say.get, None))
+        raw: Any = channel.stream_stream(STREAM)
+        self._call: Any = raw(iter(self._say.get, None))
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -132,7 +133,7 @@ Script = Callable[[Iterator[edge_pb2.DeviceMessage], grpc.ServicerContext], Iter
 @contextlib.contextmanager
 def impostor(script: Script) -> Iterator[str]:
     """A server that does what `script` says with every stream: device messages in, raw bytes out. Its address."""
-    handler = grpc.stream_stream_rpc_method_handler(script, edge_pb2.DeviceMessage.FromString, None)
+    handler: Any = grpc.stream_stream_rpc_method_handler(script, edge_pb2.DeviceMessage.FromString, None)
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("isthmus.v1.Edge", {"Stream": handler})])
     port = server.add_insecure_port(f"{HERE}:0")

@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,6 +22,7 @@ from isthmus.device.transport import BACK_OFF_S
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto import wire
 
+Call = grpc.aio.StreamStreamCall[Any, Any]
 HELLO = wire.to_device_pb(hello()).SerializeToString()
 BUDGET_S = 0.3
 SETTLE_S = 1.5
@@ -29,13 +31,21 @@ SHARE_KEPT = 0.5
 """Of the best goodput that must be left when far more is asked; the benchmark of overload shows how much more it is."""
 
 
-async def _welcomed(own: grpc.aio.Channel, greeting: bytes = HELLO) -> grpc.aio.StreamStreamCall | None:
+def _raw(read: object) -> bytes:
+    """A message as it came."""
+    assert isinstance(read, bytes), "the stream has ended"
+    return read
+
+
+async def _welcomed(own: grpc.aio.Channel, greeting: bytes = HELLO) -> Call | None:
     """A call that the server has welcomed; None where it was refused."""
-    call = own.stream_stream(STREAM)()
+    call: Call = own.stream_stream(STREAM)()
     try:
         await call.write(greeting)
         first = await call.read()
-        return call if first is not grpc.aio.EOF and pb.ServerMessage.FromString(first).HasField("welcome") else None
+        return (
+            call if first is not grpc.aio.EOF and pb.ServerMessage.FromString(_raw(first)).HasField("welcome") else None
+        )
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         return None
 
@@ -63,7 +73,7 @@ def test_23_thousand_streams(lab: Lab, max_streams: int, welcomed: int) -> None:
             for call in taken:
                 await call.write(wire.to_device_pb(layer(1, payload)).SerializeToString())
             for call in taken:
-                while not (message := pb.ServerMessage.FromString(await call.read())).HasField("result"):
+                while not (message := pb.ServerMessage.FromString(_raw(await call.read()))).HasField("result"):
                     assert not message.HasField("invalid"), message
                 assert same(tuple(message.result.outputs), right)
             return len(taken)
@@ -80,7 +90,7 @@ def test_24_thundering_herd(lab: Lab) -> None:
     rng = random.Random(24)
 
     async def device(own: grpc.aio.Channel, restarted: asyncio.Event, back: list[int]) -> None:
-        async def connected() -> grpc.aio.StreamStreamCall:
+        async def connected() -> Call:
             pause_s = BACK_OFF_S[0]
             while (call := await _welcomed(own)) is None:
                 await asyncio.sleep(pause_s * rng.uniform(0.5, 1.5))
@@ -128,11 +138,12 @@ class Load:
 
     async def _all(self, rates: list[float], duration_s: float) -> list[float]:
         async with _channels(self._address, 10) as channels:
-            calls = [await _welcomed(channels[n % 10], self._greeting) for n in range(self._devices)]
-            assert None not in calls
+            asked = [await _welcomed(channels[n % 10], self._greeting) for n in range(self._devices)]
+            calls = [call for call in asked if call is not None]
+            assert len(calls) == self._devices
             self.good: Counter[int] = Counter()
             self._sent: dict[tuple[int, int], tuple[float, int]] = {}
-            readers = [asyncio.create_task(self._read(n, call)) for n, call in enumerate(calls) if call is not None]
+            readers = [asyncio.create_task(self._read(n, call)) for n, call in enumerate(calls)]
             goodputs = []
             for number, rate in enumerate(rates):
                 began_s = asyncio.get_running_loop().time()
@@ -145,9 +156,7 @@ class Load:
                 reader.cancel()
             return goodputs
 
-    async def _ask(
-        self, n: int, call: grpc.aio.StreamStreamCall, number: int, rate: float, began_s: float, duration_s: float
-    ) -> None:
+    async def _ask(self, n: int, call: Call, number: int, rate: float, began_s: float, duration_s: float) -> None:
         loop = asyncio.get_running_loop()
         every_s, count = self._devices / rate, 0
         due_s = began_s + every_s * n / self._devices
@@ -160,10 +169,10 @@ class Load:
             await call.write(wire.to_device_pb(message).SerializeToString())
             due_s, count = due_s + every_s, count + 1
 
-    async def _read(self, n: int, call: grpc.aio.StreamStreamCall) -> None:
+    async def _read(self, n: int, call: Call) -> None:
         loop = asyncio.get_running_loop()
         while (raw := await call.read()) is not grpc.aio.EOF:
-            message = pb.ServerMessage.FromString(raw)
+            message = pb.ServerMessage.FromString(_raw(raw))
             if message.HasField("result"):
                 until_s, counted = self._sent[n, message.result.frame]
                 right = self._right[(n + message.result.frame % 100_000) % len(self._right)]

@@ -61,7 +61,7 @@ def lies(frame: int) -> list[bytes]:
         said(m.Invalid(frame, 0, FORGED)),
         pb.ServerMessage(invalid=pb.Invalid(frame=frame, layer=2**32 - 1, why="x" * 50_000)).SerializeToString(),
         pb.ServerMessage(ack=pb.Ack(frame=frame, layer=2**32 - 1)).SerializeToString(),
-        pb.ServerMessage(busy=pb.Busy(frame=frame, hint=77)).SerializeToString(),
+        bytes([0x32, 2, 0x18, 77]) + pb.ServerMessage(busy=pb.Busy(frame=frame)).SerializeToString(),
         said(m.ServerHeartbeat(2**32 - 1)),
         pb.ServerMessage(welcome=pb.Welcome(server_id=FORGED, credits=2**32 - 1)).SerializeToString(),
     ]
