@@ -80,7 +80,7 @@ def test_30_second_signal_to_an_agent(lab: Lab, number: signal.Signals) -> None:
         agent.signal(signal.SIGTERM)
         agent.until(lambda: not signal_waits(agent.pid, signal.SIGTERM), "it has heard the first")
         agent.signal(number)
-        assert agent.wait(40) == SECOND[number], agent.last_words
+        assert agent.wait() == SECOND[number], agent.last_words
     quiet(agent)
 
 
