@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 from pathlib import Path
 
 import atheris
@@ -23,11 +24,11 @@ MEMORY_MB = 4096
 def main(name: str, duration_s: int, folder: Path) -> None:
     """Search until the time is up; ends with another code than 0 when something was found."""
     target = TARGETS[name]
+    tempfile.tempdir = str(folder)  # a process that ends by a crash cleans nothing up
     corpus = folder / name
     corpus.mkdir(parents=True, exist_ok=True)
-    with atheris.instrument_imports(
-        include=["isthmus"]
-    ):  # what the seeds need is imported now, and watched from then on
+    # What the seeds need is imported now, and watched from then on.
+    with atheris.instrument_imports(include=["isthmus"]):
         for number, seed in enumerate(target.seeds()):
             (corpus / f"seed-{number}").write_bytes(seed)
             target.run(seed)

@@ -35,10 +35,13 @@ class Fuzzed:
 
 
 @cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="fuzz")
+
+
 def _scratch() -> Path:
-    """A folder in memory, where there is one."""
-    shm = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fuzz", dir=shm if shm.is_dir() else None))
+    """A folder for what is read from files; gone with this process."""
+    return Path(_folder().name)
 
 
 def _file(name: str, content: bytes) -> Path:
