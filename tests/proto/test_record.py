@@ -240,3 +240,10 @@ def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:
     assert record.summary([]).latency_p50_s is None
     assert record.summary([row(truth=None)]).accuracy is None
     assert record.summary([row(truth=None)]).answered_by_deadline == 1.0
+
+
+def test_a_file_that_claims_to_unfold_to_terabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl.zst"
+    path.write_bytes(bytes.fromhex("28b52ffde0") + (1 << 40).to_bytes(8, "little") + bytes(8))
+    with pytest.raises(DataError, match="claims to unfold to 1099511627776 bytes"):
+        record.load(path)

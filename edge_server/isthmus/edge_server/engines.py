@@ -22,6 +22,8 @@ from isthmus.proto.errors import BundleError, ConfigError, ModelError
 from isthmus.proto.tasks import Packed
 
 Arrays = tuple[NDArray[Any], ...]
+FATAL = 4
+"""ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 LITERT_BATCHES = (8, 4, 2)
 """Sizes for which a LiteRT model keeps an interpreter of its own, with its own memory; the rest of a batch runs one by one."""
 
@@ -51,6 +53,7 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen, without a common base
