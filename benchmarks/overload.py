@@ -212,9 +212,11 @@ def held_to(share: float, pid: int) -> Iterator[str]:
             yield "control group"
         finally:
             os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)  # a group can be removed once nobody is in it
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            for _ in range(50):  # a group can be removed once nobody is in it
+                time.sleep(0.1)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    break
         return
     stop = threading.Event()
     thread = threading.Thread(target=_duty, args=(share, pid, stop), daemon=True)
@@ -399,7 +401,7 @@ def plotted(rows: list[Row], path: Path) -> None:
         axes.set(title=f"limit: {limit}", xlabel="load (× what it can do)", ylim=(0, 1.1))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("goodput / best")
-    figure.axes[0].legend()
+    figure.axes[-1].legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 
