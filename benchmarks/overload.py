@@ -213,9 +213,11 @@ def held_to(share: float, pid: int) -> Iterator[str]:
             yield "control group"
         finally:
             os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)  # a group can be removed once nobody is in it
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            for _ in range(50):  # a group can be removed once nobody is in it
+                time.sleep(0.1)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    break
         return
     stop = threading.Event()
     thread = threading.Thread(target=_duty, args=(share, pid, stop), daemon=True)
@@ -312,7 +314,11 @@ async def goodput(devices: list[Device], rate: float, seconds: float, *, deaf: b
     return found / seconds
 
 
-async def real(addresses: dict[str, str], frames: Frames, args: argparse.Namespace) -> dict[str, dict[float, float]]:
+Found = tuple[dict[str, dict[float, float]], float]
+"""Goodput by server and load, and load 1 in frames a second."""
+
+
+async def real(addresses: dict[str, str], frames: Frames, args: argparse.Namespace) -> Found:
     """The median goodput of each server at each load."""
     fleets = {kind: [Device(address, frames, n) for n in range(args.devices)] for kind, address in addresses.items()}
     for fleet in fleets.values():
@@ -327,7 +333,7 @@ async def real(addresses: dict[str, str], frames: Frames, args: argparse.Namespa
                 fleet = fleets[FIFO if kind == FIFO else OURS]
                 row[load].append(await goodput(fleet, load * best, args.seconds, deaf=kind != OURS))
                 print(f"cpu: {load:g} x, {kind}: {row[load][-1]:.0f}", flush=True)
-    return {kind: {load: statistics.median(each) for load, each in row.items()} for kind, row in rows.items()}
+    return {kind: {load: statistics.median(each) for load, each in row.items()} for kind, row in rows.items()}, best
 
 
 async def capacity(devices: list[Device], seconds: float) -> float:
@@ -343,7 +349,7 @@ async def capacity(devices: list[Device], seconds: float) -> float:
         rate *= 1.25
 
 
-def on_this_machine(frames: Frames, args: argparse.Namespace) -> dict[str, dict[float, float]]:
+def on_this_machine(frames: Frames, args: argparse.Namespace) -> Found:
     spawn = multiprocessing.get_context("spawn")
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)  # whoever else works here must not make the clients late
@@ -373,9 +379,13 @@ class Row(NamedTuple):
         return min(share for load, share in self.of_best.items() if load <= JUDGED)
 
 
-def rows_of(limit: str, found: dict[str, dict[float, float]]) -> list[Row]:
+def rows_of(limit: str, found: dict[str, dict[float, float]], one: float) -> list[Row]:
+    """`one` is load 1 in frames a second; nobody answers more than was asked, where that was less than the best."""
     best = max(goodput for loads in found.values() for goodput in loads.values())
-    return [Row(limit, kind, {load: x / best for load, x in loads.items()}) for kind, loads in found.items()]
+    return [
+        Row(limit, kind, {load: x / min(best, load * one) for load, x in loads.items()})
+        for kind, loads in found.items()
+    ]
 
 
 def plotted(rows: list[Row], path: Path) -> None:
@@ -392,7 +402,7 @@ def plotted(rows: list[Row], path: Path) -> None:
         axes.set(title=f"limit: {limit}", xlabel="load (× what it can do)", ylim=(0, 1.1))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("goodput / best")
-    figure.axes[0].legend()
+    figure.axes[-1].legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 
@@ -410,7 +420,7 @@ def main() -> None:
     frames, rows = Frames(bundle), []
     for limit in [args.only] if args.only else ["linear", "fixed", "cpu"]:
         if limit == "cpu":
-            found = on_this_machine(frames, args)
+            found, one = on_this_machine(frames, args)
         else:
             found = {
                 kind: {
@@ -419,7 +429,8 @@ def main() -> None:
                 }
                 for kind in BATCHERS
             }
-        rows += rows_of(limit, found)
+            one = MAX_BATCH / profiles.load(TAILS[limit]).tail_s(bundle.manifest.tail_flops, MAX_BATCH)
+        rows += rows_of(limit, found, one)
     print("| limit | server | " + " | ".join(f"{load:g} ×" for load in LOADS) + " |")
     print("|---" * (2 + len(LOADS)) + "|")
     for row in rows:
