@@ -201,7 +201,7 @@ def test_25_cpu_is_the_limit(lab: Lab) -> None:
 
 
 def test_25_tail_is_the_limit(lab: Lab) -> None:
-    """25: the tail is the limit, at a fixed cost for each batch: asked for three times as much, it does not collapse, and recovers."""
+    """25: the tail is the limit, at a fixed cost a batch: asked for three times as much, it does not collapse, and recovers."""
     slow = tails.bundle(lab.folder / "slow", tails.slow(0.2))
     server = lab.server(bundle=slow)
     load = Load(server.address, 16, slow)
