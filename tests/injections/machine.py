@@ -13,7 +13,7 @@ from time import monotonic
 
 SAMPLE_S = 0.05
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD_US = 100_000
+PERIOD_US = 20_000
 
 
 class UnavailableError(Exception):

@@ -115,8 +115,8 @@ def device_certs(lab: Lab, folder: Path, name: str) -> Path:
 
 REFUSALS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "another authority": (lambda ours, theirs: None, r"certs init|authority"),
-    "expired": (lambda ours, theirs: reissued(theirs, "server", start_days=-9, end_days=-2), r"expired"),
-    "not yet valid": (lambda ours, theirs: reissued(theirs, "server", start_days=9), r"not yet valid"),
+    "expired": (lambda ours, theirs: reissued(theirs, "server", start_days=-9, end_days=-2), r"expired|is over"),
+    "not yet valid": (lambda ours, theirs: reissued(theirs, "server", start_days=9), r"not yet valid|holds from"),
     "another host": (lambda ours, theirs: reissued(theirs, "server", host="edge.example"), r"name|host"),
 }
 

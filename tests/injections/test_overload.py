@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,11 +25,14 @@ from isthmus.proto import wire
 
 Call = grpc.aio.StreamStreamCall[Any, Any]
 HELLO = wire.to_device_pb(hello()).SerializeToString()
-BUDGET_S = 0.3
-SETTLE_S = 1.5
+BUDGET_S = 1.0
+"""Long, and rates are low: what is measured must be the server's work, not this process's."""
+SETTLE_S = 2.5
 """Before anything is counted."""
-SHARE_KEPT = 0.5
-"""Of the best goodput that must be left when far more is asked; the benchmark of overload shows how much more it is."""
+CPU_SHARE_KEPT, TAIL_SHARE_KEPT = 0.25, 0.5
+"""Of the best goodput that must be left when three times as much is asked, on a machine that others use too. This guards against
+a collapse, which leaves next to nothing; how much more is left is for the benchmark of overload to show."""
+MOST_IN_BATCH = 8
 
 
 def _raw(read: object) -> bytes:
@@ -132,9 +136,13 @@ class Load:
         self._payloads = [oracle().payloads(picture)[0] for picture in pictures]
         self._right = [oracle().logits([payload]) for payload in self._payloads]
 
-    def goodputs(self, rates: list[float], *, duration_s: float = 3.0) -> list[float]:
+    def goodputs(self, rates: list[float], *, duration_s: float = 4.0) -> list[float]:
         """Right answers in time a second, at each of the rates in turn."""
         return asyncio.run(asyncio.wait_for(self._all(rates, duration_s), 300))
+
+    def tail_s(self, number: int) -> float:
+        """What the tail took for a batch while the rate of that number was asked for: the machine may have been slower then."""
+        return statistics.median(self._tails_s[number])
 
     async def _all(self, rates: list[float], duration_s: float) -> list[float]:
         async with _channels(self._address, 10) as channels:
@@ -142,6 +150,7 @@ class Load:
             calls = [call for call in asked if call is not None]
             assert len(calls) == self._devices
             self.good: Counter[int] = Counter()
+            self._tails_s: defaultdict[int, list[float]] = defaultdict(list)
             self._sent: dict[tuple[int, int], tuple[float, int]] = {}
             readers = [asyncio.create_task(self._read(n, call)) for n, call in enumerate(calls)]
             goodputs = []
@@ -178,23 +187,27 @@ class Load:
                 right = self._right[(n + message.result.frame % 100_000) % len(self._right)]
                 assert same(tuple(message.result.outputs), right), "an answer to another picture"
                 self.good[counted] += loop.time() <= until_s
+                self._tails_s[counted].append(message.result.tail_us / 1e6)
 
 
 def test_25_cpu_is_the_limit(lab: Lab) -> None:
-    """25: the server's own CPU is the limit: asked for four times as much, it still does at least half of its best."""
+    """25: the server has too little CPU: asked for three times as much, it does not collapse, and recovers."""
     server = lab.server()
-    with limited([server.pid], cpu=0.15):
-        gentle, hard, again = Load(server.address, 32).goodputs([80, 400, 80])
-    assert hard >= SHARE_KEPT * min(gentle, again), (gentle, hard, again)
+    with limited([server.pid], cpu=0.06):
+        load = Load(server.address, 16)
+        gentle, hard, again = load.goodputs([25, 75, 25])
+    assert min(hard, again) >= CPU_SHARE_KEPT * gentle, (gentle, hard, again)
     invariants([], [server], log_lines=200)
 
 
 def test_25_tail_is_the_limit(lab: Lab) -> None:
-    """25: the tail is the limit, at a fixed cost for each batch: asked for three times as much, it does as much as before."""
-    slow = tails.bundle(lab.folder / "slow", tails.slow(0.08))
+    """25: the tail is the limit, at a fixed cost a batch: asked for three times as much, it does not collapse, and recovers."""
+    slow = tails.bundle(lab.folder / "slow", tails.slow(0.2))
     server = lab.server(bundle=slow)
-    gentle, hard, again = Load(server.address, 32, slow).goodputs([80, 300, 80])
-    assert hard >= 0.7 * min(gentle, again), (gentle, hard, again)
+    load = Load(server.address, 16, slow)
+    gentle, hard, again = load.goodputs([25, 120, 25])
+    assert hard >= TAIL_SHARE_KEPT * MOST_IN_BATCH / load.tail_s(1), (gentle, hard, again)
+    assert again >= TAIL_SHARE_KEPT * gentle, (gentle, hard, again)
     invariants([], [server], log_lines=200)
 
 
