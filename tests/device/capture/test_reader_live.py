@@ -149,7 +149,7 @@ class Capture:
 
 cv2.VideoCapture = Capture
 import sys
-from isthmus.device import sources
+from isthmus.device.capture import sources
 sources.Source.patience_s = float(sys.argv.pop(1))
 from isthmus.cli.main import main
 sys.argv[1:] = ["agent", "--source", "camera:0", "--deadline", "2s"]
