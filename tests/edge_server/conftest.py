@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec
 from isthmus.proto.messages import Hello, Layer
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 SHAPE = (4, 4, 8)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from isthmus.models.bundle import Manifest, Point
 from isthmus.proto.errors import BundleError
-from isthmus.proto.tasks import Classification, Task
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import OperatingPoint
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing
-from isthmus.models.bundle import Bundle, Input, Stage
+from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.proto.codec import Codec
@@ -52,7 +52,7 @@ class Executor:
         try:
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
-                (i, s.width): _Stage(Signature(interpreter, s.signature), s, s.input or manifest.input)
+                (i, s.width): _Stage(Signature(interpreter, s.signature), s, manifest)
                 for i, stage in enumerate(manifest.stages)
                 for s in stage
             }
@@ -60,7 +60,7 @@ class Executor:
             raise BundleError(f"{bundle.head_path}: not a head of this bundle ({error})") from error
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
         self._last_stage = len(manifest.stages) - 1
-        self._task, self._bottleneck = manifest.answers, manifest.bottleneck
+        self._bottleneck = manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
         self._held: dict[int, _Held] = {}
@@ -105,9 +105,9 @@ class Executor:
             held.features = crossing.joined(out, self._bottleneck)
             sizes = self._sizes(held.features)
         if part.facts.exit:
-            packed = self._task.pack([out[name][0] for name in part.facts.exit])
+            packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
-            held.guess = self._task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
+            held.guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
         return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes)
 
     def _sizes(self, features: Floats) -> tuple[tuple[int, ...], ...] | None:
@@ -135,9 +135,9 @@ class Executor:
 class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
-    def __init__(self, signature: Signature, facts: Stage, picture: Input) -> None:
-        self.facts = facts
-        self._signature, self._intake = signature, Intake(picture)
+    def __init__(self, signature: Signature, facts: Stage, manifest: Manifest) -> None:
+        self.facts, self.task = facts, manifest.exit_answers(facts)
+        self._signature, self._intake = signature, Intake(facts.input or manifest.input)
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
         """The signature's outputs, the caller's own."""

@@ -18,7 +18,7 @@ from isthmus.models.bundle import Bundle
 from isthmus.models.crossing import parted
 from isthmus.models.litert import Signature, opened
 from isthmus.proto.errors import BundleError, ConfigError, ModelError
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 Arrays = tuple[NDArray[Any], ...]
 LITERT_BATCHES = (8, 4, 2)

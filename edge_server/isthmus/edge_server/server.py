@@ -35,7 +35,7 @@ from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
 from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.machine import earliest
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 SILENCE_S = 10.0

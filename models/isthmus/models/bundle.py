@@ -19,7 +19,9 @@ from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
 from isthmus.proto.spectrum import Spectrum
-from isthmus.proto.tasks import TASKS, Task
+from isthmus.proto.tasks import TASKS, task_called
+from isthmus.proto.tasks.boxes import Boxes
+from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import OperatingPoint
 
 SCHEMA = 3
@@ -127,6 +129,8 @@ class Stage(Strict, frozen=True):
     """The signature's outputs that are its early exit; none: it ends without one."""
     input: Input | None = None
     """The picture it takes, where that is not the bundle's."""
+    boxes: Boxes | None = None
+    """How the boxes of its early exit are read, where it has an input of its own."""
 
 
 class TailPart(Strict, frozen=True):
@@ -181,13 +185,22 @@ class Manifest(Strict, frozen=True):
     """What accuracies are measured against: true labels, or the answers of the model before it was cut."""
     tail: tuple[TailPart, ...] = (TailPart("tail.onnx", "onnx"),)
     """The server's half; the first part takes the features."""
+    boxes: Boxes | None = None
+    """How a detector's outputs are read."""
 
     @property
     def answers(self) -> Task:
         """How its outputs are packed and read. Raises BundleError for a task that this Isthmus does not know."""
+        return self._task(self.boxes, self.input)
+
+    def exit_answers(self, stage: Stage) -> Task:
+        """How the outputs of a stage's early exit are read. Raises BundleError as `answers` does."""
+        return self.answers if stage.input is None else self._task(stage.boxes, stage.input)
+
+    def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
-        return TASKS[self.task]()
+        return task_called(self.task, boxes, picture.shape)
 
     def name_of(self, label: int) -> str:
         """What a class is called."""

@@ -17,10 +17,11 @@ from isthmus.cli.options import check, lines, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting import outputs
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
 from isthmus.models.splitting.split import Conditions, Place, Split
-from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of, task_of
+from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks import TASKS
 
@@ -44,11 +45,15 @@ def split(
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
     task: str | None = typer.Option(None, help=f"What its outputs are [told by their shapes]: {', '.join(TASKS)}."),
+    boxes: str | None = typer.Option(
+        None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
+    ),
     format_: str = typer.Option("text", "--format", help="text or json."),
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
+    reading = outputs.told(task, boxes)
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -60,7 +65,7 @@ def split(
     chosen = cut_after(graph, at) if at is not None else None
     input_, names = input_of(graph, pixels), lines(labels)
     shown = pictures.samples(samples, most)
-    uncut = Uncut.of(graph, input_, task or task_of(graph), shown)
+    uncut = Uncut.of(graph, input_, reading, shown)
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),
@@ -76,7 +81,7 @@ def split(
     small = None
     if fallback is not None:
         second = flatbuffer.read(fallback)
-        small = splits.fallback_of(uncut, second, input_of(second, pixels), task or task_of(second), shown)
+        small = splits.fallback_of(uncut, second, input_of(second, pixels), reading if boxes is None else None, shown)
     if chosen is not None:
         found = splits.measured(uncut, chosen, small)
     else:

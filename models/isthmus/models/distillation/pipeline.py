@@ -29,7 +29,7 @@ from isthmus.models.litert import Signature
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.tflite_teacher import Original, Teacher
 from isthmus.proto.errors import DataError
-from isthmus.proto.tasks import Classification
+from isthmus.proto.tasks.classification import Classification
 
 SET_ASIDE = 10
 """Every so many pictures one is kept to judge by, unless others are given."""

@@ -24,11 +24,13 @@ from isthmus.models.litert import Signature, opened
 from isthmus.models.profiles import Profile
 from isthmus.models.splitting import quantiser_fit
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
+from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.quantiser_fit import Coding
 from isthmus.models.splitting.uncut import Activations, Uncut
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
-from isthmus.proto.tasks import TASKS, Classification, Packed
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess
 
 FALLBACK = "fallback"
@@ -180,7 +182,7 @@ class _Bench:
 
     def __init__(self, uncut: Uncut, coding: Coding, tail: Signature, truth: list[Guess]) -> None:
         self._uncut, self._coding, self._tail, self._truth = uncut, coding, tail, truth
-        self._task = TASKS[uncut.task]()
+        self._task = uncut.task
         self._codec = Codec(coding.codec)
 
     def at(self, step: int, x: NDArray[np.float32]) -> tuple[list[Answered], NDArray[np.uint32]]:
@@ -209,7 +211,7 @@ def answered(
     uncut: Uncut, point: Point, outputs: Sequence[NDArray[np.float32]], packed: Sequence[Packed], truth: Sequence[Guess]
 ) -> Answered:
     """What was answered at `point` to every picture, against the truth: calibrated on some pictures, told of the others."""
-    task = TASKS[uncut.task]()
+    task = uncut.task
     raw = [task.guess(p, temperature=1.0, accuracy=1.0) for p in packed]
     score = np.array([task.agreement(a, b) for a, b in zip(raw, truth, strict=True)], np.float32)
     accuracy = round(float(score[uncut.measuring].mean()), 5)
@@ -263,13 +265,22 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
     if fallback is not None:
         outputs = tuple(f"output{i}" for i in range(len(fallback.graph.outputs)))
         temperature = split.answered[0].point.temperature
-        first = Stage(WIDTH, FALLBACK, fallback.graph.flops, temperature, exit=outputs, input=fallback.input)
+        first = Stage(
+            WIDTH,
+            FALLBACK,
+            fallback.graph.flops,
+            temperature,
+            exit=outputs,
+            input=fallback.input,
+            boxes=fallback.reading.boxes,
+        )
         stages.insert(0, (first,))
     version = importlib.metadata.version("isthmus")
     return Manifest(
         schema=split.coding.bottleneck.schema,
         name=name,
-        task=split.uncut.task,
+        task=split.uncut.reading.task,
+        boxes=split.uncut.reading.boxes,
         labels=labels,
         input=split.uncut.input,
         widths=(WIDTH,),
@@ -286,7 +297,7 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
 
 
 def _outcomes(split: Split) -> Outcomes:
-    classes = split.uncut.task.startswith("classification")
+    classes = split.uncut.reading.task.startswith("classification")
     return Outcomes(
         truth=np.array([guess.label for guess in split.truth], np.uint16),
         label=np.array([[guess.label for guess in a.guesses] for a in split.answered], np.uint16).T,
@@ -318,12 +329,15 @@ def _card(m: Manifest, split: Split) -> str:
     return "\n".join([*lines, ""])
 
 
-def fallback_of(uncut: Uncut, graph: Graph, input_: Input, task: str, pictures: Sequence[NDArray[np.uint8]]) -> Uncut:
+def fallback_of(
+    uncut: Uncut, graph: Graph, input_: Input, reading: Reading | None, pictures: Sequence[NDArray[np.uint8]]
+) -> Uncut:
     """A second, small model that answers where the first cannot in time. Raises ModelError when it answers otherwise."""
-    small = Uncut.of(graph, input_, task, pictures)
-    if task != uncut.task or small.outputs[0].shape != uncut.outputs[0].shape:
+    small = Uncut.of(graph, input_, reading, pictures)
+    same = small.reading.task == uncut.reading.task
+    if not same or (small.outputs[0].shape != uncut.outputs[0].shape and small.reading.boxes is None):
         raise ModelError(
-            f"{graph.path}: gives {task} {small.outputs[0].shape}, the model that it stands in for gives "
-            f"{uncut.task} {uncut.outputs[0].shape}"
+            f"{graph.path}: gives {small.reading.task} {small.outputs[0].shape}, the model that it stands in for gives "
+            f"{uncut.reading.task} {uncut.outputs[0].shape}"
         )
     return small

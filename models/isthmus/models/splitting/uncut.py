@@ -14,8 +14,9 @@ from isthmus.models.flatbuffer import Graph, Part, written
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
+from isthmus.models.splitting.outputs import Reading, check, reading_of
 from isthmus.proto.errors import DataError, ModelError
-from isthmus.proto.tasks import TASKS, Packed
+from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess
 
 PIXELS: Mapping[str, tuple[float, float]] = {"0..255": (0.0, 1 / 255), "0..1": (0.0, 1.0), "-1..1": (0.5, 0.5)}
@@ -45,32 +46,14 @@ def input_of(graph: Graph, pixels: str | None = None) -> Input:
     return Input(tensor.shape[1], (mean,) * 3, (std,) * 3, width=tensor.shape[2])
 
 
-def task_of(graph: Graph) -> str:
-    """The task that a graph's outputs look like. Raises ModelError when they look like none."""
-    outputs = [graph.tensors[i] for i in graph.outputs]
-    shapes = [t.shape for t in outputs]
-    if len(outputs) == 1 and len(shapes[0]) == 2:
-        return "classification-probabilities" if _ends_in_softmax(graph) else "classification"
-    if len(outputs) == 1 and len(shapes[0]) in (3, 4) and min(shapes[0][1:3]) > 1:
-        return "segmentation"
-    if len(outputs) in (3, 4) and shapes[0][-1] == 4:
-        return "detection"
-    raise ModelError(f"{graph.path}: gives {shapes}; say what that is: --task {', '.join(TASKS)}")
-
-
-def _ends_in_softmax(graph: Graph) -> bool:
-    """Whether the last operator that computes is a softmax."""
-    moving = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE")
-    return next((o.kind for o in reversed(graph.operators) if o.kind not in moving), "") == "SOFTMAX"
-
-
 @dataclass(frozen=True)
 class Uncut:
     """A graph, how it is fed, and its answers to sample pictures."""
 
     graph: Graph
     input: Input
-    task: str
+    reading: Reading
+    """What its outputs mean."""
     images: tuple[NDArray[np.float32], ...]
     """Each (1, H, W, 3), real values."""
     packed: tuple[Packed, ...]
@@ -86,14 +69,15 @@ class Uncut:
         cls,
         graph: Graph,
         input_: Input,
-        task: str,
+        reading: Reading | None,
         pictures: Sequence[NDArray[np.uint8]],
         *,
         fit_first: int | None = None,
     ) -> Uncut:
         """Run the graph on every picture; the first `fit_first` are for fitting, or else every other one.
 
-        Raises DataError when there are too few.
+        What its outputs mean is told, or else found in them. Raises DataError when there are too few pictures, ModelError
+        when outputs mean nothing that is certain, or cannot be what was told.
         """
         if len(pictures) < FEWEST:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
@@ -101,14 +85,22 @@ class Uncut:
         intake, signature = Intake(input_), Signature(opened(written([whole(graph, "uncut")])), "uncut")
         images = tuple(intake(picture) for picture in pictures)
         outputs = [signature(image=image) for image in images]
-        packed = tuple(TASKS[task]().pack([array[0] for array in out.values()]) for out in outputs)
-        first = tuple(next(iter(out.values()))[0] for out in outputs)
+        arrays = [[array[0] for array in out.values()] for out in outputs]
+        reading = reading or reading_of(graph, input_.shape, arrays)
+        check(graph, reading, input_.shape, arrays)
+        task = reading.opened(input_.shape)
+        packed, first = tuple(map(task.pack, arrays)), tuple(each[0] for each in arrays)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
-        return cls(graph, input_, task, images, packed, first, *roles)
+        return cls(graph, input_, reading, images, packed, first, *roles)
+
+    @property
+    def task(self) -> Task:
+        """How its outputs are packed and read."""
+        return self.reading.opened(self.input.shape)
 
     def guesses(self) -> list[Guess]:
         """The answers, uncalibrated."""
-        task = TASKS[self.task]()
+        task = self.task
         return [task.guess(packed, temperature=1.0, accuracy=1.0) for packed in self.packed]
 
 
