@@ -41,6 +41,14 @@ def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
     return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
 
 
+def read_picture(file: Path) -> NDArray[np.uint8]:
+    """A picture on disk: (H, W, 3) RGB. Raises DataError when it is missing or cannot be read."""
+    try:
+        return _decoded(file.parent, file.name, file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+
+
 def every(path: Path, report: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
     """All pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
 
