@@ -46,14 +46,14 @@ from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, OperatingPoint
 FPS, DEADLINE_S, HEAD_S, DELAY_S, MAX_BATCH = 10.0, 0.2, 0.005, 0.01, 32
 ROOMS = {
     "device/session.py": "session",
-    "device/link.py": "link estimator",
+    "device/link_estimator.py": "link estimator",
     "device/scheduler.py": "scheduler",
-    "device/compute.py": "scheduler",
+    "device/stage_times.py": "scheduler",
     "device/catalogue.py": "session",
     "edge_server/": "streams, assembly, batcher",
     "emulation/link.py": "shaped link",
     "emulation/capacity.py": "shaped link",
-    "emulation/fakes.py": "fakes of head and tail",
+    "emulation/replay.py": "replay of head and tail",
     "emulation/": "world (timeline, nodes, connections)",
 }
 

@@ -80,7 +80,7 @@ async def host(ports: Connection) -> None:
     facts, _ = served()
     raw = await asyncio.start_server(answer_raw, "127.0.0.1", 0, limit=1 << 20)
     echo = grpc.aio.server(options=wire.server_options(UP_BYTES + 1024))
-    edge_pb2_grpc.add_EdgeServicer_to_server(Echo(), echo)  # type: ignore[no-untyped-call]
+    edge_pb2_grpc.add_EdgeServicer_to_server(Echo(), echo)
     echo_port = echo.add_insecure_port("127.0.0.1:0")
     service, _, address = bind(EdgeService(facts, NullEngine()), "127.0.0.1:0", None)
     await echo.start()
@@ -110,7 +110,7 @@ async def raw_trip(port: int) -> Trip:
 
 
 async def grpc_trip(channel: grpc.aio.Channel, payload: bytes, hello: Hello | None) -> Trip:
-    call = edge_pb2_grpc.EdgeStub(channel).Stream()  # type: ignore[no-untyped-call]
+    call = edge_pb2_grpc.EdgeStub(channel).Stream()
     crc = codec.checksum(payload)
 
     async def hear() -> ServerMessage:

@@ -220,7 +220,7 @@ def main() -> None:
     torch.set_num_threads(1)
     shipped = bundle.load(arguments.bundle)
     manifest, outcomes, whole = shipped.manifest, shipped.outcomes(), labelled.cifar10("test")
-    network = open_run("cifar10").inherited(shipped).eval()
+    network = open_run("cifar10").begun_with(shipped).eval()
     untouched = copy.deepcopy(network)
     n = min(arguments.pictures, len(outcomes.truth))
     test = labelled.Pictures(whole.images[:n], whole.labels[:n])

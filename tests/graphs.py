@@ -76,7 +76,7 @@ class Builder:
         """A 3 x 3 convolution with ReLU on (1, size, size, c_in)."""
         out = self.tensor((1, -(-size // stride), -(-size // stride), c_out))
         inputs = [x, self.weights(c_out, 3, 3, c_in), self.weights(c_out)]
-        strides = {"strideH": stride, "strideW": stride, "dilationHFactor": 1, "dilationWFactor": 1}
+        strides: dict[str, Any] = {"strideH": stride, "strideW": stride, "dilationHFactor": 1, "dilationWFactor": 1}
         return self.add("CONV_2D", inputs, [out], "Conv2DOptions", **strides, fusedActivationFunction=1)
 
     def dense(self, x: int, c_in: int, c_out: int) -> int:
@@ -125,8 +125,10 @@ def _conv(b: Builder, x: int) -> int:
 
 def _depthwise(b: Builder, x: int) -> int:
     inputs = [x, b.weights(1, 3, 3, 4), b.weights(4)]
-    strides = {"strideH": 1, "strideW": 1, "depthMultiplier": 1, "dilationHFactor": 1, "dilationWFactor": 1}
-    return b.add("DEPTHWISE_CONV_2D", inputs, [b.tensor((1, 8, 8, 4))], "DepthwiseConv2DOptions", **strides)
+    strides: dict[str, Any] = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    return b.add(
+        "DEPTHWISE_CONV_2D", inputs, [b.tensor((1, 8, 8, 4))], "DepthwiseConv2DOptions", depthMultiplier=1, **strides
+    )
 
 
 def _transposed(b: Builder, x: int) -> int:
@@ -153,7 +155,7 @@ def _pool(b: Builder, x: int) -> int:
         filterHeight=2,
         filterWidth=2,
     )
-    how = {"strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 2}
+    how: dict[str, Any] = {"strideH": 2, "strideW": 2, "filterHeight": 2, "filterWidth": 2}
     return b.add("MAX_POOL_2D", [pooled], [b.tensor((1, 2, 2, 4))], "Pool2DOptions", **how)
 
 
@@ -194,7 +196,7 @@ def _half_weights(b: Builder, x: int) -> int:
     halves = b.constant(b.rng.normal(0, 0.3, (4, 3, 3, 4)).astype(np.float16))
     wide = b.add("DEQUANTIZE", [halves], [b.tensor((4, 3, 3, 4))], "DequantizeOptions")
     for _ in range(2):
-        strides = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+        strides: dict[str, Any] = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
         x = b.add("CONV_2D", [x, wide, b.weights(4)], [b.tensor((1, 8, 8, 4))], "Conv2DOptions", **strides)
     return x
 

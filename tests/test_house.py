@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import ast
+import statistics
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -17,22 +23,111 @@ MAY_IMPORT = {
     "emulation": {"emulation", "device", "edge_server", "models", "proto"},
     "cli": {"cli", "emulation", "device", "edge_server", "models", "proto"},
 }
+"""Portions, and the portions that each may import."""
+TOP = "top files"
+_MADE = {TOP, "data", "bundling", "splitting", "training"}
+MODELS_ROOM_MAY_IMPORT = {
+    TOP: set[str](),
+    "data": {TOP},
+    "bundling": {TOP, "data"},
+    "splitting": {TOP, "data", "bundling"},
+    "training": {TOP, "data", "bundling", "splitting"},
+    "distillation": _MADE,
+    "compression": _MADE,
+    "filtering": _MADE,
+    "ablation": _MADE,
+}
+"""Folders of `models`, and what each may import beside itself; the files directly in `models` are one room."""
+_PLAYED = {"traces", "capacity", "link", "replay", "policies"}
+EMULATION_ROOM_MAY_IMPORT = {
+    "traces": set[str](),
+    "synthetic": {"traces"},
+    "recorder": {"traces"},
+    "trace_summary": {"traces"},
+    "capacity": {"traces"},
+    "link": {"traces", "capacity"},
+    "realtime": {"traces", "synthetic", "recorder", "capacity", "link"},
+    "replay": set[str](),
+    "policies": {"replay"},
+    "virtual": _PLAYED,
+    "clairvoyant": {*_PLAYED, "virtual"},
+    "simulate": {*_PLAYED, "virtual", "clairvoyant"},
+    "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
+    "reports": {"traces", "policies"},
+}
+"""Folders and files of `emulation`, and what each may import beside itself."""
 TRAINING_ONLY = {"torch", "litert_torch", "onnxscript", "ai_edge_quantizer"}
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def runs_at_import(node: ast.AST) -> bool:
+    """Whether what is inside a node runs when its module is imported: not a function's body, nor what is for type checkers."""
+    for_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    return not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or for_checkers)
+
+
+@cache
+def imports(path: Path, *, at_the_top: bool = False) -> frozenset[str]:
+    """Full names of what a file imports: modules, and what is taken from them."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    left: list[ast.AST] = [tree(path)]
+    while left:
+        node = left.pop()
+        if not at_the_top or runs_at_import(node):
+            left += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
 
 
 def rooms(portion: str) -> list[Path]:
     return sorted((ROOT / portion / "isthmus" / portion).rglob("*.py"))
+
+
+def written() -> list[Path]:
+    """Every file of the product but those that a compiler wrote."""
+    return [path for portion in MAY_IMPORT for path in rooms(portion) if "_pb2" not in path.name]
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """The product's modules by their full names."""
+    found = {}
+    for portion in MAY_IMPORT:
+        for path in rooms(portion):
+            parts = path.relative_to(ROOT / portion).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """The product's modules that a file imports."""
+    found = set()
+    for name in imports(path):
+        while name and name not in modules():
+            name = name.rpartition(".")[0]
+        found |= {name} - {""}
+    return found
+
+
+def folder_of_models(module: str) -> str | None:
+    """`training` for a module in `models/training`, TOP for one directly in `models`; None for one elsewhere."""
+    if not module.startswith("isthmus.models"):
+        return None
+    folder = modules()[module].parent.name
+    return TOP if folder == "models" else folder
+
+
+def room_of_emulation(module: str) -> str | None:
+    """`traces` for `emulation/traces.py`, `virtual` for a module in `emulation/virtual`; None for one elsewhere."""
+    return module.split(".")[2] if module.startswith("isthmus.emulation.") else None
 
 
 @pytest.mark.parametrize("portion", MAY_IMPORT)
@@ -47,6 +142,48 @@ def test_nothing_that_runs_in_the_field_imports_the_training_stack(portion: str)
     for path in rooms(portion):
         used = {name.split(".")[0] for name in imports(path)}
         assert not used & TRAINING_ONLY, f"{path.relative_to(ROOT)} imports {used & TRAINING_ONLY}"
+
+
+def test_what_is_used_without_making_a_bundle_stands_alone() -> None:
+    """A file directly in `models/` runs on a device: it imports none of the folders and nothing that trains."""
+    for path in (ROOT / "models/isthmus/models").glob("*.py"):
+        names = imports(path)
+        assert {folder_of_models(name) for name in ours(path)} <= {TOP, None}, f"{path.name} imports a folder"
+        assert not {name.split(".")[0] for name in names} & TRAINING_ONLY, f"{path.name} imports what trains"
+
+
+@pytest.mark.parametrize(
+    "folder", ["proto/isthmus", "device/isthmus", "edge_server/isthmus", "emulation/isthmus", "examples"]
+)
+def test_where_bundles_are_made_is_no_business_of_those_who_run_them(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        used = {folder_of_models(name) for name in ours(path)} - {TOP, None}
+        assert not used, f"{path.relative_to(ROOT)} imports models/{used}"
+
+
+@pytest.mark.parametrize("folder", ["data", "bundling", "splitting"])
+def test_bundles_are_measured_and_split_without_torch(folder: str) -> None:
+    for path in (ROOT / "models/isthmus/models" / folder).glob("*.py"):
+        at_the_top = {name.split(".")[0] for name in imports(path, at_the_top=True)}
+        assert not at_the_top & TRAINING_ONLY, f"{folder}/{path.name} imports {at_the_top & TRAINING_ONLY} at its top"
+
+
+@pytest.mark.parametrize(
+    ("room_of", "may_import"),
+    [(folder_of_models, MODELS_ROOM_MAY_IMPORT), (room_of_emulation, EMULATION_ROOM_MAY_IMPORT)],
+)
+def test_the_arrows_inside_a_portion(room_of: Callable[[str], str | None], may_import: dict[str, set[str]]) -> None:
+    for module, path in modules().items():
+        room = room_of(module)
+        if room is None:
+            continue
+        assert room in may_import, f"{module}: a new room; say in tests/test_house.py what it may import"
+        used = {room_of(name) for name in ours(path)} - {room, None}
+        assert used <= may_import[room], f"{module} imports {used - may_import[room]}"
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    TopologicalSorter({module: ours(path) - {module} for module, path in modules().items()}).prepare()
 
 
 def test_no_portion_hides_the_others() -> None:
@@ -64,9 +201,33 @@ def test_the_version_comes_from_the_metadata() -> None:
 
 def test_files_stay_readable() -> None:
     long = {
-        str(path.relative_to(ROOT)): lines
-        for portion in MAY_IMPORT
-        for path in rooms(portion)
-        if "_pb2" not in path.name and (lines := len(path.read_text().splitlines())) > 400
+        str(path.relative_to(ROOT)): lines for path in written() if (lines := len(path.read_text().splitlines())) > 400
     }
     assert not long, f"over 400 lines: {long}"
+
+
+def test_functions_stay_short() -> None:
+    """Counted are the lines of a function's body, blank ones too; not its signature, not its docstring."""
+    lengths = [
+        (body[-1].end_lineno or 0) - body[0].lineno + 1
+        for path in written()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (body := node.body[ast.get_docstring(node) is not None :])
+    ]
+    assert statistics.median(lengths) <= 6
+
+
+def test_no_folder_is_crowded() -> None:
+    counts = Counter(path.parent for path in written() if path.name != "__init__.py")
+    crowded = {str(folder.relative_to(ROOT)): count for folder, count in counts.items() if count > 20}
+    assert not crowded, f"more than 20 modules: {crowded}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git: this tree is no checkout")
+def test_nothing_tracked_leads_out_of_the_tree() -> None:
+    listed = subprocess.run(["git", "ls-files", "-s", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for entry in listed.stdout.split("\0")[:-1]:
+        mode, name = entry.split()[0], entry.split("\t")[1]
+        if mode == "120000":
+            assert (ROOT / name).resolve().is_relative_to(ROOT.resolve()), f"{name}: a link out of the tree"

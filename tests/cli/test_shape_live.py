@@ -53,11 +53,11 @@ def test_a_run_of_real_processes_stands_in_the_setting_of_the_virtual_one(tmp_pa
     path = tmp_path / "real.jsonl"
     serve = ("serve", "--bundle", "signs", "--insecure", "--listen", "127.0.0.1:0")
     agent = ("agent", "--bundle", "signs", "--source", "generated:3", "--frames", "20", "--fps", "15", "--insecure")
-    agent += ("--as-device", "pi4", "--deadline", "150ms", "--record", str(path))
+    recorded = ("--as-device", "pi4", "--deadline", "150ms", "--record", str(path))
     with processes.started(*serve) as server:
         there = processes.address_in(processes.first_line(server, "serve"))
         link = ("--backend", "relay", "--trace", "lte-drive", "--start", "5s", "--to", there, "--lag-budget", "5s")
-        done = shape(*link, "--record", str(path), "--", *ISTHMUS, *agent)
+        done = shape(*link, "--record", str(path), "--", *ISTHMUS, *agent, *recorded)
     assert done.returncode == 0, done.stderr
     virtual = Scenario(trace="lte-drive", start_s=5.0, bundle="signs", profile="pi4", duration_s=1.0)
     both = Comparison([Digest.of(path, record.load(path)), Digest.of(path, simulate(virtual)[0])])

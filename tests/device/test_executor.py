@@ -38,6 +38,7 @@ def test_every_width_answers_with_a_calibrated_guess(signs: bundle.Bundle, execu
     for width in signs.manifest.widths:
         executor.hold(0, Drive(3).frame(0).image)
         guess = executor.job(0, 0, width)().guess
+        assert guess is not None
         assert 0 <= guess.label < len(signs.manifest.labels)
         assert 1 / len(signs.manifest.labels) <= guess.confidence <= 1
         executor.forget(0)
@@ -47,7 +48,10 @@ def test_a_picture_of_another_size_is_resized(executor: Executor) -> None:
     scene = Drive(3).frame(40).image
     executor.hold(0, scene)
     executor.hold(1, scene.repeat(2, axis=0).repeat(2, axis=1))
-    assert executor.job(0, 0, 1.0)().guess.label == executor.job(1, 0, 1.0)().guess.label
+    one, other = executor.job(0, 0, 1.0)().guess, executor.job(1, 0, 1.0)().guess
+    assert one is not None
+    assert other is not None
+    assert one.label == other.label
 
 
 def test_bytes_are_looked_up_as_the_floats_that_they_stand_for(executor: Executor) -> None:

@@ -28,7 +28,7 @@ DEADLINE_S = 2.0
 class Scripted:
     """A source that gives what a generator yields, and raises what it raises."""
 
-    fps = None
+    fps: float | None = None
 
     def __init__(self, pictures: Iterator[Picture], *, live: bool = False) -> None:
         self._pictures, self.live = pictures, live

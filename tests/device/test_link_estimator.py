@@ -31,18 +31,18 @@ def test_heartbeats_say_nothing_of_how_long_layers_take() -> None:
     for n in range(50):
         link.on_sent(n, 0, 3000, now=n / 5)
         link.on_ack(n, 0, now=n / 5 + (0.04 if n % 2 else 0.12))
-    alone = link.p_back_by(3000, 0.05, now=10.0)
+    alone = link.outlook(10.0).p_back(3000, 0.05)
     for n in range(50):
         link.on_beat_sent(n, 10 + n / 100)
         link.on_beat(n, 10.04 + n / 100)
-    assert link.p_back_by(3000, 0.05, now=10.7) < alone + 0.2
+    assert link.outlook(10.7).p_back(3000, 0.05) < alone + 0.2
 
 
 def test_a_link_that_was_given_up_is_tried_again_while_heartbeats_go_on() -> None:
     link = fed(LinkEstimator(), delay_s=0.3, begin_s=0, end_s=10)
-    assert link.p_back_by(300, 0.15, now=10.1) < 0.2
+    assert link.outlook(10.1).p_back(300, 0.15) < 0.2
     beaten(link, delay_s=0.02, begin_s=10.5, end_s=40)
-    assert link.p_back_by(300, 0.15, now=40.0) > 0.5
+    assert link.outlook(40.0).p_back(300, 0.15) > 0.5
 
 
 def test_the_round_trip_follows_a_link_whose_delay_grew() -> None:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from isthmus.cli.main import application
 from isthmus.device import measure
+from isthmus.device.sensors import Reading
 from isthmus.models import bundle, profiles, work
 
 
@@ -30,8 +31,8 @@ def test_a_measured_profile_reads_back_and_knows_the_stages(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("shown", [None, 3.0])
 def test_power_is_measured_only_where_the_machine_shows_it(shown: float | None) -> None:
-    idle = measure.Reading(power_W=shown)
-    busy = (measure.Reading(power_W=6.0), measure.Reading(power_W=5.0))
+    idle = Reading(power_W=shown)
+    busy = (Reading(power_W=6.0), Reading(power_W=5.0))
     found = measure.power(idle, busy, source="measured")
     if shown is None:
         assert found is None

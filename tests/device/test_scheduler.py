@@ -1,4 +1,4 @@
-"""The shipped policy, one decision at a time."""
+"""The shipped policies, one decision at a time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from hypothesis import strategies as st
 
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.link_estimator import LinkEstimator
-from isthmus.device.scheduler import INDIFFERENCE, STOP, Decision, ExpectedUtility, Offload, Situation
+from isthmus.device.scheduler import (
+    GO_ON,
+    INDIFFERENCE,
+    STOP,
+    AlwaysOffload,
+    Decision,
+    ExpectedUtility,
+    LocalOnly,
+    Offload,
+    Situation,
+)
 from isthmus.device.stage_times import StageTimes
 from isthmus.proto.vocabulary import Guess, StageResult
 from pair import catalogue
+from situations import after_stage, link, situation
 
 TIMES = StageTimes(((0.004, 0.01), (0.003, 0.008)))
 KNOWN = catalogue()
@@ -54,12 +65,12 @@ def test_large_features_go_where_the_link_has_nothing_else_to_do() -> None:
 
 
 def test_a_queue_that_is_gone_before_the_next_frame_costs_nothing_and_a_longer_one_does() -> None:
-    link = shown(9_000)
-    link.on_sent(100, 0, 100, now=5.0)
-    assert isinstance(decided(link, 0.6), Offload)
+    busy = shown(9_000)
+    busy.on_sent(100, 0, 100, now=5.0)
+    assert isinstance(decided(busy, 0.6), Offload)
     for n in range(8):
-        link.on_sent(101 + n, 0, 100, now=5.0)
-    assert decided(link, 0.6) is STOP
+        busy.on_sent(101 + n, 0, 100, now=5.0)
+    assert decided(busy, 0.6) is STOP
 
 
 @settings(max_examples=60)
@@ -82,3 +93,20 @@ def test_the_width_is_that_of_the_best_way_whatever_is_left_out(rate_Bps: float,
         if head_s <= min(budget_s, 1 / 15) and worth > best + INDIFFERENCE * (w > 0):
             best, chosen = worth, w
     assert policy.width(situation) == chosen
+
+
+def test_always_offload_sends_everything_at_full_width_whatever_it_is_told() -> None:
+    policy, hopeless = AlwaysOffload(KNOWN), situation(link(1.0, queue_s=60.0), 0.001)
+    assert policy.width(hopeless) == 1
+    assert policy.after_exit(after_stage(0, 0.999), hopeless) == GO_ON
+    assert policy.after_exit(after_stage(1, 0.999), hopeless) == Offload(0, 2)
+    assert policy.after_exit(after_stage(1), situation(None)) is STOP
+    assert policy.after_exit(after_stage(1, sizes=None), hopeless) is STOP
+
+
+def test_local_only_answers_from_the_last_exit_at_the_widest_width_in_time() -> None:
+    """88 ms at full width, a tenth of them for safety."""
+    policy = LocalOnly(KNOWN)
+    assert [policy.width(situation(link(), budget_s)) for budget_s in (0.089, 0.087, 0.001)] == [1, 0, 0]
+    assert policy.after_exit(after_stage(0, 0.999), situation(link())) is GO_ON
+    assert policy.after_exit(after_stage(1, 0.3), situation(link(1e9))) is STOP

@@ -57,7 +57,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_video_is_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "x.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (32, 32))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (32, 32))
     for value in (0, 128, 255):
         writer.write(np.full((32, 32, 3), value, np.uint8))
     writer.release()
@@ -73,6 +73,7 @@ def test_generated_scenes_know_their_truth_and_repeat() -> None:
     assert b is not None
     assert a.label is not None
     assert a.pixels is not None
+    assert b.pixels is not None
     assert np.array_equal(a.pixels, b.pixels)
 
 
@@ -112,7 +113,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
 def test_an_unplugged_camera_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A camera that stops giving pictures; a short file stands in for the device node."""
     path = tmp_path / "x.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (32, 32))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (32, 32))
     writer.write(np.zeros((32, 32, 3), np.uint8))
     writer.release()
     capture = cv2.VideoCapture(str(path))

@@ -56,7 +56,7 @@ def test_onnx_runs_any_batch(tmp_path: Path) -> None:
     tail = Tail(bundle_of(tmp_path, ONNX), 1)
     for batch in (1, 3, 8):
         features = np.random.default_rng(0).normal(size=(batch, 4, 4, 8)).astype(np.float32)
-        np.testing.assert_allclose(tail.run(features), features.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(tail.run(features)), features.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_tail_with_other_ports_is_named(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_several_tensors_cross_as_one(tmp_path: Path) -> None:
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
     np.testing.assert_allclose(
-        packed, interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0], rtol=1e-5
+        np.asarray(packed), interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0], rtol=1e-5
     )
 
 
@@ -146,7 +146,8 @@ def test_a_decoder_runs_before_the_original_tail(tmp_path: Path) -> None:
     last = TailPart("tail.tflite", "litert")
     features = np.random.default_rng(0).normal(size=(3, 8, 8, 8)).astype(np.float32)
     both = Tail(bundle_of(tmp_path, TailPart("decoder.onnx", "onnx"), last), 1).run(features)
-    np.testing.assert_allclose(both, Tail(bundle_of(tmp_path, last), 1).run(features / 2), rtol=1e-5)
+    behind = Tail(bundle_of(tmp_path, last), 1).run(features * np.float32(0.5))
+    np.testing.assert_allclose(np.asarray(both), np.asarray(behind), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])

@@ -71,7 +71,8 @@ size_fit = {json.dumps(config.size_fit)}
 async def started(config: ServerConfig) -> tuple[str, asyncio.Task[None]]:
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(config, ready=address.set_result))
-    await asyncio.wait({address, task}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {address, task}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     return address.result(), task

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from numpy.typing import NDArray
 
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
@@ -28,22 +29,25 @@ from isthmus.edge_server.streams import Limits, Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, security, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
+from isthmus.proto.tasks import Packed
 
 PATIENCE_S = 20.0
+Stream = grpc.aio.StreamStreamCall[edge_pb2.DeviceMessage, edge_pb2.ServerMessage]
 
 
 class Device:
     """One stream as a device sees it."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.call = edge_pb2_grpc.EdgeStub(channel).Stream()
+        self.call: Stream = edge_pb2_grpc.EdgeStub(channel).Stream()
 
     async def say(self, *messages: m.DeviceMessage) -> None:
         for message in messages:
             await self.call.write(wire.to_device_pb(message))
 
     async def hear(self) -> m.ServerMessage:
-        return wire.from_server_pb(await asyncio.wait_for(self.call.read(), PATIENCE_S))
+        read: Any = await asyncio.wait_for(self.call.read(), PATIENCE_S)
+        return wire.from_server_pb(read)
 
     async def hear_until(self, kind: type[Any]) -> Any:
         while not isinstance(message := await self.hear(), kind):
@@ -175,7 +179,7 @@ def test_bytes_that_are_no_message_end_that_stream_only(service: EdgeService, he
             good = Device(channel)
             await good.say(hello)
             await good.hear_until(m.Welcome)
-            raw = channel.stream_stream("/isthmus.v1.Edge/Stream")()
+            raw: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream("/isthmus.v1.Edge/Stream")()
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await raw.write(b"\xff\xff\xff")
             assert await raw.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -197,8 +201,8 @@ def test_one_stream_too_many(served: Served, engine: Any, hello: m.Hello) -> Non
             assert "max_streams = 1" in why
             first.call.cancel()
             third = Device(channel)  # the place is free again, after a moment
-            while (code := await refused(third, hello)) is not None:
-                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            while (again := await refused(third, hello)) is not None:
+                assert again is grpc.StatusCode.RESOURCE_EXHAUSTED
                 third = Device(channel)
 
     live(check)
@@ -250,9 +254,7 @@ def test_sigterm_drains(served: Served, hello: m.Hello, frame: Any) -> None:
             await device.hear_until(m.Ack)
             os.kill(os.getpid(), signal.SIGTERM)
             assert (await device.hear_until(m.Drain)).grace_s == 5.0
-            probe = health_pb2.HealthCheckRequest()
-            status = await health_pb2_grpc.HealthStub(channel).Check(probe)
-            assert status.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
             await device.say(*frame(2))
             assert (await device.hear_until(m.Busy)).frame_id == 2
             assert (await Device(channel).ending())[0] is grpc.StatusCode.UNAVAILABLE
@@ -265,6 +267,11 @@ def test_sigterm_drains(served: Served, hello: m.Hello, frame: Any) -> None:
     live(check)
 
 
+async def health(channel: grpc.aio.Channel, service: str = "") -> int:
+    stub: Any = health_pb2_grpc.HealthStub  # its published types know no methods
+    return int((await stub(channel).Check(health_pb2.HealthCheckRequest(service=service))).status)
+
+
 class Held:
     """An engine that waits at its gate."""
 
@@ -272,9 +279,9 @@ class Held:
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
         assert self.gate.wait(PATIENCE_S)
-        return np.zeros((len(features), 2), np.float32)
+        return [(0.0, 0.0)] * len(features)
 
 
 class Broken:
@@ -282,10 +289,10 @@ class Broken:
 
     warm = True
 
-    def run(self, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def run(self, features: NDArray[np.float32]) -> list[Packed]:
         if not self.warm:
             raise RuntimeError("out of everything")
-        return np.zeros((len(features), 2), np.float32)
+        return [(0.0, 0.0)] * len(features)
 
 
 def test_a_failing_engine_costs_its_batch_only(served: Served, hello: m.Hello, frame: Any) -> None:
@@ -309,12 +316,10 @@ def test_describe_health_and_reflection(service: EdgeService, served: Served) ->
         async with running(service, debug=True) as (address, _), grpc.aio.insecure_channel(address) as channel:
             description = await edge_pb2_grpc.EdgeStub(channel).Describe(edge_pb2.DescribeRequest())
             assert (description.bundle_name, description.bundle_sha256) == ("tiny", served.sha256)
-            probe = health_pb2.HealthCheckRequest(service="isthmus.v1.Edge")
-            status = await health_pb2_grpc.HealthStub(channel).Check(probe)
-            assert status.status == health_pb2.HealthCheckResponse.SERVING
+            assert await health(channel, "isthmus.v1.Edge") == health_pb2.HealthCheckResponse.SERVING
             request = reflection_pb2.ServerReflectionRequest(list_services="")
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            replies = [reply async for reply in stub.ServerReflectionInfo(iter([request]))]
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub  # its published types know no `grpc.aio`
+            replies = [reply async for reply in stub(channel).ServerReflectionInfo(iter([request]))]
             names = {service.name for service in replies[0].list_services_response.service}
             assert "isthmus.v1.Edge" in names
 

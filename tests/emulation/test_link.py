@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isthmus.emulation import traces
 from isthmus.emulation.link import Bursts, LinkOptions, ShapedLink
-from isthmus.emulation.traces import PacketTrace, Trace
+from isthmus.emulation.traces import Direction, PacketTrace, Trace
 from isthmus.proto.errors import ConfigError, DataError
 from real_data import TRACES, needs_traces
 
@@ -49,7 +49,7 @@ def finish_by_walking(trace: Trace, start_s: float, size_bytes: float) -> float:
                 continue
             room = rate * (end - max(now, begin))
             if left <= room:
-                return max(now, begin) + left / rate
+                return float(max(now, begin) + left / rate)
             left -= room
             now = end
     raise AssertionError
@@ -239,7 +239,7 @@ def test_mahimahi_departures_are_exact_to_the_packet(departures: list[int], gaps
 
 def replayed(path: Path) -> None:
     """Saturated, and with a packet every 7 ms, the link departs when a direct reading of the file says."""
-    direction = "up" if path.suffix == ".up" else "down"
+    direction: Direction = "up" if path.suffix == ".up" else "down"
     entries = [int(line) for line in path.read_text().split()]
     trace = traces.find(path)
     saturated, paced = ShapedLink(trace, direction), ShapedLink(trace, direction)

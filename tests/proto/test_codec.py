@@ -37,7 +37,8 @@ def correlated(frames: int, height: int, width: int, channels: int, seed: int = 
         return x
 
     x = field(0.6) * np.exp(0.5 * field(0.9) + 0.25 * rng.standard_normal((frames, 1, 1, 1)))
-    return (x / x.std()).astype(np.float32)
+    of_unit_variance: Features = (x / x.std()).astype(np.float32)
+    return of_unit_variance
 
 
 def h0_bytes(known: Features, unseen: Features, step: float) -> float:
@@ -325,8 +326,8 @@ def test_a_payload_out_of_place_is_refused(payloads: list[bytes], why: str) -> N
         SMALL.decode(payloads)
 
 
-def magicless(plain: bytes, **options: bool) -> bytes:
-    return zstandard.ZstdCompressor(**options).compress(plain)[4:]
+def magicless(plain: bytes, *, sized: bool = True) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=sized).compress(plain)[4:]
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,7 @@ def magicless(plain: bytes, **options: bool) -> bytes:
     [
         magicless(bytes(1 << 20)),
         b"\xe0" + (1 << 45).to_bytes(8, "little") + bytes(8),  # claims 32 TiB
-        magicless(bytes(100), write_content_size=False),
+        magicless(bytes(100), sized=False),
     ],
     ids=["megabyte", "32 TiB", "no size"],
 )

@@ -31,8 +31,8 @@ def smooth(frames: int, seed: int = 0) -> np.ndarray:
 
 FRAMES = smooth(60)
 CODEC = Codec(spectral(FRAMES[:40]))
+assert CODEC.config.spectrum is not None
 SPECTRUM = CODEC.config.spectrum
-assert SPECTRUM is not None
 
 
 # Golden bytes
@@ -42,7 +42,7 @@ def golden() -> tuple[Codec, np.ndarray]:
     """Maps of 1 x 1, of which a transform is exact: the same bytes on every machine."""
     rng = np.random.default_rng(20)
     frames = (rng.integers(-16, 17, (40, 1, 1, 60)) * rng.integers(0, 17, (40, 1, 1, 60)) // 32).astype(np.float32)
-    frames *= np.arange(60, 0, -1, np.float32) // 4 / 8
+    frames *= np.arange(60, 0, -1, dtype=np.float32) // 4 / 8
     plain = ((1.0, 0.0),) * SPECTRAL_LAYERS
     spectrum = Spectrum(
         tilt=0.35,
@@ -202,11 +202,11 @@ def test_any_bytes_decode_to_the_right_shape_or_are_refused(body: bytes, layer: 
 
 
 def test_the_longest_runs_are_refused_before_they_are_written_out() -> None:
-    assert SPECTRUM is not None
     count, levels = SPECTRUM.bands[0][2]
-    longest = levels ** PER_BYTE[levels] + len(RUNS) - 1
+    per_byte = round(PER_BYTE[levels])
+    longest = levels**per_byte + len(RUNS) - 1
     payloads = list(CODEC.encode(FRAMES[0], 0))
-    payloads[2] = bytes((RAW << 4 | 2, 0)) + bytes([longest]) * (-(-count // PER_BYTE[levels]))
+    payloads[2] = bytes((RAW << 4 | 2, 0)) + bytes([longest]) * (-(-count // per_byte))
     with pytest.raises(CodecError, match=r"layer 2: \d+ packed bytes, expected \d+"):
         CODEC.decode(payloads)
 

@@ -137,11 +137,6 @@ class LinkEstimator:
         return self._config.round_trip_s if known is None else known
 
     @property
-    def bytes_flying(self) -> int:
-        """Bytes written and not yet acknowledged."""
-        return sum(f.size_bytes for f in self._flying)
-
-    @property
     def waiting_since_s(self) -> float | None:
         """When the oldest message without an acknowledgement was written; None when there is none."""
         return self._flying[0].sent_s if self._flying else None
@@ -165,13 +160,6 @@ class LinkEstimator:
             ratios=self._ratios.copy(),
             weights=self._weights,
         )
-
-    def p_back_by(self, size_bytes: float, budget_s: float, now: float, server_s: float | None = None) -> float:
-        """`Outlook.p_back` for one question; `server_s` overrides the server's expected time."""
-        outlook = self.outlook(now)
-        if server_s is not None:
-            outlook.server_s = server_s
-        return outlook.p_back(size_bytes, budget_s)
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, now: float) -> None:
         """A layer was written."""

@@ -108,8 +108,7 @@ class Transport:
     async def _one_stream(self, channel: grpc.aio.Channel) -> None:
         outbox: asyncio.Queue[DeviceMessage | None] = asyncio.Queue()
         outbox.put_nowait(self._hello)
-        stub = EdgeStub(channel)  # type: ignore[no-untyped-call]
-        call = stub.Stream(_outgoing(outbox))
+        call = EdgeStub(channel).Stream(_outgoing(outbox))
         try:
             first = await asyncio.wait_for(call.read(), WELCOME_TIMEOUT_S)
             if first is grpc.aio.EOF:

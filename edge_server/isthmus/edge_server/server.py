@@ -238,7 +238,7 @@ def bind(
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
     """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
     server = grpc.aio.server(options=wire.server_options(service.max_message_bytes))
-    edge_pb2_grpc.add_EdgeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if debug:

@@ -1,4 +1,4 @@
-"""The rivals by themselves: who there is, what they play on, and what each chooses in a situation anyone can judge."""
+"""The rivals together: who there is, what they play on, and in what they differ on the shipped bundle's own tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isthmus.device.link_estimator import LinkEstimator, Outlook
-from isthmus.device.scheduler import GO_ON, STOP, Offload, Situation
+from isthmus.device.scheduler import STOP, Offload, Situation
 from isthmus.device.stage_times import StageTimes
 from isthmus.emulation import policies
 from isthmus.models import bundle, inputs
@@ -23,11 +23,8 @@ SURE, UNSURE = Guess(0, 0.99), Guess(0, 0.4)
 
 def situation(*, goodput_Bps: float | None = 1e6, budget_s: float = 0.15) -> Situation:
     """A link that has shown `goodput_Bps` and 20 ms; None is a lost one. The head takes 4 to 16 ms."""
-    return Situation(budget_s, None if goodput_Bps is None else outlook(goodput_Bps), times(), 1 / 15)
-
-
-def times() -> StageTimes:
-    return StageTimes([[0.002, 0.004, 0.006, 0.008]] * 2)
+    times = StageTimes([[0.002, 0.004, 0.006, 0.008]] * 2)
+    return Situation(budget_s, None if goodput_Bps is None else outlook(goodput_Bps), times, 1 / 15)
 
 
 def outlook(goodput_Bps: float) -> Outlook:
@@ -40,10 +37,6 @@ def outlook(goodput_Bps: float) -> Outlook:
     return link.outlook(now + 1.6)
 
 
-def result(guess: Guess, sizes: tuple[tuple[int, ...], ...] | None, stage: int = 1, width: float = 1.0) -> StageResult:
-    return StageResult(0, stage, width, guess, 0.008, sizes)
-
-
 def mean_sizes(name: str) -> tuple[tuple[int, ...], ...]:
     content = policies.contestant(name, SIGNS).content
     return tuple(tuple(int(b) for b in row) for row in content.outcomes.layer_bytes.mean(axis=(0, 1)))
@@ -54,7 +47,7 @@ def chosen(name: str, where: Situation, guess: Guess = UNSURE) -> object:
     contestant = policies.contestant(name, SIGNS)
     policy = contestant.new_policy()
     width = contestant.content.catalogue.widths[policy.width(where)]
-    return policy.after_exit(result(guess, mean_sizes(name), width=width), where)
+    return policy.after_exit(StageResult(0, 1, width, guess, 0.008, mean_sizes(name)), where)
 
 
 def test_an_unknown_policy_is_refused_with_the_names() -> None:
@@ -135,31 +128,6 @@ def test_on_a_narrow_link_those_that_count_stop_and_those_that_always_send_send_
     assert chosen("slimmable", here) == Offload(3, 1)
     assert chosen("always-webp", here) == Offload(4, 1)
     assert chosen("static-split", here) == chosen("static-split", situation())
-
-
-def test_the_first_exit_alone_never_goes_on() -> None:
-    policy = policies.contestant("local-first-exit", SIGNS).new_policy()
-    assert policy.after_exit(result(UNSURE, None, stage=0), situation()) == STOP
-    assert (
-        policies.contestant("local-only", SIGNS).new_policy().after_exit(result(UNSURE, None, stage=0), situation())
-        == GO_ON
-    )
-    assert policy.width(situation()) == 3
-
-
-def test_slimmable_believes_its_table_and_not_what_the_encoder_takes() -> None:
-    content = policies.contestant("slimmable", SIGNS).content
-    slow, budget_s = times(), 0.045
-    for _ in range(50):
-        slow.observe(0, 3, 0.030)
-    policy = policies.contestant("slimmable", SIGNS).new_policy()
-    assert content.catalogue.widths[policy.width(Situation(budget_s, outlook(1e6), slow, 1 / 15))] == 1.0
-    assert (
-        policies.contestant("throughput-argmax", SIGNS)
-        .new_policy()
-        .width(Situation(budget_s, outlook(1e6), slow, 1 / 15))
-        < 3
-    )
 
 
 def test_points_are_named_by_quality() -> None:

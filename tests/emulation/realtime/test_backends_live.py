@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,7 @@ def test_tun_holds_or_drops_what_meets_an_outage(outage: str, expected: list[byt
 
 
 def test_tun_loses_in_bursts_and_drops_what_its_queue_cannot_hold() -> None:
-    def came(**options: object) -> int:
+    def came(**options: Any) -> int:
         with started("tun", WIDE, **options) as link:
             near, far = udp(link)
             with near, far:

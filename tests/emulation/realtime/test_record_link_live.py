@@ -47,8 +47,9 @@ def test_a_far_end_that_is_not_there_or_goes_away_is_named() -> None:
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         where = f"127.0.0.1:{placeholder.getsockname()[1]}"
+        ways: tuple[Direction, ...] = ("up",)
         with pytest.raises(SourceError, match=f"^{where}: .*isthmus traces answer"):
-            asyncio.run(record_link.record(where, name="t", ways=("up",), length_s=5.0))
+            asyncio.run(record_link.record(where, name="t", ways=ways, length_s=5.0))
 
     async def rude() -> None:
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)

@@ -79,7 +79,8 @@ def test_without_a_clairvoyant_there_is_no_share() -> None:
 def test_means_are_over_frames_not_over_runs() -> None:
     comparison = compared(made_run("mine", 100, of=100), made_run("mine", 0, of=300, seed=2, energy_J=0.3))
     entry = comparison.entries[comparison.settings[0]][MINE]
-    assert (entry.frames, entry.accuracy, entry.energy_per_frame_J) == (400, 0.25, pytest.approx(0.3))
+    assert (entry.frames, entry.accuracy) == (400, 0.25)
+    assert entry.energy_per_frame_J == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -226,10 +227,10 @@ def test_the_page_of_a_small_comparison(folder: Path, tmp_path: Path) -> None:
 
 
 def test_runs_of_every_kind_are_compared_and_a_trace_of_another_machine_costs_only_its_picture(tmp_path: Path) -> None:
-    away = {"trace": "/elsewhere/drive.csv"}
+    away = "/elsewhere/drive.csv"
     runs = [
-        made_run("mine", 50, server=40, **away),
-        made_run("mine", 55, server=40, kind="emulated", **away),
+        made_run("mine", 50, server=40, trace=away),
+        made_run("mine", 55, server=40, kind="emulated", trace=away),
         made_run("mine", 52, server=40, kind="live", trace=None, seed=None),
     ]
     page = comparison_report.write(tmp_path, compared(*runs))

@@ -41,6 +41,7 @@ def test_a_shipped_scenario_plays_and_every_frame_is_answered_in_time(name: str)
     found = scenarios.load(name)
     short = changed(found, duration_s=max(3.0, 4 / found.fps), sessions=min(found.sessions, 6))
     runs = simulate(short)
+    assert short.duration_s is not None
     assert len(runs) == short.sessions
     for run in runs:
         assert len(run.records) == round(short.duration_s * short.fps)

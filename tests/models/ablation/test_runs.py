@@ -102,7 +102,8 @@ def test_every_variant_makes_its_steps(name: str) -> None:
 
 
 def test_a_table_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    table, told = ablation(tmp_path / "table"), []
+    told: list[str] = []
+    table = ablation(tmp_path / "table")
     assert [(r.variant, r.seed) for r in table.run(["base"], [1], silent)] == [("base", 1)]
     rows = table.run(["base", "vector"], [1], told.append)
     assert [r.variant for r in rows] == ["base", "vector"]

@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
 
+from torch import Tensor  # noqa: E402
+
 from isthmus.device.executor import Executor  # noqa: E402
 from isthmus.models.compression import prune  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
@@ -66,10 +68,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(checkpoint: Path) -> SplitNetwork:
     found = SplitNetwork(ARCH)
     found.load_state_dict(torch.load(checkpoint, weights_only=False)["teacher"])
-    return found.eval()
+    found.eval()
+    return found
 
 
-def calibration() -> tuple[torch.Tensor, torch.Tensor]:
+def calibration() -> tuple[Tensor, Tensor]:
     seen = pictures(150, seed=6)
     return labelled.normalised(seen.images, MEAN, STD), torch.from_numpy(seen.labels)
 
@@ -110,10 +113,9 @@ def test_the_budget_is_kept_and_not_by_much(network: SplitNetwork, share: float)
 def test_a_dead_channel_is_the_first_to_go(network: SplitNetwork) -> None:
     """Eight channels of the second stage are cut off from whatever follows; nothing else costs as little."""
     dead = torch.arange(3, 27, 3)
-    stage = network.head.stages[1]
     with torch.no_grad():
-        for conv in (stage.convs[1], stage.exit.conv, network.head.project):
-            conv.weight[:, dead] = 0
+        for name in ("stages.1.convs.1.weight", "stages.1.exit.conv.weight", "project.weight"):
+            network.head.get_parameter(name)[:, dead] = 0
     network.requires_grad_(False)
     x, labels = calibration()
     spaces = prune.spaces_of(network.head)

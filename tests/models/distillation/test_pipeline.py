@@ -364,7 +364,7 @@ def test_the_bytes_for_an_agreement_lie_between_two_qualities() -> None:
     label = np.ones((4, len(inputs.FORMATS), qualities), np.uint8)
     for q, right in enumerate((4, 3, 3, 1, 0)):
         label[:right, 0, q] = 0
-    size = np.broadcast_to(np.uint32([5000, 4000, 3000, 2000, 1000]), label.shape)
+    size = np.broadcast_to(np.array([5000, 4000, 3000, 2000, 1000], np.uint32), label.shape)
     table = inputs.Inputs(size, label, np.zeros(label.shape, np.float16))
     for share, expected in ((1.0, 5000), (0.75, 3000), (0.5, 2500), (0.0, 1000)):
         assert inputs.bytes_for(share, table, truth) == {"jpeg": expected, "webp": 1000 if share == 0 else None}

@@ -74,7 +74,8 @@ def test_the_device_decides_as_torch_does(made: filters.Filter, trained: train.T
 
 def test_the_agent_answers_by_its_filter_and_says_so(made: filters.Filter) -> None:
     class Yard:
-        fps, live = None, False
+        fps: float | None = None
+        live = False
 
         def __init__(self) -> None:
             self._pictures: Iterator[Picture] = (Picture(str(i), image) for i, image in enumerate(yard(40).images))

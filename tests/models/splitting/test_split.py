@@ -335,7 +335,7 @@ def test_every_task_has_an_entry() -> None:
 
 def test_confidences_are_about_as_high_as_agreement(small: Uncut, fallback: Uncut) -> None:
     """An 8-bit softmax does not add up to one: it is still one."""
-    rounded = replace(fallback, outputs=tuple(np.round(p * 16) / 16 for p in fallback.outputs))
+    rounded = replace(fallback, outputs=tuple((np.round(p * 16) / 16).astype(np.float32) for p in fallback.outputs))
     found = split.measured(small, cut_after(small.graph, 0), rounded)
     told = found.answered[0]
     assert told.point.temperature > split.COLDEST

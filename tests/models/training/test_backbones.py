@@ -53,12 +53,14 @@ def pictures(n: int, seed: int = 0) -> labelled.Pictures:
 def network(arch: Architecture) -> SplitNetwork:
     """Untrained, with statistics in its batch norms that are not those it began with."""
     torch.manual_seed(0)
-    net = SplitNetwork(arch).train()
+    net = SplitNetwork(arch)
+    net.train()
     x = labelled.normalised(pictures(32).images, MEAN, STD)
     with torch.no_grad():
         for width in arch.widths:
             net.tail(net.head(x, width)[0])
-    return net.eval()
+    net.eval()
+    return net
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES.values(), ids=ARCHITECTURES)

@@ -12,12 +12,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
+from torch import Tensor  # noqa: E402
+
 from isthmus.models.bundling.evaluate import evaluate, fitted_codec  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
 from isthmus.models.data.labelled import Validation  # noqa: E402
 from isthmus.models.training import bottleneck, late_exits, muon, run  # noqa: E402
 from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
-from isthmus.models.training.recipes import Recipe  # noqa: E402
+from isthmus.models.training.recipes import RECIPES, Recipe  # noqa: E402
 from isthmus.models.training.run import load_averaged  # noqa: E402
 from isthmus.models.training.trainer import Trainer, accuracy, learning_rate  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
@@ -59,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[SplitNetwork, Pat
     return Trainer(RECIPE, training_set(), seed=1).run(checkpoint, silent), checkpoint
 
 
-def normalised(p: labelled.Pictures) -> torch.Tensor:
+def normalised(p: labelled.Pictures) -> Tensor:
     return labelled.normalised(p.images, MEAN, STD)
 
 
@@ -200,7 +202,7 @@ def test_a_few_pictures_are_learnt_from_in_small_batches_for_long(tmp_path: Path
     recipe = run.open_run("signs", tmp_path / "few").recipe
     assert (recipe.batch, recipe.epochs, recipe.late_exit_epochs) == (32, 67, 9)
     assert recipe.epochs * (480 // recipe.batch) >= 1000
-    assert run._sized(run.RECIPES["cifar10"], 50_000) == run.RECIPES["cifar10"]
+    assert run._sized(RECIPES["cifar10"], 50_000) == RECIPES["cifar10"]
 
 
 def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:

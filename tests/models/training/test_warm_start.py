@@ -11,6 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("onnx", reason="onnx is not installed; the training rooms need it")
 
+from torch import Tensor  # noqa: E402
+
 from isthmus.models import bundle, flatbuffer, scenes  # noqa: E402
 from isthmus.models.bundling.shipped import Shipped  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
@@ -39,10 +41,11 @@ def network(whole: bundle.Bundle, pictures: labelled.Pictures) -> SplitNetwork:
     torch.set_num_threads(1)
     fresh = SplitNetwork(SIGNS.arch)
     warm_start(fresh, whole, normalised(whole, pictures))
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
-def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> torch.Tensor:
+def normalised(whole: bundle.Bundle, pictures: labelled.Pictures) -> Tensor:
     return labelled.normalised(pictures.images, whole.manifest.input.mean, whole.manifest.input.std)
 
 

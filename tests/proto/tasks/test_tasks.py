@@ -46,6 +46,12 @@ def test_a_softmax_keeps_its_probability() -> None:
     assert told(Classification(probabilities=True), [p]).confidence == pytest.approx(0.7, abs=1e-4)
 
 
+def deflated(mask: np.ndarray) -> bytes:
+    packed = Segmentation().pack([mask])
+    assert isinstance(packed, bytes)
+    return packed
+
+
 @pytest.mark.parametrize(
     ("task", "packed"),
     [
@@ -55,8 +61,8 @@ def test_a_softmax_keeps_its_probability() -> None:
         (Classification(), bytes(96) + struct.pack("<f", math.inf)),
         (Segmentation(), (0.0,)),
         (Segmentation(), b"\x02\x00\x02\x00not deflated"),
-        (Segmentation(), Segmentation().pack([np.zeros((8, 8), np.int64)])[:-6]),
-        (Segmentation(), struct.pack("<HH", 4, 4) + bytes(Segmentation().pack([np.zeros((8, 8), np.int64)])[4:])),
+        (Segmentation(), deflated(np.zeros((8, 8), np.int64))[:-6]),
+        (Segmentation(), struct.pack("<HH", 4, 4) + deflated(np.zeros((8, 8), np.int64))[4:]),
         (Segmentation(), bytes(8)),
         (Detection(), b"x" * 23),
         (Detection(), struct.pack("<6f", 1, math.nan, 0, 0, 1, 1)),

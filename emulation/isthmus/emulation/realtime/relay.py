@@ -39,19 +39,6 @@ _CONTROL_BYTES = 40
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LinkNow:
-    """The link at one moment, for display."""
-
-    elapsed_s: float
-    """In the trace, from where the relay began."""
-    up_Bps: float
-    down_Bps: float
-    rtt_s: float
-    backlog_up_bytes: float
-    backlog_down_bytes: float
-
-
 class Relay:
     """Listens on `listen`, connects to `upstream` (both `host:port`; port 0 listens on a free one), shapes between.
 
@@ -118,19 +105,6 @@ class Relay:
         """Serve until cancelled."""
         async with self:
             await asyncio.get_running_loop().create_future()
-
-    def link_now(self, now: float | None = None) -> LinkNow:
-        """The link at `now` on the event loop's clock; None is this moment. Call it in the relay's own event loop."""
-        elapsed_s = (_clock() if now is None else now) - self.started_s
-        up, down = self._up, self._down
-        return LinkNow(
-            elapsed_s,
-            up.rate_Bps(elapsed_s),
-            down.rate_Bps(elapsed_s),
-            up.delay_s(elapsed_s) + down.delay_s(elapsed_s),
-            up.backlog_bytes(elapsed_s),
-            down.backlog_bytes(elapsed_s),
-        )
 
     @property
     def lag(self) -> LagSummary:
