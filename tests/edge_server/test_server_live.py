@@ -29,7 +29,7 @@ from isthmus.edge_server.streams import Limits, Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, security, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 PATIENCE_S = 20.0
 Stream = grpc.aio.StreamStreamCall[edge_pb2.DeviceMessage, edge_pb2.ServerMessage]
