@@ -14,7 +14,7 @@ import pytest
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture
+from isthmus.device.sources import Picture, Source
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
 from isthmus.proto.record import FrameRecord
@@ -25,9 +25,10 @@ DEADLINE_S = 2.0
 """Generous: these tests are about what is answered, and share their machine with others."""
 
 
-class Scripted:
+class Scripted(Source):
     """A source that gives what a generator yields, and raises what it raises."""
 
+    name = "scripted"
     fps: float | None = None
 
     def __init__(self, pictures: Iterator[Picture], *, live: bool = False) -> None:

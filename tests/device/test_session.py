@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from isthmus.device.actions import Emit, Forget, RunStage, Send
 from isthmus.device.scheduler import AlwaysOffload, LocalOnly
@@ -240,6 +241,36 @@ def test_the_same_run_twice_is_the_same_to_the_last_answer() -> None:
     assert Pair(*rows).connected().run(25).answers == Pair(*rows).connected().run(25).answers
 
 
+LIES: list[messages.ServerMessage] = [
+    messages.Busy(0, 4294.0),
+    messages.Result(0, 2**32 - 1, (0.0,) * 4, ServerTimings(queue_s=4294.0, tail_s=4294.0)),
+    messages.Drain(4294.0),
+    messages.Invalid(0, 0, "all of it"),
+    messages.Ack(0, 4, Load(2**32 - 1, 4294.0, 4294.0)),
+    messages.Welcome("edge", 2**32 - 1, 2**32 - 1),
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: type(lie).__name__)
+def test_a_lie_costs_a_frame_and_no_more(lie: messages.ServerMessage) -> None:
+    """A server that names an hour is believed for seconds."""
+    pair = Pair().connected().run(10)
+    pair.device.hear(pair.now, lie)
+    pair.run(90)
+    assert all(a.on_time and a.label is not None for _, a in pair.answers)
+    after = pair.between(80, 99)
+    assert sources(after)["server"] > 0.97 * len(after)
+
+
+def test_the_result_of_a_frame_that_was_never_sent_teaches_nothing() -> None:
+    pair = Pair().connected().run(10)
+    link = pair.device.core.link
+    before = link.server_s(pair.now)
+    for frame_id in (10**6, 0):  # never, and long ago
+        link.on_result(frame_id, 1, ServerTimings(tail_s=50.0), pair.now)
+    assert link.server_s(pair.now) == before
+
+
 def test_local_only_never_sends() -> None:
     assert not Pair(policy="local-only").connected().run(5).head.sent
 
@@ -263,9 +294,34 @@ EVENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(EVENTS, max_size=60), st.booleans())
-def test_whatever_happens_every_frame_is_answered_once_and_in_time(events: list[str], offloads: bool) -> None:
+ANY = st.one_of(st.integers(0, 8), st.integers(0, 2**32 - 1))
+SECONDS = st.one_of(st.floats(0, 0.1), st.floats(0, 4295))
+ANY_LOAD = st.builds(Load, ANY, SECONDS, SECONDS)
+SAID = st.one_of(
+    st.builds(messages.Welcome, st.text(max_size=3), ANY, ANY, ANY_LOAD),
+    st.builds(messages.Ack, ANY, st.integers(0, 4), ANY_LOAD),
+    st.builds(
+        messages.Result,
+        ANY,
+        ANY,
+        st.one_of(st.lists(st.floats(width=32), max_size=5).map(tuple), st.binary(max_size=101)),
+        st.builds(ServerTimings, SECONDS, SECONDS, SECONDS, SECONDS),
+        ANY_LOAD,
+    ),
+    st.builds(messages.Late, ANY, ANY_LOAD),
+    st.builds(messages.Busy, ANY, SECONDS, st.sampled_from(messages.Hint), ANY_LOAD),
+    st.builds(messages.Invalid, ANY, st.integers(0, 4), st.text(max_size=3), ANY_LOAD),
+    st.builds(messages.Drain, SECONDS, ANY_LOAD),
+    st.builds(messages.ServerHeartbeat, ANY, ANY_LOAD),
+)
+"""Whatever a server can put into a message, sensible or not."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(EVENTS, EVENTS, SAID), max_size=60), st.booleans())
+def test_whatever_happens_every_frame_is_answered_once_and_in_time(
+    events: list[str | messages.ServerMessage], offloads: bool
+) -> None:
     known = catalogue()
     session = Session(known, AlwaysOffload(known) if offloads else LocalOnly(known), StageTimes(((0.004, 0.01),) * 2))
     now, frames = 0.0, 0
@@ -330,6 +386,8 @@ def test_whatever_happens_every_frame_is_answered_once_and_in_time(events: list[
                 pass_time(0.03)
             case "long wait":
                 pass_time(1.0)
+            case Struct():
+                session.on_message(event, now=now)
         drain()
     pass_time(1.0)
     assert answered == Counter(range(frames))

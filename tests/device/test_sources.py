@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.sources import Folder, Previewed, Video, open_source
+from isthmus.device.sources import Camera, Folder, Previewed, Video, open_source
 from isthmus.proto.errors import SourceError
 
 
@@ -64,6 +67,125 @@ def test_a_video_is_read_to_its_end(tmp_path: Path) -> None:
     source = Video(path)
     assert source.fps == pytest.approx(12)
     assert [p is not None for p in (source.read(), source.read(), source.read(), source.read())] == [True] * 3 + [False]
+
+
+def test_a_video_without_one_whole_frame_is_a_source_that_failed(tmp_path: Path) -> None:
+    path = tmp_path / "x.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (64, 64))
+    writer.write(np.full((64, 64, 3), 128, np.uint8))
+    writer.release()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.find(b"movi") + 100])  # within the first frame's tables
+    with pytest.raises(SourceError, match=r"x\.avi: not one whole frame in it"):
+        Video(path).read()
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture whose header promises so much."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_poisoned_picture_costs_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(60_000, 60_000))
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    with (tmp_path / "d.png").open("wb") as sparse:
+        sparse.truncate(1 << 30)
+    (tmp_path / "e.png").symlink_to(tmp_path / "e.png")
+    write(tmp_path / "f.png", 100)
+    source = Folder(tmp_path)
+    given = [source.read() for _ in range(7)]
+    assert given.pop() is None
+    whys = [picture.why for picture in given if picture is not None and picture.pixels is None]
+    assert [why.removeprefix(f"{tmp_path}/")[:5] for why in whys] == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    assert "OpenCV refuses it" in whys[0]
+    assert all("\n" not in why for why in whys)
+    assert given[5] is not None
+    assert given[5].pixels is not None
+
+
+class Capture:
+    """Stands in for a camera: gives what `frames` says, one after the other, the last one for ever."""
+
+    frames: tuple[object, ...] = ()
+
+    def __init__(self, _: object) -> None:
+        self._left = list(self.frames)
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, _: int) -> float:
+        return 15.0
+
+    def read(self) -> tuple[bool, object]:
+        frame = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        if isinstance(frame, Exception):
+            raise frame
+        return True, frame
+
+    def release(self) -> None:
+        pass
+
+
+GOOD = np.zeros((8, 8, 3), np.uint8)
+
+
+def test_a_bad_picture_of_a_camera_costs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "frames", (GOOD, None, cv2.error("select timeout"), GOOD))
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    camera = Camera(0)
+    pictures = [camera.read() for _ in range(4)]
+    assert [picture.pixels is not None for picture in pictures] == [True, False, False, True]
+    assert pictures[1].why.startswith("camera 0: OpenCV refuses it")
+    assert "select timeout" in pictures[2].why
+
+
+def test_a_camera_that_gives_nothing_but_bad_pictures_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "frames", (None,))
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    camera = Camera(0)
+    for _ in range(100):
+        assert camera.read().pixels is None
+    with pytest.raises(SourceError, match="camera 0: 101 bad pictures in a row"):
+        camera.read()
+
+
+def test_a_video_is_opened_anew_behind_the_frame_that_it_hung_on(tmp_path: Path) -> None:
+    path = tmp_path / "x.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (32, 32))
+    for value in (0, 80, 160, 240):
+        writer.write(np.full((32, 32, 3), value, np.uint8))
+    writer.release()
+    video = Video(path)
+    video.read()
+    anew = video.again()
+    lost, third = anew.read(), anew.read()
+    assert lost is not None
+    assert third is not None
+    assert (lost.name, lost.pixels, third.name) == ("x.avi #2", None, "x.avi #3")
+    assert third.pixels is not None
+    assert abs(int(third.pixels.mean()) - 160) < 8
+
+
+def test_a_folder_goes_on_behind_the_picture_that_it_hung_on_and_gives_it_too(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / f"{name}.png", 100)
+    source = Folder(tmp_path)
+    source.read()
+    source.read()  # hangs, say
+    lost, third, end = source.again().read(), source.read(), source.read()
+    assert lost is not None
+    assert third is not None
+    assert end is None
+    assert (lost.name, lost.pixels is None, third.name, third.pixels is None) == ("b.png", True, "c.png", False)
 
 
 def test_generated_scenes_know_their_truth_and_repeat() -> None:

@@ -7,7 +7,7 @@ from concurrent import futures
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isthmus.proto import edge_pb2 as pb
@@ -182,6 +182,69 @@ def test_malformed_device_messages_are_refused(message: pb.DeviceMessage, why: s
 def test_malformed_server_messages_are_refused(message: pb.ServerMessage, why: str) -> None:
     with pytest.raises(WireError, match=why):
         wire.from_server_pb(message)
+
+
+# What a server may say of a bundle of two layers
+
+EXPECTED = wire.Expected(layers=2, max_layer_bytes=258)
+
+
+def read(message: ServerMessage) -> ServerMessage:
+    return wire.read_server(wire.to_server_pb(message).SerializeToString(), EXPECTED)
+
+
+@pytest.mark.parametrize("message", [message for message, _ in SERVER_CASES])
+def test_what_fits_the_bundle_is_read_as_it_is(message: ServerMessage) -> None:
+    assert read(message) == message
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (Result(7, 0, (0.5,), TIMINGS, LOAD), "result: of 0 layers"),
+        (Result(7, 3, (0.5,), TIMINGS, LOAD), "result: of 3 layers, this bundle has 2"),
+        (Result(7, 2**32 - 1, (0.5,), TIMINGS, LOAD), "result: of 4294967295 layers"),
+        (Result(7, 1, (0.5,), ServerTimings(queue_s=4000.0), LOAD), "result: says it took 4000 s"),
+        (Result(7, 1, (0.5, math.nan), TIMINGS, LOAD), "result: numbers that are not finite"),
+        (Result(7, 1, (math.inf,), TIMINGS, LOAD), "result: numbers that are not finite"),
+    ],
+)
+def test_a_result_that_does_not_fit_costs_its_frame(result: Result, why: str) -> None:
+    refused = read(result)
+    assert isinstance(refused, Invalid)
+    assert (refused.frame_id, refused.layer, refused.load) == (7, 0, LOAD)
+    assert refused.why.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (Ack(7, 2), r"^layer 2: this bundle has 2"),
+        (Invalid(7, 2, "damaged"), r"^layer 2: this bundle has 2"),
+        (Welcome("edge", 0, 258), r"^welcome: 0 credits"),
+        (Welcome("edge", 2**32 - 1, 258), r"^welcome: 4294967295 credits"),
+        (Welcome("edge", 4, 257), r"^welcome: takes layers of 257 bytes"),
+    ],
+)
+def test_what_else_does_not_fit_the_bundle_is_refused(message: ServerMessage, why: str) -> None:
+    with pytest.raises(WireError, match=why):
+        read(message)
+
+
+@given(st.binary(max_size=200))
+@example(b"not protobuf")
+@example(b"")
+@example(b"\x22\x01")
+def test_any_bytes_at_all_are_a_message_that_fits_or_are_refused(raw: bytes) -> None:
+    try:
+        message = wire.read_server(raw, EXPECTED)
+    except WireError:
+        return
+    if isinstance(message, Result):
+        assert 1 <= message.layers_used <= 2
+        assert message.timings.total_s <= wire.LONGEST_S
+    if isinstance(message, Ack | Invalid):
+        assert message.layer < 2
 
 
 # Limits and channel settings

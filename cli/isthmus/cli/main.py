@@ -34,6 +34,9 @@ COMMANDS = {
 
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core says on every attempt is said once, and better, by us
+os.environ.setdefault(
+    "OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27)
+)  # 400 MB decoded; OpenCV's own limit is more than a Pi has
 
 
 def application(arguments: Sequence[str]) -> typer.Typer:

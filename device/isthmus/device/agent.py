@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +51,15 @@ class Agent:
         the configured `fps`; without one it is the configured source. Leaving the loop ends the agent. Raises SourceError
         when the source goes away, HandshakeError when the server's bundle is another one.
         """
-        pictures = _Endable(self._opened(source))
-        told: queue.Queue[FrameRecord | BaseException | None] = queue.Queue()
-        thread = threading.Thread(target=_run, args=(self._device, pictures, told), name="agent", daemon=True)
-        with contextlib.closing(pictures):
-            thread.start()
-            try:
-                while (row := told.get()) is not None:
-                    if isinstance(row, BaseException):
-                        raise row
-                    yield row
-            finally:
-                pictures.end()
-                thread.join()
+        running = _Running(self._device, self._opened(source))
+        running.start()
+        try:
+            while (row := running.told.get()) is not None:
+                if isinstance(row, BaseException):
+                    raise row
+                yield row
+        finally:
+            running.end()
 
     def _opened(self, source: str | Iterable[NDArray[Any]] | None) -> Source:
         if source is None or isinstance(source, str):
@@ -69,20 +67,50 @@ class Agent:
         return _Given(source)
 
 
-def _run(device: Opened, source: Source, told: queue.Queue[FrameRecord | BaseException | None]) -> None:
-    try:
-        asyncio.run(answer_all(device, source, told.put))
-    except BaseException as error:
-        told.put(error)  # raised where the answers are read
-    else:
-        told.put(None)
+class _Running(threading.Thread):
+    """An agent at work on an event loop of its own."""
+
+    def __init__(self, device: Opened, source: Source) -> None:
+        super().__init__(name="agent", daemon=True)
+        self.told: queue.Queue[FrameRecord | BaseException | None] = queue.Queue()
+        """Answers, and what ended them: an error, or None."""
+        self._device, self._source = device, source
+        self._cancel: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Answer to the end of the source."""
+        try:
+            asyncio.run(self._answer())
+        except BaseException as error:
+            self.told.put(error)  # raised where the answers are read
+        else:
+            self.told.put(None)
+
+    def end(self) -> None:
+        """Take no further picture, whatever the source does; wait until it has come to that."""
+        self._cancel.get()()
+        self.join()
+
+    async def _answer(self) -> None:
+        loop, answering = asyncio.get_running_loop(), asyncio.ensure_future(self._told_all())
+        self._cancel.put(partial(_called_in, loop, answering.cancel))
+        with contextlib.suppress(asyncio.CancelledError):
+            await answering
+
+    async def _told_all(self) -> None:
+        await answer_all(self._device, self._source, self.told.put)
 
 
-class _Given:
-    """Pictures that the caller has."""
+def _called_in(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # it has ended by itself
+        loop.call_soon_threadsafe(what)
 
-    fps: float | None = None
-    live = False
+
+class _Given(Source):
+    """Pictures that the caller has, and gives when it likes."""
+
+    name = "pictures"
+    patience_s = math.inf
 
     def __init__(self, pictures: Iterable[NDArray[Any]]) -> None:
         self._pictures = enumerate(pictures)
@@ -94,19 +122,3 @@ class _Given:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-class _Endable:
-    """A source that ends when its reader has had enough."""
-
-    def __init__(self, source: Source) -> None:
-        self._source, self._ended = source, False
-        self.fps, self.live, self.close = source.fps, source.live, source.close
-
-    def end(self) -> None:
-        """Give no further picture."""
-        self._ended = True
-
-    def read(self) -> Picture | None:
-        """See `Source`."""
-        return None if self._ended else self._source.read()

@@ -18,11 +18,13 @@ from typing import Protocol
 from isthmus.device import actions
 from isthmus.device.executor import Executor
 from isthmus.device.gate import sketched
+from isthmus.device.reader import Reader
 from isthmus.device.session import Session
 from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
+from isthmus.proto.printable import printable
 from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, Guess, LinkState, Reason, StageResult
 
 log = logging.getLogger(__name__)
@@ -71,35 +73,40 @@ class Host:
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
+        self._reader: Reader | None = None
         self._why_down = ""
 
     async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
         """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
 
         A live source gives its pictures when it has them: those that come sooner than `period_s` after the one before
-        are let go. However it ends, what was captured before is answered. Raises SourceError when the source goes away.
+        are let go. However it ends, what was captured before is answered and the source closed. Raises SourceError when the
+        source goes away; one that hangs is waited for, and `stop` ends that too.
         """
-        reader = ThreadPoolExecutor(1, thread_name_prefix="source")
+        self._reader = Reader(source)
         try:
-            await self._take_all(source, reader, deadline_s, period_s, frames)
+            if not self._stopped.is_set():
+                await self._take_all(source.live, self._reader, deadline_s, period_s, frames)
         finally:
             await self._answered_all.wait()
-            reader.shutdown()
+            await self._reader.close()
             self._head.shutdown()
 
     def stop(self) -> None:
         """Take no further frames."""
         self._stopped.set()
+        if self._reader is not None:
+            self._reader.stop()
 
     async def _take_all(
-        self, source: Source, reader: ThreadPoolExecutor, deadline_s: float, period_s: float, frames: int | None
+        self, live: bool, reader: Reader, deadline_s: float, period_s: float, frames: int | None
     ) -> None:
         due_s, count = self._loop.time(), 0
         while (frames is None or count < frames) and not self._stopped.is_set():
-            picture = await self._loop.run_in_executor(reader, source.read)
+            picture = await reader.read()
             if picture is None:
                 break
-            if not source.live:
+            if not live:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
             now = self._loop.time()
@@ -111,7 +118,7 @@ class Host:
 
     def connected(self, welcome: Welcome) -> None:
         """The transport has a stream."""
-        log.warning("server %s: connected", welcome.server_id)
+        log.warning("server %s: connected", printable(welcome.server_id))
         self._why_down = ""
         self._session.on_connected(welcome, now=self._loop.time())
         self._perform()

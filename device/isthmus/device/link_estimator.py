@@ -34,6 +34,8 @@ GOODPUT_CLIP = 2.0
 SWING = 2.0
 """A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
 STALL_RATIO_CAP = 4.0
+RECENT = 256
+"""Results are believed of so many frames that were sent last: more than are ever in flight within a deadline."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class LinkEstimator:
         self._slowness = self._prior_slowness  # s per byte
         self._round_trip = _WindowedMinimum(config.round_trip_window_s)
         self._flying: deque[_Flying] = deque()
+        self._sent_s: dict[int, float] = {}
+        """When the base of each of the last frames was written, oldest first."""
         self._newest = -1
         """Slot of the newest ratio; a ring of RING."""
         self._slots: list[int] = []
@@ -166,6 +170,10 @@ class LinkEstimator:
         carried_bytes = size_bytes + MESSAGE_BYTES
         predicted_s = self._ahead_s(now) + carried_bytes * self._slowness
         self._flying.append(_Flying((frame_id, layer), carried_bytes, now, predicted_s))
+        if layer == 0 and frame_id >= 0:
+            self._sent_s[frame_id] = now
+            if len(self._sent_s) > RECENT:
+                del self._sent_s[next(iter(self._sent_s))]
 
     def on_ack(self, frame_id: int, layer: int, now: float) -> None:
         """A layer arrived whole at the server. Acknowledgements of unknown layers are ignored."""
@@ -180,10 +188,17 @@ class LinkEstimator:
         self._arrived((-1, sequence), now)
 
     def on_result(self, frame_id: int, layers_used: int, timings: ServerTimings, now: float) -> None:
-        """A result came back. It acknowledges the layers it used, less the time that the server took."""
-        for layer in range(layers_used):
-            self._arrived((frame_id, layer), now - timings.queue_s - timings.tail_s - timings.send_s)
-        actual_s = timings.queue_s + timings.tail_s + timings.send_s
+        """A result came back. It acknowledges the layers it used, less the time that the server took.
+
+        A result of a frame that was never sent, or long ago, teaches nothing; no server can have taken longer than it had.
+        """
+        sent_s = self._sent_s.pop(frame_id, None)
+        if sent_s is None:
+            return
+        actual_s = min(timings.queue_s + timings.tail_s + timings.send_s, now - sent_s)
+        used = [f.key for f in self._flying if f.key[0] == frame_id and f.key[1] < layers_used]
+        for key in used:
+            self._arrived(key, now - actual_s)
         beyond_s = max(0.0, actual_s - self._load.wait_s - self._load.tail_s)
         self._overrun_s += 0.2 * (beyond_s - self._overrun_s)
 
@@ -194,6 +209,7 @@ class LinkEstimator:
     def reset(self, now: float) -> None:
         """The stream is gone, and with it all that was under way; the next link may be another one entirely."""
         self._flying.clear()
+        self._sent_s.clear()
         self._round_trip.clear()
         self._last_ack_s = self._last_layer_s = -math.inf
         self._overrun_s = 0.0

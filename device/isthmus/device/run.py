@@ -23,9 +23,10 @@ from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.gate import Gate
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.reader import opened
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
-from isthmus.device.sources import Previewed, Source, open_source
+from isthmus.device.sources import Previewed, Source
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
@@ -80,10 +81,10 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    source = open_source(config.source, device.bundle.manifest.labels)
+    source = opened(config.source, device.bundle.manifest.labels)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with contextlib.closing(source), _written(device, source, command) as write:
+    with _written(device, source, command) as write:
         await answer_all(device, source, write)
 
 
@@ -134,8 +135,14 @@ def _transport(device: Opened, host: Host) -> Transport | None:
     if config.server is None:
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
-    limit = wire.max_message_bytes(bundle.codec)
-    transport = Transport(config.server, hello, host, max_message_bytes=limit, credentials=device.credentials)
+    transport = Transport(
+        config.server,
+        hello,
+        host,
+        expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
+        max_message_bytes=wire.max_message_bytes(bundle.codec),
+        credentials=device.credentials,
+    )
     host.uplink = transport
     return transport
 

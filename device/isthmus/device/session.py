@@ -24,6 +24,7 @@ from msgspec import Struct
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.gate import Gate, Kept, Sketch
+from isthmus.device.guard import Guard
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.device.stage_times import StageTimes
@@ -48,17 +49,13 @@ from isthmus.proto.vocabulary import (
 class SessionConfig:
     """What a session may take its time over."""
 
-    guard_s: float = 0.004
-    """Answers are due at least so long before the deadline: the host needs a moment to hand them over."""
-    guard_share: float = 0.25
-    """A host that wakes up late lengthens the guard, up to this share of the time from capture to deadline."""
-    guard_step_s: float = 0.002
-    """Growth at each deadline that was missed all the same."""
-    guard_missed: float = 0.01
-    """The share of answers given at their deadline that may be late in the long run."""
     heartbeat_s: float = 0.5
     silence_s: float = 3.0
     """A server that owes us something and says nothing for so long is counted as lost."""
+    busy_s: float = 5.0
+    """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
+    drain_s: float = 60.0
+    """A server that drains and is still there after so long at most, whatever it says, is left."""
 
 
 NOWHERE = ServerTimings()
@@ -114,13 +111,14 @@ class Session:
         """The frame whose stage the executor has; it may have been answered meanwhile."""
         self._credits = 0
         self._busy_until_s = -math.inf
+        self._drained_s = math.inf
         self._actions: list[Action] = []
         self._beat_at_s: float | None = None
         self._beats = 0
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard_s = config.guard_s
+        self._guard = Guard()
 
     @property
     def gated(self) -> bool:
@@ -138,16 +136,16 @@ class Session:
         timers = [o.due_s for o in self._open.values()]
         if self._beat_at_s is not None:
             timers.append(self._beat_at_s)
-        if (silent_at_s := self._silent_at_s) is not None:
-            timers.append(silent_at_s)
+        if (lost_at_s := self._lost_at_s) is not None:
+            timers.append(lost_at_s)
         return min(timers) if timers else None
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
         for o in [o for o in self._open.values() if o.due_s <= now]:
-            self._learn_guard(missed=now > o.frame.deadline_s)
+            self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
-        if self._silent_at_s is not None and self._silent_at_s <= now:
+        if self._lost_at_s is not None and self._lost_at_s <= now:
             self._actions.append(Reconnect())
             self.on_disconnected(now=now)
         if self._beat_at_s is not None and self._beat_at_s <= now:
@@ -159,7 +157,7 @@ class Session:
             period_s = now - self._last_frame_s
             self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
         self._last_frame_s = now
-        self._open[frame.id] = _Open(frame, self._due_s(frame), sketch)
+        self._open[frame.id] = _Open(frame, self._guard.due_s(frame), sketch)
         if self._gate is not None and sketch is not None and (kept := self._gate.repeated(sketch, now=now)):
             self._close(kept.over_again(frame, now=now), kept.local)
         else:
@@ -205,7 +203,8 @@ class Session:
 
     def on_connected(self, welcome: Welcome, *, now: float) -> None:
         """A server took us on."""
-        self.state, self._credits, self._busy_until_s = LinkState.UP, welcome.credits, -math.inf
+        self.state, self._credits = LinkState.UP, welcome.credits
+        self._busy_until_s, self._drained_s = -math.inf, math.inf
         self.link.reset(now)
         self.link.on_load(welcome.load)
         self._heard_s, self._beat_at_s = now, now + self._config.heartbeat_s
@@ -231,7 +230,7 @@ class Session:
             case messages.Late():
                 self._refused(message.frame_id, Reason.LATE, now)
             case messages.Busy():
-                self._busy_until_s = max(self._busy_until_s, now + message.retry_s)
+                self._busy_until_s = max(self._busy_until_s, now + min(message.retry_s, self._config.busy_s))
                 self._refused(message.frame_id, Reason.BUSY, now)
             case messages.Invalid():
                 # A damaged refinement leaves the base, which the server then uses; a damaged base leaves nothing.
@@ -239,28 +238,21 @@ class Session:
                     self._refused(message.frame_id, Reason.INVALID, now)
             case messages.Drain():
                 self.state = LinkState.DRAINING
+                self._drained_s = now + min(message.grace_s, self._config.drain_s) + self._config.silence_s
             case messages.ServerHeartbeat():
                 self.link.on_beat(message.sequence, now)
             case messages.Welcome():
                 self._credits = message.credits
 
-    def _due_s(self, frame: Frame) -> float:
-        longest_s = self._config.guard_share * (frame.deadline_s - frame.captured_s)
-        return frame.deadline_s - min(self._guard_s, longest_s)
-
-    def _learn_guard(self, *, missed: bool) -> None:
-        """Adaptive conformal inference (Gibbs and Candès 2021): up at a miss, down a little at each that was kept."""
-        share = self._config.guard_missed
-        step_s = 1.0 if missed else -share / (1 - share)
-        self._guard_s = max(self._config.guard_s, self._guard_s + self._config.guard_step_s * step_s)
-
     @property
-    def _silent_at_s(self) -> float | None:
-        """When the server's silence becomes too long; None while it owes us nothing."""
-        since_s = self.link.waiting_since_s
-        if self.state is LinkState.DOWN or since_s is None:
+    def _lost_at_s(self) -> float | None:
+        """When the server is given up: its silence is too long, or it should have ended; None while all is well."""
+        if self.state is LinkState.DOWN:
             return None
-        return max(since_s, self._heard_s) + self._config.silence_s
+        since_s = self.link.waiting_since_s
+        silent_s = math.inf if since_s is None else max(since_s, self._heard_s) + self._config.silence_s
+        lost_s = min(silent_s, self._drained_s)
+        return lost_s if lost_s < math.inf else None
 
     @property
     def _away(self) -> int:
@@ -327,6 +319,8 @@ class Session:
             return  # too late: it was answered from its exit
         point = OperatingPoint(self._catalogue.widths[o.width], None, o.offload.step, result.layers_used)
         try:
+            if result.layers_used > o.offload.layers:
+                raise ValueError(f"layers: {result.layers_used} used, {o.offload.layers} sent")
             known = self._catalogue.known(point)
             told = self._catalogue.task.guess(result.outputs, temperature=known.temperature, accuracy=known.accuracy)
         except (ValueError, IndexError):

@@ -200,7 +200,7 @@ class Manifest(Strict, frozen=True):
     def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
-        return task_called(self.task, boxes, picture.shape)
+        return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
 
     def name_of(self, label: int) -> str:
         """What a class is called."""

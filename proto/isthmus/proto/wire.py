@@ -6,8 +6,12 @@ crosses. What a peer sends is checked here for form; a payload's checksum is for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+from google.protobuf.message import DecodeError
+from msgspec import Struct
 
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto.codec import MAX_LAYERS, CodecConfig
@@ -37,6 +41,10 @@ LAYER_OVERHEAD_BYTES = 64
 """A `Layer` without its payload: every varint at its longest, tags and lengths."""
 RESULT_ROOM_BYTES = 64 * 1024
 """Every other message fits: 16,000 logits, or any text."""
+MAX_CREDITS = 65_536
+"""No server can mean more frames in flight on one stream than this: at 1,000 frames a second, a minute of them."""
+LONGEST_S = 60.0
+"""The longest deadline there is, so that no server can have kept a frame that it answers for longer."""
 
 
 def microseconds(duration_s: float) -> int:
@@ -130,6 +138,55 @@ def from_server_pb(message: pb.ServerMessage) -> ServerMessage:
     load = Load(message.load.queue, _seconds(message.load.wait_us), _seconds(message.load.tail_us))
     read: Callable[[Any, Load], ServerMessage] = _FROM_SERVER[kind]
     return read(getattr(message, kind), load)
+
+
+class Expected(Struct, frozen=True):
+    """What a server's messages must fit: the bundle that both halves have agreed on."""
+
+    layers: int = MAX_LAYERS
+    """Layers that a frame may have."""
+    max_layer_bytes: int = 0
+    """The bundle's largest payload, which the server must be ready to take."""
+
+
+def read_server(raw: bytes, expected: Expected) -> ServerMessage:
+    """What a server said, checked against `expected`: nothing that a server sends costs more than the frame it is about.
+
+    A result that does not fit comes as the Invalid of its frame. Raises WireError on whatever else cannot be meant.
+    """
+    try:
+        message = pb.ServerMessage.FromString(raw)
+    except DecodeError as error:
+        raise WireError(
+            f"server message: {len(raw)} bytes that are no message; compare the two halves' versions"
+        ) from error
+    return _fitting(from_server_pb(message), expected)
+
+
+def _fitting(message: ServerMessage, expected: Expected) -> ServerMessage:
+    match message:
+        case Result() if wrong := _wrong(message, expected):
+            return Invalid(message.frame_id, 0, f"result: {wrong}", message.load)
+        case Ack(layer=layer) | Invalid(layer=layer) if layer >= expected.layers:
+            raise WireError(f"layer {layer}: this bundle has {expected.layers}")
+        case Welcome() if not 1 <= message.credits <= MAX_CREDITS:
+            raise WireError(f"welcome: {message.credits} credits, expected 1 to {MAX_CREDITS}")
+        case Welcome() if message.max_layer_bytes < expected.max_layer_bytes:
+            raise WireError(
+                f"welcome: takes layers of {message.max_layer_bytes} bytes, this bundle's have up to {expected.max_layer_bytes}"
+            )
+    return message
+
+
+def _wrong(m: Result, expected: Expected) -> str:
+    """What is wrong with a result, as far as its form tells; whether its outputs are an answer, their task knows."""
+    if not 1 <= m.layers_used <= expected.layers:
+        return f"of {m.layers_used} layers, this bundle has {expected.layers}"
+    if m.timings.total_s > LONGEST_S:
+        return f"says it took {m.timings.total_s:.0f} s, no frame may take more than {LONGEST_S:.0f}"
+    if not isinstance(m.outputs, bytes) and not all(map(math.isfinite, m.outputs)):
+        return "numbers that are not finite; its tail is damaged"
+    return ""
 
 
 def _layer_to_pb(m: Layer) -> pb.DeviceMessage:

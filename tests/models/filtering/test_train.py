@@ -17,7 +17,7 @@ pytest.importorskip("litert_torch", reason="litert-torch is not installed; expor
 from isthmus.device.config import AgentConfig  # noqa: E402
 from isthmus.device.neural_filter import NeuralFilter  # noqa: E402
 from isthmus.device.run import answer_all, open_device  # noqa: E402
-from isthmus.device.sources import Picture  # noqa: E402
+from isthmus.device.sources import Picture, Source  # noqa: E402
 from isthmus.models import bundle, filters  # noqa: E402
 from isthmus.models.filtering import train  # noqa: E402
 from isthmus.models.filtering.footage import Footage  # noqa: E402
@@ -73,9 +73,8 @@ def test_the_device_decides_as_torch_does(made: filters.Filter, trained: train.T
 
 
 def test_the_agent_answers_by_its_filter_and_says_so(made: filters.Filter) -> None:
-    class Yard:
-        fps: float | None = None
-        live = False
+    class Yard(Source):
+        name = "yard"
 
         def __init__(self) -> None:
             self._pictures: Iterator[Picture] = (Picture(str(i), image) for i, image in enumerate(yard(40).images))

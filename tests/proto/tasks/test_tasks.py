@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.detection import Detection
 from isthmus.proto.tasks.segmentation import MASK_ROOM_BYTES, Segmentation, pixels
-from isthmus.proto.tasks.task import Arrays, Task
+from isthmus.proto.tasks.task import Arrays, Packed, Task
 from isthmus.proto.vocabulary import Box, Guess, Mask
+
+HUGE_REST = bytes.fromhex("".join(f"{k:02x}00" for k in range(16)) + "0000803f" * 16 + "00000060")
+"""Sixteen logits of 1 and a rest of 3.7e19: found by a fuzzer, it ended the device with an OverflowError."""
+
+
+def greatest(*labels: int) -> bytes:
+    return struct.pack("<16H16ff", *labels, *[1.0] * 16, 0.0)
 
 
 def told(task: Task, outputs: Arrays, *, temperature: float = 1.0, accuracy: float = 0.5) -> Guess:
@@ -66,11 +75,53 @@ def deflated(mask: np.ndarray) -> bytes:
         (Segmentation(), bytes(8)),
         (Detection(), b"x" * 23),
         (Detection(), struct.pack("<6f", 1, math.nan, 0, 0, 1, 1)),
+        # What a server that lies may send:
+        (Classification(), HUGE_REST),
+        (Classification(classes=25), (0.0,) * 20),
+        (Classification(classes=25), (0.0,) * 3001),
+        (Classification(classes=25), greatest(*range(16))),
+        (Classification(classes=1000), greatest(*range(15), 60_000)),
+        (Classification(classes=1000), greatest(*[7] * 16)),
+        (Segmentation(classes=21), Segmentation().pack([np.full((4, 4), 21)])),
+        (Segmentation(), struct.pack("<HH", 65535, 65535) + zlib.compress(bytes(1000))),
+        (Detection(classes=90), struct.pack("<6f", 90, 0.5, 0, 0, 1, 1)),
+        (Detection(), struct.pack("<6f", -1, 0.5, 0, 0, 1, 1)),
+        (Detection(), struct.pack("<6f", 3e38, 0.5, 0, 0, 1, 1)),
+        (Detection(), struct.pack("<6f", 1, 7.0, 0, 0, 1, 1)),
+        (Detection(), struct.pack("<12f", 1, 0.2, 0, 0, 1, 1, 1, 0.9, 0, 0, 1, 1)),
+        (Detection(), bytes(24 * (Boxes().most + 1))),
     ],
 )
 def test_what_cannot_be_read_is_refused(task: Task, packed: tuple[float, ...] | bytes) -> None:
     with pytest.raises(ValueError, match=r"^(logits|classes|mask|boxes): "):
         task.guess(packed, temperature=1.0, accuracy=0.5)
+
+
+TASKS_OF_21 = st.sampled_from([Classification(classes=21), Segmentation(classes=21), Detection(classes=21)])
+
+
+@given(
+    st.one_of(TASKS_OF_21, st.sampled_from([Classification(), Segmentation(), Detection()])),
+    st.one_of(
+        st.binary(max_size=120),
+        st.binary(min_size=100, max_size=100),
+        st.lists(st.floats(width=32), max_size=70).map(tuple),
+        st.binary(max_size=64).map(lambda raw: struct.pack("<HH", 4, 4) + zlib.compress(raw)),
+        st.lists(st.floats(width=32), min_size=6, max_size=6).map(lambda row: struct.pack("<6f", *row)),
+    ),
+    st.floats(0.01, 100),
+)
+def test_whatever_crosses_is_an_answer_or_is_refused(task: Task, packed: Packed, temperature: float) -> None:
+    try:
+        guess = task.guess(packed, temperature=temperature, accuracy=0.5)
+    except ValueError:
+        return
+    assert 0 <= guess.label < 65_536
+    assert -0.02 <= guess.confidence <= 1.02
+
+
+def test_of_a_picture_without_boxes_nothing_crosses_and_that_is_an_answer() -> None:
+    assert Detection().guess((), temperature=1.0, accuracy=0.8) == Guess(0, 0.8, ())
 
 
 def test_a_mask_crosses_whole_and_names_what_covers_most() -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.device.session import SessionConfig
+from isthmus.device.guard import GuardConfig
 from isthmus.emulation import policies
 from isthmus.emulation.clairvoyant.bound import Foreseen, Played, RightWay, head_bound, link_bound, play, solve
 from isthmus.emulation.replay import Content
@@ -33,7 +33,7 @@ from isthmus.proto.vocabulary import (
 )
 
 Plan = Sequence[RightWay | None]
-GUARD_S = SessionConfig().guard_s
+GUARD_S = GuardConfig().least_s
 """Sessions answer so long before the deadline; what comes back later has come too late."""
 
 

@@ -7,6 +7,7 @@ crossed -> an answer, `agreement` of two answers, 0 to 1. Nobody else knows clas
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from isthmus.proto.tasks.boxes import Boxes, Size
 from isthmus.proto.tasks.classification import Classification
@@ -14,18 +15,20 @@ from isthmus.proto.tasks.detection import Detection
 from isthmus.proto.tasks.segmentation import Segmentation
 from isthmus.proto.tasks.task import Task
 
-TASKS: dict[str, Callable[[], Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
     "classification": Classification,
-    "classification-probabilities": lambda: Classification(probabilities=True),
+    "classification-probabilities": partial(Classification, probabilities=True),
     "segmentation": Segmentation,
     "detection": Detection,
 }
-"""By the name that a bundle gives its task."""
+"""By the name that a bundle gives its task; each takes `classes`, how many there are."""
 
 
-def task_called(name: str, boxes: Boxes | None, size: Size) -> Task:
+def task_called(name: str, boxes: Boxes | None, size: Size, classes: int | None = None) -> Task:
     """The task of this name, of a network that takes pictures of `size`; a detector's outputs are read as `boxes` says.
 
     Raises KeyError when there is no such task.
     """
-    return Detection(boxes, size) if name == "detection" else TASKS[name]()
+    if name == "detection":
+        return Detection(boxes, size, classes=classes)
+    return TASKS[name](classes=classes)

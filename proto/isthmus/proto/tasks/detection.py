@@ -6,6 +6,7 @@ import numpy as np
 
 from isthmus.proto.tasks import boxes as reading
 from isthmus.proto.tasks.boxes import Boxes, Size
+from isthmus.proto.tasks.classification import MOST_CLASSES, ROUNDING
 from isthmus.proto.tasks.task import Arrays, Packed
 from isthmus.proto.vocabulary import Box, Guess
 
@@ -17,9 +18,10 @@ ROW_BYTES = 24
 class Detection:
     """Boxes, class-wise free of doubles, surest first."""
 
-    def __init__(self, boxes: Boxes | None = None, size: Size = (1, 1)) -> None:
+    def __init__(self, boxes: Boxes | None = None, size: Size = (1, 1), *, classes: int | None = None) -> None:
         """`size` is the picture that the network takes, for outputs in pixels or cells of it."""
         self.boxes, self.size = boxes or Boxes(), size
+        self._classes = MOST_CLASSES if classes is None else classes
 
     def pack(self, outputs: Arrays) -> Packed:
         """Class, score and place of the answer's boxes. Raises ValueError when the outputs are of another form."""
@@ -28,11 +30,21 @@ class Detection:
 
     def guess(self, packed: Packed, *, temperature: float, accuracy: float) -> Guess:
         """The boxes, surest first; label and confidence are the first one's, or 0 and what an empty picture is worth."""
-        if not isinstance(packed, bytes) or len(packed) % ROW_BYTES:
+        packed = packed or b""  # of no boxes nothing crosses
+        if not isinstance(packed, bytes) or len(packed) % ROW_BYTES or len(packed) > ROW_BYTES * self.boxes.most:
             raise ValueError("boxes: not whole; compare the two halves' versions")
         rows = np.frombuffer(packed, "<f4").reshape(-1, 6)
         if not np.isfinite(rows).all():
             raise ValueError("boxes: values that are not finite; the model or its outputs are damaged")
+        classes, scores = rows[:, 0], rows[:, 1]
+        if ((classes < 0) | (classes >= self._classes)).any():
+            raise ValueError(
+                f"boxes: class {classes.max():g}, there are {self._classes}; compare the two halves' bundles"
+            )
+        if (abs(scores - 0.5) > 0.5 + ROUNDING).any() or (np.diff(scores) > 0).any():
+            raise ValueError(
+                "boxes: scores that are not shares, the surest first; the model or its outputs are damaged"
+            )
         found = tuple(Box(int(row[0]), *row[1:]) for row in rows.tolist())
         return Guess(found[0].label, found[0].score, found) if found else Guess(0, accuracy, found)
 

@@ -13,16 +13,21 @@ from isthmus.proto.vocabulary import Guess, Mask
 
 MASK_ROOM_BYTES = 60_000
 """A mask that does not shrink to this crosses at half its size, as often as it takes."""
+MOST_PIXELS = 4_000_000
+"""A mask of more crosses at half its size: counting its classes takes eight bytes for each pixel."""
 
 
 class Segmentation:
     """A class for each pixel: `outputs` are classes (H, W), or scores (H, W, K)."""
 
+    def __init__(self, *, classes: int | None = None) -> None:
+        self._classes = classes
+
     def pack(self, outputs: Arrays) -> Packed:
         """Height, width, and the mask deflated."""
         mask = outputs[0].argmax(axis=-1) if outputs[0].ndim == 3 else outputs[0]
         mask = mask.astype(np.uint8)
-        while len(coded := zlib.compress(mask.tobytes(), 6)) > MASK_ROOM_BYTES:
+        while mask.size > MOST_PIXELS or len(coded := zlib.compress(mask.tobytes(), 6)) > MASK_ROOM_BYTES:
             mask = mask[::2, ::2]
         return struct.pack("<HH", *mask.shape) + coded
 
@@ -31,7 +36,13 @@ class Segmentation:
         if not isinstance(packed, bytes) or len(packed) < 4:
             raise ValueError("mask: not there; compare the two halves' versions")
         height, width = struct.unpack("<HH", packed[:4])
+        if height * width > MOST_PIXELS:
+            raise ValueError(f"mask: {height} x {width} pixels, expected {MOST_PIXELS} at most")
         counts = np.bincount(np.frombuffer(_inflated(packed[4:], height * width), np.uint8)).tolist()
+        if self._classes is not None and len(counts) > self._classes:
+            raise ValueError(
+                f"mask: class {len(counts) - 1}, there are {self._classes}; compare the two halves' bundles"
+            )
         covered = {label: count / (height * width) for label, count in enumerate(counts) if count}
         label = max((label for label in covered if label), key=lambda k: covered[k], default=0)
         return Guess(label, accuracy, Mask(height, width, packed[4:], covered))

@@ -16,7 +16,10 @@ Arrays = Sequence[NDArray[Any]]
 
 
 class Task(Protocol):
-    """One kind of answer. `temperature` calibrates logits; `accuracy` is what an answer of this kind is worth on average."""
+    """One kind of answer. `temperature` calibrates logits; `accuracy` is what an answer of this kind is worth on average.
+
+    A task that is told how many `classes` there are refuses answers of any other.
+    """
 
     def pack(self, outputs: Arrays) -> Packed:
         """What crosses."""

@@ -1,0 +1,39 @@
+"""How long before its deadline an answer is due: longer on a host that wakes up late. Pure: no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isthmus.proto.vocabulary import Frame
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """How the guard grows and shrinks."""
+
+    least_s: float = 0.004
+    """Answers are due at least so long before the deadline: the host needs a moment to hand them over."""
+    most_share: float = 0.25
+    """A host that wakes up late lengthens the guard, up to this share of the time from capture to deadline."""
+    step_s: float = 0.002
+    """Growth at each deadline that was missed all the same."""
+    missed: float = 0.01
+    """The share of answers given at their deadline that may be late in the long run."""
+
+
+class Guard:
+    """The guard of one host, learnt by adaptive conformal inference (Gibbs and Candès 2021)."""
+
+    def __init__(self, config: GuardConfig = GuardConfig()) -> None:
+        self._config, self._guard_s = config, config.least_s
+
+    def due_s(self, frame: Frame) -> float:
+        """When the answer to `frame` is due."""
+        longest_s = self._config.most_share * (frame.deadline_s - frame.captured_s)
+        return frame.deadline_s - min(self._guard_s, longest_s)
+
+    def learn(self, *, missed: bool) -> None:
+        """An answer was given at its deadline, or `missed` it: up at a miss, down a little at each that was kept."""
+        share = self._config.missed
+        step_s = 1.0 if missed else -share / (1 - share)
+        self._guard_s = max(self._config.least_s, self._guard_s + self._config.step_s * step_s)
