@@ -21,9 +21,9 @@ from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing
 from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake
-from isthmus.proto.codec import Codec
+from isthmus.models.pictures import Intake, sendable
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
+from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.vocabulary import FilterResult, Guess, StageResult
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ class _Held:
     pixels: NDArray[Any]
     hidden: Floats | None = None
     features: Floats | None = None
+    picture: NDArray[np.uint8] | None = None
+    """As it may cross, of the size that the server's model takes."""
     guess: Guess | None = None
     payloads: tuple[bytes, ...] = ()
     step: int = -1
@@ -52,7 +54,7 @@ class Executor:
         try:
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
-                (i, s.width): _Stage(Signature(interpreter, s.signature), s, manifest)
+                (i, s.width): _Stage(Signature(interpreter, s.signature) if s.signature else None, s, manifest)
                 for i, stage in enumerate(manifest.stages)
                 for s in stage
             }
@@ -62,9 +64,10 @@ class Executor:
         self._last_stage = len(manifest.stages) - 1
         self._bottleneck = manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
-        self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
+        self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
+        self._sent_size = None if manifest.picture is None else manifest.picture.input.shape
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -102,18 +105,19 @@ class Executor:
         if "hidden" in out:
             held.hidden = out["hidden"]
         if stage == self._last_stage:
-            held.features = crossing.joined(out, self._bottleneck)
-            sizes = self._sizes(held.features)
+            held.features = crossing.joined(out, self._bottleneck) if out else None
+            held.picture = None if self._sent_size is None else sendable(held.pixels, self._sent_size)
+            sizes = self._sizes(held)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
             held.guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
         return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes)
 
-    def _sizes(self, features: Floats) -> tuple[tuple[int, ...], ...] | None:
+    def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
         """Predicted payload bytes; None when the features cannot be coded, so that the frame stays on the device."""
         try:
-            return self._predictor.predict(features)
+            return self._predictor.predict(held.features, held.picture)
         except CodecError as error:
             log.warning("features: %s; answered from the device", error)
             return None
@@ -122,9 +126,9 @@ class Executor:
         """The payload of one layer of a frame's features."""
         held = self._held[frame_id]
         if held.step != step:
-            if held.features is None:
-                raise DataError(f"frame {frame_id}: no features yet; its last stage has not run")
-            held.payloads, held.step = self._codec.encode(held.features, step), step
+            if held.features is None and held.picture is None:
+                raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
+            held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
         return held.payloads[layer]
 
     def forget(self, frame_id: int) -> None:
@@ -135,12 +139,14 @@ class Executor:
 class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
-    def __init__(self, signature: Signature, facts: Stage, manifest: Manifest) -> None:
+    def __init__(self, signature: Signature | None, facts: Stage, manifest: Manifest) -> None:
         self.facts, self.task = facts, manifest.exit_answers(facts)
         self._signature, self._intake = signature, Intake(facts.input or manifest.input)
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
-        """The signature's outputs, the caller's own."""
+        """The signature's outputs, the caller's own; none where only the picture crosses."""
+        if self._signature is None:
+            return {}
         if "image" in self._signature.inputs:
             return self._signature(image=self._intake(held.pixels))
         if held.hidden is None:

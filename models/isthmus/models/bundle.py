@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
+from isthmus.proto.picture_codec import PictureConfig
 from isthmus.proto.spectrum import Spectrum
 from isthmus.proto.tasks import TASKS, task_called
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import OperatingPoint
 
-SCHEMA = 3
-"""2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every
-older bundle reads as one of 3."""
+SCHEMA = 4
+"""2 adds what a model that was not trained here needs, 3 features that cross as frequencies, 4 boxes of other forms and
+pictures that cross; all of it optional, so that every older bundle reads as one of 4."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -95,7 +96,7 @@ class Bottleneck(Strict, frozen=True):
     @property
     def schema(self) -> int:
         """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
-        return SCHEMA if self.spectrum is not None else 2
+        return 3 if self.spectrum is not None else 2
 
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
@@ -117,7 +118,8 @@ class Bottleneck(Strict, frozen=True):
 class Stage(Strict, frozen=True):
     """A part of the head that ends in an early exit or in the bottleneck, at one width.
 
-    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model.
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A last
+    stage without a signature computes nothing: only the picture can cross.
     """
 
     width: float
@@ -138,6 +140,28 @@ class TailPart(Strict, frozen=True):
 
     file: str
     engine: str
+
+
+class PictureLadder(Strict, frozen=True):
+    """The picture itself as something that can cross, and the model that then answers: the uncut one, or a larger one."""
+
+    input: Input
+    """The picture that crosses, of this size, and the values that the model takes."""
+    format: Literal["webp", "jpeg"]
+    qualities: tuple[int, ...]
+    """Further steps of the ladder, behind those of the features; finest first."""
+    size_fit: tuple[tuple[float, float, float], ...]
+    """By quality: see `picture_codec.PictureConfig`."""
+    tail: tuple[TailPart, ...]
+    """Run one after the other; the first part takes the picture."""
+    flops: int
+    boxes: Boxes | None = None
+    """How its boxes are read."""
+
+    @property
+    def codec(self) -> PictureConfig:
+        """What both halves must know of pictures that cross."""
+        return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
 
 
 class Point(Strict, frozen=True):
@@ -187,6 +211,8 @@ class Manifest(Strict, frozen=True):
     """The server's half; the first part takes the features."""
     boxes: Boxes | None = None
     """How a detector's outputs are read."""
+    picture: PictureLadder | None = None
+    """How the picture itself crosses, where it can."""
 
     @property
     def answers(self) -> Task:
@@ -196,6 +222,10 @@ class Manifest(Strict, frozen=True):
     def exit_answers(self, stage: Stage) -> Task:
         """How the outputs of a stage's early exit are read. Raises BundleError as `answers` does."""
         return self.answers if stage.input is None else self._task(stage.boxes, stage.input)
+
+    def picture_answers(self, ladder: PictureLadder) -> Task:
+        """How the outputs of the model that is given the picture are read. Raises BundleError as `answers` does."""
+        return self._task(ladder.boxes, ladder.input)
 
     def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
@@ -238,6 +268,7 @@ class Bundle:
             tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in b.tables),
             size_fit=b.size_fit,
             spectrum=b.spectrum,
+            picture=None if self.manifest.picture is None else self.manifest.picture.codec,
         )
 
     def stage(self, index: int, width: float) -> Stage:
@@ -287,10 +318,15 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
     path = folder / "bundle.toml"
     raw = path.read_bytes()
     manifest = _parse(path, raw)
-    files = {"head": ("head.tflite",), "tail": tuple(part.file for part in manifest.tail), None: tuple(manifest.files)}
+    files = {"head": ("head.tflite",), "tail": _tail_files(manifest), None: tuple(manifest.files)}
     for file in files[half]:
         _verify(folder / file, manifest.files.get(file))
     return Bundle(folder, manifest, hashlib.sha256(raw).digest())
+
+
+def _tail_files(manifest: Manifest) -> tuple[str, ...]:
+    parts = manifest.tail if manifest.picture is None else (*manifest.tail, *manifest.picture.tail)
+    return tuple(part.file for part in parts)
 
 
 def _parse(path: Path, raw: bytes) -> Manifest:

@@ -85,6 +85,20 @@ def _some_names(path: Path) -> list[str]:
     return names
 
 
+def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """(H, W, 3) pixels at (height, width): by area where they shrink, linearly where they grow."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    how = cv2.INTER_AREA if pixels.shape[0] > shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(pixels, shape[::-1], interpolation=how)
+
+
+def sendable(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels, uint8 or floats of the same scale, as the picture of (height, width) that crosses: uint8."""
+    small = resized(pixels, shape)
+    return np.ascontiguousarray(small if small.dtype == np.uint8 else np.clip(np.rint(small), 0, 255).astype(np.uint8))
+
+
 class Intake:
     """Pictures as a stage takes them: of its size, its scale and its offset."""
 
@@ -98,10 +112,7 @@ class Intake:
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """(H, W, 3) RGB, uint8 or floats of the same scale, as (1, height, width, 3)."""
-        height, width = self._shape
-        if pixels.shape[:2] != self._shape:
-            how = cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, (width, height), interpolation=how)
+        pixels = resized(pixels, self._shape)
         x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
         return np.asarray(x, np.float32)[None]
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
+from isthmus.models.bundle import SCHEMA, Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
 from isthmus.models.bundling import calibration, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
@@ -277,7 +277,7 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         stages.insert(0, (first,))
     version = importlib.metadata.version("isthmus")
     return Manifest(
-        schema=split.coding.bottleneck.schema,
+        schema=SCHEMA if split.uncut.reading.boxes is not None else split.coding.bottleneck.schema,
         name=name,
         task=split.uncut.reading.task,
         boxes=split.uncut.reading.boxes,
