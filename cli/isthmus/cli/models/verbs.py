@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, distill, evaluate, prune, split
+from isthmus.cli.models import ablate, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, missing
 from isthmus.models import bundle
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
 app.command("split")(split.split)
+app.command("pair")(pair.pair)
 app.command("distill")(distill.distill)
 app.command("ablate")(ablate.ablate)
 app.command("prune")(prune.prune)

@@ -169,9 +169,9 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
     guesses = uncut.guesses()
     bench = _Bench(uncut, coding, tail, guesses)
-    exits = [_fallback(uncut, fallback, guesses)] if fallback is not None else []
+    exits = [from_fallback(uncut, fallback, guesses)] if fallback is not None else []
     steps = [bench.at(step, x) for step in range(len(coding.codec.steps))]
-    sent = [_given(told, exits) for told_at, _ in steps for told in told_at]
+    sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
     truth = tuple(guesses[i] for i in uncut.measuring)
     return Split(uncut, cut, coding, (*exits, *sent), truth, layer_bytes, fallback)
@@ -225,14 +225,14 @@ def answered(
     return Answered(point, told, score[uncut.measuring])
 
 
-def _fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:
-    """The fallback's answers, by their own confidence."""
+def from_fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:
+    """What a small model answers on the device, by its own confidence."""
     point = Point(width=WIDTH, exit=0)
-    return _given(found := answered(uncut, point, fallback.outputs, fallback.packed, truth), [found])
+    return by_confidence(found := answered(uncut, point, fallback.outputs, fallback.packed, truth), [found])
 
 
-def _given(told: Answered, exits: Sequence[Answered]) -> Answered:
-    """With its agreement by each exit's confidence."""
+def by_confidence(told: Answered, exits: Sequence[Answered]) -> Answered:
+    """An operating point with its agreement counted by each exit's confidence."""
     rows = tuple(
         calibration.accuracy_by_confidence(
             np.array([guess.confidence for guess in e.guesses]), told.score, CONFIDENCE_EDGES
@@ -251,7 +251,7 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
-        table = _outcomes(split)
+        table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
         (folder / "MODEL_CARD.md").write_text(_card(manifest, split))
@@ -296,14 +296,17 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
     )
 
 
-def _outcomes(split: Split) -> Outcomes:
-    classes = split.uncut.reading.task.startswith("classification")
+def outcomes_of(
+    answered: Sequence[Answered], truth: Sequence[Guess], layer_bytes: NDArray[np.uint32], task: str
+) -> Outcomes:
+    """The outcome table of measured operating points, with the agreement of each answer where answers are no classes."""
+    classes = task.startswith("classification")
     return Outcomes(
-        truth=np.array([guess.label for guess in split.truth], np.uint16),
-        label=np.array([[guess.label for guess in a.guesses] for a in split.answered], np.uint16).T,
-        confidence=np.array([[guess.confidence for guess in a.guesses] for a in split.answered], np.float16).T,
-        layer_bytes=split.layer_bytes,
-        score=None if classes else np.array([a.score for a in split.answered], np.float16).T,
+        truth=np.array([guess.label for guess in truth], np.uint16),
+        label=np.array([[guess.label for guess in a.guesses] for a in answered], np.uint16).T,
+        confidence=np.array([[guess.confidence for guess in a.guesses] for a in answered], np.float16).T,
+        layer_bytes=layer_bytes,
+        score=None if classes else np.array([a.score for a in answered], np.float16).T,
     )
 
 
