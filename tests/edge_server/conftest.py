@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ SHAPE = (4, 4, 8)
 class Sums:
     """A tail of two logits: the sum of the features, and its negative."""
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
-        return [(total, -total) for total in features.sum(axis=(1, 2, 3)).tolist()]
+    def run(self, frames: Sequence[NDArray[Any]]) -> list[Packed]:
+        return [(total, -total) for total in np.stack(frames).sum(axis=(1, 2, 3)).tolist()]
 
 
 @pytest.fixture

@@ -109,8 +109,8 @@ def test_a_bundle_names_the_least_schema_that_it_needs() -> None:
 
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 2", "schema = 4", 1))
-    with pytest.raises(BundleError, match="schema 4, this Isthmus reads 1 to 3"):
+    path.write_text(path.read_text().replace("schema = 2", "schema = 5", 1))
+    with pytest.raises(BundleError, match="schema 5, this Isthmus reads 1 to 4"):
         bundle.load(str(copy))
 
 

@@ -122,14 +122,24 @@ class Executor:
             log.warning("features: %s; answered from the device", error)
             return None
 
+    def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
+        """What must be coded in the worker thread before `encode`: a picture, which takes milliseconds; else None."""
+        held = self._held[frame_id]
+        if step < len(self._bottleneck.steps) or held.step == step:
+            return None
+        return partial(self._code, held, frame_id, step)
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
-        """The payload of one layer of a frame's features."""
+        """The payload of one layer of a frame."""
         held = self._held[frame_id]
         if held.step != step:
-            if held.features is None and held.picture is None:
-                raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
-            held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
+            self._code(held, frame_id, step)
         return held.payloads[layer]
+
+    def _code(self, held: _Held, frame_id: int, step: int) -> None:
+        if held.features is None and held.picture is None:
+            raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
+        held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
 
     def forget(self, frame_id: int) -> None:
         """Drop everything of a frame."""

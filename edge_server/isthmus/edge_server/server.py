@@ -11,21 +11,19 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
 import grpc.aio
-import numpy as np
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from numpy.typing import NDArray
 
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.config import ServerConfig
-from isthmus.edge_server.engines import Engine, Tail
+from isthmus.edge_server.engines import Engine, Frame, Tail
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import credentials
 from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
@@ -34,6 +32,7 @@ from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
+from isthmus.proto.frame_codec import blank
 from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
 from isthmus.proto.tasks.task import Packed
 
@@ -202,12 +201,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                     self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:
-        features = np.stack([item.payload.features for item in batch.items])
+        frames = [item.payload.features for item in batch.items]
         began = time.monotonic()
         answers: list[Packed] | None = None
         try:
             loop = asyncio.get_running_loop()
-            answers, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, features)
+            answers, tail_s = await loop.run_in_executor(self._worker, timed, self._engine, frames)
         except Exception:  # whatever an engine throws costs its batch, not the server
             log.exception("tail: failed on a batch of %d", len(batch.items))
             tail_s = time.monotonic() - began
@@ -216,10 +215,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._pump()
 
 
-def timed(engine: Engine, features: NDArray[np.float32]) -> tuple[list[Packed], float]:
+def timed(engine: Engine, frames: Sequence[Frame]) -> tuple[list[Packed], float]:
     """The tail's answers and how long it took, in the thread that runs it."""
     began = time.monotonic()
-    answers = engine.run(features)
+    answers = engine.run(frames)
     return answers, time.monotonic() - began
 
 
@@ -228,8 +227,8 @@ def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
     sizes = sorted({min(2**power, max_batch) for power in range(max_batch.bit_length() + 1)})
     best = {}
     for size in sizes:
-        features = np.zeros((size, served.codec.height, served.codec.width, served.codec.channels), np.float32)
-        best[size] = max(1e-6, min(timed(engine, features)[1] for _ in range(WARM_UP_RUNS)))
+        frames = [blank(served.codec)] * size
+        best[size] = max(1e-6, min(timed(engine, frames)[1] for _ in range(WARM_UP_RUNS)))
     return best
 
 

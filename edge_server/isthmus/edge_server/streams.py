@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
 from isthmus.proto import messages as m
-from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
+from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.errors import CodecError
+from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.machine import earliest
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
@@ -38,8 +39,8 @@ class Decoder(Protocol):
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer."""
 
-    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """The features from the layers that are here, base first; raises CodecError."""
+    def decode(self, payloads: Sequence[bytes]) -> NDArray[Any]:
+        """What crossed, from the layers that are here, base first; raises CodecError."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class Limits:
 
 
 class Ready(Struct, frozen=True):
-    """A frame's features (H, W, C) float32, decoded from `layers_used` layers that took `receive_s` to arrive."""
+    """What crossed for a frame, decoded from `layers_used` layers that took `receive_s` to arrive: features (H, W, C) float32,
+    or a picture (H, W, 3) uint8.
+    """
 
-    features: NDArray[np.float32]
+    features: NDArray[Any]
     layers_used: int
     receive_s: float
 
@@ -123,7 +126,7 @@ class Streams:
         """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
-        self._codec: Decoder = codec or Codec(served.codec)
+        self._codec: Decoder = codec or FrameCodec(served.codec)
         self._limits = limits
         self._peers: dict[int, Peer] = {}
         self._opened = 0

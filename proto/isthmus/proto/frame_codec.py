@@ -19,6 +19,13 @@ from isthmus.proto.picture_codec import Pixels
 Floats = NDArray[np.float32]
 
 
+def blank(config: CodecConfig) -> Floats | Pixels:
+    """A frame of what crosses, for warming up: features of zeros, or a black picture where no features cross."""
+    if config.steps or config.picture is None:
+        return np.zeros((config.height, config.width, config.channels), np.float32)
+    return np.zeros((config.picture.height, config.picture.width, 3), np.uint8)
+
+
 class FrameCodec:
     """Encoder and decoder of all that a bundle sends. Holds scratch memory: one thread at a time."""
 

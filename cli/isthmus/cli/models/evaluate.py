@@ -17,8 +17,8 @@ from isthmus.device.executor import Executor
 from isthmus.models import bundle
 from isthmus.models.bundle import Bundle
 from isthmus.models.splitting.uncut import PIXELS
-from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.vocabulary import Guess, OperatingPoint
 
@@ -73,9 +73,17 @@ def tell(m: bundle.Manifest, points: Sequence[bundle.Point]) -> None:
     for p in points:
         stages = len(m.stages) if p.exit is None else p.exit + 1
         flops = sum(s.flops for row in m.stages[:stages] for s in row if s.width == p.width)
-        step = m.bottleneck.steps[p.step or 0]
-        where = f"exit {stages}" if p.exit is not None else f"tail, step {step:g}, {p.layers} layer(s)"
+        where = f"exit {stages}" if p.exit is not None else _sent(m, p)
         typer.echo(f"{p.width:>6g} {where:<30} {flops / 1e6:>10.1f} {p.bytes:>7.0f} {p.accuracy:>9.2%}")
+
+
+def _sent(m: bundle.Manifest, point: bundle.Point) -> str:
+    """What crosses at an operating point."""
+    step, steps = point.step or 0, m.bottleneck.steps
+    if step < len(steps):
+        return f"tail, step {steps[step]:g}, {point.layers} layer(s)"
+    assert m.picture is not None  # or the ladder would end here
+    return f"{m.picture.format} {m.picture.qualities[step - len(steps)]}"
 
 
 def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -> None:
@@ -123,7 +131,7 @@ class _Halves:
             raise missing(error, "server") from error
         self._manifest = manifest = _unsure(found.manifest)
         whole = replace(found, manifest=manifest)
-        self._executor, self._tail, self._codec = Executor(whole), Tail(whole, 1), Codec(found.codec)
+        self._executor, self._tail, self._codec = Executor(whole), Tail(whole, 1), FrameCodec(found.codec)
 
     def answers(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[Guess, int]]:
         """The answer of each operating point, in the manifest's order, and the bytes that it takes."""
@@ -143,7 +151,7 @@ class _Halves:
 
     def _from_server(self, step: int, layers: int) -> tuple[Guess, int]:
         payloads = [self._executor.encode(0, step, layer) for layer in range(layers)]
-        (packed,) = self._tail.run(self._codec.decode(payloads)[None])
+        (packed,) = self._tail.run([self._codec.decode(payloads)])
         return self._manifest.answers.guess(packed, temperature=1.0, accuracy=1.0), sum(map(len, payloads))
 
 

@@ -1,0 +1,135 @@
+"""A pair: the device's answers are the small model's, the server's are the larger one's to the picture that crossed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from graphs import classifier
+from isthmus.cli.main import application
+from isthmus.device.catalogue import Catalogue
+from isthmus.device.executor import Executor
+from isthmus.edge_server.engines import Tail
+from isthmus.models import flatbuffer, scenes, work
+from isthmus.models.bundle import Bundle, load
+from isthmus.models.litert import Signature, opened
+from isthmus.models.pictures import Intake
+from isthmus.models.profiles import load as profile
+from isthmus.models.splitting import pair
+from isthmus.models.splitting.uncut import Uncut, input_of
+from isthmus.proto.codec import PICTURE
+from isthmus.proto.errors import ModelError
+from isthmus.proto.frame_codec import FrameCodec
+from isthmus.proto.picture_codec import Pixels
+
+PICTURES = [np.ascontiguousarray(cv2.resize(image, (80, 60)).astype(np.uint8)) for image in scenes.samples(24, 5)[0]]
+QUALITIES = (90, 40, 5)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def shown(path: Path, pictures: list[Pixels] = PICTURES) -> Uncut:
+    graph = flatbuffer.read(path)
+    return Uncut.of(graph, input_of(graph, "0..1"), None, pictures)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("pair")
+    small, large = classifier(folder / "small.tflite", size=16), classifier(folder / "large.tflite", size=48, seed=1)
+    found = pair.pair(shown(small), shown(large), PICTURES, "webp", QUALITIES, silent)
+    pair.write(folder / "bundle", found, labels=["a", "b", "c", "d"])
+    return load(str(folder / "bundle"))
+
+
+def test_the_device_answers_with_the_small_model_and_sends_the_picture(made: Bundle) -> None:
+    device, picture = Executor(made), PICTURES[0]
+    device.hold(0, picture)
+    local = device.job(0, 0, 1.0)().guess
+    result = device.job(0, 1, 1.0)()
+    assert local is not None
+    assert result.guess == local
+    assert result.layer_bytes is not None
+    assert [len(sizes) for sizes in result.layer_bytes] == [1] * len(QUALITIES)
+    payload = device.encode(0, 1, 0)
+    assert payload[:2] == bytes((PICTURE << 4, 1))
+    assert len(payload) == pytest.approx(result.layer_bytes[1][0], rel=0.5)
+
+
+def test_a_picture_is_coded_away_from_the_loop_and_once(made: Bundle) -> None:
+    device = Executor(made)
+    device.hold(0, PICTURES[0])
+    for stage in range(2):
+        device.job(0, stage, 1.0)()
+    job = device.coding_job(0, 2)
+    assert job is not None
+    job()
+    assert device.coding_job(0, 2) is None
+    device.forget(0)
+    job()  # a frame that is answered while its picture is coded takes nobody with it
+
+
+def test_the_server_answers_as_the_large_model_does_to_what_crossed(made: Bundle) -> None:
+    device, codec = Executor(made), FrameCodec(made.codec)
+    tail, picture = Tail(made, 1), made.manifest.picture
+    assert picture is not None
+    large = Signature(opened(made.folder / "large.tflite"), "large")
+    frames = []
+    for number, pixels in enumerate(PICTURES[:3]):
+        device.hold(number, pixels)
+        for stage in range(2):
+            device.job(number, stage, 1.0)()
+        frames.append(codec.decode([device.encode(number, 0, 0)]))
+    for packed, seen in zip(tail.run(frames), frames, strict=True):
+        answer = large(image=Intake(picture.input)(seen))["output0"][0]
+        guess = made.manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
+        assert guess.label == answer.argmax()
+        assert guess.confidence == pytest.approx(float(answer.max()), abs=1e-4)
+
+
+def test_every_operating_point_is_in_the_catalogue_and_costs_time(made: Bundle) -> None:
+    known = Catalogue.from_manifest(made.manifest)
+    assert [len(layers) for layers in known.offloads[0]] == [1, 1, 1]
+    sizes = [row[0].mean_bytes for row in known.offloads[0]]
+    assert sizes == sorted(sizes, reverse=True)
+    small, coding = work.stage_times(profile("pi4"), made)
+    assert min(*small, *coding) > 0
+
+
+def test_finer_pictures_agree_better_with_the_large_model(made: Bundle) -> None:
+    device, *sent = made.manifest.points
+    assert device.exit == 0
+    assert sent[0].accuracy == 1.0
+    assert sent[0].accuracy >= sent[-1].accuracy
+    assert made.outcomes().layer_bytes.shape == (12, 1, 3, 1)
+    assert "| device alone | 0 |" in (made.folder / "MODEL_CARD.md").read_text()
+
+
+def test_models_that_answer_otherwise_are_no_pair(tmp_path: Path) -> None:
+    four, five = classifier(tmp_path / "four.tflite"), classifier(tmp_path / "five.tflite", classes=5)
+    with pytest.raises(
+        ModelError, match=r"four\.tflite: gives classification-probabilities \(4,\), five\.tflite gives"
+    ):
+        pair.pair(shown(four), shown(five), PICTURES, "webp", QUALITIES, silent)
+
+
+def test_the_verb_makes_a_pair_of_two_files(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, pixels in enumerate(PICTURES):
+        cv2.imwrite(str(folder / f"{number:02d}.png"), pixels)
+    small, large = (
+        classifier(tmp_path / "small.tflite", size=16),
+        classifier(tmp_path / "large.tflite", size=48, seed=1),
+    )
+    words = ["models", "pair", str(small), str(large), "--pictures", str(folder), "--out", str(tmp_path / "made")]
+    told = ["--small-pixels", "0..1", "--large-pixels", "0..1", "--qualities", "80,10", "--format", "jpeg"]
+    application(["models"])([*words, *told], standalone_mode=False)
+    picture = load(str(tmp_path / "made")).manifest.picture
+    assert picture is not None
+    assert (picture.format, picture.qualities) == ("jpeg", (80, 10))
