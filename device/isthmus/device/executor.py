@@ -67,7 +67,7 @@ class Executor:
         self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
-        self._sent_size = None if manifest.picture is None else manifest.picture.input.shape
+        self._sent = None if manifest.picture is None else manifest.picture.input
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -106,7 +106,7 @@ class Executor:
             held.hidden = out["hidden"]
         if stage == self._last_stage:
             held.features = crossing.joined(out, self._bottleneck) if out else None
-            held.picture = None if self._sent_size is None else sendable(held.pixels, self._sent_size)
+            held.picture = None if self._sent is None else sendable(held.pixels, self._sent)
             sizes = self._sizes(held)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])

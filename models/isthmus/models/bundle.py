@@ -36,7 +36,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Input(Strict, frozen=True):
-    """The picture a stage takes: `size` high and wide, RGB, (x / 255 - mean) / std per channel.
+    """The picture a stage takes: `size` high and wide, (x / 255 - mean) / std per channel, channels in RGB order here.
 
     A stage that stores integers rounds these values by its own scale: see `litert.Port`.
     """
@@ -46,6 +46,12 @@ class Input(Strict, frozen=True):
     std: tuple[float, float, float]
     width: int | None = None
     """Of the picture, where it is not square."""
+    colours: Literal["rgb", "bgr", "grey"] = "rgb"
+    """The order of its channels; grey has one."""
+    layout: Literal["last", "first"] = "last"
+    """Where the channels stand: (height, width, channels), or (channels, height, width)."""
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    """A picture of another shape is stretched, or scaled whole into the middle of grey."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
 from isthmus.proto.errors import DataError
+from isthmus.proto.vocabulary import Box
 
+BORDER = 114
+"""The grey around a letterboxed picture, as the YOLO family is trained with."""
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -85,6 +88,37 @@ def _some_names(path: Path) -> list[str]:
     return names
 
 
+class Placing(NamedTuple):
+    """Where a whole picture lies within the one that a network takes, in shares of the latter."""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], into: tuple[int, int], fit: str) -> Placing:
+        """For a picture of (height, width, …) pixels that is fitted into (height, width)."""
+        if fit == "stretch":
+            return cls()
+        height, width = _inside(shape, into)
+        top, left = (into[0] - height) // 2, (into[1] - width) // 2
+        return cls(top / into[0], left / into[1], height / into[0], width / into[1])
+
+    def back(self, box: Box) -> Box:
+        """A box in shares of the network's picture, in shares of the whole one; cut off at its edges."""
+        top, bottom = ((edge - self.top) / self.height for edge in (box.top, box.bottom))
+        left, right = ((edge - self.left) / self.width for edge in (box.left, box.right))
+        cut = (min(max(edge, 0.0), 1.0) for edge in (top, left, bottom, right))
+        return Box(box.label, box.score, *cut)
+
+
+def _inside(shape: tuple[int, ...], into: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture scaled as large as it fits into another."""
+    scale = min(into[0] / shape[0], into[1] / shape[1])
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
 def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     """(H, W, 3) pixels at (height, width): by area where they shrink, linearly where they grow."""
     if pixels.shape[:2] == shape:
@@ -93,17 +127,28 @@ def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(pixels, shape[::-1], interpolation=how)
 
 
-def sendable(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) pixels, uint8 or floats of the same scale, as the picture of (height, width) that crosses: uint8."""
-    small = resized(pixels, shape)
+def fitted(pixels: NDArray[Any], into: tuple[int, int], fit: str) -> NDArray[Any]:
+    """(H, W, 3) pixels as a picture of (height, width): stretched, or whole in the middle of grey."""
+    if fit == "stretch" or pixels.shape[:2] == into:
+        return resized(pixels, into)
+    small = resized(pixels, _inside(pixels.shape, into))
+    whole = np.full((*into, 3), BORDER, pixels.dtype)
+    top, left = (into[0] - small.shape[0]) // 2, (into[1] - small.shape[1]) // 2
+    whole[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return whole
+
+
+def sendable(pixels: NDArray[Any], picture: Input) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB pixels, uint8 or floats of the same scale, as the picture that crosses: uint8, of the size of `picture`."""
+    small = fitted(pixels, picture.shape, picture.fit)
     return np.ascontiguousarray(small if small.dtype == np.uint8 else np.clip(np.rint(small), 0, 255).astype(np.uint8))
 
 
 class Intake:
-    """Pictures as a stage takes them: of its size, its scale and its offset."""
+    """Pictures as a stage takes them: of its size, colours and layout, its scale and its offset."""
 
     def __init__(self, picture: Input) -> None:
-        self._shape = picture.shape
+        self._picture = picture
         std = np.asarray(picture.std, np.float32)
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
@@ -111,9 +156,16 @@ class Intake:
         self._table = self._normalised(values)  # the same floats, looked up: five times quicker
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """(H, W, 3) RGB, uint8 or floats of the same scale, as (1, height, width, 3)."""
-        pixels = resized(pixels, self._shape)
+        """(H, W, 3) RGB, uint8 or floats of the same scale, as a batch of one of what the stage takes."""
+        picture = self._picture
+        pixels = fitted(pixels, picture.shape, picture.fit)
+        if picture.colours == "grey":
+            pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
         x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
+        if picture.colours != "rgb":
+            x = x[:, :, :1] if picture.colours == "grey" else x[:, :, ::-1]
+        if picture.layout == "first":
+            x = np.ascontiguousarray(np.moveaxis(x, 2, 0))
         return np.asarray(x, np.float32)[None]
 
     def _normalised(self, pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -57,7 +57,7 @@ def pair(
 ) -> Pair:
     """Measure two models that were shown the same `pictures`. Raises ModelError when their answers are of two kinds."""
     _check(small, large)
-    sent = [sendable(picture, large.input.shape) for picture in pictures]
+    sent = [sendable(picture, large.input) for picture in pictures]
     config = picture_codec.fit([sent[i] for i in large.fitting], format_, qualities)
     truth = large.guesses()
     exit_ = from_fallback(large, small, truth)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
-from isthmus.models.flatbuffer import Graph, Part, written
+from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
@@ -19,31 +19,64 @@ from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess
 
-PIXELS: Mapping[str, tuple[float, float]] = {"0..255": (0.0, 1 / 255), "0..1": (0.0, 1.0), "-1..1": (0.5, 0.5)}
-"""(mean, std) of `Input` for what a float model takes as its darkest and brightest pixel."""
-
+Levels = tuple[float, float, float]
+PIXELS: Mapping[str, tuple[Levels, Levels]] = {
+    "0..255": ((0.0,) * 3, (1 / 255,) * 3),
+    "0..1": ((0.0,) * 3, (1.0,) * 3),
+    "-1..1": ((0.5,) * 3, (0.5,) * 3),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""(mean, std) of `Input` for what a float model takes: the values of its darkest and brightest pixel, or torchvision's."""
+IMAGENET_RANGE = (-2.12, 2.64)
+"""What torchvision's normalisation makes of the darkest and the brightest pixel, at most."""
 FEWEST = 4
 
 
-def input_of(graph: Graph, pixels: str | None = None) -> Input:
-    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input tells by itself.
+def input_of(
+    graph: Graph,
+    pixels: str | None = None,
+    *,
+    fit: Literal["stretch", "letterbox"] = "stretch",
+    colours: Literal["rgb", "bgr"] = "rgb",
+) -> Input:
+    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input, and one of bare bytes, tell by themselves.
 
-    Raises ModelError when it takes no RGB picture, or when a float model's pixels are not told.
+    Raises ModelError when it takes no picture, or when a float model's pixels are not told.
     """
     if len(graph.inputs) != 1:
         raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     tensor = graph.tensors[graph.inputs[0]]
-    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or tensor.shape[3] != 3:
-        raise ModelError(f"{graph.path}: input {tensor.name} is {tensor.shape}, expected (1, height, width, 3) RGB")
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or not {1, 3} & {tensor.shape[1], tensor.shape[3]}:
+        raise ModelError(
+            f"{graph.path}: input {tensor.name} is {tensor.shape}, expected (1, height, width, channels) of RGB or grey, or "
+            "(1, channels, height, width)"
+        )
+    first = tensor.shape[3] not in (1, 3)
+    channels, height, width = tensor.shape[1:] if first else (tensor.shape[3], *tensor.shape[1:3])
+    mean, std = _levels(graph, tensor, pixels)
+    return Input(
+        height,
+        mean,
+        std,
+        width=width,
+        colours="grey" if channels == 1 else colours,
+        layout="first" if first else "last",
+        fit=fit,
+    )
+
+
+def _levels(graph: Graph, tensor: Tensor, pixels: str | None) -> tuple[Levels, Levels]:
     if pixels is not None:
-        mean, std = PIXELS[pixels]
-    elif tensor.dtype in ("int8", "uint8") and tensor.scale > 0:  # one stored level is one level of a pixel
-        darkest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
-        mean, std = darkest / 255, 1 / (255 * tensor.scale)
-    else:
-        known = ", ".join(PIXELS)
-        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {known}")
-    return Input(tensor.shape[1], (mean,) * 3, (std,) * 3, width=tensor.shape[2])
+        return PIXELS[pixels]
+    if tensor.dtype == "uint8" and tensor.scale <= 0:
+        return PIXELS["0..255"]
+    if tensor.dtype not in ("int8", "uint8") or tensor.scale <= 0:
+        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}")
+    lowest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
+    darkest, brightest = -lowest * tensor.scale, (255 - lowest) * tensor.scale
+    if all(abs(a - b) < 0.1 for a, b in zip((darkest, brightest), IMAGENET_RANGE, strict=True)):
+        return PIXELS["imagenet"]
+    return (lowest / 255,) * 3, (1 / (255 * tensor.scale),) * 3  # one stored level is one level of a pixel
 
 
 @dataclass(frozen=True)
