@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from isthmus.device.gate import Gate, Kept, Sketch, change, sketched
+from isthmus.device.capture.gate import Gate, Kept, Sketch, change, sketched
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import bundle, scenes
 from isthmus.models.bundling.calibration import softmax
@@ -41,7 +41,7 @@ from isthmus.models.bundling.shipped import Shipped
 from isthmus.models.data import labelled
 from isthmus.models.filtering import footage, train
 from isthmus.models.filtering.footage import Footage
-from isthmus.models.pictures import data_root
+from isthmus.models.pictures import data_root, squeezed
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Answer, AnswerSource, Reason
 
@@ -86,7 +86,7 @@ def zones(name: str) -> list[Footage]:
         unknown = (masks[:, rows, columns] == UNKNOWN).any((1, 2))
         interesting = share >= LEAST_SHARE
         certain = interesting | ((share == 0) & ~unknown)
-        small = np.stack([footage.squeezed(p[rows, columns], train.SIZE) for p in pictures])
+        small = np.stack([squeezed(p[rows, columns], train.SIZE) for p in pictures])
         found.append(Footage(f"{name} zone {i + 1}", small, interesting, certain))
     return found
 
@@ -291,7 +291,7 @@ def main() -> None:
         say(f"{name}: gate {next(r for r in row['thresholds'] if r['threshold'] == GATE)}")
     rendered = labelled.rendered_scenes(SCENES, seed=7)
     interesting = rendered.labels != scenes.LABELS.index("nothing")
-    small = np.stack([footage.squeezed(image, train.SIZE) for image in rendered.images])
+    small = np.stack([squeezed(image, train.SIZE) for image in rendered.images])
     signs = Footage("signs", small, interesting, np.ones(SCENES, bool))
     cameras = [footage.load(path, train.SIZE) for path in intel]
     cameras += [zone for name in SBI for zone in zones(name)]

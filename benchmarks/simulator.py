@@ -28,8 +28,9 @@ from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
-from isthmus.edge_server.streams import Limits, Ready, Served, Streams
+from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Content, Feed, Head, Replay, Tail

@@ -23,6 +23,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.server import EdgeService, bind
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec, edge_pb2, edge_pb2_grpc, wire
@@ -82,7 +83,8 @@ async def host(ports: Connection) -> None:
     echo = grpc.aio.server(options=wire.server_options(UP_BYTES + 1024))
     edge_pb2_grpc.add_EdgeServicer_to_server(Echo(), echo)
     echo_port = echo.add_insecure_port("127.0.0.1:0")
-    service, _, address = bind(EdgeService(facts, NullEngine()), "127.0.0.1:0", None)
+    limits = Limits(frames_per_s=1e6, bytes_per_s=1e9)  # one frame after another, as fast as they come back
+    service, _, address = bind(EdgeService(facts, NullEngine(), limits=limits), "127.0.0.1:0", None)
     await echo.start()
     await service.start()
     ports.send((raw.sockets[0].getsockname()[1], echo_port, int(address.rpartition(":")[2])))

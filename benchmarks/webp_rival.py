@@ -35,8 +35,8 @@ from isthmus.models.data import labelled
 from isthmus.models.training import losses
 from isthmus.models.training.backbones import SplitNetwork
 from isthmus.models.training.processors import mixed_precision
+from isthmus.models.training.resumable import learning_rate
 from isthmus.models.training.run import open_run
-from isthmus.models.training.trainer import learning_rate
 from isthmus.proto.errors import DataError
 
 Images = NDArray[np.uint8]
@@ -230,7 +230,7 @@ def main() -> None:
     before = float((answers(network, test.images).argmax(1).numpy() == test.labels).mean())
     say(f"{arguments.bundle}: {before:.2%} whole and unquantised")
     if arguments.rival.is_file():
-        network.load_state_dict(torch.load(arguments.rival))
+        network.load_state_dict(torch.load(arguments.rival, weights_only=True))
     else:
         tuned(network, labelled.cifar10("train"), arguments.steps, arguments.seed)
         arguments.rival.parent.mkdir(parents=True, exist_ok=True)

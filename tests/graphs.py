@@ -15,6 +15,7 @@ TYPES = {
     np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int32): schema.TensorType.INT32,
     np.dtype(np.int64): schema.TensorType.INT64,
+    np.dtype(np.bool_): schema.TensorType.BOOL,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.uint8): schema.TensorType.UINT8,
 }
@@ -107,6 +108,17 @@ def classifier(path: Path, *, size: int = 16, classes: int = 4, seed: int = 0) -
     second = b.conv(first, 8, 8, size // 2)
     total = b.add("ADD", [first, second], [b.tensor((1, size // 2, size // 2, 8))], "AddOptions")
     answer = b.softmax(b.dense(b.mean(total, 8), 8, classes), classes)
+    return b.write(path, [image], [answer])
+
+
+def branches(path: Path, count: int, *, classes: int = 4) -> Path:
+    """`count` convolutions of the picture side by side, each read by a convolution of its own; their tensors are alike."""
+    b = Builder(5)
+    image = b.tensor((1, 16, 16, 3))
+    side = [b.conv(image, 3, 4, 16, stride=2) for _ in range(count)]
+    read = [b.conv(x, 4, 4, 8) for x in side]
+    joined = b.add("CONCATENATION", read, [b.tensor((1, 8, 8, 4 * count))], "ConcatenationOptions", axis=3)
+    answer = b.dense(b.mean(joined, 4 * count), 4 * count, classes)
     return b.write(path, [image], [answer])
 
 

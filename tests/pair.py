@@ -11,12 +11,13 @@ from functools import cache
 
 import numpy as np
 
+from isthmus.device.capture.gate import Gate, Sketch
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.gate import Gate, Sketch
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.edge_server import streams
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
@@ -131,7 +132,7 @@ class Pair(Timeline):
         chosen = POLICIES[policy](known) if isinstance(policy, str) else policy
         times = TailTimes({b: TAIL_S * (0.8 + 0.2 * b) for b in range(1, 9)}, max_batch=8)
         batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)
-        limits = streams.Limits(stream_credits=stream_credits)
+        limits = Limits(stream_credits=stream_credits)
         self.server = ServerNode(
             self,
             streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),

@@ -11,7 +11,9 @@ from isthmus.models.pictures import data_root
 from isthmus.proto.errors import DataError
 
 TRACES = Path(os.environ.get("ISTHMUS_TRACES", "traces-not-given"))
-needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason=f"absent: {TRACES} (set ISTHMUS_TRACES)")
+needs_traces = pytest.mark.skipif(
+    not TRACES.is_dir(), reason=f"recorded traces: {TRACES}: not there; set ISTHMUS_TRACES to their folder"
+)
 MODELS = (
     "cifar10_resnet8_f32",
     "cifar10_resnet8_int8",

@@ -29,7 +29,7 @@ def code(text: str) -> list[str]:
 def commands(text: str) -> Iterator[list[str]]:
     """The words behind each `isthmus`, up to the next one or the end of its command."""
     for piece in code(text):
-        for part in re.split(r"(?<![\w/.-])isthmus (?=[a-z])", piece)[1:]:
+        for part in re.split(r'(?<![\w/."-])isthmus (?=[a-z])', piece)[1:]:
             yield re.split(r"[;|&](?=\s)|\s--(?=\s)", part)[0].split()
 
 

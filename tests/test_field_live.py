@@ -197,10 +197,41 @@ def test_a_reader_that_goes_away_ends_the_agent_quietly() -> None:
         assert "Traceback" not in agent.stderr.read()
 
 
-def test_a_full_disk_ends_the_agent_with_its_name() -> None:
+def test_a_record_that_cannot_be_written_costs_no_answer_and_is_named_at_the_end() -> None:
     done = finished("agent", "--frames", "5", "--record", "/dev/full")
     assert done.returncode == 5
-    assert "/dev/full: No space left on device" in done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    assert done.stderr.splitlines()[-1].endswith("missing are 5 in /dev/full")
+    assert done.stderr.count("/dev/full: No space left on device") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_standard_output_that_is_full_ends_the_agent_unless_there_is_a_record(tmp_path: Path) -> None:
+    from isthmus.proto import record
+
+    path = tmp_path / "run.jsonl"
+    for more, rows in (([], 0), (["--record", str(path)], 5)):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*ISTHMUS, "agent", "--frames", "5", *more], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+            )
+        assert done.returncode == 5
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert done.stderr.count("standard output: No space left on device") == 1
+        assert "Traceback" not in done.stderr
+        assert (len(record.read(path)[1]) if more else 0) == rows
+
+
+def test_a_restart_does_not_erase_the_record(tmp_path: Path) -> None:
+    from isthmus.proto import record
+
+    path = tmp_path / "run.jsonl"
+    for _ in range(2):
+        assert finished("agent", "--frames", "3", "--record", str(path)).returncode == 0
+    assert [len(run.records) for run in record.load_all(path)] == [3, 3]
+    done = finished("report", str(path), "--format", "json", "--out", str(tmp_path / "page"))
+    assert done.returncode == 0, done.stderr
+    assert "run.jsonl#2" in done.stdout
 
 
 def test_the_record_is_valid_after_ctrl_c(tmp_path: Path) -> None:

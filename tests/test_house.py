@@ -40,7 +40,8 @@ MODELS_ROOM_MAY_IMPORT = {
 """Folders of `models`, and what each may import beside itself; the files directly in `models` are one room."""
 _PLAYED = {"traces", "capacity", "link", "replay", "policies"}
 EMULATION_ROOM_MAY_IMPORT = {
-    "traces": set[str](),
+    "trace_readers": set[str](),
+    "traces": {"trace_readers"},
     "synthetic": {"traces"},
     "recorder": {"traces"},
     "trace_summary": {"traces"},
@@ -64,20 +65,24 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+def is_for_checkers(node: ast.AST) -> bool:
+    """Whether a node is there for type checkers, and never runs."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def runs_at_import(node: ast.AST) -> bool:
     """Whether what is inside a node runs when its module is imported: not a function's body, nor what is for type checkers."""
-    for_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    return not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or for_checkers)
+    return not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_checkers(node))
 
 
 @cache
-def imports(path: Path, *, at_the_top: bool = False) -> frozenset[str]:
+def imports(path: Path, *, at_the_top: bool = False, types: bool = True) -> frozenset[str]:
     """Full names of what a file imports: modules, and what is taken from them."""
     names: set[str] = set()
     left: list[ast.AST] = [tree(path)]
     while left:
         node = left.pop()
-        if not at_the_top or runs_at_import(node):
+        if (runs_at_import(node) or not at_the_top) and (types or not is_for_checkers(node)):
             left += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -107,10 +112,10 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def ours(path: Path) -> set[str]:
-    """The product's modules that a file imports."""
+def ours(path: Path, *, types: bool = True) -> set[str]:
+    """The product's modules that a file imports; without `types`, when it runs."""
     found = set()
-    for name in imports(path):
+    for name in imports(path, types=types):
         while name and name not in modules():
             name = name.rpartition(".")[0]
         found |= {name} - {""}
@@ -183,7 +188,7 @@ def test_the_arrows_inside_a_portion(room_of: Callable[[str], str | None], may_i
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
-    TopologicalSorter({module: ours(path) - {module} for module, path in modules().items()}).prepare()
+    TopologicalSorter({module: ours(path, types=False) - {module} for module, path in modules().items()}).prepare()
 
 
 def test_no_portion_hides_the_others() -> None:
@@ -224,7 +229,7 @@ def test_no_folder_is_crowded() -> None:
     assert not crowded, f"more than 20 modules: {crowded}"
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git: this tree is no checkout")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is no git checkout, whose files are looked at")
 def test_nothing_tracked_leads_out_of_the_tree() -> None:
     listed = subprocess.run(["git", "ls-files", "-s", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for entry in listed.stdout.split("\0")[:-1]:

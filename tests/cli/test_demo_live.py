@@ -44,7 +44,7 @@ def test_a_camera_that_is_not_there_leaves_nothing_but_its_error(tmp_path: Path)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals a process group")
+@pytest.mark.skipif(os.name != "posix", reason="this system knows no process groups to signal")
 def test_ctrl_c_leaves_a_report_of_what_was_answered(tmp_path: Path) -> None:
     process = subprocess.Popen(
         DEMO, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

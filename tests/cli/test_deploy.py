@@ -30,5 +30,21 @@ def test_a_unit_starts_a_role_and_knows_its_exit_codes(path: Path) -> None:
     assert {"ConfigError", "BundleError", "SecurityError"} <= final
 
 
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_a_unit_can_read_its_key_by_a_group_that_it_tells_to_make(path: Path) -> None:
+    """Keys are their owner's only, and a dynamic user owns nothing."""
+    text = path.read_text()
+    (groups,) = [
+        line.partition("=")[2].split() for line in text.splitlines() if line.startswith("SupplementaryGroups=")
+    ]
+    assert "isthmus" in groups
+    assert "#   groupadd --system --force isthmus\n" in text
+    assert "#   chgrp -R isthmus /etc/isthmus/certs && chmod -R g=rX,o= /etc/isthmus/certs\n" in text
+
+
+def test_a_reload_hangs_up_on_the_server() -> None:
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in UNITS[1].read_text()
+
+
 def test_both_roles_have_one() -> None:
     assert [path.stem for path in UNITS] == ["isthmus-agent", "isthmus-server"]

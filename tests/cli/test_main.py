@@ -34,6 +34,16 @@ def test_a_typing_error_is_a_usage_error() -> None:
     assert CliRunner().invoke(application(["agnet"]), ["agnet"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "command", [("doctor",), ("report", "run.jsonl"), ("models", "list"), ("bench", "profiles", "pi4")]
+)
+def test_a_format_that_is_not_known_is_a_usage_error(command: tuple[str, ...]) -> None:
+    arguments = [*command, "--format", "yaml"]
+    done = CliRunner().invoke(application(arguments), arguments)
+    assert done.exit_code == 2
+    assert "'yaml' is not one of 'text', 'json'" in done.output
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_help_alone(name: str) -> None:
     assert "Usage" in invoke(name, "--help")

@@ -83,7 +83,9 @@ def test_ctrl_c_leaves_whole_results_and_says_how_to_go_on(folder: Path, started
     assert set(sweep.files(folder)) == set(found)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children of a process are found in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="this system has no /proc, where the children of a process are found"
+)
 def test_killed_it_takes_its_processes_along_and_goes_on_where_it_stopped(
     folder: Path, started: subprocess.Popen[str]
 ) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture, Source
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
 from isthmus.proto.record import FrameRecord

@@ -15,14 +15,16 @@ import grpc
 import grpc.aio
 import pytest
 
+from isthmus.device.capture.sources import open_source
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import answer_all, open_device
-from isthmus.device.sources import open_source
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto.record import FrameRecord
 
 FRAMES = 30
 BIG = 2**32 - 1
+OVERLOADED = {"overloaded"}
+"""What a busy machine may do to a frame; no server can."""
 HONEST = pb.ServerMessage(welcome=pb.Welcome(server_id="edge", credits=8, max_layer_bytes=1 << 20)).SerializeToString()
 
 
@@ -63,7 +65,7 @@ async def answers(liar: Liar, frames: int = FRAMES) -> list[FrameRecord]:
     rows: list[FrameRecord] = []
     async with lying(liar) as address:
         config = AgentConfig(
-            server=address, insecure=True, policy="always-offload", fps=20, deadline_s=0.3, frames=frames
+            server=address, insecure=True, policy="always-offload", fps=20, deadline_s=1.0, frames=frames
         )
         await asyncio.wait_for(answer_all(open_device(config), open_source("generated:3"), rows.append), 60)
     return rows
@@ -102,11 +104,12 @@ LIES: dict[str, Callable[[int], list[bytes]]] = {
 def test_a_lie_costs_no_answer(lie: str, caplog: pytest.LogCaptureFixture) -> None:
     rows = asyncio.run(answers(Liar(LIES[lie])))
     assert sorted(row.frame_id for row in rows) == list(range(FRAMES))
-    assert {row.source.value for row in rows} == {"exit"}
+    assert "server" not in {row.source.value for row in rows}
+    assert {row.reason.value for row in rows if row.label is None} <= OVERLOADED
     assert "Traceback" not in caplog.text
     assert "forged" not in [line.split(": ")[-1] for line in caplog.text.splitlines()]
     assert max(map(len, caplog.text.splitlines()), default=0) < 400
-    assert len(caplog.text.splitlines()) < 60  # 1.5 s, some of it a connection that is ended and comes again
+    assert len(caplog.text.splitlines()) < 60  # in seconds, some of them a connection that is ended and comes again
 
 
 def test_the_frames_that_a_lie_is_not_about_are_answered_by_the_server(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +142,8 @@ def test_the_frames_that_a_lie_is_not_about_are_answered_by_the_server(caplog: p
 )
 def test_a_welcome_that_is_none_is_a_connection_that_did_not_come_about(welcome: bytes) -> None:
     rows = asyncio.run(answers(Liar(lambda _: [], welcome), 10))
-    assert {row.reason.value for row in rows} == {"disconnected"}
+    assert "disconnected" in {row.reason.value for row in rows}
+    assert {row.reason.value for row in rows} <= {"disconnected", *OVERLOADED}
 
 
 def test_sigterm_ends_an_agent_that_is_lied_to() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isthmus.device.gate import Gate
+from isthmus.device.capture.gate import Gate
 from isthmus.proto.vocabulary import AnswerSource, FilterResult, Guess, Reason
 from pair import LABEL_LOCAL, LABEL_SERVER, Pair
 

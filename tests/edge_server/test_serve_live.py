@@ -45,8 +45,8 @@ schema = 1
 name = "tiny"
 task = "classification"
 labels = []
-widths = []
-stages = []
+widths = [1.0]
+stages = [[{{ width = 1.0, signature = "head", flops = 0 }}]]
 tail_flops = 0
 confidence_edges = []
 points = []

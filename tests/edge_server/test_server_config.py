@@ -35,6 +35,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
         ('metrics = "localhost:99999"', "metrics"),
         ("max_batch = 0", "max_batch"),
         ("credits = -1", "credits"),
+        ("max_fps = 0.0", "max_fps"),
+        ("max_mbps = nan", "max_mbps"),
         ("grace_s = -1.0", "grace_s"),
     ],
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,12 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.security import init
 from isthmus.edge_server.server import EdgeService, bind, run, serve
-from isthmus.edge_server.streams import Limits, Served
-from isthmus.proto import edge_pb2, edge_pb2_grpc, security, wire
+from isthmus.edge_server.streams import Served
+from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
 from isthmus.proto.tasks.task import Packed
@@ -62,10 +62,9 @@ class Device:
 
 @contextlib.asynccontextmanager
 async def running(
-    service: EdgeService, *, certs: Path | None = None, debug: bool = False, grace_s: float = 5.0
+    service: EdgeService, *, debug: bool = False, grace_s: float = 5.0
 ) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
-    credential = security.server_credentials(certs) if certs else None
-    server, status, address = bind(service, "127.0.0.1:0", credential, debug=debug)
+    server, status, address = bind(service, "127.0.0.1:0", None, debug=debug)
     up = asyncio.Event()
     task = asyncio.create_task(run(service, server, status, grace_s=grace_s, ready=up.set))
     await up.wait()
@@ -195,7 +194,9 @@ def test_one_stream_too_many(served: Served, engine: Any, hello: m.Hello) -> Non
             first = Device(channel)
             await first.say(hello)
             await first.hear_until(m.Welcome)
-            code, why = await Device(channel).ending()
+            second = Device(channel)
+            await second.say(hello)
+            code, why = await second.ending()
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "max_streams = 1" in why
             first.call.cancel()
@@ -325,31 +326,6 @@ def test_describe_health_and_reflection(service: EdgeService, served: Served) ->
     live(check)
 
 
-def test_mutual_tls(served: Served, engine: Any, hello: m.Hello, tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    init(ours, [])
-    init(theirs, [])
-
-    async def welcomed(address: str, credential: grpc.ChannelCredentials) -> bool:
-        async with grpc.aio.secure_channel(address, credential) as channel:
-            device = Device(channel)
-            try:
-                await device.say(hello)
-                return isinstance(await device.hear(), m.Welcome)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                assert await device.call.code() is grpc.StatusCode.UNAVAILABLE
-                return False
-
-    async def check() -> None:
-        async with running(EdgeService(served, engine), certs=ours) as (address, _):
-            assert await welcomed(address, security.channel_credentials(ours))
-            assert not await welcomed(address, security.channel_credentials(theirs))
-            nobody = grpc.ssl_channel_credentials((ours / "ca.pem").read_bytes())
-            assert not await welcomed(address, nobody)
-
-    live(check)
-
-
 def test_a_port_in_use_is_named(service: EdgeService) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -372,3 +348,36 @@ def test_a_port_in_use_is_named(service: EdgeService) -> None:
 def test_serve_refuses_before_it_listens(config: ServerConfig, error: type[Exception]) -> None:
     with pytest.raises(error):
         live(serve, config)
+
+
+def test_the_journal_says_who_came_was_refused_and_left_a_line_each(
+    service: EdgeService, hello: m.Hello, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newline in a bundle's name once forged a line, and a client id of 60 kB was written whole."""
+    caplog.set_level("INFO", "isthmus.edge_server.journal")
+
+    async def check() -> None:
+        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+            good, forger, giant = Device(channel), Device(channel), Device(channel)
+            await good.say(hello)
+            await good.hear_until(m.Welcome)
+            await forger.say(m.Hello("x\nI isthmus: all is well", b"\x01" * 32, hello.codec_version, "cam\n1"))
+            code, why = await forger.ending()
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert "bundle x\\nI isthmus: all is well 0101" in why
+            await giant.say(m.Hello("tiny", hello.bundle_sha256, hello.codec_version, "x" * 60_000))
+            code, why = await giant.ending()
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert why == "message: hello: a client id of 60000 characters, at most 128 are welcome"
+            await good.call.done_writing()
+            await good.ending()
+
+    live(check)
+    come, forged, large, gone = (
+        re.sub(r"stream \d+|127.0.0.1:\d+|after [0-9.]+ s", "…", line) for line in caplog.messages
+    )
+    assert come == "…: 'cam0' at …: welcome"
+    assert forged.startswith("…: 'cam\\n1' at …: … refused: mismatch: hello: bundle x\\nI isthmus")
+    assert large.startswith("…: at …: … refused: malformed: message: hello: a client id of 60000 characters")
+    assert gone == "…: 'cam0' at …: … hung up"
+    assert all(len(line) < 400 for line in caplog.messages)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from isthmus.edge_server.admission import HELLO_S, SILENCE_S, Close, Ending, Limits
 from isthmus.edge_server.batcher import Batcher
-from isthmus.edge_server.streams import SILENCE_S, Close, Compute, Ending, Limits, Reply, Served, Streams
+from isthmus.edge_server.streams import Compute, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, Codec, checksum, fit
 from isthmus.proto.machine import earliest
 from isthmus.proto.messages import DeviceMessage, Hello
+from isthmus.proto.security import SHARED_NAME
 
 TAIL_S = 0.010
 
@@ -35,8 +37,8 @@ class Server:
         self.running: Compute | None = None
         self.done_at: float | None = None
 
-    def open(self) -> int:
-        stream = self.streams.open(now=self.now)
+    def open(self, address: str = "10.0.0.1", certificate: str | None = None) -> int:
+        stream = self.streams.open(now=self.now, address=address, certificate=certificate)
         self.said[stream] = []
         self.collect()
         return stream
@@ -53,6 +55,7 @@ class Server:
                     self.said[stream].append(message)
                 case Close(stream, ending, why):
                     self.closed[stream] = ending, why
+                    self.streams.on_gone(stream)
                 case Compute(batch):
                     self.running, self.done_at = action, self.now + TAIL_S
                     self.batches.append(len(batch.items))
@@ -212,14 +215,134 @@ def test_a_frame_without_time_is_late(server: Server, hello: Hello, frame: Any) 
     assert server.kinds(stream)[-1] == "Late"
 
 
-def test_one_stream_too_many_is_refused(served: Served, engine: Any, hello: Hello) -> None:
+def test_one_device_too_many_is_refused_at_its_hello(served: Served, engine: Any, hello: Hello) -> None:
     server = Server(served, engine, Limits(streams=1))
     first, second = server.open(), server.open()
+    server.hear(first, hello)
+    server.hear(second, hello)
     assert server.closed[second] == (Ending.CROWDED, "edge: 1 streams are open, max_streams = 1")
+    assert server.kinds(second) == []
     server.streams.on_gone(first)
     third = server.open()
     server.hear(third, hello)
     assert server.kinds(third) == ["Welcome"]
+
+
+def test_silent_streams_take_no_place_from_a_device(server: Server, hello: Hello) -> None:
+    """Sixty-four of them once locked every honest device out for nine seconds, and could do so for ever."""
+    for _ in range(1000):
+        server.open("10.0.0.66")
+    honest = server.open("10.0.0.1")
+    server.hear(honest, hello)
+    assert server.kinds(honest) == ["Welcome"]
+    assert server.streams.count < 1 + 2 * 64
+    server.run_until(HELLO_S + 1)
+    assert server.streams.count == 1
+    assert {ending for ending, _ in server.closed.values()} == {Ending.CROWDED, Ending.SILENT}
+
+
+def test_a_closed_stream_counts_until_it_is_gone(served: Served, engine: Any, hello: Hello) -> None:
+    streams = Server(served, engine).streams
+    stream = streams.open(now=0.0)
+    streams.on_malformed(stream, "nonsense")
+    assert streams.count == 1
+    streams.on_message(stream, hello, now=0.0)
+    assert [type(action) for action in streams.actions()] == [Close], "and is not spoken to"
+    streams.on_gone(stream)
+    assert streams.count == 0
+
+
+def test_a_client_id_must_be_the_certificates_name(server: Server, hello: Hello) -> None:
+    honest, liar = server.open(certificate="cam0"), server.open(certificate="cam1")
+    server.hear(honest, hello)
+    server.hear(liar, hello)
+    assert server.kinds(honest) == ["Welcome"]
+    ending, why = server.closed[liar]
+    assert ending is Ending.MISMATCH
+    assert why.startswith("hello: client id 'cam0', but the certificate is for 'cam1'; give the agent that --client-id")
+
+
+def test_a_second_stream_of_a_certificate_replaces_the_first(
+    served: Served, engine: Any, hello: Hello, frame: Any
+) -> None:
+    server = Server(served, engine, Limits(streams=1))
+    first, second = server.open("10.0.0.1", "cam0"), server.open("10.0.0.9", "cam0")
+    server.hear(first, hello, *frame(1))
+    assert first not in server.closed, "one that has not said hello replaces nobody"
+    server.hear(second, hello, *frame(2))
+    server.run_until(1.0)
+    ending, why = server.closed[first]
+    assert ending is Ending.REPLACED
+    assert why.startswith("another stream of 'cam0' came from 10.0.0.9")
+    assert server.kinds(second)[-1] == "Result"
+
+
+@pytest.mark.parametrize("certificate", [None, SHARED_NAME])
+def test_without_a_certificate_of_its_own_a_device_is_its_stream(
+    server: Server, hello: Hello, certificate: str | None
+) -> None:
+    for stream in [server.open(certificate=certificate) for _ in range(3)]:
+        server.hear(stream, hello)
+        assert server.kinds(stream) == ["Welcome"]
+    assert not server.closed
+
+
+def test_a_revoked_certificate_ends_its_streams_and_opens_none(server: Server, hello: Hello) -> None:
+    lost, kept = server.open(certificate="cam0"), server.open(certificate="cam1")
+    server.hear(lost, hello)
+    server.hear(kept, replace(hello, client_id="cam1"))
+    server.streams.revoke({"cam0"})
+    again = server.open(certificate="cam0")
+    assert {stream: ending for stream, (ending, _) in server.closed.items()} == dict.fromkeys(
+        (lost, again), Ending.REVOKED
+    )
+    server.streams.revoke(set())
+    pardoned = server.open(certificate="cam0")
+    server.hear(pardoned, hello)
+    assert server.kinds(pardoned) == ["Welcome"]
+
+
+def test_frames_beyond_the_rate_are_busy_until_it_is_kept(
+    served: Served, engine: Any, hello: Hello, frame: Any
+) -> None:
+    server = Server(served, engine, Limits(frames_per_s=10))
+    stream = server.open(certificate="cam0")
+    server.hear(stream, hello)
+    for frame_id in range(30):  # in a second; ten are the burst, ten the rate
+        server.run_until(frame_id / 30)
+        server.hear(stream, *frame(frame_id))
+    server.run_until(1.0)
+    results = [message for message in server.said[stream] if isinstance(message, m.Result)]
+    busy = [message for message in server.said[stream] if isinstance(message, m.Busy)]
+    assert len(results) + len(busy) == 30
+    assert len(results) == pytest.approx(20, abs=1)
+    assert all(0 < message.retry_s <= 0.1 for message in busy)
+    again = server.open(certificate="cam0")  # whoever comes back is no other
+    server.hear(again, hello, *frame(1))
+    assert "Busy" in server.kinds(again)
+
+
+def test_a_device_that_sends_too_fast_is_read_at_its_rate(
+    served: Served, engine: Any, hello: Hello, frame: Any
+) -> None:
+    server = Server(served, engine, Limits(bytes_per_s=1000))
+    stream, other = server.open(), server.open()
+    server.hear(stream, hello)
+    assert server.streams.pause_s(stream, 0.0) == 0
+    base, fine = frame(1)
+    sent = 0
+    while sent < 2000:
+        server.hear(stream, base, fine)
+        sent += len(base.payload) + len(fine.payload)
+    assert server.streams.pause_s(stream, 0.0) == pytest.approx(sent / 1000 - 1, rel=0.05)
+    assert server.streams.pause_s(stream, sent / 1000) == 0
+    assert server.streams.pause_s(other, 0.0) == 0
+
+
+def test_a_flood_of_small_messages_is_read_at_its_rate(server: Server, hello: Hello) -> None:
+    stream = server.open()
+    server.hear(stream, hello, *[m.Heartbeat(n) for n in range(45_000)])
+    assert server.streams.pause_s(stream, 0.0) > 5
 
 
 def test_a_heartbeat_is_echoed_and_keeps_the_stream(server: Server, hello: Hello) -> None:
@@ -229,6 +352,7 @@ def test_a_heartbeat_is_echoed_and_keeps_the_stream(server: Server, hello: Hello
     for second in range(1, 15):
         server.run_until(second)
         server.hear(loud, m.Heartbeat(second))
+        assert (mute in server.closed) == (second >= HELLO_S)
     assert {stream: ending for stream, (ending, _) in server.closed.items()} == dict.fromkeys(
         (silent, mute), Ending.SILENT
     )

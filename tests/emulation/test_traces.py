@@ -31,8 +31,12 @@ def write(path: Path, text: str) -> Path:
     [
         ("", 1, "has no column 'time_s'"),
         (HEADER, 1, "has a header and no rows"),
-        ("time_s,up_kbps\n0,5\n", 1, "unknown column 'up_kbps'; known, with their units: time_s, up_mbps"),
-        ("time,up_mbps\n0,5\n", 1, "unknown column 'time'"),
+        (
+            "time_s,up_kbps\n0,5\n",
+            1,
+            "unknown column 'up_kbps'; for up_mbps divide by 1,000: --columns up_mbps=0.001*up_kbps",
+        ),
+        ("time,up_mbps\n0,5\n", 1, "unknown column 'time'; known, with their units: time_s, up_mbps"),
         ("up_mbps\n5\n", 1, "has no column 'time_s'"),
         ("time_s,rtt_ms\n0,5\n", 1, "has neither 'up_mbps' nor 'down_mbps'"),
         ("time_s,up_mbps,up_mbps\n0,5,5\n", 1, "column 'up_mbps' is there twice"),
@@ -46,7 +50,7 @@ def write(path: Path, text: str) -> Path:
         (HEADER + "0,1 Mbit,1,20,0\n", 2, "up_mbps must be a number, not '1 Mbit'"),
         (HEADER + "0,1,1,20\n", 2, "4 cells, and the header has 5"),
         (HEADER + ",1,1,20,0\n", 2, "time_s must be a number, not ''"),
-        (HEADER + "1700000000,1,1,20,0\n", 2, "time_s must begin at 0, not 1.7e+09; subtract it"),
+        (HEADER + "0,1,1,20,0\n604801,1,1,20,0\n", 3, "ends after 604801 s, and a trace may last seven days"),
     ],
 )
 def test_a_csv_that_makes_no_sense_is_refused_with_file_and_line(

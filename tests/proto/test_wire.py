@@ -7,7 +7,7 @@ from concurrent import futures
 
 import grpc
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.proto import edge_pb2 as pb
@@ -161,6 +161,14 @@ def test_numbers_that_do_not_fit_are_refused_of_a_server_too() -> None:
         (pb.DeviceMessage(), r"^device message: empty"),
         (pb.DeviceMessage.FromString(b"\x7a\x00"), r"^device message: empty or of an unknown kind"),
         (pb.DeviceMessage(hello=pb.Hello(bundle_sha256=b"short")), r"^hello: a bundle hash of 5 bytes"),
+        (
+            pb.DeviceMessage(hello=pb.Hello(bundle_sha256=SHA, client_id="x" * 60_000)),
+            r"^hello: a client id of 60000 characters, at most 128",
+        ),
+        (
+            pb.DeviceMessage(hello=pb.Hello(bundle_sha256=SHA, bundle_name="x" * 129)),
+            r"^hello: a bundle name of 129 characters, at most 128",
+        ),
         (pb.DeviceMessage(layer=pb.Layer(layer=5)), r"^layer 5: there are 5"),
     ],
 )
@@ -231,6 +239,7 @@ def test_what_else_does_not_fit_the_bundle_is_refused(message: ServerMessage, wh
         read(message)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"not protobuf")
 @example(b"")

@@ -1,1 +1,1 @@
-"""The face: `isthmus agent, serve, demo, relay, models, bench, doctor, certs`."""
+"""The face: the `isthmus` command. `main.COMMANDS` names what it can do."""

@@ -14,14 +14,15 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
+from isthmus.models.bundling.writer import check_writable
 from isthmus.models.profiles import Cost, Profile, Timing
+from isthmus.proto.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
-FORMAT = typer.Option("text", "--format", help="text or json.")
 OUT = typer.Option(None, help="Write the profile to this file.")
 MEASURED = "measured"
 
@@ -30,14 +31,14 @@ MEASURED = "measured"
 def profiles_(
     name: list[str] = typer.Argument(None, help="Profiles or files [all that are shipped]."),
     write: bool = typer.Option(False, "--write", help="Store fit and error in the files again."),
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Fit each profile's rates on its timings, and say how well they predict the networks left out of the fit."""
     rows = []
     for given in name or profiles.names():
         fitted, errors = rates.fit(profiles.load(given), source="fit")
         if write:
-            profiles.path_of(given).write_text(profiles.render(fitted))
+            _write(fitted, profiles.path_of(given))
         for r in fitted.rates:
             rows.append(
                 {
@@ -69,9 +70,11 @@ def device(
     repeats: int = typer.Option(50, help="Calls of each stage; the median counts."),
     name: str | None = typer.Option(None, help="What the profile is called [the file's name, or this-device]."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time heads on this machine, stage by stage, and write it down as a device's profile. Let the machine be idle."""
+    if out is not None:
+        check_writable(out, out.parent)
     idle = sensors.read()
     opened = [bundles.load(given, half="head") for given in bundle]
     found = [measure.head(b, repeats=repeats, source=MEASURED, counted="graph") for b in opened]
@@ -97,7 +100,7 @@ def device(
     fitted = msgspec.structs.replace(fitted, int8=rates.int8_factors(fitted, source="fit"))
     if held_back:
         typer.echo(f"throttled while it was measured ({', '.join(held_back)}): cool it and measure again", err=True)
-    _tell(fitted, out, format_)
+    _show(fitted, out, format_)
     for given in check:
         typer.echo(_checked(fitted, bundles.load(given, half="head"), repeats), err=True)
 
@@ -125,9 +128,11 @@ def server(
     max_batch: int = typer.Option(32, help="The largest batch."),
     name: str = typer.Option("edge-server", help="What the profile is called."),
     out: Path | None = OUT,
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """Time tails on this machine, batch by batch, and write it down as a server's profile."""
+    if out is not None:
+        check_writable(out, out.parent)
     timings: list[Timing] = []
     costs = {}
     for given in bundle:
@@ -155,7 +160,7 @@ def server(
         workloads=costs,
         timings=tuple(timings),
     )
-    _tell(rates.fit(measured, source="fit")[0], out, format_)
+    _show(rates.fit(measured, source="fit")[0], out, format_)
 
 
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
@@ -170,15 +175,23 @@ def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int
     return {size: min(times[size] for times in rounds) for size in rounds[0]}
 
 
-def _tell(profile: Profile, out: Path | None, format_: str) -> None:
+def _show(profile: Profile, out: Path | None, format_: str) -> None:
     """Show what was measured; write it where `out` says."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(profiles.render(profile))
+        _write(profile, out)
     if format_ == "json":
         typer.echo(msgspec.json.encode(profile))
     else:
         typer.echo(str(out) if out is not None else profiles.render(profile), nl=out is not None)
+
+
+def _write(profile: Profile, path: Path) -> None:
+    """Raises DataError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(profiles.render(profile))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; name another place for the profile") from error
 
 
 def command() -> str:
@@ -188,7 +201,7 @@ def command() -> str:
 
 
 def machine() -> str:
-    """The machine in words: its model where the kernel tells, else its processor."""
+    """The machine in words: its model where the kernel knows it, else its processor."""
     model = Path("/proc/device-tree/model")
     if model.is_file():
         return model.read_text().rstrip("\0")

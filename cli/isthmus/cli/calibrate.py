@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from isthmus.cli.options import seconds
+from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation import traces
 from isthmus.emulation.realtime import calibrate as measuring
 from isthmus.emulation.realtime.backends import BACKENDS
@@ -20,7 +20,7 @@ def calibrate(
     trace: str | None = typer.Option(None, help="A trace to replay up [a walk between 5 and 40 Mbit/s]."),
     length: str = typer.Option("10s", help="How long to saturate each link."),
     lag_budget: str = typer.Option("20ms", help="How late the 99th percentile of deliveries may be."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Measure each back end's goodput error and added delay; what this machine does not allow says why."""
     length_s, budget_s = seconds(length, "--length") or 10.0, seconds(lag_budget, "--lag-budget") or 0.0

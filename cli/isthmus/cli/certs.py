@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
@@ -10,20 +11,46 @@ from isthmus.cli.options import missing
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for TLS in both directions.")
 
+CERTS = typer.Option(Path("certs"), "--certs", help="Folder made by `isthmus certs init`.")
+
 
 @app.command("init")
 def certs_init(
     folder: Path = typer.Argument(help="Where to put them; made if it is not there."),
     host: list[str] = typer.Option(["localhost", "127.0.0.1"], help="Names and addresses of the server; repeatable."),
 ) -> None:
-    """Make a private authority, a server certificate and a device certificate."""
+    """Make a private authority, a server certificate and that of a first device, named `device`."""
+    _security().init(folder, tuple(host))
+    typer.echo(
+        f"{folder}/ca              signs further devices; it goes nowhere\n"
+        f"{folder}/server          copy to the server:  isthmus serve --certs server\n"
+        f"{folder}/devices/device  copy to a device:    isthmus agent --certs device\n"
+        f"one more device: isthmus certs add-device NAME --certs {folder}"
+    )
+
+
+@app.command("add-device")
+def certs_add_device(
+    name: str = typer.Argument(help="Its client id: letters, digits, dots, dashes and underscores."),
+    certs: Path = CERTS,
+) -> None:
+    """Make a certificate for one more device."""
+    place = _security().add_device(certs, name)[0].parent
+    typer.echo(f"{place}  copy to the device: isthmus agent --certs {name} --client-id {name}")
+
+
+@app.command("revoke")
+def certs_revoke(
+    name: str = typer.Argument(help="The device's name, as it was given to add-device."), certs: Path = CERTS
+) -> None:
+    """Turn a device away, for good: its streams are closed, its certificate opens no more."""
+    path = _security().revoke(certs, name)
+    typer.echo(f"{path}  copy to the server's folder, which takes it up within two seconds")
+
+
+def _security() -> ModuleType:
     try:
         from isthmus.edge_server import security
     except ImportError as error:
         raise missing(error, "server") from error
-    security.init(folder, tuple(host))
-    typer.echo(
-        f"{folder}: ca.pem, server.pem, server.key, device.pem, device.key\n"
-        f"server: isthmus serve --certs {folder}    (needs ca.pem, server.pem, server.key)\n"
-        f"device: isthmus agent --certs {folder}    (needs ca.pem, device.pem, device.key)"
-    )
+    return security

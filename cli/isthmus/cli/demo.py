@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import shutil
@@ -28,7 +29,7 @@ from rich.table import Table
 
 from isthmus.cli import processes, report
 from isthmus.cli.demo_view import View
-from isthmus.cli.options import seconds
+from isthmus.cli.options import require, seconds
 from isthmus.device.executor import Executor
 from isthmus.emulation import traces
 from isthmus.emulation.realtime.relay import LIMITS
@@ -36,15 +37,17 @@ from isthmus.emulation.reports.link_stamp import LinkStamp
 from isthmus.models import bundle as bundles
 from isthmus.models.scenes import Drive
 from isthmus.proto import record
-from isthmus.proto.record import FrameRecord, Recorder, Summary
+from isthmus.proto.record import FrameRecord, Run, Summary
 from isthmus.proto.vocabulary import Guess
 
 BUNDLE = "signs"
 AGENT_LOG, PREVIEW = "agent.log", "preview.png"
 NICER = 5
 """The viewer shares its processor with what it shows, and must not disturb it."""
+DRAW_EVERY_S = 0.1
+"""Faster than anybody reads; drawing takes milliseconds of the processor that the demo shows."""
 PLAIN_EVERY = 75
-"""Without a terminal: a line of progress after so many frames."""
+"""A line of progress is printed after so many frames where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def demo(
     policy: str = typer.Option("expected-utility", help="The agent's policy."),
 ) -> None:
     """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
+    require("server", "emulation")
     length_s = seconds(duration, "--duration") or traces.find(trace).length_s
     scenario = DemoPlan(
         source=f"generated:{seed}" if camera is None else f"camera:{camera}",
@@ -80,12 +84,12 @@ def demo(
     )
     folder = report.new_folder()
     code, began_s, lag = _run(scenario, folder)
-    if not (folder / report.RECORDS).is_file():
+    if not _answered(folder / report.RECORDS):
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         shutil.rmtree(folder)
         raise typer.Exit(code)
     path = _complete(scenario, folder, began_s, lag)
-    _tell(record.summary(record.read(folder / report.RECORDS)[1]), path)
+    _show(record.summary(record.read(folder / report.RECORDS)[1]), path)
     if code not in (0, 130):  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)
@@ -94,7 +98,7 @@ def demo(
 def _run(scenario: DemoPlan, folder: Path) -> tuple[int, float, str]:
     """Run the three processes to the end of the scenario.
 
-    The agent's exit code, when the trace began, and what the relay says of its lag.
+    The agent's exit code or 130 after Ctrl-C, when the trace began, and what the relay says of its lag.
     """
     with contextlib.ExitStack() as stack:
 
@@ -122,13 +126,21 @@ def _run(scenario: DemoPlan, folder: Path) -> tuple[int, float, str]:
         if sys.stderr.isatty() and _replayed(scenario) is None:
             observe += ["--preview", str(folder / PREVIEW)]
         agent = start("agent", *observe)
-        with contextlib.suppress(KeyboardInterrupt):
+        interrupted = False
+        try:
             _watch(scenario, processes.output(agent), folder / PREVIEW, began_s)
+        except KeyboardInterrupt:  # of which the agent may or may not have heard, and how far it had come then
+            interrupted = True
         (folder / PREVIEW).unlink(missing_ok=True)
         code = processes.end(agent)
         processes.end(relay)
         lag = processes.output(relay).read().strip()
-    return code, began_s, lag
+    return 130 if interrupted else code, began_s, lag
+
+
+def _answered(records: Path) -> bool:
+    """Whether there is an answer to report: a line after the header."""
+    return records.is_file() and records.read_bytes().count(b"\n") > 1
 
 
 def _watch(scenario: DemoPlan, answers: Iterable[str], preview: Path, began_s: float) -> None:
@@ -140,7 +152,9 @@ def _watch(scenario: DemoPlan, answers: Iterable[str], preview: Path, began_s: f
     size = console.size
     view = View(manifest.labels, deadline_s=scenario.deadline_s, title=title, columns=size.width, rows=size.height)
     trace, seen = _rates(scenario.trace), _seen(scenario, preview)
-    live = Live(view, console=console, screen=True, refresh_per_second=10) if console.is_terminal else None
+    # Drawn from here alone: a thread of the library's own would draw what is being changed, and die of it.
+    live = Live(view, console=console, screen=True, auto_refresh=False) if console.is_terminal else None
+    drawn_s = -math.inf
     with live or contextlib.nullcontext():
         for n, line in enumerate(answers, start=1):
             answer = msgspec.json.decode(line, type=FrameRecord)
@@ -149,6 +163,9 @@ def _watch(scenario: DemoPlan, answers: Iterable[str], preview: Path, began_s: f
                 seen(answer.frame_id) if live else None,
                 float(trace.up_Bps[trace.row_at(answer.captured_s - began_s)]),
             )
+            if live is not None and (now := time.monotonic()) - drawn_s >= DRAW_EVERY_S:
+                live.refresh()
+                drawn_s = now
             if live is None and n % PLAIN_EVERY == 0:
                 console.print(f"  {n} of {scenario.frames} frames, {view.progress}")
 
@@ -185,13 +202,14 @@ def _complete(scenario: DemoPlan, folder: Path, began_s: float, lag: str) -> Pat
     how = {"command": shlex.join(["isthmus", *sys.argv[1:]]), "scenario": asdict(scenario), "agent": header}
     (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(how), indent=2) + b"\n")
     alone = _alone(scenario, [a.frame_id for a in answers])
-    with Recorder(path, header) as out:
-        for answer in answers:
-            guess = alone.get(answer.frame_id)
-            if guess is not None:
-                answer = msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
-            out.write(answer)
+    record.save(path, Run(header, [_beside(answer, alone.get(answer.frame_id)) for answer in answers], 0))
     return report.write_report(path, folder)
+
+
+def _beside(answer: FrameRecord, guess: Guess | None) -> FrameRecord:
+    if guess is None:
+        return answer
+    return msgspec.structs.replace(answer, local_label=guess.label, local_confidence=guess.confidence)
 
 
 def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:
@@ -210,7 +228,7 @@ def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:
     return guesses
 
 
-def _tell(summary: Summary, page: Path) -> None:
+def _show(summary: Summary, page: Path) -> None:
     """The summary for people on standard error, for programs as the last line of standard output."""
     rows = Table.grid(padding=(0, 2))
     for name, value in (

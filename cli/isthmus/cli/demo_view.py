@@ -18,7 +18,7 @@ from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource
 
 ROWS = 22
-"""Of the picture at most, two pixels to a cell; it is twice as many columns wide."""
+"""The most rows of the picture, two pixels to a cell; it is twice as many columns wide."""
 BESIDE, ABOVE_AND_BELOW = 52, 6
 """Columns and rows that everything else takes."""
 MARGINS = 9
@@ -95,11 +95,11 @@ class View:
         rows = Table.grid(padding=(0, 1))
         rows.add_column(style="dim", justify="right", width=9)
         rows.add_column(no_wrap=True)
-        told = self._name(r.label)
+        name = self._name(r.label)
         if r.truth is not None:
             rows.add_row("in view", self._name(r.truth))
         mark = "" if r.right is None else (" [green]✓[/]" if r.right else " [red]✗[/]")
-        rows.add_row("answer", f"[bold]{told}[/] {r.confidence:.0%}{mark}")
+        rows.add_row("answer", f"[bold]{name}[/] {r.confidence:.0%}{mark}")
         rows.add_row("from", f"[{COLOURS[r.source]}]{NAMES[r.source]}[/] [dim]({r.reason.value})[/]")
         rows.add_row(
             "width", "–" if r.width is None else f"{r.width:g}" + (f", exit {r.exit + 1}" if r.exit is not None else "")

@@ -11,7 +11,9 @@ from importlib import import_module, metadata
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from isthmus.cli.options import FORMAT, Format, install
 from isthmus.device import sensors
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.models import bundle
@@ -19,7 +21,8 @@ from isthmus.proto.errors import IsthmusError
 
 PARTS = {
     "device": (
-        "ai-edge-litert", "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "typer", "zstandard",
+        "ai-edge-litert", "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "tomli-w", "typer",
+        "zstandard",
     ),
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("matplotlib",),
@@ -49,8 +52,10 @@ def _packages() -> list[Finding]:
             try:
                 findings.append(Finding(name, True, metadata.version(name)))
             except metadata.PackageNotFoundError:
-                target = "." if extra == "device" else f".[{extra}]"
-                findings.append(Finding(name, extra != "device", "not installed", f"pip install -e '{target}'"))
+                needed = extra == "device"
+                way_out = install("" if needed else extra)
+                detail = "not installed" if needed else f"not installed; the '{extra}' extra brings it: {way_out}"
+                findings.append(Finding(name, not needed, detail, way_out))
     return findings
 
 
@@ -96,7 +101,7 @@ def _server(address: str) -> list[Finding]:
 
 def doctor(
     server: str | None = typer.Option(None, help="HOST:PORT of an edge server to look at too."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Look at this machine: Python, packages, heat, bundles, the head's speed, the server."""
     checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _sensors, _bundles]
@@ -106,9 +111,9 @@ def doctor(
     if format_ == "json":
         typer.echo(json.dumps([asdict(f) for f in findings]))
     else:
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)  # details are anybody's text
         for f in findings:
-            mark = "[green]ok[/]  " if f.well else "[red]FAIL[/]"
-            console.print(f"{mark} {f.what}: {f.detail}" + ("" if f.well else f"\n     {f.way_out}"))
+            mark = Text("ok  ", "green") if f.well else Text("FAIL", "red")
+            console.print(mark, f"{f.what}: {f.detail}" + ("" if f.well else f"\n     {f.way_out}"))
     if not all(f.well for f in findings):
         raise typer.Exit(1)

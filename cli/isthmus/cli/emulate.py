@@ -21,8 +21,7 @@ from rich.progress import track
 
 from isthmus.cli import standings
 from isthmus.cli.calibrate import calibrate
-from isthmus.cli.options import seconds
-from isthmus.cli.report import Format
+from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation.policies import CLAIRVOYANT, available
 from isthmus.emulation.realtime.pace import run_real
 from isthmus.emulation.reports.comparison import Comparison, Digest
@@ -32,12 +31,12 @@ from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError
-from isthmus.proto.record import Recorder, Run
+from isthmus.proto.record import Run, save
 
 ALL = "all"
-FORMAT = typer.Option("text", "--format", help="text or json.")
 LAG_BUDGET_S = 0.02
 """How far a run in real time may fall behind its schedule (99th percentile)."""
 
@@ -79,6 +78,8 @@ def emulate(
         "sessions": sessions,
         "seed": seed,
     }
+    if out is not None:
+        check_writable(out, out)
     asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
     base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
@@ -89,7 +90,7 @@ def emulate(
         settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
         typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
     else:
-        _tell(base, facts)
+        _show(base, facts)
 
 
 @app.command("scenarios")
@@ -125,7 +126,7 @@ def _play(players: Sequence[Scenario], out: Path | None, *, real_time: bool, wor
 
 
 def _shown(results: Iterable[list[Digest]], count: int) -> Iterable[list[Digest]]:
-    """With a progress bar, where somebody looks and has to wait."""
+    """The scenarios behind a progress bar, where somebody looks and has to wait."""
     errors = Console(stderr=True)
     return track(
         results, "emulating", count, console=errors, transient=True, disable=count < 2 or not errors.is_terminal
@@ -141,15 +142,13 @@ def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
         path = Path(f"{player.policy}.jsonl" if len(runs) == 1 else f"{player.policy}-{device}.jsonl")
         if out is not None:
             path = out / path
-            with Recorder(path, msgspec.structs.replace(run.header, command=command)) as recorder:
-                for record in run.records:
-                    recorder.write(record)
+            save(path, run._replace(header=msgspec.structs.replace(run.header, command=command)))
         digests.append(Digest.of(path, run))
     return digests
 
 
 def _in_real_time(player: Scenario) -> list[Run]:
-    """By the clock; the clairvoyant, which plays no part in a world, takes no time."""
+    """The runs of one scenario, played by the clock; the clairvoyant, which plays no part in a world, takes no time."""
     if player.policy == CLAIRVOYANT:
         runs, notes = simulate(player), tuple[str, ...]()
     else:
@@ -165,7 +164,7 @@ def _in_real_time(player: Scenario) -> list[Run]:
     ]
 
 
-def _tell(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
+def _show(base: Scenario, facts: dict[str, dict[str, Any]]) -> None:
     who = f"{base.sessions} x {base.profile}" if base.sessions > 1 else base.profile
     typer.echo(
         f"{base.name or 'a scenario'}: {base.bundle} on {who} over {Path(base.trace).stem}, {base.fps:g} frames/s, "

@@ -5,9 +5,12 @@ Only the command that was asked for is imported: an agent on a small board loads
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
@@ -33,6 +36,8 @@ COMMANDS = {
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
 
 
+SOURCE_THREAD = "source"
+"""What an agent's reader calls its threads."""
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core says on every attempt is said once, and better, by us
 os.environ.setdefault(
     "OPENCV_IO_MAX_IMAGE_PIXELS", str(2**27)
@@ -69,6 +74,7 @@ def _options(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
     )
+    logging.getLogger("isthmus.edge_server").setLevel(logging.INFO)  # who comes and goes at a server is always shown
     if version:
         typer.echo(f"isthmus {metadata.version('isthmus')}")
         raise typer.Exit
@@ -76,11 +82,28 @@ def _options(
 
 def main() -> None:
     """Entry point of the `isthmus` command."""
+    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["serve"]):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a role reads things anew on it, and must not die of it before
     try:
         application(sys.argv[1:])()
     except IsthmusError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(error, err=True)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: a second one would end it by the signal
+        _leave(130)
+    except SystemExit as end:  # as typer ends every command
+        if isinstance(end.code, str):
+            raise
+        _leave(end.code or 0)
+
+
+def _leave(code: int) -> None:
+    """End with this code, at once where a source still hangs in a driver: its thread, in C++, would abort the process."""
+    if any(thread.name == SOURCE_THREAD for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,24 +1,27 @@
-"""What several commands share: options, values as people write them, missing extras, and running until told to stop."""
+"""What several commands share: options, values as people write them, missing extras, and running until stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import re
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
 from isthmus.proto.errors import ConfigError, DataError
 
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
+Format = Literal["text", "json"]
+FORMAT = typer.Option("text", "--format", help="text or json.")
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
-"""Where trainings and bundles are put unless told otherwise."""
+"""The folders for trainings and bundles where no other is named."""
 
 
 def seconds(text: str | None, flag: str) -> float | None:
@@ -50,16 +53,49 @@ def check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
         raise ConfigError(f"{flag}: '{value}' is not one of {', '.join(known)}")
 
 
-def lines(path: Path | None) -> list[str]:
-    """Of a file of names; none of none. Raises DataError when it cannot be read."""
+def label_names(path: Path | None, classes: int | None) -> tuple[str, ...]:
+    """The names in a file, one a line, without blank lines at its end; empty without a file.
+
+    Raises DataError when it cannot be read, or names more or fewer than the model has `classes` (None: nobody knows).
+    """
     if path is None:
-        return []
+        return ()
     try:
-        return path.read_text().splitlines()
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); one name a line is expected") from error
+    if classes is not None and len(names) != classes:
+        hint = "; is one of them a background that the model does not know?" if len(names) == classes + 1 else ""
+        raise DataError(f"{path}: {len(names)} names, the model has {classes} classes{hint or '; give one a line'}")
+    return tuple(name.strip() for name in names)
+
+
+EXTRAS = {
+    "server": ("cryptography", "grpc_health", "grpc_reflection", "onnxruntime", "prometheus_client"),
+    "emulation": ("matplotlib",),
+}
+"""What each brings, by the names that are imported."""
+
+
+def require(*extras: str) -> None:
+    """Raises ConfigError, before any work is done, when a package of one of `extras` is not installed."""
+    for extra in extras:
+        for name in EXTRAS[extra]:
+            try:
+                absent = importlib.util.find_spec(name) is None
+            except (ImportError, ValueError):
+                absent = True
+            if absent:
+                raise missing(ImportError(name=name), extra)
 
 
 def missing(error: ImportError, extra: str) -> ConfigError:
     """The error for a package of `extra` that could not be imported; names it and the way out."""
-    return ConfigError(f"{error.name}: not installed; this needs the '{extra}' extra: pip install -e '.[{extra}]'")
+    return ConfigError(f"{error.name or error}: not installed; this needs the '{extra}' extra: {install(extra)}")
+
+
+def install(extra: str = "") -> str:
+    """The command that installs Isthmus with an extra: from the checkout that this is, or from a wheel."""
+    chosen = f"[{extra}]" if extra else ""
+    checkout = (Path(__file__).parents[3] / "pyproject.toml").is_file()
+    return f"pip install -e '.{chosen}'" if checkout else f"pip install 'isthmus{chosen}'"

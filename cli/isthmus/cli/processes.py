@@ -37,14 +37,18 @@ def started(*arguments: str, log: Path | None = None) -> Iterator[subprocess.Pop
 
 
 def end(process: subprocess.Popen[str]) -> int:
-    """Ask a process to end, insist after a while; its exit code."""
-    if process.poll() is None:
-        process.terminate()
-        try:
+    """Ask a process to end, insist after a while; its exit code, 128 + n where signal n ended it."""
+    try:
+        if process.poll() is None:
+            process.terminate()
             process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
+    except subprocess.TimeoutExpired:
+        process.kill()
+    except BaseException:  # Ctrl-C once more: leave nothing behind
+        process.kill()
+        raise
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def first_line(process: subprocess.Popen[str], role: str, log: Path | None = None) -> str:
@@ -63,7 +67,7 @@ def last_words(log: Path) -> str:
 
 
 def output(process: subprocess.Popen[str]) -> IO[str]:
-    """Its standard output."""
+    """The process's standard output."""
     assert process.stdout is not None, "started with a pipe"
     return process.stdout
 

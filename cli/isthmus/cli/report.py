@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from isthmus.cli.options import Format, require
 from isthmus.emulation import sweep
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
+from isthmus.proto.record import Run
 
 RUNS = Path("runs")
 RECORDS = "records.jsonl"
 RECORD_FILES = ("*.jsonl", "*.jsonl.zst")
-Format = Literal["text", "json"]
 
 
 def new_folder(root: Path = RUNS) -> Path:
@@ -29,7 +30,10 @@ def new_folder(root: Path = RUNS) -> Path:
         folder = root / (name + suffix)
         if not folder.exists():
             break
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; go to a folder that this user may write to") from error
     return folder
 
 
@@ -41,13 +45,17 @@ def report(
     format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
 ) -> None:
     """Draw a run, or runs against each other: one HTML page that opens without a network, its plots, its summary."""
+    require("emulation")
     files = [file for path in runs for file in found(path)]
-    if out is None:
+    if out is not None:
+        check_writable(out, out)
+    else:
         out = new_folder() if len(runs) > 1 else runs[0] if runs[0].is_dir() else runs[0].parent
-    tell(write_report(files[0], out) if len(files) == 1 else write_comparison(files, out), format_)
+    alone = len(files) == 1 and len(record.load_all(files[0])) == 1
+    show(write_report(files[0], out) if alone else write_comparison(files, out), format_)
 
 
-def tell(page: Path, format_: Format) -> None:
+def show(page: Path, format_: Format) -> None:
     """Where the page is, or every figure of it."""
     typer.echo((page.parent / "summary.json").read_text() if format_ == "json" else page)
 
@@ -66,7 +74,7 @@ def found(path: Path) -> list[Path]:
 
 
 def write_report(records_path: Path, out: Path) -> Path:
-    """The page of a run at `records_path`, written into `out`; returns its path."""
+    """The page of the newest run at `records_path`, written into `out`; returns its path."""
     from isthmus.emulation.reports import run_report as pages  # draws with matplotlib, which the field does not need
 
     header, records = record.read(records_path)
@@ -74,6 +82,12 @@ def write_report(records_path: Path, out: Path) -> Path:
     if why_not:
         header = msgspec.structs.replace(header, notes=(*header.notes, why_not))
     return pages.write(out, header, records, trace=trace)
+
+
+def _runs(file: Path) -> list[tuple[Path, Run]]:
+    """The runs of a file with what they are called: by the file, and by their number where there are several."""
+    runs = record.load_all(file)
+    return [(file if len(runs) == 1 else Path(f"{file}#{n}"), run) for n, run in enumerate(runs, start=1)]
 
 
 def write_comparison(files: Sequence[Path], out: Path) -> Path:
@@ -84,7 +98,7 @@ def write_comparison(files: Sequence[Path], out: Path) -> Path:
 
     console = Console(stderr=True, width=120)
     reading = track(files, "reading", console=console, transient=True, disable=not console.is_terminal)
-    comparison = Comparison([Digest.of(file, record.load(file)) for file in reading])
+    comparison = Comparison([Digest.of(name, run) for file in reading for name, run in _runs(file)])
     page = comparison_report.write(out, comparison)
     console.print(standings.table(standings.facts(comparison)))
     console.print(standings.LEGEND, style="dim")

@@ -14,7 +14,7 @@ def serve(
     config_file: Path | None = CONFIG,
     bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
     listen: str | None = typer.Option(None, help="HOST:PORT [127.0.0.1:50551]."),
-    certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
+    certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
     metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
     engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
@@ -22,6 +22,8 @@ def serve(
     max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
     credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
     max_streams: int | None = typer.Option(None, help="Devices served at a time [64]."),
+    max_fps: float | None = typer.Option(None, help="Frames a second that a device may send [1000]."),
+    max_mbps: float | None = typer.Option(None, help="Mbit/s that are read of a device [200]."),
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
 ) -> None:
@@ -42,6 +44,8 @@ def serve(
         "max_batch": max_batch,
         "credits": credits,
         "max_streams": max_streams,
+        "max_fps": max_fps,
+        "max_mbps": max_mbps,
         "grace_s": seconds(grace, "--grace"),
         "debug": debug,
     }

@@ -13,16 +13,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isthmus.cli.options import Format, require
 from isthmus.cli.processes import command_line
-from isthmus.cli.report import RUNS, Format, tell, write_comparison
+from isthmus.cli.report import RUNS, show, write_comparison
 from isthmus.emulation import sweep as sweeps
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import IsthmusError
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 PLAIN_SHARE = 10
-"""Without a terminal: so many lines of progress."""
+"""So many lines of progress are printed where there is no terminal."""
 
 
 def sweep(
@@ -32,11 +34,13 @@ def sweep(
     format_: Format = typer.Option("text", "--format", help="text prints where the page is, json every figure of it."),
 ) -> None:
     """Play every combination of what FILE lists; interrupted or extended, the same command goes on where it stopped."""
+    require("emulation")
     listed = sweeps.read(file)
     sweeps.check(listed)
     code = sweeps.code_sha256()
     jobs = sweeps.jobs(listed, code)
     folder = out or RUNS / file.stem
+    check_writable(folder, folder)
     left = sweeps.to_play(folder, jobs)
     made = SweepManifest.of(
         jobs,
@@ -46,7 +50,7 @@ def sweep(
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"{len(jobs)} runs in {folder}, {len(jobs) - len(left)} of them already played")
     try:
         ended = _watched(folder, made, left, workers or os.cpu_count() or 1, console)
@@ -69,7 +73,7 @@ def _watched(folder: Path, made: SweepManifest, left: list[SweepJob], workers: i
             ended.append(one)
             progress.advance(bar)
             if one.error is not None:
-                console.print(f"{one.job.name}: {one.error}", markup=False)
+                console.print(f"{one.job.name}: {one.error}")
             if not console.is_terminal and len(ended) % max(1, len(left) // PLAIN_SHARE) == 0:
                 console.print(f"  {len(ended)} of {len(left)}")
     return ended
@@ -78,4 +82,4 @@ def _watched(folder: Path, made: SweepManifest, left: list[SweepJob], workers: i
 def _draw(folder: Path, format_: Format) -> None:
     files = sweeps.files(folder)
     if files:
-        tell(write_comparison(files, folder), format_)
+        show(write_comparison(files, folder), format_)

@@ -21,9 +21,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from isthmus.device.capture.sources import Picture, Source, open_source
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import Opened, answer_all, open_device
-from isthmus.device.sources import Picture, Source, open_source
 from isthmus.proto import config as configuration
 from isthmus.proto.record import FrameRecord
 
@@ -36,7 +36,7 @@ class Agent:
 
     @classmethod
     def open(cls, config: AgentConfig | str | Path) -> Agent:
-        """From a configuration or its TOML file (ISTHMUS_AGENT_* variables win over it).
+        """Open an agent by its configuration, or the TOML file of one (ISTHMUS_AGENT_* variables win over it).
 
         Raises ConfigError, SecurityError, BundleError, each naming the thing and the way out.
         """
@@ -116,7 +116,7 @@ class _Given(Source):
         self._pictures = enumerate(pictures)
 
     def read(self) -> Picture | None:
-        """The next one."""
+        """The next of the pictures."""
         number, pixels = next(self._pictures, (0, None))
         return None if pixels is None else Picture(f"picture {number}", pixels)
 

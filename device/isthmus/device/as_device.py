@@ -46,7 +46,7 @@ class PacedExecutor(Executor):
     def of(
         cls, bundle: Bundle, profile: str, *, threads: int = 1, neural_filter: NeuralFilter | None = None
     ) -> PacedExecutor:
-        """As the machine of a profile: a shipped one's name, or a TOML file. Raises ConfigError."""
+        """The executor that is as fast as the machine of a profile: a shipped one's name, or a TOML file. Raises ConfigError."""
         how_many: profiles.Threads = "one" if threads == 1 else "all"
         machine = profiles.load(profile)
         times = work.stage_times(machine, bundle, threads=how_many)

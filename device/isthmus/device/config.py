@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
+
+MOST_THREADS = 64
+"""More than any board has cores; LiteRT starts every thread that it is promised, and ends the process where it cannot."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything an agent can be told."""
+    """The configuration of an agent: everything that it can be told."""
 
     bundle: str = "signs"
     source: str = "generated:0"
     server: str | None = None
     """HOST:PORT of the edge server; None answers from the device alone."""
     deadline_s: float = 0.1
-    """From a frame's capture to its answer."""
+    """Time from a frame's capture to its answer."""
     fps: float | None = None
     """Frames a second; None takes the source's own pace, or 10 where it has none."""
     frames: int | None = None
@@ -30,12 +35,18 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: float | None = None
     """A picture that changed by less, in grey levels of 255, gets the last answer again; None answers each for itself."""
     gate_age_s: float = 2.0
-    """No answer is repeated for longer."""
+    """The longest that an answer is repeated for."""
     as_device: str | None = None
     """A profile whose machine this one pretends to be: every stage takes as long as there."""
     client_id: str = "device"
     record: str | None = None
-    """Also write every answer to this file, with the run's header."""
+    """Also write every answer to this file, with the run's header; what is there is kept under a number of its own."""
+    record_file_bytes: int = 64_000_000
+    """A file of so many bytes, about 100,000 answers, is followed by the next."""
+    record_age_s: float = 86_400.0
+    """A file of so many seconds is followed by the next: a day."""
+    record_total_bytes: int = 1_000_000_000
+    """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -52,5 +63,24 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"gate = {self.gate}, expected more than 0 and at most 255 grey levels")
         if not 0 < self.gate_age_s <= 3600:
             raise ValueError(f"gate_age_s = {self.gate_age_s}, expected more than 0 and at most 3600 s")
-        if self.threads < 1:
-            raise ValueError(f"threads = {self.threads}, expected at least 1")
+        if not 100_000 <= self.record_file_bytes <= self.record_total_bytes:
+            raise ValueError(
+                f"record_file_bytes = {self.record_file_bytes}, expected 100000 to record_total_bytes ({self.record_total_bytes})"
+            )
+        if not self.record_age_s >= 1:
+            raise ValueError(f"record_age_s = {self.record_age_s}, expected at least 1 s")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(
+                f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"
+            )
+        if self.server is not None:
+            _check_server(self.server)
+
+
+def _check_server(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not re.fullmatch(r"[^\s,/\[\]]+", host[1:-1] if bracketed else host) or (":" in host and not bracketed):
+        raise ValueError(f"server = '{address}', expected HOST:PORT of one server")
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"server = '{address}', expected HOST:PORT, a port from 1 to 65535")

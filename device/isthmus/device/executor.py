@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.models import crossing
+from isthmus.models import crossing, trial
 from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake, sendable
@@ -52,6 +52,7 @@ class Executor:
         """`neural_filter` stands before the head, if there is one. BundleError when the head is not this bundle's."""
         manifest = bundle.manifest
         try:
+            trial.check(bundle.head_path)
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
                 (i, s.width): _Stage(Signature(interpreter, s.signature) if s.signature else None, s, manifest)
@@ -150,6 +151,10 @@ class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
     def __init__(self, signature: Signature | None, facts: Stage, manifest: Manifest) -> None:
+        if signature is not None and (absent := set(facts.exit) - set(signature.outputs)):
+            raise ModelError(
+                f"{facts.signature} gives no {', '.join(sorted(absent))}, which its early exit is said to be"
+            )
         self.facts, self.task = facts, manifest.exit_answers(facts)
         self._signature, self._intake = signature, Intake(facts.input or manifest.input)
 

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from isthmus.device import actions
+from isthmus.device.capture.gate import sketched
+from isthmus.device.capture.reader import Reader
+from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.executor import Executor
-from isthmus.device.gate import sketched
-from isthmus.device.reader import Reader
 from isthmus.device.session import Session
-from isthmus.device.sources import Picture, Source
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome

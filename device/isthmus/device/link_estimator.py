@@ -19,6 +19,7 @@ from msgspec import Struct
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 RING = 50
+"""Ratios that are kept: with FORGETTING, the oldest weighs an eighth of the newest."""
 FORGETTING = 0.96
 """Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
 _WEIGHTS = tuple(tuple(FORGETTING ** ((newest - slot) % RING) for slot in range(RING)) for newest in range(RING))
@@ -34,6 +35,7 @@ GOODPUT_CLIP = 2.0
 SWING = 2.0
 """A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
 STALL_RATIO_CAP = 4.0
+"""However bad the link has been, a layer that takes so many times what was predicted is overdue."""
 RECENT = 256
 """Results are believed of so many frames that were sent last: more than are ever in flight within a deadline."""
 
@@ -65,19 +67,23 @@ class Outlook(Struct):
     """The link as it looks at one moment; every question of one decision is asked of the same outlook."""
 
     ahead_s: float
-    """Until a byte written now would start to be served, and the round trip."""
+    """Time until a byte written now would start to be served, and the round trip."""
     queue_s: float
     """How long what was sent before will still keep the link."""
     slowness: float
-    """s/B"""
+    """Seconds that the link is believed to take for a byte."""
     prior_slowness: float
+    """The lesser of that and what was believed before anything was learnt."""
     stall_s: float
+    """How long the oldest acknowledgement is overdue beyond what is usual."""
     server_s: float
+    """Expected time on the server."""
     memory: float
-    """What was learnt counts for so much."""
+    """The weight of what was learnt, 0 to 1."""
     ratios: list[float]
+    """Actual over predicted delay of the last layers, least first."""
     weights: list[float]
-    """Of the ratios less than each, and of all."""
+    """The weight of all ratios before each, and at the end that of all."""
 
     def service_s(self, size_bytes: float) -> float:
         """How long `size_bytes` keep the link from what is sent after them."""
@@ -119,9 +125,9 @@ class LinkEstimator:
         self._newest = -1
         """Slot of the newest ratio; a ring of RING."""
         self._slots: list[int] = []
-        """Of the ratios below."""
+        """The slot of each of the ratios below."""
         self._ratios: list[float] = []
-        """Least first."""
+        """Actual over predicted delay, least first."""
         self._weights: list[float] = [0.0]
         self._weighed = True
         self._usual_worst = 2.0

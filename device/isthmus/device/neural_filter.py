@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from isthmus.models import filters, flatbuffer
+from isthmus.models import filters, flatbuffer, trial
 from isthmus.models.bundle import Manifest
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
@@ -24,6 +24,7 @@ class NeuralFilter:
     def __init__(self, trained: filters.Filter, bundle: Manifest, *, threads: int = 1) -> None:
         """Raises BundleError when the network is not one of a filter."""
         try:
+            trial.check(trained.path)
             self._network = Signature(opened(trained.path, threads=threads), filters.SIGNATURE)
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{trained.path}: not the network of a filter ({error})") from error

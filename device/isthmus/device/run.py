@@ -1,32 +1,32 @@
-"""From an agent's configuration to a running agent: opens the bundle, the source, the records and the transport."""
+"""Opens what an agent's configuration names (bundle, source, sinks, transport) and runs the agent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import platform
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-import grpc
-import msgspec
-
 from isthmus.device.as_device import PacedExecutor
+from isthmus.device.capture.gate import Gate
+from isthmus.device.capture.reader import opened
+from isthmus.device.capture.sources import Previewed, Source
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor, measure_stages
-from isthmus.device.gate import Gate
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.device.reader import opened
+from isthmus.device.output.history import History, Limits
+from isthmus.device.output.sinks import Sink, Sinks, StandardOutput
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
-from isthmus.device.sources import Previewed, Source
+from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
@@ -36,11 +36,11 @@ from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
-from isthmus.proto.record import FrameRecord, Recorder, RunHeader
-from isthmus.proto.security import channel_credentials
+from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
+"""The pace of a source that has none, as a folder of pictures."""
 SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
@@ -49,10 +49,10 @@ OnRecord = Callable[[FrameRecord], None]
 
 @dataclass(frozen=True)
 class Opened:
-    """A device that is ready to answer: configuration, credentials, bundle and head."""
+    """A device that is ready to answer: configuration, certificates, bundle and head."""
 
     config: AgentConfig
-    credentials: grpc.ChannelCredentials | None
+    certificates: Certificates | None
     bundle: Bundle
     executor: Executor
 
@@ -61,7 +61,7 @@ def open_device(config: AgentConfig) -> Opened:
     """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
     if config.policy not in POLICIES:
         raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
-    credentials = _credentials(config)
+    certificates = _certificates(config)
     bundle = bundles.load(config.bundle, half="head")
     neural_filter = None
     if config.filter is not None:
@@ -70,7 +70,7 @@ def open_device(config: AgentConfig) -> Opened:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
-    return Opened(config, credentials, bundle, executor)
+    return Opened(config, certificates, bundle, executor)
 
 
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
@@ -84,19 +84,27 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     source = opened(config.source, device.bundle.manifest.labels)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with _written(device, source, command) as write:
-        await answer_all(device, source, write)
+    with contextlib.closing(_sinks(device, source, command)) as sinks:
+        await answer_all(device, source, sinks.write, signals=True)
+        sinks.check()
 
 
-async def answer_all(device: Opened, source: Source, on_answer: OnRecord) -> None:
-    """Answer every frame of `source`; SIGTERM ends it early. Raises what `on_answer` raises (IsthmusError, OSError) too."""
-    manifest = device.bundle.manifest
+async def answer_all(device: Opened, source: Source, on_answer: OnRecord, *, signals: bool = False) -> None:
+    """Answer every frame of `source`; with `signals`, SIGTERM ends it early and SIGHUP reads certificates anew.
+
+    Raises what `on_answer` raises (IsthmusError, OSError) too.
+    """
+    manifest, config = device.bundle.manifest, device.config
     host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
-    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, host.stop)
-    config = device.config
+    transport = _transport(device, host)
+    if signals:
+        handle(host.stop, _nothing if transport is None else transport.reload)
     answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
-    await _beside(answering, host, _transport(device, host))
+    await _beside(answering, host, transport)
+
+
+def _nothing() -> None:
+    """What there is to read anew without a server."""
 
 
 def _period_s(config: AgentConfig, source: Source) -> float:
@@ -119,7 +127,7 @@ def _session(device: Opened) -> Session:
     )
 
 
-def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
+def _certificates(config: AgentConfig) -> Certificates | None:
     if config.server is None or config.insecure:
         return None
     if config.certs is None:
@@ -127,7 +135,7 @@ def _credentials(config: AgentConfig) -> grpc.ChannelCredentials | None:
             f"{config.server}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
-    return channel_credentials(config.certs)
+    return Certificates(config.certs)
 
 
 def _transport(device: Opened, host: Host) -> Transport | None:
@@ -141,7 +149,7 @@ def _transport(device: Opened, host: Host) -> Transport | None:
         host,
         expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
         max_message_bytes=wire.max_message_bytes(bundle.codec),
-        credentials=device.credentials,
+        certificates=device.certificates,
     )
     host.uplink = transport
     return transport
@@ -157,6 +165,7 @@ async def _beside(answering: Coroutine[None, None, None], host: Host, transport:
         for task in done:
             task.result()
     finally:
+        host.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,21 +188,13 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     return manifest.name_of(answer.label)
 
 
-@contextlib.contextmanager
-def _written(device: Opened, source: Source, command: str) -> Iterator[OnRecord]:
-    """Writes answers to standard output and, if it is configured, to the record."""
-    encoder, record = msgspec.json.Encoder(), device.config.record
-    with contextlib.ExitStack() as stack:
-        header = _header(device, source, command)
-        recorder = None if record is None else stack.enter_context(Recorder(Path(record), header))
-
-        def write(row: FrameRecord) -> None:
-            if recorder is not None:
-                recorder.write(row)
-            sys.stdout.buffer.write(encoder.encode(row) + b"\n")
-            sys.stdout.buffer.flush()
-
-        yield write
+def _sinks(device: Opened, source: Source, command: str) -> Sinks:
+    """Standard output and, if it is configured, the record."""
+    config, sinks = device.config, list[Sink]()
+    if config.record is not None:
+        limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
+        sinks.append(History(Path(config.record), _header(device, source, command), limits))
+    return Sinks([*sinks, StandardOutput(sys.stdout.fileno())])
 
 
 def _header(device: Opened, source: Source, command: str) -> RunHeader:

@@ -20,7 +20,7 @@ from isthmus.proto.vocabulary import StageResult
 PRICE_OF_LINK = 0.003
 """Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
 INDIFFERENCE = 0.001
-"""Going on must promise so much more than stopping."""
+"""Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
 
 class Stop(Struct, frozen=True):
@@ -192,11 +192,11 @@ class AlwaysOffload:
         self._widest, self._last = len(catalogue.widths) - 1, catalogue.stages - 1
 
     def width(self, situation: Situation) -> int:
-        """The widest."""
+        """The index of the widest head."""
         return self._widest
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """On to the end, then everything."""
+        """Go on to the end of the head, then send every layer at the finest step."""
         if result.stage < self._last:
             return GO_ON
         if situation.outlook is None or result.layer_bytes is None:
@@ -211,14 +211,14 @@ class LocalOnly:
         self._widths, self._last = len(catalogue.widths), catalogue.stages - 1
 
     def width(self, situation: Situation) -> int:
-        """The widest that finishes in time."""
+        """The index of the widest head that finishes in time."""
         for w in range(self._widths - 1, 0, -1):
             if situation.times.ahead_s(0, w) <= situation.budget_s:
                 return w
         return 0
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """On to the last exit."""
+        """Go on to the last exit, and answer from it."""
         return GO_ON if result.stage < self._last else STOP
 
 

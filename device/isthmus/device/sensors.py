@@ -15,6 +15,7 @@ FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 THROTTLING_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 """Bits 0 to 3, what holds now; bits 16 to 19 say that it once did since the start, and are left."""
 PLAUSIBLE_C = (-40.0, 150.0)
+"""What silicon survives: a sensor that is not connected shows far more or far less."""
 WHOLE_BOARD = ("VDD_IN", "POM_5V_IN")
 """Rails of Jetson boards that carry everything: of a monitor that has one, the other rails are parts of it."""
 
@@ -24,16 +25,16 @@ class Reading:
     """A machine at one moment."""
 
     temperature_C: float | None = None
-    """Of its hottest zone."""
+    """The temperature of its hottest zone; None where none is shown."""
     clock_share: float | None = None
     """Present clock of the slowest core over the highest that it has; a governor lowers it at rest too."""
     throttling: tuple[str, ...] | None = None
     """What the firmware holds the cores back for now; () is nothing."""
     power_W: float | None = None
-    """Of the whole board, or of the rails that are measured."""
+    """The power of the whole board, or of the rails that are measured."""
 
     def __str__(self) -> str:
-        """In words; '' when the machine shows nothing."""
+        """The reading in words; '' when the machine shows nothing."""
         words = []
         if self.temperature_C is not None:
             words.append(f"{self.temperature_C:.0f} °C")

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
+from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.gate import Gate, Kept, Sketch
 from isthmus.device.guard import Guard
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
@@ -51,7 +51,8 @@ class SessionConfig:
 
     heartbeat_s: float = 0.5
     silence_s: float = 3.0
-    """A server that owes us something and says nothing for so long is counted as lost."""
+    """A server that owes us something and says nothing for so long is counted as lost: longer than any stall of a link that
+    was worth waiting for, six heartbeats."""
     busy_s: float = 5.0
     """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
     drain_s: float = 60.0

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
+from isthmus.device.certificates import Certificates
 from isthmus.proto import edge_pb2, wire
 from isthmus.proto.errors import HandshakeError, WireError
 from isthmus.proto.messages import DeviceMessage, Hello, Invalid, ServerMessage, Welcome
@@ -24,10 +26,14 @@ from isthmus.proto.printable import printable
 log = logging.getLogger(__name__)
 
 BACK_OFF_S = (0.1, 1.0)
-"""First and longest pause between two attempts; each is halved or doubled at random by up to a half."""
+"""First and longest pause between two attempts; each is longer or shorter at random by up to a half, so that the devices
+of a server that comes back do not all come at once."""
 STEADY_S = 0.5
 """After a stream that lasted so long the next attempt is a first one; sooner, a server that hangs up at once is not pressed."""
 WELCOME_TIMEOUT_S = 3.0
+"""Connection, TLS, hello and welcome are four round trips: a link of 0.7 s still comes up."""
+WHY_CHARACTERS = 400
+"""Room for gRPC's reason and our advice on one line."""
 COMPLAIN_EVERY_S = 60.0
 """What a server says that makes no sense is logged once in so long: it may say it a thousand times a second."""
 STREAM = "/isthmus.v1.Edge/Stream"
@@ -58,16 +64,11 @@ class Transport:
         *,
         expected: wire.Expected,
         max_message_bytes: int,
-        credentials: grpc.ChannelCredentials | None,
+        certificates: Certificates | None,
     ) -> None:
-        """`expected` is what the server's messages must fit."""
+        """`expected` is what the server's messages must fit. Without `certificates` it speaks plaintext."""
         self._address, self._hello, self._listener, self._expected = address, hello, listener, expected
-        self._secure = credentials is not None
-        options = wire.channel_options(max_message_bytes)
-        if credentials is None:
-            self._open: Callable[[], grpc.aio.Channel] = lambda: grpc.aio.insecure_channel(address, options=options)
-        else:
-            self._open = lambda: grpc.aio.secure_channel(address, credentials, options=options)
+        self._certificates, self._options = certificates, wire.channel_options(max_message_bytes)
         self._outbox: asyncio.Queue[DeviceMessage | None] | None = None
         self._welcomed = self._welcomed_once = False
         self._complaints, self._complain_at_s = 0, -math.inf
@@ -82,20 +83,40 @@ class Transport:
         if self._outbox is not None:
             self._outbox.put_nowait(None)
 
+    def reload(self) -> None:
+        """Read the certificates anew, for the next connection; a stream that is open stays."""
+        if self._certificates is not None:
+            self._certificates.look()
+
     async def run(self) -> None:
         """Keep a stream open. Raises HandshakeError when the very first server refuses the hello."""
-        pause = BACK_OFF_S[0]
-        loop = asyncio.get_running_loop()
-        async with self._open() as channel:
-            while True:
-                began_s = loop.time()
-                why = await self._stream_ended(channel)
-                self._outbox = None
-                self._listener.disconnected(f"{self._address}: {printable(why)}")
-                if loop.time() - began_s >= STEADY_S and self._welcomed:
-                    pause = BACK_OFF_S[0]
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(2 * pause, BACK_OFF_S[1])
+        self._pause_s = BACK_OFF_S[0]
+        while True:
+            async with self._open() as channel:
+                await self._streams(channel)
+
+    async def _streams(self, channel: grpc.aio.Channel) -> None:
+        """One stream after the other, until the certificates are others."""
+        loop, version = asyncio.get_running_loop(), self._version
+        while version == self._version:
+            began_s = loop.time()
+            why = await self._stream_ended(channel)
+            self._outbox = None
+            self._listener.disconnected(f"{self._address}: {printable(why, WHY_CHARACTERS)}")
+            if loop.time() - began_s >= STEADY_S and self._welcomed:
+                self._pause_s = BACK_OFF_S[0]
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
+            self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
+            self.reload()
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._certificates is None else self._certificates.version
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._certificates is None:
+            return grpc.aio.insecure_channel(self._address, options=self._options)
+        return grpc.aio.secure_channel(self._address, self._certificates.credentials(), options=self._options)
 
     async def _stream_ended(self, channel: grpc.aio.Channel) -> str:
         """Live through one stream; why it ended, or never came about."""
@@ -104,24 +125,25 @@ class Transport:
             await self._one_stream(channel)
         except grpc.aio.AioRpcError as error:
             self._refused(error)
-            return f"{error.code().name.lower()} ({error.details()}){self._hint(error)}"
+            said = printable(error.details() or "")  # alone: a hint behind a long text must not be cut off
+            return f"{error.code().name.lower()} ({said}){self._hint(error)}"
         except asyncio.TimeoutError:
             return f"no welcome within {WELCOME_TIMEOUT_S:g} s"
         except WireError as error:
-            return str(error)
+            return printable(str(error))
         except Exception as error:  # whatever else a peer makes gRPC raise costs this stream, and not the agent
             log.debug("%s", self._address, exc_info=True)
-            return f"stream broken: {error!r}"
+            return printable(f"stream broken: {error!r}")
         return "stream closed"
 
     def _hint(self, error: grpc.aio.AioRpcError) -> str:
-        """What to look at when the halves speak, but not the same."""
+        """What to look at when the halves do not come to speak to each other."""
         details = (error.details() or "").lower()
-        if self._secure and "handshake" in details:
-            return "; the certificates of both halves must come from one `isthmus certs init`"
-        if not self._secure and "failed to connect" in details and "socket closed" in details:
-            return "; a server with --certs does not speak plaintext"
-        return ""
+        if "failed to connect" not in details:
+            return ""
+        if self._certificates is None:
+            return "; a server with --certs does not speak plaintext" if "socket closed" in details else ""
+        return _advice(details, self._address, self._certificates, datetime.now(timezone.utc))
 
     def _refused(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is grpc.StatusCode.FAILED_PRECONDITION and not self._welcomed_once:
@@ -134,7 +156,7 @@ class Transport:
             _outgoing(outbox)
         )
         try:
-            first = await asyncio.wait_for(_read(call), WELCOME_TIMEOUT_S)
+            first = await _first(call)
             if first is None:
                 await call.wait_for_connection()
                 raise WireError("closed before the welcome")
@@ -171,6 +193,35 @@ class Transport:
             more = f" (and {self._complaints - 1} more since)" if self._complaints > 1 else ""
             log.warning("%s: %s%s", self._address, printable(what), more)
             self._complaints, self._complain_at_s = 0, now + COMPLAIN_EVERY_S
+
+
+def _advice(details: str, address: str, certificates: Certificates, now: datetime) -> str:
+    """The way out of a handshake that failed with `details`, as they are in lower case; `now` is what our clock says."""
+    clock = f"this clock says {now:%Y-%m-%d %H:%M} UTC"
+    if wrong := certificates.wrong_at(now):
+        return f"; our {wrong}, and {clock}: set it, or make new certificates"
+    if "not yet valid" in details:
+        return f"; the server's certificate holds from later on, {clock}: set it"
+    if "expired" in details:
+        return f"; the server's certificate is over, {clock}: set it, or make new certificates"
+    if "hostname" in details or "peer name" in details:
+        host = address.rpartition(":")[0]
+        return f"; the server's certificate does not name {host}: make one with `isthmus certs init --host {host}`"
+    if "handshake" in details:
+        return "; the certificates of both halves must come from one `isthmus certs init`"
+    return ""
+
+
+async def _first(call: Any) -> bytes | None:
+    """The first message; TimeoutError when it does not come. `wait_for` may let a cancellation pass before Python 3.12."""
+    reading = asyncio.ensure_future(_read(call))
+    try:
+        await asyncio.wait({reading}, timeout=WELCOME_TIMEOUT_S)
+        if not reading.done():
+            raise asyncio.TimeoutError
+        return reading.result()
+    finally:
+        reading.cancel()
 
 
 async def _read(call: Any) -> bytes | None:

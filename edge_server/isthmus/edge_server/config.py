@@ -12,7 +12,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1:50551"
     """HOST:PORT; port 0 takes a free one."""
     certs: str | None = None
-    """Folder of ca.pem, server.pem and server.key; devices must then show a certificate of the same authority."""
+    """Folder of ca.pem, server.pem and server.key; devices must then show a certificate of the same authority.
+
+    The names in its revoked.txt, one a line, are turned away.
+    """
     insecure: bool = False
     """Serve in plaintext to whoever connects."""
     metrics: str | None = None
@@ -24,6 +27,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     credits: int = 8
     """Frames that one device may have in flight."""
     max_streams: int = 64
+    """Devices served at a time."""
+    max_fps: float = 1000.0
+    """Frames that one device may send in a second; more are answered busy."""
+    max_mbps: float = 200.0
+    """Mbit/s that are read of one device."""
     grace_s: float = 5.0
     """How long a stopping server still answers what is in flight."""
     debug: bool = False
@@ -38,6 +46,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key in ("threads", "max_batch", "credits", "max_streams"):
             if (value := getattr(self, key)) < 1:
                 raise ValueError(f"{key} = {value}, expected at least 1")
+        for key in ("max_fps", "max_mbps"):
+            if not 0 < (rate := getattr(self, key)) < float("inf"):
+                raise ValueError(f"{key} = {rate}, expected more than 0")
         if not 0 <= self.grace_s <= 3600:
             raise ValueError(f"grace_s = {self.grace_s}, expected 0 to 3600 s")
 

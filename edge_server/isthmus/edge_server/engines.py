@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from isthmus.models import trial
 from isthmus.models.bundle import Bundle, TailPart
 from isthmus.models.crossing import parted
 from isthmus.models.litert import Signature, opened
@@ -71,12 +72,13 @@ class LiteRtModel:
     def __init__(self, path: Path, threads: int) -> None:
         """Raises BundleError naming the file when it cannot be read."""
         try:
+            trial.check(path)
             interpreter = opened(path, threads=threads)
             (key,) = interpreter.get_signature_list()
             self._one = Signature(interpreter, key)
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{path}: not a tail that LiteRT can run ({error})") from error
-        self.inputs, self.outputs = tuple(sorted(self._one.inputs)), tuple(self._one.outputs)
+        self.inputs, self.outputs = tuple(self._one.inputs), tuple(self._one.outputs)
         self.batched: dict[int, Signature] = {}
         for size in LITERT_BATCHES:
             try:

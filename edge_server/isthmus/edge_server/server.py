@@ -11,9 +11,8 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -21,45 +20,54 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from isthmus.edge_server import connections
+from isthmus.edge_server.admission import Close, Ending, Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
+from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Engine, Frame, Tail
+from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.security import credentials
-from isthmus.edge_server.streams import Close, Compute, Ending, Limits, Ready, Reply, Served, Streams
+from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.security import certificates
+from isthmus.edge_server.streams import Compute, Ready, Reply, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import BindError, WireError
 from isthmus.proto.frame_codec import blank
-from isthmus.proto.messages import Hello, Layer, ServerHeartbeat
+from isthmus.proto.messages import Hello, Layer, ServerHeartbeat, Welcome
+from isthmus.proto.printable import printable
+from isthmus.proto.signals import end_at_once_from_now_on
 from isthmus.proto.tasks.task import Packed
 
 log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
 WARM_UP_RUNS = 5
+BYTES_PER_MBIT = 125_000.0
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
+UNREAD_S = 10.0
+"""How long one reply may wait to be read before its stream is closed."""
+CALLS_A_PLACE = 16
+"""Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
-"""How long a closed stream's last words may take before it is cut off."""
+"""How long a closed stream's last words may take before its connection is cut."""
+LOOK_S = 1.0
+"""How often it is looked for what no message and no timer tells."""
 STATUS = {
     Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
     Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
     Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.REPLACED: grpc.StatusCode.ABORTED,
+    Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
     Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
 }
-
-
-@dataclass(frozen=True)
-class _Outbox:
-    """Where one stream's replies wait, and the task that writes them."""
-
-    replies: asyncio.Queue[Reply | Close | None]
-    writer: asyncio.Task[None] | None
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -76,13 +84,15 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     ) -> None:
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
+        self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = Metrics()
         self._engine = engine
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
         batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
-        self._outboxes: dict[int, _Outbox] = {}
+        self._journal = Journal()
+        self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="tail")
         self._computing: set[asyncio.Task[None]] = set()
@@ -94,21 +104,25 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         context: grpc.aio.ServicerContext[edge_pb2.DeviceMessage, edge_pb2.ServerMessage],
     ) -> None:
         """One device's stream, from hello to goodbye."""
-        stream = self._streams.open(now=time.monotonic())
-        outbox = self._outboxes[stream] = _Outbox(asyncio.Queue(), asyncio.current_task())
+        peer, now = context.peer(), time.monotonic()
+        certificate = connections.certificate_of(context)
+        stream = self._streams.open(now=now, address=connections.address_of(peer), certificate=certificate)
+        outbox = self._outboxes[stream] = Outbox(stream, peer, asyncio.current_task(), now)
         self._empty.clear()
         self._pump()
-        reader = asyncio.create_task(self._read(stream, request_iterator, context.peer()))
-        why = "gone"
+        reader = asyncio.create_task(self._read(outbox, request_iterator))
         try:
             while isinstance(action := await outbox.replies.get(), Reply):
+                outbox.writing_since_s = time.monotonic()
                 await context.write(wire.to_server_pb(action.message))
+                outbox.writing_since_s = None
             if action is not None:
-                why = action.why
-                await context.abort(STATUS[action.ending], why)
+                await context.abort(STATUS[action.ending], action.why)
+        except grpc.aio.InternalError as error:  # the connection went away under a reply
+            raise asyncio.CancelledError from error
         finally:
-            log.info("stream %d: %s: closed: %s", stream, context.peer(), why)
-            await self._leave(stream, reader)
+            reader.cancel()
+            self._leave(outbox)
 
     async def Describe(
         self,
@@ -133,6 +147,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
 
+    def revoke(self, names: Iterable[str]) -> None:
+        """Turn away whoever has a certificate of one of these names, and no others."""
+        self._streams.revoke(names)
+        self._pump()
+
     def close(self) -> None:
         """Let go of the worker thread and of the metrics' port."""
         if self._timer is not None:
@@ -140,41 +159,61 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._worker.shutdown(wait=False)
         self.metrics.close()
 
-    async def _read(self, stream: int, requests: AsyncIterator[edge_pb2.DeviceMessage], peer: str) -> None:
+    def look(self) -> None:
+        """Close the streams whose devices have stopped to read; to be called now and then."""
+        late_s = time.monotonic() - UNREAD_S
+        for outbox in self._outboxes.values():
+            if outbox.writing_since_s is not None and outbox.writing_since_s < late_s:
+                self._streams.on_unread(outbox.stream, f"a reply has not been read for {UNREAD_S:g} s")
+        self._pump()
+
+    async def _read(self, outbox: Outbox, requests: AsyncIterator[edge_pb2.DeviceMessage]) -> None:
+        stream = outbox.stream
         try:
             async for request in requests:
                 message = wire.from_device_pb(request)
                 if isinstance(message, Layer):
                     self.metrics.on_layer(message)
-                elif isinstance(message, Hello):
-                    log.info("stream %d: %s: hello from %r", stream, peer, message.client_id)
+                elif isinstance(message, Hello) and not outbox.welcome:
+                    outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic())
                 self._pump()
+                if (pause_s := self._streams.pause_s(stream, time.monotonic())) > 0:
+                    await asyncio.sleep(pause_s)
         except (WireError, DecodeError) as error:
-            self._streams.on_malformed(stream, f"message: {error}")
+            self._streams.on_malformed(stream, f"message: {printable(str(error))}")
             self._pump()
         except grpc.aio.AbortError:
             pass  # we have closed the stream ourselves
         except Exception:  # a fault of ours: it costs this stream, and is not hidden
             log.exception("stream %d: failed", stream)
         finally:
-            self._outboxes[stream].replies.put_nowait(None)
+            outbox.replies.put_nowait(None)
 
-    async def _leave(self, stream: int, reader: asyncio.Task[None]) -> None:
-        reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        self._streams.on_gone(stream)
-        del self._outboxes[stream]
+    def _leave(self, outbox: Outbox) -> None:
+        """Forget a stream. Waits for nothing: gRPC may cancel its task a second time."""
+        self._streams.on_gone(outbox.stream)
+        del self._outboxes[outbox.stream]
+        now = time.monotonic()
+        kind = "left" if outbox.welcome else "refused"
+        self._journal.write(kind, f"{outbox.who}: after {now - outbox.opened_s:.1f} s {outbox.farewell}", now=now)
         if not self._outboxes:
             self._empty.set()
         self._pump()
+
+    def _cut(self, stream: int) -> None:
+        """A device that does not read would keep a closed stream for ever."""
+        outbox = self._outboxes.get(stream)
+        if outbox is not None and not connections.cut(outbox.peer) and outbox.writer is not None:
+            outbox.writer.cancel()
 
     def _pump(self) -> None:
         """Take every due step, perform what came out, and ask to be woken for the next."""
         while (due := self._streams.due_at) is not None and due <= (now := time.monotonic()):
             self._streams.step(now)
-        for action in self._streams.actions():
-            self._perform(action)
+        while actions := self._streams.actions():
+            for action in actions:
+                self._perform(action)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -190,15 +229,18 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case Close(stream, ending):
                 self.metrics.on_close(ending.value)
                 outbox = self._outboxes[stream]
+                outbox.closed = action
                 outbox.replies.put_nowait(action)
-                if outbox.writer is not None:  # a device that does not read would keep the writer for ever
-                    asyncio.get_running_loop().call_later(GOODBYE_S, outbox.writer.cancel)
+                asyncio.get_running_loop().call_later(GOODBYE_S, self._cut, stream)
             case Reply(stream, message):
                 self.metrics.on_reply(message)
-                replies = self._outboxes[stream].replies
-                replies.put_nowait(action)
-                if replies.qsize() == UNREAD:
-                    self._streams.on_malformed(stream, f"{UNREAD} replies unread; read what the server says")
+                outbox = self._outboxes[stream]
+                outbox.replies.put_nowait(action)
+                if isinstance(message, Welcome):
+                    outbox.welcome = True
+                    self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
+                if outbox.replies.qsize() == UNREAD:
+                    self._streams.on_unread(stream, f"{UNREAD} replies unread; read what the server says")
 
     async def _compute(self, batch: RunBatch[Ready]) -> None:
         frames = [item.payload.features for item in batch.items]
@@ -236,7 +278,9 @@ def bind(
     service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
     """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
-    server = grpc.aio.server(options=wire.server_options(service.max_message_bytes))
+    # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
+    options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
@@ -256,19 +300,22 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
 
     Raises SecurityError, BundleError, ConfigError and BindError before that.
     """
-    credential = credentials(config)
+    _on_hangup(lambda: None)  # a server that still loads is not ended by it either
+    shown = certificates(config)
     bundle = bundles.load(config.bundle, half="tail")
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         Tail(bundle, config.threads, engine=config.engine),
         server_id=socket.gethostname(),
-        limits=Limits(config.max_streams, config.credits),
+        limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
     )
+    credential = None if shown is None else shown.credentials()
     server, status, address = bind(service, config.listen, credential, debug=config.debug)
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
-    await run(service, server, status, grace_s=config.grace_s, ready=lambda: ready(address) if ready else None)
+    told = (lambda: ready(address)) if ready else (lambda: None)
+    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
 
 
 async def run(
@@ -278,21 +325,48 @@ async def run(
     *,
     grace_s: float,
     ready: Callable[[], None],
+    shown: Certificates | None = None,
 ) -> None:
-    """Serve until SIGTERM, then drain; cancellation stops at once."""
+    """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
+
+    SIGHUP reads the certificates that are `shown` anew.
+    """
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    _on_hangup(lambda: _look(service, shown, again=True))
+    looking = asyncio.create_task(_keep_looking(service, shown))
     try:
+        if shown is not None:
+            service.revoke(shown.revoked)
         await server.start()
         for name in ("", SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
         ready()
         await stop.wait()
+        end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
+        looking.cancel()
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+
+
+async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        _look(service, shown)
+
+
+def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:
+    service.look()
+    if shown is not None and shown.look(again=again):
+        service.revoke(shown.revoked)
+
+
+def _on_hangup(act: Callable[[], None]) -> None:
+    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such signal
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)

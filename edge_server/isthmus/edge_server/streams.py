@@ -5,8 +5,7 @@ Messages go in; what to reply, to compute and to close comes out. `server` perfo
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from isthmus.edge_server.admission import Admission, Close, Ending, Limits, Peer
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
 from isthmus.proto import messages as m
@@ -21,11 +21,10 @@ from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.machine import earliest
+from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
 
-SILENCE_S = 10.0
-"""A stream from which nothing is heard for so long is closed."""
 SWEEP_S = 1.0
 """How often silent streams are looked for."""
 MARGIN_S = 0.002
@@ -52,15 +51,6 @@ class Served:
     codec: CodecConfig
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes on."""
-
-    streams: int = 64
-    stream_credits: int = 8
-    """Frames of one stream in flight."""
-
-
 class Ready(Struct, frozen=True):
     """What crossed for a frame, decoded from `layers_used` layers that took `receive_s` to arrive: features (H, W, C) float32,
     or a picture (H, W, 3) uint8.
@@ -69,17 +59,6 @@ class Ready(Struct, frozen=True):
     features: NDArray[Any]
     layers_used: int
     receive_s: float
-
-
-class Ending(enum.Enum):
-    """Why the server closes a stream."""
-
-    MISMATCH = "mismatch"
-    MALFORMED = "malformed"
-    OVERSIZED = "oversized"
-    CROWDED = "crowded"
-    SILENT = "silent"
-    DRAINED = "drained"
 
 
 class Reply(Struct, frozen=True):
@@ -93,22 +72,6 @@ class Compute(Struct, frozen=True):
     """Run the tail on this batch, then call `on_computed`."""
 
     batch: RunBatch[Ready]
-
-
-class Close(Struct, frozen=True):
-    """End the stream, after what was replied before."""
-
-    stream: int
-    ending: Ending
-    why: str
-
-
-@dataclass
-class Peer:
-    """One device's stream; `client_id` is None before its hello."""
-
-    heard_s: float
-    client_id: str | None = None
 
 
 class Streams:
@@ -127,8 +90,7 @@ class Streams:
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or FrameCodec(served.codec)
-        self._limits = limits
-        self._peers: dict[int, Peer] = {}
+        self._limits, self._admission = limits, Admission(limits, server_id=server_id)
         self._opened = 0
         self._started_s = 0.0
         self._sweep_at: float | None = None
@@ -142,9 +104,13 @@ class Streams:
         return earliest(self._batcher.due_at, self._assembly.due_at, self._sweep_at, self._drain_until)
 
     @property
+    def _peers(self) -> dict[int, Peer]:
+        return self._admission.peers
+
+    @property
     def count(self) -> int:
-        """Streams that are open."""
-        return len(self._peers)
+        """Streams that are open, and those that are closed but not yet gone."""
+        return self._admission.count
 
     @property
     def waiting(self) -> int:
@@ -160,24 +126,39 @@ class Streams:
         actions, self._actions = self._actions, []
         return actions
 
-    def open(self, *, now: float) -> int:
-        """A device connected; the number of its stream. One too many is closed at once."""
+    def open(self, *, now: float, address: str = "", certificate: str | None = None) -> int:
+        """A device connected from `address`, with a certificate of this name; the number of its stream.
+
+        One that is not taken on is closed at once, and counts like any other until `on_gone`.
+        """
         self._opened += 1
         stream = self._opened
         if self._draining:
-            self._actions.append(Close(stream, Ending.DRAINED, f"{self.server_id}: stopping; try again later"))
-        elif self.count >= self._limits.streams:
-            why = f"{self.server_id}: {self.count} streams are open, max_streams = {self._limits.streams}"
-            self._actions.append(Close(stream, Ending.CROWDED, why))
+            self._end(self._admission.refuse(stream, Ending.DRAINED, f"{self.server_id}: stopping; try again later"))
         else:
-            self._peers[stream] = Peer(now)
+            self._end(self._admission.enter(stream, address, certificate, now=now))
             if self._sweep_at is None:
                 self._sweep_at = now + SWEEP_S
         return stream
 
     def on_gone(self, stream: int) -> None:
-        """The stream ended, whoever ended it."""
+        """Nothing is left of the stream, whoever ended it."""
         self._drop(stream)
+        self._admission.on_gone(stream)
+        self._settle()
+
+    def revoke(self, names: Iterable[str]) -> None:
+        """Turn away whoever has a certificate of one of these names, and no others."""
+        self._end(self._admission.revoke(names))
+
+    def pause_s(self, stream: int, now: float) -> float:
+        """How long to read nothing more of a stream that sends faster than it may."""
+        peer = self._peers.get(stream)
+        return 0.0 if peer is None else peer.account.reading_wait_s(now)
+
+    def on_unread(self, stream: int, why: str) -> None:
+        """The device does not read what it is told."""
+        self._close(stream, Ending.UNREAD, why)
         self._settle()
 
     def on_malformed(self, stream: int, why: str) -> None:
@@ -191,15 +172,16 @@ class Streams:
         if peer is None:
             return  # closed a moment ago
         peer.heard_s = now
+        peer.account.on_message(message, now)
         if isinstance(message, m.Hello) != (peer.client_id is None):
             expected = "a hello first" if peer.client_id is None else "one hello only"
             self._close(stream, Ending.MALFORMED, f"{type(message).__name__.lower()}: expected {expected}")
             return
         match message:
             case m.Hello():
-                self._on_hello(stream, peer, message, now)
+                self._on_hello(stream, message, now)
             case m.Layer():
-                self._on_layer(stream, message, now)
+                self._on_layer(stream, peer, message, now)
             case m.Cancel(frame_id):
                 self._assembly.close(stream, frame_id)
                 self._batcher.cancel(stream, frame_id)
@@ -250,44 +232,51 @@ class Streams:
             self._finish("the grace is over")
         self._settle()
 
-    def _on_hello(self, stream: int, peer: Peer, hello: m.Hello, now: float) -> None:
+    def _on_hello(self, stream: int, hello: m.Hello, now: float) -> None:
+        if (why := self._misfit(hello)) is not None:
+            self._close(stream, Ending.MISMATCH, f"hello: {why}")
+            return
+        self._end(self._admission.welcome(stream, hello.client_id))
+        credit, size = self._limits.stream_credits, self._codec.max_layer_bytes
+        self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now)))
+
+    def _misfit(self, hello: m.Hello) -> str | None:
+        """Why a device's half does not go with this one; None where it does."""
         if hello.codec_version != CODEC_VERSION:
             versions = f"codec version {hello.codec_version}, this server speaks {CODEC_VERSION}"
-            why = f"{versions}; install the same Isthmus on both"
-        elif hello.bundle_sha256 != self.served.sha256:
+            return f"{versions}; install the same Isthmus on both"
+        if hello.bundle_sha256 != self.served.sha256:
             theirs, ours = hello.bundle_sha256.hex()[:12], self.served.sha256.hex()[:12]
-            why = (
-                f"bundle {hello.bundle_name} {theirs}…, this server serves {self.served.name} {ours}…; "
+            return (
+                f"bundle {printable(hello.bundle_name)} {theirs}…, this server serves {self.served.name} {ours}…; "
                 "give both halves the same bundle"
             )
-        else:
-            peer.client_id = hello.client_id
-            credit, size = self._limits.stream_credits, self._codec.max_layer_bytes
-            self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now)))
-            return
-        self._close(stream, Ending.MISMATCH, f"hello: {why}")
+        return None
 
-    def _on_layer(self, stream: int, layer: m.Layer, now: float) -> None:
+    def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, now: float) -> None:
         if len(layer.payload) > self._codec.max_layer_bytes:
             why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
         load = self._batcher.load(now)
-        if (retry_s := self._no_room_s(stream, now)) is not None and not self._assembly.knows(stream, layer.frame_id):
+        retry_s = self._no_room_s(stream, peer, now)
+        if retry_s is not None and not self._assembly.knows(stream, layer.frame_id):
             self._assembly.close(stream, layer.frame_id)
             self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
             return
+        if layer.layer == 0:
+            peer.account.on_frame(now)
         self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
         self._collect(load, now)
 
-    def _no_room_s(self, stream: int, now: float) -> float | None:
+    def _no_room_s(self, stream: int, peer: Peer, now: float) -> float | None:
         """When to try again, if a new frame of this stream is not welcome."""
         if self._draining:
             return max(0.0, self._drain_until - now) if self._drain_until is not None else 0.0
         if self._assembly.count(stream) + self._batcher.inside(stream) >= self._limits.stream_credits:
             load = self._batcher.load(now)
             return load.wait_s + load.tail_s
-        return None
+        return peer.account.frame_wait_s(now) or None
 
     def _collect(self, load: Load, now: float) -> None:
         for action in self._assembly.actions():
@@ -329,9 +318,7 @@ class Streams:
                     self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
 
     def _sweep(self, now: float) -> None:
-        for stream, peer in list(self._peers.items()):
-            if peer.heard_s + SILENCE_S <= now:
-                self._close(stream, Ending.SILENT, f"{self.server_id}: nothing heard for {SILENCE_S:g} s")
+        self._end(self._admission.silent(now))
         self._sweep_at = now + SWEEP_S if self._peers else None
 
     def _settle(self) -> None:
@@ -350,10 +337,15 @@ class Streams:
 
     def _close(self, stream: int, ending: Ending, why: str) -> None:
         if stream in self._peers:
-            self._actions.append(Close(stream, ending, why))
-            self._drop(stream)
+            self._end([Close(stream, ending, why)])
+
+    def _end(self, closes: Iterable[Close]) -> None:
+        """Close these streams; what is in flight of them is dropped."""
+        for close in closes:
+            self._actions.append(close)
+            self._admission.on_close(close.stream)
+            self._drop(close.stream)
 
     def _drop(self, stream: int) -> None:
-        self._peers.pop(stream, None)
         self._assembly.forget(stream)
         self._batcher.forget(stream)

@@ -21,6 +21,7 @@ from isthmus.proto.errors import ConfigError
 
 Outage = Literal["hold", "drop"]
 _WINDOW_S = 0.5
+"""The time that a rate is averaged over: long enough that a list of packets shows one."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class LinkOptions:
     queue_bytes: float = float("inf")
     """A message that would make the queue longer than this is dropped."""
     outage: Outage = "hold"
-    """At rate 0, messages wait for better times, or those in and before the queue are lost."""
+    """What an outage (rate 0) does to messages: they wait for its end, or those in and before the queue are lost."""
     jitter_s: float = 0.0
     """Standard deviation of a half-normal delay on top of the trace's."""
     bursts: Bursts | None = None
@@ -115,7 +116,7 @@ class ShapedLink:
         return max(self._now, self._capacity.when(self._position - left_bytes)) - self._options.start_s
 
     def rate_Bps(self, now: float) -> float:
-        """Bytes/s around `now`, averaged over half a second, for display."""
+        """Bytes/s around `now`, averaged over half a second."""
         middle = now + self._options.start_s
         begin = max(0.0, middle - _WINDOW_S / 2)
         return (self._capacity.carried(begin + _WINDOW_S) - self._capacity.carried(begin)) / _WINDOW_S

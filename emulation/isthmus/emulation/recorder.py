@@ -1,7 +1,7 @@
 """A trace from measurements on a real link: what a heavy flow got through, and what a light ping took. Pure: no clock, no IO.
 
 The heavy flow keeps the link busy with a short queue, and rests now and then (`HeavyFlow`), so that the pings beside it
-tell the link's delay and not the queue's; over a rest the last rate holds. Times are seconds on one clock, the recorder's.
+show the link's delay and not the queue's; over a rest the last rate holds. Times are seconds on one clock, the recorder's.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import numpy as np
 from isthmus.emulation.traces import Floats, Trace
 
 STEP_S = 0.1
+"""The time from row to row of the trace."""
 _FILL = 2.0
 """Under way at most: so many times what the link carries in its least round trip."""
 _LEAST_BYTES = 3_000
+"""Two packets may always be under way, or an estimate that fell to nothing would stay there."""
 _PERIOD_S, _REST_S = 10.0, 0.4
 _RATE_WINDOW_S, _BEST_RATE_WINDOW_S = 0.25, 3.0
+"""Goodput is measured over the first and is the best within the second, so that a rest does not lower it."""
 _ROUND_TRIP_WINDOW_S, _DELAY_WINDOW_S = 2.5 * _PERIOD_S, 1.1 * _PERIOD_S
+"""At least two rests lie within the first, one within the second: the queue was empty then."""
 
 
 class HeavyFlow:
@@ -94,7 +98,7 @@ class Recording:
         self._round_trips: list[tuple[float, float]] = []
 
     def on_total(self, direction: str, total_bytes: int, now: float) -> None:
-        """By `now`, so much of this direction's flow has come through."""
+        """Note that so much of this direction's flow has come through by `now`."""
         self._totals[direction].append((now, total_bytes))
 
     def on_round_trip(self, took_s: float, now: float) -> None:

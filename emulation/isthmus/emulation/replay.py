@@ -33,7 +33,7 @@ STAGE_NOISE = 0.05
 TAIL_NOISE = 0.05
 """The same of a batch's time."""
 GRADES = 20
-"""Of masks and boxes, which are seldom quite right or quite wrong."""
+"""How finely the agreement of masks and boxes is kept, which are seldom quite right or quite wrong."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
 _ADDRESS = struct.Struct("=3f")  # sample, width and step
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
@@ -48,7 +48,7 @@ class Content:
     points: tuple[OperatingPoint, ...]
     """The columns of the outcome table."""
     tail_flops: int
-    """Of the server's part of one frame."""
+    """FLOPs of the server's part of one frame."""
 
     def __post_init__(self) -> None:
         n, p = self.outcomes.label.shape

@@ -41,7 +41,7 @@ from isthmus.proto.record import Run
 MANIFEST, RESULTS = "sweep.json", "results"
 ALL = "all"
 _IN_HEADERS = {"trace", "swap", "scale", "profile", "bundle", "policy", "deadline_s", "fps", "seed"}
-"""What the header of a run tells by itself; other values that vary are said in the scenario's name."""
+"""What the header of a run says by itself; other values that vary are said in the scenario's name."""
 _OPENED = (("bundle", "policy"), ("trace", "swap", "scale", "rtt_ms"), ("profile", "radio", "events"), ("server",))
 """What can be wrong together: one scenario of each combination is opened before anything is played."""
 
@@ -62,7 +62,7 @@ class SweepManifest(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     version: str
     code_sha256: str
-    """Of the modules of Isthmus that a result depends on."""
+    """The hash of the modules of Isthmus that a result depends on."""
     started: str
     """ISO 8601; when it began, or last went on."""
     host: dict[str, str | int | float]
@@ -157,7 +157,7 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
 
 
 def code_sha256() -> str:
-    """Of all modules that a result may depend on: Isthmus's own but the command line's."""
+    """The hash of all modules that a result may depend on: Isthmus's own but the command line's."""
     digest = hashlib.sha256()
     for root in map(Path, isthmus.__path__):
         for path in sorted(root.rglob("*.py")):
@@ -189,7 +189,7 @@ def to_play(folder: Path, jobs: Sequence[SweepJob]) -> list[SweepJob]:
 
 
 def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processes: int, play: Play) -> Iterator[Ended]:
-    """Play the jobs in so many processes, and tell of each as it ends; the manifest is kept up to date.
+    """Play the jobs in so many processes, and yield each as it ends; the manifest is kept up to date.
 
     An error costs its job only. When the iterator is left early (Ctrl-C), what is being played is given up at once and
     what was played stays. Raises DataError when the folder cannot be written, IsthmusError when a process is killed.
@@ -217,7 +217,7 @@ def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processe
 
 
 def _play(play: Play, job: SweepJob, folder: Path, command: str, version: str) -> str | None:
-    """In a process of the pool: one result, whole or not at all; the error, if it came to one."""
+    """One result, made in a process of the pool, whole or not at all; the error, if it came to one."""
     part = folder / RESULTS / f".{job.name}"  # hidden, so that nobody takes it for a result
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -232,7 +232,7 @@ def _play(play: Play, job: SweepJob, folder: Path, command: str, version: str) -
 
 
 def _follow_parent() -> None:
-    """In a process of the pool: Ctrl-C is the parent's to answer, and when it is gone, however it went, so are we."""
+    """Leave Ctrl-C to the parent of this process of the pool, and end when the parent is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None, "started by a pool"

@@ -14,9 +14,11 @@ import numpy as np
 from isthmus.emulation.traces import AnyTrace, Floats, PacketTrace
 
 BIN_S = 1.0
+"""Rates are judged over bins of a second."""
 OUTAGE_BPS = 12_500.0
 """A bin below this (0.1 Mbit/s) is an outage: the definition of the public collections that we compare with."""
 LAGS_S = (1, 5, 20)
+"""Lags of the autocorrelation, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class RateSummary:
     """Runs of such bins."""
     longest_outage_s: float
     autocorrelation: dict[int, float]
-    """By lag in seconds; NaN where the rate never changes or the trace is shorter than twice the lag."""
+    """The rate's autocorrelation by lag in seconds; NaN where the rate never changes or the trace is under twice the lag."""
 
 
 @dataclass(frozen=True)

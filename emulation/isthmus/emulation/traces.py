@@ -2,16 +2,14 @@
 
 Two forms. A `Trace` holds rates: a row holds until the next one, and the last row as long as the one before it (1 s
 when alone); NaN is unknown. A `PacketTrace` holds Mahimahi's millisecond lists, each entry the chance of one 1500-byte
-packet, and keeps them exactly. Unknown columns, decreasing times and negative values are refused with file and line.
+packet, and keeps them exactly. Unknown columns, decreasing times and negative values are refused with file and line. What
+forms of file there are is `trace_readers`' to know.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -20,6 +18,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.emulation import trace_readers
+from isthmus.emulation.trace_readers import mahimahi
+from isthmus.emulation.trace_readers.forms import COLUMNS, Departures, Sources, Table, text_of
 from isthmus.proto.errors import DataError
 
 Direction = Literal["up", "down"]
@@ -30,8 +31,9 @@ BYTES_PER_MBIT = 125_000.0
 MBIT_PER_BYTE = 8e-6
 PACKET_BYTES = 1500
 """What one Mahimahi departure can carry."""
+LONGEST_S = 7 * 86_400.0
+"""A trace that says more has its times in another unit; playing and summing it up would take all memory."""
 _PER_UNIT = {"time_s": 1.0, "up_mbps": BYTES_PER_MBIT, "down_mbps": BYTES_PER_MBIT, "rtt_ms": 1e-3, "loss": 1.0}
-COLUMNS = tuple(_PER_UNIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +57,13 @@ class Trace:
 
     @property
     def length_s(self) -> float:
-        """From 0 to the end of the last row, which holds as long as the row before it."""
+        """The time from 0 to the end of the last row, which holds as long as the row before it."""
         last = float(self.time_s[-1])
         return last + ((last - float(self.time_s[-2])) if len(self.time_s) > 1 else 0.0) or last + 1.0
 
     @property
     def sha256(self) -> str:
-        """Of the CSV form, so that a run can name exactly what it replayed."""
+        """The hash of the CSV form, so that a run can name exactly what it replayed."""
         return hashlib.sha256(to_csv(self).encode()).hexdigest()
 
     def rate_Bps(self, direction: Direction) -> Floats:
@@ -79,7 +81,7 @@ class Trace:
     def filled(
         self, *, up_Bps: float = np.nan, down_Bps: float = np.nan, rtt_s: float = np.nan, loss: float = np.nan
     ) -> Trace:
-        """With the unknown values of each column replaced by the one given."""
+        """The trace with the unknown values of each column replaced by the one given."""
 
         def fill(column: Floats, value: float) -> Floats:
             return np.where(np.isnan(column), value, column)
@@ -94,15 +96,15 @@ class Trace:
         )
 
     def scaled(self, factor: float) -> Trace:
-        """With both rates times `factor`: one cell shared by many, or a wider link."""
+        """The trace with both rates times `factor`: one cell shared by many, or a wider link."""
         return replace(self, up_Bps=self.up_Bps * factor, down_Bps=self.down_Bps * factor)
 
     def swapped(self) -> Trace:
-        """With up and down exchanged: most public traces have recorded the downlink only."""
+        """The trace with up and down exchanged: most public traces have recorded the downlink only."""
         return replace(self, up_Bps=self.down_Bps, down_Bps=self.up_Bps)
 
     def mirrored(self) -> Trace:
-        """With a direction that is unknown throughout given the other's rates; raises DataError when both are."""
+        """The trace with the other direction's rates for one that is unknown throughout; DataError when both are."""
         up, down = (not np.isnan(rates).all() for rates in (self.up_Bps, self.down_Bps))
         if not up and not down:
             raise DataError(f"{self.name}: neither direction's rate is known")
@@ -150,7 +152,7 @@ class PacketTrace:
 
     @property
     def sha256(self) -> str:
-        """Of both lists in Mahimahi's form."""
+        """The hash of both lists in Mahimahi's form."""
         text = "/".join("" if ms is None else to_mahimahi(ms) for ms in (self.up_ms, self.down_ms))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -162,7 +164,8 @@ class PacketTrace:
         return departures
 
     def binned(self, bin_s: float = 0.1) -> Trace:
-        """As rates over bins of `bin_s`: for plots, and to write as CSV. A list that ends early reads as unknown."""
+        """The trace as rates over bins of `bin_s`: for plots, and to write as CSV. A list that ends early reads as unknown."""
+        bin_s = min(bin_s, self.length_s)  # a list of a few milliseconds stands for a steady rate
         bins = math.ceil(self.length_s / bin_s - 1e-9)
         edges_ms: Floats = np.arange(bins + 1, dtype=np.float64) * (bin_s * 1e3)
 
@@ -180,20 +183,34 @@ class PacketTrace:
 AnyTrace = Trace | PacketTrace
 
 
-def find(name: str | Path) -> AnyTrace:
-    """A trace by its file (`.csv`, or Mahimahi's `.up`/`.down`, which brings its sibling), or by a shipped name.
+def find(name: str | Path, sources: Sources | None = None) -> AnyTrace:
+    """A trace by its file, whatever of `trace_readers` it is (a `.up` or `.down` brings its sibling), or by a shipped name.
 
-    Raises DataError.
+    `sources` says which of a table's columns are which. Raises DataError.
     """
     path = Path(name)
     if path.suffix in (".up", ".down"):
         up, down = path.with_suffix(".up"), path.with_suffix(".down")
         return read_mahimahi(up if up.exists() else None, down if down.exists() else None, name=path.stem)
     if path.exists():
-        return read_csv(path)
+        return _read(path, sources)
     if str(name) in shipped():
-        return read_csv(_shelf() / f"{name}.csv")
+        return _read(_shelf() / f"{name}.csv", sources)
     raise DataError(f"{name}: no such file, and no shipped trace of that name; shipped: {', '.join(shipped())}")
+
+
+def _read(path: Path, sources: Sources | None) -> AnyTrace:
+    found = trace_readers.read(path, sources)
+    if isinstance(found, Table):
+        return _of_table(path, found)
+    if fault := _departure_fault(found.ms):
+        raise DataError(f"{path}: {fault[1]}")
+    return _packets_of(path, found)
+
+
+def _packets_of(path: Path, found: Departures) -> PacketTrace:
+    up, down = (found.ms, None) if found.direction == "up" else (None, found.ms)
+    return PacketTrace(path.stem, up, down)
 
 
 def shipped() -> tuple[str, ...]:
@@ -206,28 +223,17 @@ def _shelf() -> Path:
 
 
 def read_csv(path: Path) -> Trace:
-    """A trace from `time_s,up_mbps,down_mbps,rtt_ms,loss` in any order; a blank cell or absent column is unknown.
+    """A trace from a table with a header; a blank cell or absent column is unknown. Raises DataError with file and line."""
+    return _of_table(path, trace_readers.table.read(path, text_of(path), {}))
 
-    Raises DataError with file and line.
-    """
-    rows = csv.reader(io.StringIO(_text(path)))
-    header = [cell.strip() for cell in next(rows, [])]
-    if problem := _header_problem(header):
-        raise DataError(f"{path}: line 1: {problem}")
-    lines: list[int] = []
-    values: list[list[float]] = []
-    for cells in rows:
-        if cells:
-            lines.append(rows.line_num)
-            values.append(_numbers(cells, header, where=f"{path}: line {rows.line_num}"))
-    if not values:
-        raise DataError(f"{path}: line 1: has a header and no rows; a trace needs at least one")
-    table = dict(zip(header, np.array(values).T, strict=True))
-    unknown = np.full(len(values), np.nan)
-    columns = tuple(table.get(name, unknown) * _PER_UNIT[name] for name in COLUMNS)
+
+def _of_table(path: Path, found: Table) -> Trace:
+    unknown = np.full(len(found.lines), np.nan)
+    with np.errstate(over="ignore"):  # what is infinite is refused by its row
+        columns = tuple(found.columns.get(name, unknown) * _PER_UNIT[name] for name in COLUMNS)
     if fault := _fault(columns):
         row, problem = fault
-        raise DataError(f"{path}: line {lines[row]}: {problem}")
+        raise DataError(f"{path}: line {found.lines[row]}: {problem}")
     return Trace(path.stem, *columns)
 
 
@@ -283,46 +289,6 @@ def _complete_ms(trace: Trace, direction: Direction) -> Integers | None:
     return departures
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text; a trace is a CSV or a list of milliseconds") from error
-
-
-def _header_problem(header: Sequence[str]) -> str | None:
-    for name in header:
-        if name not in COLUMNS:
-            return f"unknown column '{name}'; known, with their units: {', '.join(COLUMNS)}"
-        if header.count(name) > 1:
-            return f"column '{name}' is there twice"
-    if "time_s" not in header:
-        return "has no column 'time_s'; the first line names the columns"
-    if not {"up_mbps", "down_mbps"} & set(header):
-        return "has neither 'up_mbps' nor 'down_mbps'"
-    return None
-
-
-def _numbers(cells: Sequence[str], header: Sequence[str], *, where: str) -> list[float]:
-    if len(cells) != len(header):
-        raise DataError(f"{where}: {len(cells)} cells, and the header has {len(header)}")
-    return [_number(cell.strip(), name, where=where) for cell, name in zip(cells, header, strict=True)]
-
-
-def _number(cell: str, name: str, *, where: str) -> float:
-    if cell == "" and name != "time_s":
-        return float("nan")
-    try:
-        value = float(cell)
-    except ValueError:
-        raise DataError(f"{where}: {name} must be a number, not '{cell}'") from None
-    if not np.isfinite(value):
-        raise DataError(f"{where}: {name} must be finite, not '{cell}'; leave the cell blank when it is unknown")
-    return value
-
-
 def _fault(columns: tuple[Floats, ...]) -> tuple[int, str] | None:
     """The first row that makes no sense, and why."""
     time_s = columns[0]
@@ -334,6 +300,8 @@ def _fault(columns: tuple[Floats, ...]) -> tuple[int, str] | None:
         return 0, f"time_s must begin at 0, not {time_s[0]:g}; subtract it from every row"
     if len(back := np.flatnonzero(np.diff(time_s) < 0)):
         return int(back[0]) + 1, "timestamps must not decrease"
+    if time_s[-1] > LONGEST_S:
+        return len(time_s) - 1, _too_long(float(time_s[-1]))
     for name, column in zip(COLUMNS, columns, strict=True):
         if len(bad := np.flatnonzero((column < 0) | np.isinf(column))):
             return int(bad[0]), f"{name} must be finite and not negative"
@@ -343,12 +311,7 @@ def _fault(columns: tuple[Floats, ...]) -> tuple[int, str] | None:
 
 
 def _departures(path: Path) -> Integers:
-    values = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if not line.strip().isdecimal():
-            raise DataError(f"{path}: line {number}: must be a whole number of milliseconds, not '{line.strip()}'")
-        values.append(int(line))
-    departures = np.array(values, dtype=np.int64)
+    departures = mahimahi.departures(path, text_of(path))
     if fault := _departure_fault(departures):
         row, problem = fault
         raise DataError(f"{path}: line {row + 1}: {problem}")
@@ -362,4 +325,10 @@ def _departure_fault(departures: Integers) -> tuple[int, str] | None:
         return 0, "milliseconds must not be negative"
     if len(back := np.flatnonzero(np.diff(departures) < 0)):
         return int(back[0]) + 1, "timestamps must not decrease"
+    if departures[-1] > LONGEST_S * 1e3:
+        return len(departures) - 1, _too_long(float(departures[-1]) / 1e3)
     return None
+
+
+def _too_long(length_s: float) -> str:
+    return f"ends after {length_s:g} s, and a trace may last seven days; are its times in another unit?"

@@ -1,13 +1,14 @@
 """A bundle: one directory with a model in two halves and everything both halves must know of it.
 
 `bundle.toml` is read strictly: unknown keys, wrong hashes and missing files are a `BundleError` that names the file and
-the key. Device and server compare the bundle's hash at hello; it covers `bundle.toml`, and through it every file.
+the key. Device and server compare the bundle's hash at hello; it covers `bundle.toml`, and through it every file. The same
+hash lies beside it in `bundle.sha256`, so that each half alone notices a `bundle.toml` that is not as it was written.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models import bundle_check, seal
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
@@ -32,7 +34,7 @@ ZOO = Path(__file__).parent / "zoo"
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of `bundle.toml`."""
+    """A table of `bundle.toml`; an unknown key is an error."""
 
 
 class Input(Strict, frozen=True):
@@ -45,7 +47,7 @@ class Input(Strict, frozen=True):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     width: int | None = None
-    """Of the picture, where it is not square."""
+    """The picture's width, where it is not square."""
     colours: Literal["rgb", "bgr", "grey"] = "rgb"
     """The order of its channels; grey has one."""
     layout: Literal["last", "first"] = "last"
@@ -64,18 +66,18 @@ class Crossing(Strict, frozen=True):
 
     name: str
     shape: tuple[int, ...]
-    """Without the batch."""
+    """The tensor's shape without the batch."""
     gain: float
     """What crosses is real values / gain: the tensors then share one quantiser."""
 
 
 class Contest(Strict, frozen=True):
-    """For a tail that only asks which channel is greatest: what all channels share does not cross, nor do hopeless ones."""
+    """For a tail that compares channels: what all of them share does not cross, nor do those far below the greatest."""
 
     reach: float
     """Channels so far below the greatest, or farther, are all sent as just so far below."""
     top: float
-    """What the greatest is sent as."""
+    """The value that the greatest channel is sent as."""
 
 
 class Bottleneck(Strict, frozen=True):
@@ -104,9 +106,23 @@ class Bottleneck(Strict, frozen=True):
         """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
         return 3 if self.spectrum is not None else 2
 
+    @property
+    def codec(self) -> CodecConfig:
+        """What the codec must know, the same on both halves."""
+        return CodecConfig(
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            zero_point=self.zero_point,
+            steps=self.steps,
+            tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in self.tables),
+            size_fit=self.size_fit,
+            spectrum=self.spectrum,
+        )
+
     @classmethod
     def of(cls, codec: CodecConfig, tensors: tuple[Crossing, ...] = (), contest: Contest | None = None) -> Bottleneck:
-        """As `bundle.toml` has it."""
+        """Describe a bottleneck as `bundle.toml` does."""
         return cls(
             height=codec.height,
             width=codec.width,
@@ -181,18 +197,18 @@ class Point(Strict, frozen=True):
     bytes: float = 0.0
     """Mean payload bytes of the layers used; 0 for an exit."""
     temperature: float = 1.0
-    """Of the logits behind this point's answer."""
+    """The temperature of the logits behind this point's answer."""
     accuracy_given: tuple[tuple[float, ...], ...] = ()
     """[exit][confidence bin]: accuracy of this point where that exit, at this width, was so confident."""
 
     @property
     def key(self) -> OperatingPoint:
-        """The point as session and scheduler name it."""
+        """The point in the words of session and scheduler."""
         return OperatingPoint(self.width, self.exit, self.step, self.layers)
 
 
 class Manifest(Strict, frozen=True):
-    """`bundle.toml`."""
+    """The content of `bundle.toml`."""
 
     schema: int
     name: str
@@ -208,7 +224,7 @@ class Manifest(Strict, frozen=True):
     """Inner edges of the confidence bins of `accuracy_given`, ascending."""
     points: tuple[Point, ...]
     files: dict[str, str]
-    """sha256 of each file."""
+    """The sha256 of each file, by name."""
     made_by: str = ""
     """The command, seed and version that made it."""
     reference: Literal["labels", "uncut"] = "labels"
@@ -222,7 +238,7 @@ class Manifest(Strict, frozen=True):
 
     @property
     def answers(self) -> Task:
-        """How its outputs are packed and read. Raises BundleError for a task that this Isthmus does not know."""
+        """The task, which packs and reads the tail's outputs. Raises BundleError for one that this Isthmus does not know."""
         return self._task(self.boxes, self.input)
 
     def exit_answers(self, stage: Stage) -> Task:
@@ -239,7 +255,7 @@ class Manifest(Strict, frozen=True):
         return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
 
     def name_of(self, label: int) -> str:
-        """What a class is called."""
+        """The name of a class."""
         return self.labels[label] if label < len(self.labels) else str(label)
 
 
@@ -264,18 +280,8 @@ class Bundle:
     @property
     def codec(self) -> CodecConfig:
         """What the codec must know, the same on both halves."""
-        b = self.manifest.bottleneck
-        return CodecConfig(
-            height=b.height,
-            width=b.width,
-            channels=b.channels,
-            zero_point=b.zero_point,
-            steps=b.steps,
-            tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in b.tables),
-            size_fit=b.size_fit,
-            spectrum=b.spectrum,
-            picture=None if self.manifest.picture is None else self.manifest.picture.codec,
-        )
+        codec, picture = self.manifest.bottleneck.codec, self.manifest.picture
+        return codec if picture is None else replace(codec, picture=picture.codec)
 
     def stage(self, index: int, width: float) -> Stage:
         """Stage `index` at `width`; BundleError if the bundle has no such width."""
@@ -297,7 +303,7 @@ class Outcomes:
     truth: NDArray[np.uint8 | np.uint16]
     """(N,) true classes; the uncut model's, where that is the reference."""
     label: NDArray[np.uint8 | np.uint16]
-    """(N, P) the class answered."""
+    """(N, P) the class that the point answers."""
     confidence: NDArray[np.float16]
     """(N, P) its calibrated probability."""
     layer_bytes: NDArray[np.uint16 | np.uint32]
@@ -309,7 +315,7 @@ class Outcomes:
 def find(name: str) -> Path:
     """The folder of a bundle: a path, or the name of one in the zoo. BundleError lists what there is."""
     for folder in (Path(name), ZOO / name):
-        if (folder / "bundle.toml").is_file():
+        if (folder / seal.FILE).is_file():
             return folder
     known = sorted(p.parent.name for p in ZOO.glob("*/bundle.toml"))
     raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
@@ -321,12 +327,16 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
     Raises BundleError naming the file and the key.
     """
     folder = find(name)
-    path = folder / "bundle.toml"
-    raw = path.read_bytes()
+    path = folder / seal.FILE
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from error
     manifest = _parse(path, raw)
+    seal.check(path, hashlib.sha256(raw).hexdigest())
     files = {"head": ("head.tflite",), "tail": _tail_files(manifest), None: tuple(manifest.files)}
     for file in files[half]:
-        _verify(folder / file, manifest.files.get(file))
+        seal.verify(folder / file, manifest.files.get(file))
     return Bundle(folder, manifest, hashlib.sha256(raw).digest())
 
 
@@ -345,16 +355,9 @@ def _parse(path: Path, raw: bytes) -> Manifest:
             f"{path}: schema {table.get('schema')}, this Isthmus reads 1 to {SCHEMA}; install the newer one"
         )
     try:
-        return msgspec.convert(table, Manifest)
+        manifest = msgspec.convert(table, Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{path}: {error}") from error
-
-
-def _verify(path: Path, expected: str | None) -> None:
-    if expected is None:
-        raise BundleError(f"{path.parent / 'bundle.toml'}: files: no hash for {path.name}")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing; fetch the bundle again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise BundleError(f"{path}: sha256 {found[:12]}…, bundle.toml says {expected[:12]}…; fetch the bundle again")
+    if fault := bundle_check.fault(manifest):
+        raise BundleError(f"{path}: {fault}; fetch the bundle again")
+    return manifest

@@ -52,5 +52,5 @@ def parted(features: Floats, tensors: Sequence[Crossing]) -> tuple[Floats, ...]:
 
 
 def _planar(values: NDArray[Any]) -> NDArray[Any]:
-    """The last axis first."""
+    """The order in which axes are joined: the last one first."""
     return np.moveaxis(values, -1, 0)

@@ -1,12 +1,14 @@
 """A neural filter on disk: a tiny network that tells whether a picture shows anything of interest, and from which score on.
 
-A filter is of a camera, not of a bundle: the server never hears of it, and any bundle runs behind it. It is a folder of
+A filter belongs to a camera, not to a bundle: the server knows nothing of it, and any bundle runs behind it. It is a folder of
 `filter.toml`, read as strictly as a bundle's, and `filter.tflite` with one signature, `filter(image) -> cells`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models import bundle_check
 from isthmus.models.bundle import Input, Strict
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
@@ -22,29 +25,29 @@ from isthmus.proto.errors import BundleError
 SCHEMA = 1
 FILE, NETWORK, SIGNATURE = "filter.toml", "filter.tflite", "filter"
 SHARPNESS = 3.0
-"""How close the score is to the greatest cell's logit, rather than to the mean's."""
+"""The larger it is, the closer the score is to the greatest cell's logit, rather than to the mean's."""
 
 
 class Score(Strict, frozen=True):
     """What a filter did to frames that it was neither trained nor its threshold chosen on. Shares are 0 to 1."""
 
     interesting: int
-    """Frames that show something of interest."""
+    """The number of frames that show something of interest."""
     empty: int
     auc: float | None
     """The probability that an interesting frame scores above an empty one; None without either."""
     lost: float | None
     """The share of interesting frames that were dismissed."""
     dismissed: float | None
-    """The share of empty frames that were."""
+    """The share of empty frames that were dismissed."""
     visits: int
-    """Runs of interesting frames."""
+    """The number of runs of interesting frames."""
     visits_lost: int
-    """Those of which every frame was dismissed."""
+    """The runs of which every frame was dismissed."""
 
 
 class FilterManifest(Strict, frozen=True):
-    """`filter.toml`."""
+    """The content of `filter.toml`."""
 
     schema: int
     name: str
@@ -56,7 +59,7 @@ class FilterManifest(Strict, frozen=True):
     flops: int
     score: Score
     sha256: str
-    """Of the network."""
+    """The hash of the network's file, hexadecimal."""
     made_by: str = ""
 
 
@@ -69,7 +72,7 @@ class Filter:
 
     @property
     def path(self) -> Path:
-        """Its network."""
+        """The network's file."""
         return self.folder / NETWORK
 
 
@@ -85,9 +88,17 @@ def load(folder: Path) -> Filter:
         raise BundleError(f"{path}: {error}") from error
     if manifest.schema != SCHEMA:
         raise BundleError(f"{path}: schema {manifest.schema}, this Isthmus reads {SCHEMA}; install the newer one")
+    if fault := next(_faults(manifest), None):
+        raise BundleError(f"{path}: {fault}; make it again")
     if found != manifest.sha256:
         raise BundleError(f"{network}: sha256 {found[:12]}…, {FILE} says {manifest.sha256[:12]}…; make it again")
     return Filter(folder, manifest)
+
+
+def _faults(manifest: FilterManifest) -> Iterator[str]:
+    yield from bundle_check.picture_faults(manifest.input)
+    if not math.isfinite(manifest.threshold) or not 0 < manifest.temperature < math.inf:
+        yield "threshold and temperature must be finite, temperature above 0"
 
 
 def score(cells: NDArray[Any]) -> NDArray[np.float64]:

@@ -20,11 +20,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, flops
+from isthmus.models import flatbuffer_check, trial
+from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
 
 IDENTIFIER = b"TFL3"
-_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_KINDS: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _VALUE_BYTES = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -43,12 +44,12 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """Values in it."""
+        """The number of values in the tensor."""
         return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
-        """Its bytes in memory."""
+        """The bytes that the tensor takes in memory."""
         return self.elements * _VALUE_BYTES.get(self.dtype, 4)
 
 
@@ -81,7 +82,7 @@ class Graph:
 
     @property
     def flops(self) -> int:
-        """Of one pass."""
+        """The FLOPs of one pass."""
         return sum(operator.flops for operator in self.operators)
 
 
@@ -91,11 +92,11 @@ def read(path: Path) -> Graph:
         raw = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
+    trial.check(path)
     model = _parsed(path, raw)
     _refuse(path, model)
     subgraph = model.subgraphs[0]
-    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
-    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+    tensors, operators = _contents(path, model, subgraph)
     return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
 
 
@@ -114,21 +115,27 @@ def signatures(path: Path) -> dict[str, Signature]:
         model = _parsed(path, path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
-    return {_text(s.signatureKey): _signature(model, s) for s in model.signatureDefs or []}
+    return {_text(s.signatureKey): _signature(path, model, s) for s in model.signatureDefs or []}
 
 
-def _signature(model: Any, signature: Any) -> Signature:
-    subgraph = model.subgraphs[signature.subgraphIndex]
-    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors))
-    operators = tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators))
+def _signature(path: Path, model: Any, signature: Any) -> Signature:
+    tensors, operators = _contents(path, model, model.subgraphs[signature.subgraphIndex])
     inputs, outputs = (
         {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
     )
     return Signature(tensors, operators, inputs, outputs)
 
 
+def _contents(path: Path, model: Any, subgraph: Any) -> tuple[tuple[Tensor, ...], tuple[Operator, ...]]:
+    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors or []))
+    try:
+        return tensors, tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators or []))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
 def weights(path: Path) -> dict[str, list[tuple[NDArray[np.generic], NDArray[np.generic]]]]:
-    """By signature, weight and bias of its convolutions and linear layers, in the order that they run. Raises ModelError."""
+    """Weight and bias of the convolutions and linear layers, by signature, in the order that they run. Raises ModelError."""
     model = _parsed(path, path.read_bytes())
     return {_text(s.signatureKey): list(_weights(model, model.subgraphs[s.subgraphIndex])) for s in model.signatureDefs}
 
@@ -142,7 +149,8 @@ def _weights(model: Any, subgraph: Any) -> Iterator[tuple[NDArray[np.generic], N
 
 def _values(model: Any, tensor: Any) -> NDArray[np.generic]:
     raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    return raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    values: NDArray[np.generic] = raw.view(_TYPES[tensor.type]).reshape(tensor.shape)
+    return values
 
 
 def _parsed(path: Path, raw: bytes) -> Any:
@@ -155,7 +163,10 @@ def _parsed(path: Path, raw: bytes) -> Any:
     except (ValueError, RuntimeError) as error:
         if "custom" not in str(error).lower():  # which is named below
             raise ModelError(f"{path}: truncated or damaged ({str(error).strip() or 'LiteRT refuses it'})") from error
-    return schema.ModelT.InitFromPackedBuf(raw, 0)
+    model = schema.ModelT.InitFromPackedBuf(raw, 0)
+    if fault := flatbuffer_check.fault(model, frozenset(_TYPES)):
+        raise ModelError(f"{path}: damaged: {fault} is not there; convert or fetch it again")
+    return model
 
 
 def _refuse(path: Path, model: Any) -> None:
@@ -166,7 +177,9 @@ def _refuse(path: Path, model: Any) -> None:
             _refuse_operator(path, model, subgraph, f"operator {index}" if number == 0 else "an operator", operator)
     if len(model.subgraphs) != 1:
         raise ModelError(f"{path}: {len(model.subgraphs)} subgraphs, expected one; export one signature on its own")
-    tensors = model.subgraphs[0].tensors
+    if not _indices(model.subgraphs[0].outputs):
+        raise ModelError(f"{path}: gives nothing; export the model with its answer as an output")
+    tensors = model.subgraphs[0].tensors or []
     for index in _indices(model.subgraphs[0].inputs):
         if _is_dynamic(tensors[index]):
             raise ModelError(f"{path}: input {_text(tensors[index].name)}: {_DYNAMIC}")
@@ -200,7 +213,7 @@ def _is_dynamic(tensor: Any) -> bool:
 
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    number = int(max(code.builtinCode, code.deprecatedBuiltinCode))
     return _KINDS.get(number, f"builtin {number}")
 
 
@@ -224,7 +237,12 @@ def _operator(model: Any, index: int, operator: Any, tensors: Sequence[Tensor]) 
     kind = _kind(model, operator)
     inputs = tuple(i for i in _indices(operator.inputs) if i >= 0)
     outputs = _indices(operator.outputs)
-    counted = flops(kind, [tensors[i].shape for i in inputs], [tensors[i].shape for i in outputs], operator)
+    shapes = [tensors[i].shape for i in inputs]
+    if not countable(kind, shapes, operator):
+        raise ModelError(
+            f"operator {index}, {kind}: lacks an input or an option; the file is damaged, convert it again"
+        )
+    counted = flops(kind, shapes, [tensors[i].shape for i in outputs], operator)
     traffic = sum(tensors[i].size_bytes for i in (*inputs, *outputs))
     estimate = sum(tensors[i].elements for i in outputs)
     return Operator(index, kind, inputs, outputs, estimate if counted is None else counted, counted is None, traffic)

@@ -19,7 +19,7 @@ from isthmus.proto.errors import DataError
 
 FILE = "inputs.npz"
 QUALITIES = (90, 70, 50, 30, 10)
-"""Finest first, as a bundle's steps."""
+"""The encoders' qualities, finest first, as a bundle's steps are."""
 FORMATS: dict[str, tuple[str, int, int]] = {
     "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY, 0),
     "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY, 20),
@@ -40,12 +40,12 @@ class Inputs:
 
 
 def path_of(bundle: Bundle) -> Path:
-    """Where the table of `bundle` lies, if there is one."""
+    """The path of the table of `bundle`, whether there is one or not."""
     return bundle.folder / FILE
 
 
 def load(bundle: Bundle) -> Inputs:
-    """The table of `bundle`; DataError tells how to make it when it is missing or of another bundle."""
+    """Read the table of `bundle`; raises DataError saying how to make it when it is missing or of another bundle."""
     path, name = path_of(bundle), bundle.folder.name
     way_out = f"run `isthmus models inputs {name}` to let the rivals send pictures"
     if not path.is_file():
@@ -71,7 +71,7 @@ def fault(bundle: Bundle) -> str | None:
 
 
 def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, float | None]:
-    """By format: the mean bytes that give the right answer for such a share of the pictures, between two qualities.
+    """The mean bytes that give the right answer for such a share of the pictures, by format, between two qualities.
 
     The coarsest quality's where that is enough; None where not even the finest is.
     """
@@ -90,6 +90,9 @@ def bytes_for(share: float, table: Inputs, truth: NDArray[Any]) -> dict[str, flo
 
 
 def save(bundle: Bundle, table: Inputs) -> None:
-    """Write the table beside the bundle that it was measured with."""
+    """Write the table beside the bundle that it was measured with. Raises DataError when that cannot be written."""
     fields = {name: getattr(table, name) for name in Inputs.__dataclass_fields__}
-    np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
+    try:
+        np.savez_compressed(path_of(bundle), bundle_sha256=np.array(bundle.sha256.hex()), **fields)
+    except OSError as error:
+        raise DataError(f"{path_of(bundle)}: {error.strerror}; copy the bundle to a folder of your own") from error

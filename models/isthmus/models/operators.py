@@ -27,7 +27,7 @@ STATEFUL = frozenset(
 )
 """Two frames would not be independent of each other (random ones among them: not even two runs of one frame)."""
 UNKNOWN_SIZE = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "UNIQUE", "WHERE"})
-"""How much they give depends on the values that they are given."""
+"""The shape of their outputs depends on the values of their inputs."""
 
 _MOVES = frozenset(
     {
@@ -66,7 +66,7 @@ _MOVES = frozenset(
         *("TRANSPOSE", "UNPACK", "ZEROS_LIKE"),
     }
 )
-"""They move values and compute none."""
+"""Operators that move values and compute none."""
 _ONE_EACH = frozenset(
     {
         *(
@@ -121,6 +121,29 @@ _SEVERAL_EACH = {"L2_NORMALIZATION": 3, "LOG_SOFTMAX": 5, "RESIZE_BILINEAR": 7, 
 """Operations for each value: softmax takes a maximum, a difference, an exponential, a sum and a quotient."""
 
 
+_COUNTED = {
+    "CONV_2D": (0, 4),
+    "DEPTHWISE_CONV_2D": (0, 4),
+    "FULLY_CONNECTED": (0, 1),
+    "TRANSPOSE_CONV": (0, 4, 0),
+    "CONV_3D": (0, 5),
+    "BATCH_MATMUL": (2, 0),
+}
+"""Inputs that `flops` reads, by the axes that each has at least."""
+_POOLS = ("AVERAGE_POOL_2D", "L2_POOL_2D", "MAX_POOL_2D")
+
+
+def countable(kind: str, inputs: Sequence[Shape], operator: Any) -> bool:
+    """Whether an operator has all that `flops` reads of it; one that has not is damaged."""
+    needed = _COUNTED.get(kind, (0,) if kind in _ONE_PER_INPUT else ())
+    options = ("filterHeight", "filterWidth") if kind in _POOLS else ("adjX",) if kind == "BATCH_MATMUL" else ()
+    return (
+        len(inputs) >= len(needed)
+        and all(len(shape) >= axes for shape, axes in zip(inputs, needed, strict=False))
+        and all(hasattr(operator.builtinOptions, name) for name in options)
+    )
+
+
 def flops(kind: str, inputs: Sequence[Shape], outputs: Sequence[Shape], operator: Any) -> int | None:
     """Operations of one run, a multiplication and an addition being two; None when the kind is not known.
 
@@ -135,7 +158,7 @@ def flops(kind: str, inputs: Sequence[Shape], outputs: Sequence[Shape], operator
         return math.prod(inputs[0])
     if kind in _SEVERAL_EACH:
         return _SEVERAL_EACH[kind] * values
-    if kind in ("AVERAGE_POOL_2D", "L2_POOL_2D", "MAX_POOL_2D"):
+    if kind in _POOLS:
         return values * int(operator.builtinOptions.filterHeight) * int(operator.builtinOptions.filterWidth)
     return _products(kind, inputs, values, operator)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,12 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Box
 
 BORDER = 114
 """The grey around a letterboxed picture, as the YOLO family is trained with."""
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+MOST_BYTES = 1 << 28
+"""Of a picture's file, in a folder or unpacked from an archive: more would be no picture, or a bomb."""
+
+
+def is_picture(name: str | PurePath) -> bool:
+    """Whether a file of this name is taken for a picture; what macOS puts beside each (`__MACOSX/._NAME`) is none."""
+    path = PurePath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
 
 
 def data_root() -> Path:
@@ -35,13 +47,14 @@ def data_root() -> Path:
 
 
 def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
-    """At most `most` pictures (H, W, 3) RGB, spread evenly over a folder (and those below it) or a zip archive.
+    """Read at most `most` pictures (H, W, 3) RGB, spread evenly over a folder (and those below it) or a zip archive.
 
     Raises DataError when there is none, or one that cannot be read.
     """
     names = _some_names(path)
     chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
-    return [_decoded(path, name, raw) for name, raw in _read(path, chosen)]
+    with _reader(path) as read:
+        return [_decoded(path, name, read(name)) for name in chosen]
 
 
 def read_picture(file: Path) -> NDArray[np.uint8]:
@@ -52,33 +65,42 @@ def read_picture(file: Path) -> NDArray[np.uint8]:
         raise DataError(f"{file}: {error.strerror}") from error
 
 
-def every(path: Path, report: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
-    """All pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
+def every(path: Path, report: Report) -> Iterator[NDArray[np.uint8]]:
+    """Read all pictures (H, W, 3) RGB of a folder or archive, by name; one that cannot be read is reported and left out.
 
     Raises DataError when there is none.
     """
     found = 0
-    for name, raw in _read(path, _some_names(path)):
-        try:
-            picture = _decoded(path, name, raw)
-        except DataError as error:
-            report(f"left out: {error}")
-            continue
-        found += 1
-        yield picture
+    with _reader(path) as read:
+        for name in _some_names(path):
+            try:
+                picture = _decoded(path, name, read(name))
+            except DataError as error:
+                report(f"left out: {error}")
+                continue
+            found += 1
+            yield picture
     if not found:
         raise DataError(f"{path}: none of its pictures can be read")
 
 
 def fingerprint(path: Path) -> str:
-    """Of a folder or archive: another one when a picture was added, left out, renamed or changed in size."""
+    """The fingerprint of a folder or archive, which changes when a picture was added, left out, renamed or changed in size."""
     names = _some_names(path)
     if path.is_dir():
         sizes = {name: (path / name).stat().st_size for name in names}
     else:
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
     return hashlib.sha256("\n".join(f"{name} {sizes[name]}" for name in names).encode()).hexdigest()
+
+
+def squeezed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A picture as a network takes it, whatever its shape: (size, size, 3)."""
+    if picture.shape[:2] == (size, size):
+        return picture
+    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_LINEAR
+    return cv2.resize(picture, (size, size), interpolation=how).astype(np.uint8, copy=False)
 
 
 def _some_names(path: Path) -> list[str]:
@@ -175,26 +197,58 @@ class Intake:
 
 
 def _names(path: Path) -> list[str]:
+    """Links are followed, to files alone: a pipe or a device would never end."""
     if path.is_dir():
-        found = [str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = archive.namelist()
-    else:
+        found = [str(p.relative_to(path)) for p in path.rglob("*") if is_picture(p.relative_to(path)) and p.is_file()]
+        return sorted(found)
+    if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: neither a folder of pictures nor a zip archive of them")
-    return sorted(name for name in found if Path(name).suffix.lower() in SUFFIXES)
+    with _archive(path) as archive:
+        links = {info.filename for info in archive.infolist() if stat.S_ISLNK(info.external_attr >> 16)}
+        return sorted(name for name in archive.namelist() if is_picture(name) and name not in links)
 
 
-def _read(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a zip archive that can be read ({error}); pack it again") from error
+
+
+@contextlib.contextmanager
+def _reader(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """What gives the bytes of a picture by its name. That raises DataError, also for what is too large."""
     if path.is_dir():
-        yield from ((name, (path / name).read_bytes()) for name in names)
+        yield lambda name: _of_file(path / name)
         return
-    with zipfile.ZipFile(path) as archive:
-        yield from ((name, archive.read(name)) for name in names)
+    with _archive(path) as archive:
+        yield lambda name: _of_archive(path, archive, name)
+
+
+def _of_file(file: Path) -> bytes:
+    try:
+        if (size := file.stat().st_size) > MOST_BYTES:
+            raise DataError(f"{file}: {size:,} bytes, a picture may have {MOST_BYTES:,}")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+
+
+def _of_archive(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """No more is unpacked than the archive's table says, and that is looked at first."""
+    if (size := archive.getinfo(name).file_size) > MOST_BYTES:
+        raise DataError(f"{path}: {name}: {size:,} bytes unpacked, a picture may have {MOST_BYTES:,}")
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: {name}: damaged, encrypted or packed in an unknown way ({error})") from error
 
 
 def _decoded(path: Path, name: str, raw: bytes) -> NDArray[np.uint8]:
-    pixels = cv2.imdecode(np.frombuffer(raw or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(raw or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError) as error:
+        raise DataError(f"{path}: {name}: too large a picture for OpenCV; shrink it first") from error
     if pixels is None:
         raise DataError(f"{path}: {name}: not a picture that OpenCV can read")
     rgb: NDArray[np.uint8] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

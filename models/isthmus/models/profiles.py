@@ -60,7 +60,7 @@ class Rates(Sourced, frozen=True, kw_only=True):
 
     threads: Threads = "all"
     call_s: float = 0.0
-    """For each call, whatever its batch."""
+    """The time of each call, whatever its batch."""
     op_s: float = 0.0
     flop_s: float
     byte_s: float = 0.0
@@ -73,7 +73,7 @@ class Rates(Sourced, frozen=True, kw_only=True):
 
 
 class Factor(Sourced, frozen=True, kw_only=True):
-    """How many times longer something takes."""
+    """The factor by which something takes longer."""
 
     factor: float
 
@@ -91,7 +91,7 @@ class Int8(Factor, frozen=True, kw_only=True):
 
 
 class Power(Sourced, frozen=True, kw_only=True):
-    """Of the whole board."""
+    """The power of the whole board."""
 
     idle_W: float
     active_W: float
@@ -105,7 +105,7 @@ class Radio(Sourced, frozen=True, kw_only=True):
     down_J_per_B: float = 0.0
     tail_W: float = 0.0
     tail_s: float = 0.0
-    """How long the radio stays on after a message; another one in that time starts it anew."""
+    """The time that the radio stays on after a message; another message in that time starts it anew."""
 
 
 class Observation(Sourced, frozen=True, kw_only=True):
@@ -115,20 +115,19 @@ class Observation(Sourced, frozen=True, kw_only=True):
 
 
 class Energy(NamedTuple):
-    """Joules of some span of time: the board idling all through it, what computing cost on top, and the radio."""
+    """Joules of some span of time above what the board takes idling all through it: computing, and the radio."""
 
-    idle_J: float
     compute_J: float
     radio_J: float
 
     @property
     def above_idle_J(self) -> float:
-        """What the work cost: computing and radio."""
+        """The energy of computing and radio together."""
         return self.compute_J + self.radio_J
 
 
 class Profile(Strict, frozen=True, kw_only=True):
-    """A machine."""
+    """The times and energies of one machine."""
 
     schema: int
     name: str
@@ -140,19 +139,19 @@ class Profile(Strict, frozen=True, kw_only=True):
     runtime: Factor | None = None
     """LiteRT's time over that of the runtime that was timed."""
     dispatch: Dispatch | None = None
-    """None where the rates hold it already."""
+    """The factor of int8; none where the rates hold it already."""
     int8: tuple[Int8, ...] = ()
     throttling: dict[str, Factor] = {}
     """Slowdown in each state of heat or power saving."""
     power: Power | None = None
     radios: dict[str, Radio] = {}
-    """Those that differ from the shipped ones."""
+    """The radios that differ from the shipped ones."""
     observed: dict[str, Observation] = {}
     workloads: dict[str, Cost] = {}
-    """Those that the shipped suite lacks."""
+    """The workloads that the shipped suite lacks."""
     timings: tuple[Timing, ...] = ()
     slowdown: float = 1.0
-    """Of the state that `throttled` chose; not part of a file."""
+    """The factor of the state that `throttled` chose; not part of a file."""
 
     def stage_s(
         self,
@@ -196,7 +195,7 @@ class Profile(Strict, frozen=True, kw_only=True):
         bytes_down: float = 0.0,
         radio: str = "wifi",
     ) -> Energy:
-        """Joules of board and radio over `active_s + idle_s`; the messages are taken as evenly spread over it.
+        """The energy above idling over `active_s + idle_s`; the messages are taken as evenly spread over it.
 
         For one frame, `active_s` is its computing and `idle_s` the rest of its period. Raises ConfigError when the
         profile has no power figures or there is no such radio; it lists the radios.
@@ -207,13 +206,7 @@ class Profile(Strict, frozen=True, kw_only=True):
         sent_J = messages * r.message_J + bytes_up * r.up_J_per_B + bytes_down * r.down_J_per_B
         lingering_J = min(messages * r.tail_s, span_s) * r.tail_W
         above_W = self.power.active_W - self.power.idle_W
-        return Energy(self.power.idle_W * span_s, above_W * active_s, sent_J + lingering_J)
-
-    def energy_J(
-        self, *, active_s: float, idle_s: float, messages: int = 0, bytes_up: float = 0.0, radio: str = "wifi"
-    ) -> float:
-        """All of `energy`, in one number."""
-        return sum(self.energy(active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=bytes_up, radio=radio))
+        return Energy(above_W * active_s, sent_J + lingering_J)
 
     def radio(self, name: str) -> Radio:
         """The profile's own radio of this name, or the shipped one. ConfigError lists the radios."""
@@ -247,7 +240,7 @@ class Suite(Strict, frozen=True, kw_only=True):
 
 
 class Radios(Strict, frozen=True, kw_only=True):
-    """`radios.toml`."""
+    """The content of `radios.toml`."""
 
     schema: int
     sources: dict[str, str]

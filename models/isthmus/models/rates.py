@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from isthmus.models.profiles import Int8, Profile, Rates, Threads
 from isthmus.proto.errors import DataError
 
-Floats = NDArray[np.float64]
 DEVICE_TERMS, SERVER_TERMS = ("op_s", "flop_s", "byte_s"), ("call_s", "flop_s")
 """A call's constant would fit a board's large networks by tens of milliseconds, which no small stage takes; a server's
 calls differ in their batch, which tells the constant apart."""
 
 
-def non_negative(a: Floats, b: Floats) -> Floats:
+def non_negative(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """The x >= 0 with the least |a x - b|^2; `a` (N, K), `b` (N,), of like magnitudes, K small.
 
     Exact: the best of all sets of positive unknowns (Lawson and Hanson 1974 search the same sets, one at a time).
@@ -37,8 +36,8 @@ def non_negative(a: Floats, b: Floats) -> Floats:
     return best
 
 
-def left_out(work: Floats, seconds: Floats, workloads: Sequence[str]) -> dict[str, float]:
-    """For each workload, the relative error (predicted / true - 1) of a fit that never saw it; its worst timing counts."""
+def left_out(work: NDArray[np.float64], seconds: NDArray[np.float64], workloads: Sequence[str]) -> dict[str, float]:
+    """The relative error (predicted / true - 1) of each workload in a fit without it; its worst timing counts."""
     errors: dict[str, float] = {}
     for name in dict.fromkeys(workloads):
         out = np.array([w == name for w in workloads])
@@ -50,14 +49,15 @@ def left_out(work: Floats, seconds: Floats, workloads: Sequence[str]) -> dict[st
     return errors
 
 
-def _fitted(work: Floats, seconds: Floats) -> Floats:
+def _fitted(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     scale = np.maximum(np.abs(work).max(axis=0), 1e-300)  # FLOPs in the thousands of millions beside a count of one
-    return non_negative(work / scale / seconds[:, None], np.ones(len(seconds))) / scale
+    found: NDArray[np.float64] = non_negative(work / scale / seconds[:, None], np.ones(len(seconds))) / scale
+    return found
 
 
 def table(
     profile: Profile, threads: Threads, terms: Sequence[str], *, int8: bool = False
-) -> tuple[Floats, Floats, list[str]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
     """The timings on so many threads: work (N, len(terms)), seconds (N,), workloads."""
     timings = [t for t in profile.timings if t.threads == threads and t.int8 == int8]
     rows = []
@@ -101,7 +101,7 @@ def fit(profile: Profile, *, source: str) -> tuple[Profile, dict[Threads, dict[s
 
 
 def int8_factors(profile: Profile, *, source: str) -> tuple[Int8, ...]:
-    """How much longer int8 takes than the fitted float32 rates say, by number of threads: the median over what was timed."""
+    """The factors of int8's time over what the fitted float32 rates say, by number of threads: medians of what was timed."""
     found = []
     for threads in dict.fromkeys(t.threads for t in profile.timings if t.int8):
         work, seconds, _ = table(profile, threads, DEVICE_TERMS, int8=True)

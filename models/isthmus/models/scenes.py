@@ -50,7 +50,7 @@ class Scene:
     image: Picture
     """(128, 128, 3) RGB."""
     label: int
-    """Index into LABELS."""
+    """The index of the class in LABELS."""
     box: tuple[int, int, int, int] | None
     """x, y, width, height in pixels of what is visible of the sign; None where the label is 0."""
     mask: Mask

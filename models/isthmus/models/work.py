@@ -1,4 +1,4 @@
-"""How much work each stage of a head is, counted from its graph, and how long a profile says that it takes."""
+"""The work of each stage of a head, counted from its graph, and the time that a profile says it takes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from isthmus.proto.errors import BundleError
 
 
 class Work(NamedTuple):
-    """Of one frame: FLOPs, bytes that its operators and the executor read and write, operators."""
+    """The work of one frame: FLOPs, bytes that its operators and the executor read and write, operators."""
 
     flops: int
     traffic_bytes: int
     ops: int
     int8: bool
-    """Most of its FLOPs are on int8 tensors."""
+    """Whether most of the FLOPs are on int8 tensors."""
 
 
 def of_head(bundle: Bundle) -> dict[tuple[int, float], Work]:

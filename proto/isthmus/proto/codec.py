@@ -23,15 +23,18 @@ from isthmus.proto.picture_codec import PictureConfig
 from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
+"""Whatever changes a payload's bytes raises it: halves of different versions refuse each other at hello."""
 HEADER_BYTES = 2
-"""Of a payload: backend (high half) and layer (low half), then the index of the step."""
+"""A payload begins with its backend (high half) and layer (low half), then the index of its step."""
 RAW, STATIC, ZSTD, PICTURE = range(4)
+"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd, a picture's own file."""
 STATIC_MAX_ELEMENTS = 32768
 """Up to here the static code is smaller (2 to 10 %); beyond, zstd has the data to adapt to and is a quarter faster."""
 
 _MAGIC = zstandard.FRAME_HEADER
 """What every zstd frame begins with; not sent."""
 _WINDOW_LOG = 20
+"""The memory that a zstd frame may ask of whoever decodes it: 1 MiB."""
 
 Coefficients = tuple[float, float, float]
 
@@ -41,7 +44,7 @@ class CodecConfig:
     """What both halves must know of a bottleneck (H, W, C); ships with the bundle.
 
     `zero_point` has one value for each channel; `steps` are in the features' own unit, finest first;
-    `tables[step][layer]` are 256 code lengths, and tell how many layers there are; `size_fit[step][layer]` is (a, b, c)
+    `tables[step][layer]` are 256 code lengths, as many tables as there are layers; `size_fit[step][layer]` is (a, b, c)
     of bytes = a + b u + c u^2 with u = log2(mean |x - zero point| / step).
     """
 
@@ -105,7 +108,7 @@ class Codec:
 
     @property
     def max_layer_bytes(self) -> int:
-        """See `CodecConfig`."""
+        """The largest payload of any layer, in bytes."""
         return self.config.max_layer_bytes
 
     def predict(self, features: NDArray[np.float32]) -> tuple[tuple[int, ...], ...]:

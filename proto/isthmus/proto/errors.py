@@ -1,4 +1,4 @@
-"""The error tree, split by whose fault it is. Every message begins with the thing and tells the way out.
+"""The error tree, split by whose fault it is. Every message begins with the thing and names the way out.
 
     IsthmusError                 1
     ├── ConfigError              3   a configuration file, flag or environment variable

@@ -18,6 +18,7 @@ from isthmus.proto.errors import CodecError
 SYMBOLS = 256
 """Bytes; DEFLATE's end of block is symbol 256, has a code, and is never sent."""
 MAX_BITS = 15
+"""The longest code that DEFLATE allows (RFC 1951, 3.2.7)."""
 WORD_BITS = 32
 MAX_SLACK = 7
 """The zero bits that fill the last byte may read as so many further symbols; they are cut off."""
@@ -25,6 +26,7 @@ MAX_SLACK = 7
 _WITHIN, _WORD = np.array(WORD_BITS - 1), np.array(WORD_BITS.bit_length() - 1)
 _SHIFT = np.exp2(np.arange(WORD_BITS))  # a code moved to its place in a word stays below 2^47: exact in float64
 _ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
+"""The order in which DEFLATE sends the lengths of the code for lengths (RFC 1951, 3.2.7)."""
 
 
 def code_lengths(weights: NDArray[np.float64]) -> bytes:

@@ -20,7 +20,7 @@ from isthmus.proto.errors import CodecError
 LIMIT = 7
 """Symbols of two layers are clipped to -7..7."""
 LAYERS = 2
-"""Of a bundle that was trained for its codec. Features that were not may need finer steps without a nearer clip."""
+"""The layers of a bundle that was trained for its codec. Features that were not may need finer steps without a nearer clip."""
 MAX_LAYERS = 5
 """Symbols of five layers go to 202 on either side: to all that eight bits can hold about their median."""
 MAX_STEPS = 1e12
@@ -56,7 +56,7 @@ def _away(symbols: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _tables(layers: int) -> list[NDArray[np.uint8]]:
-    """By symbol + limit: the base's digit 0..4, then each refinement's 0..2, counted away from zero, with its mark."""
+    """Tables by symbol + limit: the base's digit 0..4, then each refinement's 0..2, counted away from zero, with its mark."""
     symbols = np.arange(-limit(layers), limit(layers) + 1)
     marked = []
     for _ in range(layers - 1):

@@ -1,14 +1,16 @@
 """One row per frame and the header of a run: the same for live, real-time emulated and simulated runs.
 
 JSON Lines: the header first, then one record a line, each written whole, so that a run that is cut off leaves a file
-that reads. A damaged line is refused with file and line; only a last line that was cut short is forgiven, and counted.
-A finished run may also be kept compressed (`.jsonl.zst`).
+that reads; a further run may follow in the same file, with its own header. A damaged line is refused with file and line;
+only a last line that was cut short is forgiven, and counted. A finished run may also be kept compressed (`.jsonl.zst`).
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -18,9 +20,13 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
+from isthmus.proto.files import Lines, write_whole
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
 
 SCHEMA = 1
+"""The form of files of records; another one is refused."""
+HEADER_BEGINS = b'{"schema":'
+"""By this a header is told from a record, in a file of several runs."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,7 +44,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The named scenario that it is of, if any."""
     trace: str | None = None
     trace_sha256: str | None = None
-    """Of the trace as it was found."""
+    """The hash of the trace as it was found."""
     trace_swapped: bool = False
     """Its downlink was played as the uplink."""
     trace_scale: float = 1.0
@@ -48,7 +54,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     trace_start_s: float = 0.0
     """Where in the trace it began."""
     deadline_s: float
-    """From capture to answer."""
+    """The span from capture to deadline."""
     fps: float
     seed: int | None = None
     command: str = ""
@@ -168,19 +174,29 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 
 class Recorder:
-    """Writes a run to `path`: the header at once, then one whole line for each record. Raises DataError."""
+    """Appends a run to `path`: its header at once, then one whole line for each record. Raises DataError."""
 
     def __init__(self, path: Path, header: RunHeader):
         self._encoder, self._path = msgspec.json.Encoder(), path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)  # a line is on its way before the next: Ctrl-C loses none
+            self._file = FileIO(path, "w" if path.exists() and not path.is_file() else "a")  # a device has no end
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
-        self._line(header)
+        self._lines = Lines(self._file.fileno())  # at once: a line is on its way before the next, and Ctrl-C loses none
+        try:
+            self._line(header)
+        except DataError:
+            self._file.close()
+            raise
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return os.fstat(self._file.fileno()).st_size
 
     def write(self, record: FrameRecord) -> None:
-        """Append one record. Raises DataError on a full disk."""
+        """Append one record. Raises DataError on a full disk; what was written before is whole, and a later one may fit."""
         self._line(record)
 
     def close(self) -> None:
@@ -196,24 +212,26 @@ class Recorder:
         self.close()
 
     def _line(self, value: msgspec.Struct) -> None:
+        if self._file.closed:
+            raise ValueError(f"{self._path}: closed")
+        line = self._encoder.encode(value) + b"\n"
         try:
-            self._file.write(self._encoder.encode(value) + b"\n")
+            self._lines.write(line)
         except OSError as error:
-            raise DataError(f"{self._path}: {error.strerror}; the record ends here") from error
+            raise DataError(f"{self._path}: {error.strerror}") from error
 
 
-def save(path: Path, run: Run) -> None:
-    """Write a finished run at once, compressed; `path` ends in `.jsonl.zst`. Raises DataError."""
-    encoder = msgspec.json.Encoder()
-    lines = encoder.encode_lines([run.header, *run.records])
+def save(path: Path, *runs: Run) -> None:
+    """Write finished runs at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
+    lines = msgspec.json.Encoder().encode_lines([row for run in runs for row in (run.header, *run.records)])
     try:
-        path.write_bytes(zstandard.compress(lines))
+        write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
 
 
 class Run(NamedTuple):
-    """A file of records as it was found."""
+    """A run as it was found in a file of records."""
 
     header: RunHeader
     records: list[FrameRecord]
@@ -222,13 +240,21 @@ class Run(NamedTuple):
 
 
 def read(path: Path) -> tuple[RunHeader, list[FrameRecord]]:
-    """The header and the records of a run; see `load`."""
+    """The header and the records of a file's newest run; see `load_all`."""
     run = load(path)
     return run.header, run.records
 
 
 def load(path: Path) -> Run:
-    """A run with the count of lines that were cut off; raises DataError with file and line for any other damage."""
+    """A file's newest run; see `load_all`."""
+    return load_all(path)[-1]
+
+
+def load_all(path: Path) -> list[Run]:
+    """The runs of a file, oldest first: an agent that is started again goes on in the same file, with a header of its own.
+
+    Raises DataError with file and line for any damage but a last line that was cut off.
+    """
     try:
         content = path.read_bytes()
         lines = (zstandard.decompress(content) if path.suffix == ".zst" else content).split(b"\n")
@@ -241,11 +267,22 @@ def load(path: Path) -> Run:
     cut = bool(lines.pop())  # every whole line ends in a newline
     if not lines:
         raise DataError(f"{path}: line 1: has no header; is it a record of a run?")
-    header = _decoded(lines[0], RunHeader, f"{path}: line 1")
+    runs: list[Run] = []
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}: line {number}"
+        if not runs or line.startswith(HEADER_BEGINS):
+            runs.append(Run(_header(line, where), [], 0))
+        else:
+            runs[-1].records.append(_decoded(line, FrameRecord, where))
+    runs[-1] = runs[-1]._replace(cut_lines=int(cut))
+    return runs
+
+
+def _header(line: bytes, where: str) -> RunHeader:
+    header: RunHeader = _decoded(line, RunHeader, where)
     if header.schema != SCHEMA:
-        raise DataError(f"{path}: line 1: schema {header.schema}, and this version reads {SCHEMA}")
-    records = [_decoded(line, FrameRecord, f"{path}: line {n}") for n, line in enumerate(lines[1:], start=2)]
-    return Run(header, records, int(cut))
+        raise DataError(f"{where}: schema {header.schema}, and this version reads {SCHEMA}")
+    return header
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,7 +303,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_per_frame: float | None
     energy_per_frame_J: float | None
-    """Of the frames whose energy is known."""
+    """The mean over the frames whose energy is known."""
     latency_p50_s: float | None
     latency_p95_s: float | None
     latency_p99_s: float | None

@@ -19,7 +19,7 @@ from isthmus.proto.errors import CodecError
 
 SPECTRAL_LAYERS = 3
 ORDERS = 16
-"""Sizes of coefficients are told apart in so many half octaves."""
+"""Sizes of coefficients are distinguished in so many half octaves."""
 PER_BYTE: dict[int, float] = {3: 5, 5: 3, 7: 2, 9: 2, 15: 2, 61: 1, 243: 1, 243**2: 0.5}
 """Symbols to a byte, by the levels that they may have; two bytes to a symbol are two digits of it."""
 RUNS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
@@ -34,11 +34,11 @@ class Spectrum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tilt: float
     """The coefficient (i, j) of each map is divided by (1 + i + j)^tilt before it is quantised."""
     order: str
-    """For each coefficient (H, W, C), a hex digit: half octaves by which it is smaller than the largest."""
+    """A hex digit for each coefficient (H, W, C): half octaves by which it is smaller than the largest."""
     bands: tuple[tuple[tuple[int, int], ...], ...]
     """[step][layer]: coefficients of it, and the levels that their symbols may have."""
     floor: tuple[float, ...]
-    """Of each channel: no value is decoded to less."""
+    """The least value that each channel is decoded to."""
     spread: tuple[float, ...]
     """Standard deviation of each channel."""
     restored: tuple[tuple[tuple[float, float], ...], ...]
@@ -48,12 +48,12 @@ class Spectrum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def most_packed_bytes(self) -> int:
-        """Of any layer at any step."""
+        """The most packed bytes of any layer at any step."""
         return max(_bytes(count, levels) for row in self.bands for count, levels in row)
 
 
 def _bytes(count: int, levels: int) -> int:
-    """Of so many symbols, before runs are written as one."""
+    """The bytes that so many symbols take, before runs are written as one."""
     return math.ceil(count / PER_BYTE[levels])
 
 
@@ -149,14 +149,14 @@ class _Band:
         return packed.repeat(lengths)[: self.size]
 
     def symbols(self, packed: NDArray[np.uint8]) -> Floats:
-        """Of expanded bytes."""
+        """The symbols that expanded bytes stand for."""
         digits = self._digits.take(packed, axis=0).ravel()[: self._count].reshape(self._planes, -1)
         whole: Floats = digits[0] * self._levels + digits[1] if self._planes == 2 else digits[0]
         return whole
 
 
 def _runs(longest: int, codes: int, zero: int) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
-    """For every run up to the longest: how many bytes stand for it, and these, the longest's first (row by row)."""
+    """How many bytes stand for every run up to the longest; and these bytes, the longest run's first (row by row)."""
     rest = np.arange(longest + 1)
     counts = np.empty((len(rest), len(RUNS) + 1), np.intp)
     for column, run in enumerate(reversed(RUNS)):

@@ -82,7 +82,7 @@ class StageResult(Struct, frozen=True):
 
     @property
     def confidence(self) -> float:
-        """Of the guess; nothing is worth nothing."""
+        """The guess's confidence; 0 where there is no guess."""
         return self.guess.confidence if self.guess is not None else 0.0
 
 
@@ -112,7 +112,7 @@ class ServerTimings(Struct, frozen=True):
     """Where a frame's time went on the server."""
 
     receive_s: float = 0.0
-    """From its first layer to its last."""
+    """The time between the arrivals of its first and its last layer."""
     queue_s: float = 0.0
     tail_s: float = 0.0
     send_s: float = 0.0
@@ -184,7 +184,7 @@ class Answer(Struct, frozen=True):
     reason: Reason
     point: OperatingPoint | None
     answered_s: float
-    """On the device's clock, as are the frame's own times."""
+    """The time of the answer on the device's clock, as are the frame's own times."""
     latency_s: float
     on_time: bool
     bytes_up: int

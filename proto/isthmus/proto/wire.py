@@ -36,7 +36,10 @@ from isthmus.proto.messages import (
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 MAX_US = 2**32 - 1
+"""The longest duration that a field holds, 71 minutes; no budget is as long."""
 SHA256_BYTES = 32
+NAME_CHARACTERS = 128
+"""The longest name that a device may give itself or its bundle; a certificate's holds 64."""
 LAYER_OVERHEAD_BYTES = 64
 """A `Layer` without its payload: every varint at its longest, tags and lengths."""
 RESULT_ROOM_BYTES = 64 * 1024
@@ -79,12 +82,17 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds."""
+    """Settings of a gRPC server: accept the devices' pings; refuse a port that another server holds.
+
+    A connection that says nothing a server understands ends after 10 s, one without a stream after a minute.
+    """
     return [
         *_shared_options(max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 60_000),
     ]
 
 
@@ -179,7 +187,7 @@ def _fitting(message: ServerMessage, expected: Expected) -> ServerMessage:
 
 
 def _wrong(m: Result, expected: Expected) -> str:
-    """What is wrong with a result, as far as its form tells; whether its outputs are an answer, their task knows."""
+    """What is wrong with a result, as far as its form shows; whether its outputs are an answer, their task knows."""
     if not 1 <= m.layers_used <= expected.layers:
         return f"of {m.layers_used} layers, this bundle has {expected.layers}"
     if m.timings.total_s > LONGEST_S:
@@ -235,6 +243,9 @@ def _hello_to_pb(m: Hello) -> pb.DeviceMessage:
 def _hello_from_pb(m: pb.Hello) -> Hello:
     if len(m.bundle_sha256) != SHA256_BYTES:
         raise WireError(f"hello: a bundle hash of {len(m.bundle_sha256)} bytes, SHA-256 has {SHA256_BYTES}")
+    for name, value in (("client id", m.client_id), ("bundle name", m.bundle_name)):
+        if len(value) > NAME_CHARACTERS:
+            raise WireError(f"hello: a {name} of {len(value)} characters, at most {NAME_CHARACTERS} are welcome")
     return Hello(m.bundle_name, m.bundle_sha256, m.codec_version, m.client_id)
 
 

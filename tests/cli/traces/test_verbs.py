@@ -95,6 +95,32 @@ def test_a_folder_is_listed_with_what_is_wrong_in_it(tmp_path: Path) -> None:
     assert "lte-drive" in isthmus("list")
 
 
+def test_one_bad_file_hides_no_other_whatever_their_names(tmp_path: Path) -> None:
+    """A list that counted from 1970 asked for 107 GiB, and nothing of the folder was listed."""
+    files = {
+        "epoch.up": "1432003200000\n1432003200009\n",
+        "days.up": "0\n99999999999\n",
+        "12mbps": "1\n",
+        "cooked.log": "0.0 1.25\n1.0 2.5\n",
+        "kbps.csv": "time_s,up_kbps\n0,1500\n",
+        "README": "Not a trace.\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = json.loads(isthmus("list", str(tmp_path), "--format", "json"))
+    assert [row["name"] for row in found["traces"]] == ["epoch", "12mbps", "cooked"]
+    assert [line.split(": ")[0] for line in found["refused"]] == [str(tmp_path / n) for n in ("kbps.csv", "days.up")]
+
+
+def test_columns_of_other_names_are_described_and_converted(tmp_path: Path) -> None:
+    source, out = tmp_path / "phone.csv", tmp_path / "out.csv"
+    source.write_text("Timestamp;UL kbit/s;Cell\n5000;1500,5;a\n6000;2000,0;b\n")
+    taken = ("--columns", "time_s=0.001*Timestamp", "--columns", "up_mbps = 1e-3 * UL kbit/s")
+    assert json.loads(isthmus("info", str(source), *taken, "--format", "json"))["length_s"] == 2
+    isthmus("convert", str(source), str(out), *taken, "--mirror")
+    assert out.read_text().splitlines()[1] == "0,1.5005,1.5005,,"
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "problem"),
     [
@@ -107,6 +133,13 @@ def test_a_folder_is_listed_with_what_is_wrong_in_it(tmp_path: Path) -> None:
         (("make", "markov", "t.csv", "--states-mbps", "1;2"), ConfigError, "--states-mbps: '1;2' is not a list"),
         (("make", "markov", "t.csv", "--rtt-ms", "1"), ConfigError, "--rtt-ms: '1', expected two numbers"),
         (("convert", "demo", "t.csv", "--loop", "0"), ConfigError, "--loop at least 1"),
+        (("info", "demo", "--columns", "up_mbps"), ConfigError, "--columns: 'up_mbps' is not NAME=FACTOR*COLUMN"),
+        (
+            ("info", "demo", "--columns", "up_mbps=a*b"),
+            ConfigError,
+            "--columns: 'up_mbps=a*b' is not NAME=FACTOR*COLUMN",
+        ),
+        (("info", "demo", "--columns", "up=b"), ConfigError, "--columns: 'up' is not one of time_s, up_mbps"),
         (("list", "nowhere"), DataError, "nowhere: not a folder"),
         (("info", "nowhere"), DataError, "nowhere: no such file"),
     ],

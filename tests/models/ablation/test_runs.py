@@ -1,9 +1,10 @@
-"""Every ingredient trains, a table goes on where it was cut off, and what it says is read at equal bytes."""
+"""Every variant trains, a table goes on where it was cut off, and what it says is read at equal bytes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,18 +13,19 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 
+
 from isthmus.cli.main import application  # noqa: E402
-from isthmus.models.ablation import report  # noqa: E402
+from isthmus.models.ablation import report, variants  # noqa: E402
 from isthmus.models.ablation.rows import AtWidth, Budget, Row, at_bytes  # noqa: E402
 from isthmus.models.ablation.runs import Ablation  # noqa: E402
+from isthmus.models.ablation.trainers import FrozenHeadTrainer, VectorTrainer, leading_channels  # noqa: E402
+from isthmus.models.ablation.vector_quantiser import STAGES, Codebooks, size_bytes  # noqa: E402
 from isthmus.models.data import labelled  # noqa: E402
 from isthmus.models.data.corpora import CORPORA, Corpus, halves  # noqa: E402
 from isthmus.models.data.labelled import Validation  # noqa: E402
-from isthmus.models.training import bottleneck, variants  # noqa: E402
 from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
 from isthmus.models.training.recipes import RECIPES, Recipe  # noqa: E402
 from isthmus.models.training.trainer import Trainer  # noqa: E402
-from isthmus.models.training.vector_quantiser import STAGES, Codebooks, size_bytes  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
 ARCH = Architecture(
@@ -90,15 +92,15 @@ def test_the_full_width_is_alone_until_the_others_join() -> None:
 def test_every_variant_makes_its_steps(name: str) -> None:
     torch.set_num_threads(1)
     variant, base = variants.VARIANTS[name], variants.shortened(RECIPE, 1)
-    guide = SplitNetwork(variants.guide_of(base).arch).eval() if variant.guided else None
-    trainer = Trainer(variant.recipe(base), TRAINING, seed=1, guide=guide)
+    teacher: dict[str, Any] = {"teacher": SplitNetwork(variants.teacher_of(base).arch).eval()} if variant.taught else {}
+    trainer = variant.trainer(variant.recipe(base), TRAINING, seed=1, **teacher)
     x = labelled.normalised(TRAINING.pictures.images[:32], MEAN, STD)
     labels = torch.from_numpy(TRAINING.pictures.labels[:32])
     taken = [trainer.step(x, labels, progress) for progress in (0.1, 0.45, 0.9)]
     assert np.isfinite(taken).all()
-    trainer.teacher.eval()
+    trainer.averaged.eval()
     for width in trainer.recipe.arch.widths:
-        assert trainer.teacher.answer(x, width).shape == (32, 3)
+        assert trainer.averaged.answer(x, width).shape == (32, 3)
 
 
 def test_a_table_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_table_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "table").iterdir()] == ["results.jsonl"]
 
 
-def test_the_guided_and_the_guide_itself_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+def test_a_taught_run_and_its_teacher_do_not_share_a_checkpoint(tmp_path: Path) -> None:
     rows = ablation(tmp_path / "table").run(["ghnd", "guide"], [1], silent)
     assert [r.variant for r in rows] == ["ghnd", "guide"]
 
@@ -153,8 +155,8 @@ def test_an_ensemble_and_a_fast_trunk_cost_the_flops_of_the_sliced_head() -> Non
 
 
 def test_a_frozen_head_stands_still_and_is_the_averaged_one() -> None:
-    base = replace(variants.shortened(RECIPE, 1), freeze_from=0.5)
-    trainer = Trainer(base, TRAINING, seed=1)
+    trainer = FrozenHeadTrainer(variants.shortened(RECIPE, 1), TRAINING, seed=1)
+    trainer.freeze_from = 0.5
     x = labelled.normalised(TRAINING.pictures.images[:32], MEAN, STD)
     labels = torch.from_numpy(TRAINING.pictures.labels[:32])
     trainer.step(x, labels, 0.4)
@@ -163,26 +165,36 @@ def test_a_frozen_head_stands_still_and_is_the_averaged_one() -> None:
     tail = trainer.network.tail.linear.weight.detach().clone()
     trainer.step(x, labels, 0.7)
     for old, new, averaged in zip(
-        before, trainer.network.head.state_dict().values(), trainer.teacher.head.state_dict().values(), strict=True
+        before, trainer.network.head.state_dict().values(), trainer.averaged.head.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(old, new)
         torch.testing.assert_close(averaged, new)
     assert not torch.equal(tail, trainer.network.tail.linear.weight)
 
 
-def test_matching_maps_takes_a_guide() -> None:
-    with pytest.raises(ConfigError, match=r"match_until: .*guide"):
-        Trainer(replace(RECIPE, match_until=0.5), TRAINING, seed=1)
-
-
 def test_dropped_channels_are_the_last_ones() -> None:
     generator = torch.Generator().manual_seed(0)
-    kept = bottleneck.leading_channels(torch.ones(64, 8, 2, 2), 0.5, generator)[:, :, 0, 0]
+    kept = leading_channels(torch.ones(64, 8, 2, 2), 0.5, generator)[:, :, 0, 0]
     assert (kept.diff(dim=1) <= 0).all()
     assert kept[:, 0].all()
     whole = int((kept.sum(1) == 8).sum())
     assert 32 <= whole < 60
-    assert torch.equal(bottleneck.leading_channels(kept[..., None, None], 0.0, generator)[..., 0, 0], kept)
+    assert torch.equal(leading_channels(kept[..., None, None], 0.0, generator)[..., 0, 0], kept)
+
+
+def test_codebooks_go_on_with_the_run_that_they_belong_to(tmp_path: Path) -> None:
+    """They were not in the checkpoint: a run that was taken up again began with empty ones."""
+    torch.set_num_threads(1)
+    recipe = replace(RECIPE, epochs=1)
+    first = VectorTrainer(recipe, TRAINING, seed=1)
+    first.run(tmp_path / "vector.pt", silent)
+    second = VectorTrainer(recipe, TRAINING, seed=1)
+    second.run(tmp_path / "vector.pt", silent)
+    assert torch.equal(second.codebooks.entries, first.codebooks.entries)
+    assert second.codebooks.entries.any()
+    Trainer(recipe, TRAINING, seed=1).save(tmp_path / "vector.pt")
+    with pytest.raises(DataError, match=r"vector\.pt: a checkpoint of another architecture"):
+        VectorTrainer(recipe, TRAINING, seed=1).load(tmp_path / "vector.pt")
 
 
 def test_codebooks_get_closer_with_every_stage_and_learn() -> None:

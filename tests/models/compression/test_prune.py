@@ -66,10 +66,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def network(checkpoint: Path) -> SplitNetwork:
-    found = SplitNetwork(ARCH)
-    found.load_state_dict(torch.load(checkpoint, weights_only=False)["teacher"])
-    found.eval()
-    return found
+    return load_averaged(checkpoint, RECIPE).network
 
 
 def calibration() -> tuple[Tensor, Tensor]:
@@ -104,7 +101,7 @@ def test_what_is_rebuilt_answers_as_what_was_masked(network: SplitNetwork) -> No
 def test_the_budget_is_kept_and_not_by_much(network: SplitNetwork, share: float) -> None:
     said: list[str] = []
     whole = sum(network.head.macs(1.0))
-    small = prune.pruned(network, share, *calibration(), report=said.append)
+    small = prune.prune(network, share, *calibration(), report=said.append)
     left = sum(small.head.macs(1.0)) / whole
     assert share - 0.35 < left <= share
     assert f"({left:.0%})" in said[-1]
@@ -128,7 +125,7 @@ def test_a_dead_channel_is_the_first_to_go(network: SplitNetwork) -> None:
 )
 def test_a_budget_that_cannot_be_met_is_refused(network: SplitNetwork, share: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        prune.pruned(network, share, *calibration(), report=silent)
+        prune.prune(network, share, *calibration(), report=silent)
 
 
 @pytest.mark.filterwarnings("ignore")  # the converters' own
@@ -136,12 +133,12 @@ def test_a_pruned_bundle_runs_on_the_device(checkpoint: Path, tmp_path: Path) ->
     def validation() -> Validation:
         return Validation(pictures(90, seed=4), halves(90), MEAN, STD)
 
-    shop = TrainingRun("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
+    opened = TrainingRun("tiny", RECIPE, Corpus(("a", "b", "c"), training_set, validation), "tiny")
     said: list[str] = []
     asked = prune.Pruning(share=0.6, epochs=1, seed=1)
     averaged = load_averaged(checkpoint, RECIPE)
     told_of = averaged.made_by("tiny")
-    made = prune.to_bundle(shop, averaged.network, told_of, tmp_path / "tiny-pruned", asked, report=said.append)
+    made = prune.to_bundle(opened, averaged.network, told_of, tmp_path / "tiny-pruned", asked, report=said.append)
     whole = 2 * sum(SplitNetwork(ARCH).head.macs(1.0))
     assert made.manifest.widths == (1.0,)
     assert sum(row[0].flops for row in made.manifest.stages) <= 0.6 * whole

@@ -11,13 +11,13 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed; the search
 from isthmus.models import bundle, scenes
 from isthmus.models.compression.quantize import (
     Agreement,
-    HeadQuantizer,
+    HeadQuantiser,
     How,
     Options,
     Trial,
     best,
     every_option,
-    quantized,
+    quantise,
     search,
 )
 from isthmus.models.litert import opened
@@ -59,7 +59,7 @@ def test_of_equals_the_smallest_is_best() -> None:
 def test_a_quantised_head_is_smaller_has_the_same_signatures_and_answers_alike() -> None:
     signs = bundle.load("signs")
     images, _ = scenes.samples(24, 7)
-    head = HeadQuantizer(signs, images[:8]).head(Options("channel", "min-max", 8, "nothing"))
+    head = HeadQuantiser(signs, images[:8]).head(Options("channel", "min-max", 8, "nothing"))
     assert len(head) < 0.5 * signs.head_path.stat().st_size
     assert opened(head).get_signature_list() == opened(signs.head_path).get_signature_list()
     score = Agreement(signs, images[8:])
@@ -69,7 +69,7 @@ def test_a_quantised_head_is_smaller_has_the_same_signatures_and_answers_alike()
 
 def test_too_few_pictures_are_refused() -> None:
     with pytest.raises(DataError, match=r"signs: 3 pictures to quantise with; the search takes 528"):
-        quantized(
+        quantise(
             bundle.load("signs"),
             np.zeros((3, 128, 128, 3), np.uint8),
             None,  # type: ignore[arg-type]

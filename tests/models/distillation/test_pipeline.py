@@ -29,8 +29,9 @@ from isthmus.models.distillation.exit_trainer import ExitTrainer
 from isthmus.models.distillation.pipeline import Distillation
 from isthmus.models.distillation.setup import DistillationSettings, DistillationSetup
 from isthmus.models.distillation.student import STRAIGHT, StudentHead, architecture, reduced, sides
-from isthmus.models.distillation.views import Album, Answers, as_seen
+from isthmus.models.distillation.views import Album, Answers
 from isthmus.models.litert import Signature, opened
+from isthmus.models.pictures import squeezed
 from isthmus.models.splitting.uncut import input_of
 from isthmus.models.training.tflite_teacher import Teacher
 from isthmus.models.training.torch_graph import TorchPart
@@ -60,8 +61,8 @@ def setup(tmp_path: Path, settings: DistillationSettings = SETTINGS) -> Distilla
 
 
 def model(tmp_path: Path) -> TorchPart:
-    school = teacher(tmp_path)
-    return TorchPart(school.part("targets", "image", school.targets))
+    found = teacher(tmp_path)
+    return TorchPart(found.part("targets", "image", found.targets))
 
 
 def test_a_width_is_the_largest_picture_whose_work_its_share_allows(tmp_path: Path) -> None:
@@ -153,21 +154,21 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(tmp_path: Path) -> N
 def test_the_exit_learns_first_and_then_stands_still(tmp_path: Path) -> None:
     """What it answers in the end is what it answered before the rest of the student began to learn."""
     settings = replace(SETTINGS, exit_epochs=30, epochs=1, exit_rate=1e-2)
-    taught = setup(tmp_path, settings)
-    finished = Distiller(taught, report=silent).run(tmp_path / "state.pt", silent)
-    x = taught.pictures(np.stack([taught.answers.image(i, 0) for i in range(32)]))
-    aim = torch.log_softmax(taught.target("logits", taught.answers.of_view(0, silent)["logits"][:32]), 1)
+    prepared = setup(tmp_path, settings)
+    finished = Distiller(prepared, report=silent).run(tmp_path / "state.pt", silent)
+    x = prepared.pictures(np.stack([prepared.answers.image(i, 0) for i in range(32)]))
+    aim = torch.log_softmax(prepared.target("logits", prepared.answers.of_view(0, silent)["logits"][:32]), 1)
 
     def missed(head: StudentHead) -> float:
         with torch.no_grad():
             return float((torch.log_softmax(head.logits(x, 0.5), 1) - aim).square().mean())
 
-    assert missed(finished.head) < 0.5 * missed(taught.student().head)
-    alone = ExitTrainer(taught, taught.student().head)
+    assert missed(finished.head) < 0.5 * missed(prepared.student().head)
+    alone = ExitTrainer(prepared, prepared.student().head)
     alone.load(tmp_path / "state.exits.pt")
     with torch.no_grad():
         for width in settings.widths:
-            assert torch.equal(alone.average.logits(x, width), finished.head.logits(x, width))
+            assert torch.equal(alone.averaged.logits(x, width), finished.head.logits(x, width))
 
 
 class Attendance(ExitTrainer):
@@ -185,8 +186,8 @@ class Attendance(ExitTrainer):
 
 def test_every_picture_is_learnt_from_at_every_width(tmp_path: Path) -> None:
     """Widths take parts of a batch by their place: a batch in the album's order would give each its own classes."""
-    taught = setup(tmp_path, replace(SETTINGS, views=1))
-    trainer = Attendance(taught, taught.student().head)
+    prepared = setup(tmp_path, replace(SETTINGS, views=1))
+    trainer = Attendance(prepared, prepared.student().head)
     trainer.places = {}
     for _ in range(12):
         trainer.epoch(silent)
@@ -197,17 +198,17 @@ def test_every_picture_is_learnt_from_at_every_width(tmp_path: Path) -> None:
 
 def test_an_exit_that_was_cut_off_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
     settings, state = replace(SETTINGS, exit_epochs=3, epochs=1), tmp_path / "state.exits.pt"
-    taught = setup(tmp_path, settings)
-    first = ExitTrainer(taught, taught.student().head)
+    prepared = setup(tmp_path, settings)
+    first = ExitTrainer(prepared, prepared.student().head)
     first.epoch(silent)
     first.epochs_done = 1
     first.save(state)
     said: list[str] = []
-    Distiller(taught, report=silent).run(tmp_path / "state.pt", said.append)
+    Distiller(prepared, report=silent).run(tmp_path / "state.pt", said.append)
     assert said[0] == "resumed after epoch 1 of 3 of the exit"
     assert sum(line.startswith("exit, epoch") for line in said) == 2
     with pytest.raises(DataError, match=r"state\.exits\.pt: a checkpoint of another run \(exit_epochs differ\)"):
-        ExitTrainer(setup(tmp_path, SETTINGS), taught.student().head).load(state)
+        ExitTrainer(setup(tmp_path, SETTINGS), prepared.student().head).load(state)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"state\.pt: a checkpoint of another run \(decoder_channels differ\)"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"cut off")
-    with pytest.raises(DataError, match=r"state\.pt: no checkpoint of a distillation"):
+    with pytest.raises(DataError, match=r"state\.pt: not a checkpoint"):
         other.load(tmp_path / "state.pt")
 
 
@@ -292,7 +293,7 @@ def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -
         assert (m.task, [part.engine for part in m.tail]) == ("classification", ["onnx"])
 
     picture = Album(judges, SIZE, tmp_path / "state.cache", silent)[0]
-    x = (as_seen(picture, SIZE).astype(np.float32) / 255 - m.input.mean[0]) / m.input.std[0]
+    x = (squeezed(picture, SIZE).astype(np.float32) / 255 - m.input.mean[0]) / m.input.std[0]
     out = Signature(opened(made.head_path), "w100_stage1")(image=x[None])
     (packed,) = Tail(made, threads=1).run(list(out["features"]))
     last, local = (

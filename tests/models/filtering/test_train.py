@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed; the training rooms need it")
 pytest.importorskip("litert_torch", reason="litert-torch is not installed; exporting needs it")
 
+from isthmus.device.capture.sources import Picture, Source  # noqa: E402
 from isthmus.device.config import AgentConfig  # noqa: E402
 from isthmus.device.neural_filter import NeuralFilter  # noqa: E402
 from isthmus.device.run import answer_all, open_device  # noqa: E402
-from isthmus.device.sources import Picture, Source  # noqa: E402
 from isthmus.models import bundle, filters  # noqa: E402
 from isthmus.models.filtering import train  # noqa: E402
 from isthmus.models.filtering.footage import Footage  # noqa: E402

@@ -204,3 +204,21 @@ def test_a_model_of_one_operator_has_no_place_to_cut(tmp_path: Path) -> None:
     graph = flatbuffer.read(b.write(tmp_path / "m.tflite", [image], [b.conv(image, 3, 4, 8)]))
     with pytest.raises(ModelError, match=r"m\.tflite: no place to cut among 1 operators"):
         cuts(graph)
+
+
+def test_a_second_input_is_named_as_what_it_is(tmp_path: Path) -> None:
+    b = Builder()
+    images = [b.tensor((1, 8, 8, 3)) for _ in range(2)]
+    first, second = (b.conv(image, 3, 4, 8) for image in images)
+    total = b.add("ADD", [first, second], [b.tensor((1, 8, 8, 4))], "AddOptions")
+    graph = flatbuffer.read(b.write(tmp_path / "two.tflite", images, [total]))
+    with pytest.raises(ModelError, match=r"two\.tflite: takes 2 inputs, expected one picture"):
+        cuts(graph)
+
+
+def test_a_graph_that_gives_nothing_is_refused(tmp_path: Path) -> None:
+    b = Builder()
+    image = b.tensor((1, 8, 8, 3))
+    b.conv(image, 3, 4, 8)
+    with pytest.raises(ModelError, match=r"mute\.tflite: gives nothing"):
+        flatbuffer.read(b.write(tmp_path / "mute.tflite", [image], []))

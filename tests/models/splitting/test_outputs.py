@@ -114,7 +114,10 @@ def test_a_reading_that_does_not_exist_is_refused(boxes: str) -> None:
 
 
 def test_a_task_that_does_not_fit_is_one_line(graph: Graph) -> None:
-    with pytest.raises(ModelError, match=r"any\.tflite: gives \(1, 17, 3\), which is no detection: 1 outputs"):
+    with pytest.raises(
+        ModelError,
+        match=r"any\.tflite: --task detection needs boxes \(N, 4\).*; this model gives \(1, 1, 17, 3\) \(1 outputs",
+    ):
         check(graph, Reading("detection", Boxes()), SIZE, shown(scores(1, 17, 3)))
 
 

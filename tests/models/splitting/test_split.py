@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from graphs import Builder, classifier
+from graphs import Builder, branches, classifier
 from isthmus.cli.main import application
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
@@ -96,6 +96,25 @@ def test_several_tensors_share_one_quantiser(small: Uncut) -> None:
     found = split.measured(small, cut)
     assert found.coding.bottleneck.width == 1024
     assert max(a.point.accuracy for a in found.answered) >= 0.9
+
+
+@pytest.mark.parametrize("count", [10, 12])
+def test_more_than_ten_tensors_cross_in_their_own_order(count: int, tmp_path: Path) -> None:
+    """Sorted as text, features10 comes before features2: agreement falls to chance, and the server refuses the bundle."""
+    whole = uncut_of(branches(tmp_path / "model.tflite", count))
+    cut = cut_after(whole.graph, count - 1)
+    assert len(cut.crossing) == count
+    found = split.measured(whole, cut)
+    assert max(a.point.accuracy for a in found.answered) >= 0.95
+    bundle = split.write(tmp_path / "cut", found)
+    for index in range(5):
+        told, measured = run(bundle, found, index)
+        assert told == measured
+
+
+def test_fewer_pictures_than_are_listed_by_are_enough(tmp_path: Path) -> None:
+    few = uncut_of(classifier(tmp_path / "model.tflite"), PICTURES[:5])
+    assert any(place.coded_bytes for place in split.listed(few))
 
 
 def test_the_best_is_the_smallest_that_is_good_enough(small: Uncut) -> None:
@@ -266,7 +285,7 @@ def test_nothing_is_half_written(small: Uncut, tmp_path: Path, monkeypatch: pyte
     found = split.measured(small, cut_after(small.graph, 0))
     split.write(tmp_path / "cut", found)
     before = {p.name: p.read_bytes() for p in (tmp_path / "cut").iterdir()}
-    monkeypatch.setattr(split, "_outcomes", lambda _: 1 / 0)
+    monkeypatch.setattr(split, "outcomes_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         split.write(tmp_path / "cut", found)
     assert {p.name: p.read_bytes() for p in (tmp_path / "cut").iterdir()} == before
@@ -275,7 +294,6 @@ def test_nothing_is_half_written(small: Uncut, tmp_path: Path, monkeypatch: pyte
 
 def test_resnet8_on_cifar_at_one_bit_a_value() -> None:
     """A subsample of `benchmarks/split.py cifar`."""
-    pytest.importorskip("cv2")
     data("cifar10")
     from isthmus.models.data.labelled import cifar10
 

@@ -1,4 +1,4 @@
-"""The teacher: what is learnt from it, what the server runs of it, and what it made of the pictures; a torch copy."""
+"""The teacher: what a student is trained on, what the server runs of it, and its answers to pictures; a torch copy."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def test_a_teacher_tells_a_late_map_and_what_stands_before_its_softmax(tmp_path:
     assert list(found.targets) == ["logits", "hint"]
     assert found.targets["hint"].shape == (1, 16, 16, 8)
     assert (found.classes, found.task) == (4, "classification-probabilities")
-    told = TeacherTargets(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
-    logits = told["logits"].ravel()
+    stored = TeacherTargets(found)(np.full((SIZE, SIZE, 3), 80, np.uint8))
+    logits = stored["logits"].ravel()
     p = np.exp(logits - logits.max())
-    np.testing.assert_allclose(told["answer"].ravel(), p / p.sum(), atol=1e-5)
+    np.testing.assert_allclose(stored["answer"].ravel(), p / p.sum(), atol=1e-5)
 
 
 def test_the_tail_is_the_whole_model_behind_a_picture(tmp_path: Path) -> None:
     found = teacher(tmp_path)
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    told = TeacherTargets(found)(picture)["answer"].copy()
+    answer_of_file = TeacherTargets(found)(picture)["answer"].copy()
     (answer,) = found.opened_tail()(features=picture[None].astype(np.float32) / 255).values()
-    np.testing.assert_allclose(answer[0], told, atol=1e-6)
+    np.testing.assert_allclose(answer[0], answer_of_file, atol=1e-6)
 
 
 def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_answers_are_computed_once_and_are_the_teachers(tmp_path: Path) -> None:
     album = Album(source, SIZE, tmp_path / "cache", silent)
     answers = Answers(album, found, seed=1)
     kept = {name: np.array(values) for name, values in answers.of_view(1, silent).items()}
-    told = TeacherTargets(found)(answers.image(3, 1))
+    stored = TeacherTargets(found)(answers.image(3, 1))
     for name, values in kept.items():
-        np.testing.assert_array_equal(values[3], told[name])
+        np.testing.assert_array_equal(values[3], stored[name])
     found.graph.path.unlink()
     again = Answers(Album(source, SIZE, tmp_path / "cache", silent), found, seed=1).of_view(1, silent)
     np.testing.assert_array_equal(again["hint"], kept["hint"])

@@ -21,7 +21,7 @@ from isthmus.models.training import bottleneck, late_exits, muon, run  # noqa: E
 from isthmus.models.training.backbones import Architecture, Conv, SplitNetwork  # noqa: E402
 from isthmus.models.training.recipes import RECIPES, Recipe  # noqa: E402
 from isthmus.models.training.run import load_averaged  # noqa: E402
-from isthmus.models.training.trainer import Trainer, accuracy, learning_rate  # noqa: E402
+from isthmus.models.training.trainer import Trainer, accuracy  # noqa: E402
 from isthmus.proto.errors import ConfigError, DataError  # noqa: E402
 
 ARCH = Architecture(
@@ -212,25 +212,10 @@ def test_a_recipe_takes_other_people_s_pictures(tmp_path: Path) -> None:
         for i in range(6):
             pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
             assert cv2.imwrite(str(tmp_path / "street" / name / f"{i}.png"), pixels)
-    shop = run.open_run("cifar10", tmp_path / "street")
-    assert (shop.name, shop.recipe.arch.classes) == ("street", 3)
-    assert shop.corpus.labels == ("bicycle", "bus", "nothing")
-    assert len(shop.corpus.training().pictures) == 15
-    assert len(shop.corpus.validation().pictures) == 3
+    opened = run.open_run("cifar10", tmp_path / "street")
+    assert (opened.name, opened.recipe.arch.classes) == ("street", 3)
+    assert opened.corpus.labels == ("bicycle", "bus", "nothing")
+    assert len(opened.corpus.training().pictures) == 15
+    assert len(opened.corpus.validation().pictures) == 3
     with pytest.raises(ConfigError, match="no such recipe; there are cifar10, signs"):
         run.open_run("cifar100")
-
-
-def test_a_recipe_takes_variants_one_after_the_other() -> None:
-    shop = run.open_run("cifar10", variants=["maxpool", "whitened"])
-    assert (shop.name, shop.recipe.arch.pooling, shop.recipe.whitened) == ("cifar10-maxpool-whitened", "max", True)
-    assert shop.arguments == "cifar10 --variant maxpool --variant whitened"
-    with pytest.raises(ConfigError, match="guide: no variant that a training can do by itself; there are base, "):
-        run.open_run("cifar10", variants=["guide"])
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(p / 100, 1.0) for p in range(101)]
-    assert max(rates) == pytest.approx(1.0)
-    assert rates[0] < 0.1
-    assert rates[-1] <= 0.011

@@ -127,7 +127,7 @@ def test_a_run_says_what_it_began_with_and_goes_on_from_nothing_else(
     assert averaged.made_by("signs") == (
         f"isthmus models train signs --seed 1 (1 epochs, begun with bundle {whole.sha256.hex()[:12]})"
     )
-    with pytest.raises(DataError, match=r"tuned\.pt: a checkpoint of a training with another beginning"):
+    with pytest.raises(DataError, match=r"tuned\.pt: a checkpoint of another run \(begun_with differ\); name another"):
         Trainer(recipe, training, seed=1).run(path, lambda _: None)
 
 

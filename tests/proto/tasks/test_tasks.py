@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.proto.tasks.boxes import Boxes
@@ -100,6 +100,7 @@ def test_what_cannot_be_read_is_refused(task: Task, packed: tuple[float, ...] | 
 TASKS_OF_21 = st.sampled_from([Classification(classes=21), Segmentation(classes=21), Detection(classes=21)])
 
 
+@settings(deadline=None)
 @given(
     st.one_of(TASKS_OF_21, st.sampled_from([Classification(), Segmentation(), Detection()])),
     st.one_of(

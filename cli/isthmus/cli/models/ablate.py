@@ -1,4 +1,4 @@
-"""`isthmus models ablate`: what every ingredient of a training is worth, as one table with its plots."""
+"""`isthmus models ablate`: what every choice in a training is worth, as one table with its plots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from isthmus.cli.options import missing
 from isthmus.cli.processes import command_line
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import ConfigError
 
 
@@ -22,18 +23,19 @@ def ablate(
     out: Path = typer.Option(Path("runs/ablation"), help="The table's folder; finished runs in it are kept."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
-    """Train a recipe with one ingredient changed at a time; goes on where it was cut off."""
+    """Train a recipe with one thing changed at a time; goes on where it was cut off."""
     try:
         import torch
 
         from isthmus.models.ablation import report
         from isthmus.models.ablation.rows import Budget
         from isthmus.models.ablation.runs import Ablation
+        from isthmus.models.ablation.variants import VARIANTS
         from isthmus.models.data.corpora import CORPORA
         from isthmus.models.training.recipes import RECIPES
-        from isthmus.models.training.variants import VARIANTS
     except ImportError as error:
         raise missing(error, "train") from error
+    check_writable(out, out)
     if name not in RECIPES:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
     try:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, lines, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, label_names, missing
 from isthmus.models import flatbuffer
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
 from isthmus.models.training.tflite_teacher import Teacher
 from isthmus.proto.errors import ConfigError
@@ -41,10 +42,6 @@ def distill(
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""
-    graph = flatbuffer.read(model)
-    check("--pixels", pixels, PIXELS)
-    teacher = Teacher(graph, input_of(graph, pixels))
-    names = _names(labels, teacher.classes)
     try:
         import torch
 
@@ -52,9 +49,14 @@ def distill(
         from isthmus.models.distillation.setup import DistillationSettings
     except ImportError as error:
         raise missing(error, "train") from error
-    torch.set_num_threads(threads)
     name = f"{model.stem}-distilled"
-    state = checkpoint or CHECKPOINTS / f"{name}.pt"
+    state, target = checkpoint or CHECKPOINTS / f"{name}.pt", out or BUNDLES / name
+    check_replaceable(target, (model, pictures, validation, labels, state, cache))
+    graph = flatbuffer.read(model)
+    check("--pixels", pixels, PIXELS)
+    teacher = Teacher(graph, input_of(graph, pixels))
+    names = label_names(labels, teacher.classes) or tuple(str(i) for i in range(teacher.classes))
+    torch.set_num_threads(threads)
     distillation = Distillation(
         teacher=teacher,
         pictures=pictures,
@@ -72,7 +74,7 @@ def distill(
         seed=seed,
     )
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
-    bundle = distillation.run(out or BUNDLES / name, names, made_by, typer.echo)
+    bundle = distillation.run(target, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 
@@ -85,11 +87,3 @@ def _widths(text: str) -> tuple[float, ...]:
     if widths[-1] != 1.0 or widths[0] <= 0 or any(a >= b for a, b in pairwise(widths)):
         raise ConfigError(f"--widths: '{text}': must ascend, from above 0 to 1.0")
     return widths
-
-
-def _names(path: Path | None, classes: int) -> tuple[str, ...]:
-    """The classes' names: their numbers where no file names them. Raises ConfigError when it names too few or too many."""
-    names = tuple(lines(path)) or tuple(str(i) for i in range(classes))
-    if len(names) != classes:
-        raise ConfigError(f"{path}: {len(names)} lines, but the model knows {classes} classes")
-    return names

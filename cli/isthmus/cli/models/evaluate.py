@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from isthmus.cli.options import check, missing
+from isthmus.cli.options import FORMAT, Format, check, missing
 from isthmus.device.executor import Executor
 from isthmus.models import bundle
 from isthmus.models.bundle import Bundle
@@ -36,7 +36,7 @@ def evaluate(
     uncut: Path | None = UNCUT,
     pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Answer labelled pictures at every operating point with the bundle's own files, and count; of boxes, average precision."""
     from isthmus.models.bundling.evaluate import evaluate

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.models.bundling.writer import check_replaceable
 
 FILTERS = Path("filters")
 
@@ -20,7 +21,7 @@ def filter_(
     out: Path | None = typer.Option(None, help="The filter's folder [filters/NAME of the first]."),
     seed: int = typer.Option(1),
     threads: int = typer.Option(1, help="Threads of torch."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Train a filter that lets the agent answer "nothing of interest" by itself (agent --filter FOLDER).
 
@@ -33,12 +34,13 @@ def filter_(
         from isthmus.models.filtering import train
     except ImportError as error:
         raise missing(error, "train") from error
+    target = out or FILTERS / (footage[0].name if footage[0].is_dir() else footage[0].stem)
+    check_replaceable(target, footage)
     torch.set_num_threads(threads)
-    seen = [cameras.load(path, train.SIZE) for path in footage]
-    trained = train.train(seen, seed=seed, report=lambda line: typer.echo(line, err=True))
-    target = out or FILTERS / seen[0].name
+    videos = [cameras.load(path, train.SIZE) for path in footage]
+    trained = train.train(videos, seed=seed, report=lambda line: typer.echo(line, err=True))
     made_by = train.command(footage, seed)
-    made = train.write(target, trained, name=target.name, made_by=made_by, images=seen[0].images[:4])
+    made = train.write(target, trained, name=target.name, made_by=made_by, images=videos[0].images[:4])
     score = made.manifest.score
     if format_ == "json":
         typer.echo(json.dumps(msgspec.to_builtins(made.manifest)))

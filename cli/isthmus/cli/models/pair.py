@@ -10,8 +10,9 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, check, lines
+from isthmus.cli.options import BUNDLES, check, label_names
 from isthmus.models import flatbuffer, pictures
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting import outputs
 from isthmus.models.splitting import pair as pairing
 from isthmus.models.splitting.outputs import Reading
@@ -42,12 +43,14 @@ def pair(
     for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
         check(flag, value, PIXELS)
     check("--task", task, TASKS)
-    ladder, shown, names = _ladder(qualities), pictures.samples(samples, most), lines(labels)
+    target, ladder = out or BUNDLES / f"{small.stem}-{large.stem}", _ladder(qualities)
+    check_replaceable(target, (small, large, samples, labels))
+    shown = pictures.samples(samples, most)
     device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown)
     server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown)
+    names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
     made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
-    target = out or BUNDLES / f"{small.stem}-{large.stem}"
     pairing.write(target, made, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     typer.echo(f"the device alone agrees in {alone:.2%}, on {len(made.truth)} pictures that fitted nothing")
     typer.echo(

@@ -8,11 +8,10 @@ import typer
 
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.proto.errors import ConfigError
 
-VARIANT = typer.Option(
-    None, "--variant", help="One changed ingredient of docs/ablation.md; may be given several times."
-)
+VARIANT = typer.Option(None, "--variant", help="One change of docs/ablation.md; may be given several times.")
 
 
 def prune(
@@ -33,23 +32,26 @@ def prune(
     try:
         import torch
 
+        from isthmus.models.ablation.variants import open_run
         from isthmus.models.compression import prune as pruning
-        from isthmus.models.training import run
+        from isthmus.models.training.run import load_averaged
     except ImportError as error:
         raise missing(error, "train") from error
     torch.set_num_threads(threads)
-    shop = run.open_run(name, pictures, variant or ())
-    if begin is not None:
-        whole = bundle.load(begin)
-        network, made = shop.begun_with(whole), whole.manifest.made_by
+    run = open_run(name, pictures, variant or ())
+    trained, target = checkpoint or CHECKPOINTS / f"{run.name}.pt", out or BUNDLES / f"{run.name}-pruned"
+    whole = bundle.load(begin) if begin is not None else None
+    check_replaceable(target, (pictures, trained if whole is None else whole.folder))
+    if whole is not None:
+        network, made = run.begun_with(whole), whole.manifest.made_by
     else:
-        averaged = run.load_averaged(checkpoint or CHECKPOINTS / f"{shop.name}.pt", shop.recipe)
-        network, made = averaged.network, averaged.made_by(shop.arguments)
+        averaged = load_averaged(trained, run.recipe)
+        network, made = averaged.network, averaged.made_by(run.arguments)
     pruning.to_bundle(
-        shop,
+        run,
         network,
         made,
-        out or BUNDLES / f"{shop.name}-pruned",
+        target,
         pruning.Pruning(flops, epochs, seed),
         report=typer.echo,
     )

@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import check, lines, seconds
+from isthmus.cli.options import FORMAT, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting import outputs
 from isthmus.models.splitting import split as splits
@@ -48,12 +49,14 @@ def split(
     boxes: str | None = typer.Option(
         None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
     ),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
     reading = outputs.told(task, boxes)
+    if out is not None:
+        check_replaceable(out, (model, samples, fallback, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -63,9 +66,10 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_, names = input_of(graph, pixels), lines(labels)
+    input_ = input_of(graph, pixels)
     shown = pictures.samples(samples, most)
     uncut = Uncut.of(graph, input_, reading, shown)
+    names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),
@@ -88,7 +92,7 @@ def split(
         found = splits.best(uncut, splits.listed(uncut), limits, lambda line: typer.echo(line, err=True), small)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
-    _tell(found, limits, out, format_)
+    _show(found, limits, out, format_)
 
 
 def _list(graph: Graph, places: Sequence[Place], limits: Conditions | None, format_: str) -> None:
@@ -149,7 +153,7 @@ def _estimated(graph: Graph) -> list[str]:
     return sorted({operator.kind for operator in graph.operators if operator.estimated})
 
 
-def _tell(found: Split, limits: Conditions, out: Path | None, format_: str) -> None:
+def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> None:
     graph, cut = found.uncut.graph, found.cut
     points = [a.point for a in found.answered]
     best = found.best(limits.agreement, limits.max_bytes)

@@ -12,8 +12,9 @@ import typer
 
 from isthmus.cli.models import ablate, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
+from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
@@ -31,7 +32,7 @@ app.command("filter")(filtering.filter_)
 
 
 @app.command("list")
-def list_(format_: str = typer.Option("text", "--format", help="text or json.")) -> None:
+def list_(format_: Format = FORMAT) -> None:
     """The bundles of the zoo."""
     found = [bundle.load(p.parent.name) for p in sorted(bundle.ZOO.glob("*/bundle.toml"))]
     rows = [_row(b) for b in found]
@@ -69,7 +70,7 @@ def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder."))
 @app.command()
 def info(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
-    format_: str = typer.Option("text", "--format", help="text or json."),
+    format_: Format = FORMAT,
 ) -> None:
     """What a bundle is: its halves, its bottleneck, and what every operating point costs and gives."""
     m = bundle.load(name).manifest
@@ -107,6 +108,8 @@ def quantize(
         raise ConfigError(f"--search: '{search}' is neither boosted nor random")
     found = bundle.load(name)
     m = found.manifest
+    target = out or BUNDLES / f"{m.name}-int8"
+    check_replaceable(target, (found.folder, pictures, uncut, judges))
     if uncut is None:
         if judges is not None:
             raise ConfigError("--validation: goes with --uncut; labelled pictures are shared out by themselves")
@@ -116,11 +119,11 @@ def quantize(
         check("--pixels", pixels, PIXELS)
         images = judged.answered(m, uncut, pixels, pictures, quantizing.PICTURES).images
         validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, judges, most))
-    quantizing.quantized(
+    quantizing.quantise(
         found,
         images,
         validation,
-        out or BUNDLES / f"{m.name}-int8",
+        target,
         how="boosted" if search == "boosted" else "random",
         trials=trials,
         seed=seed,
@@ -133,12 +136,12 @@ PICTURES = typer.Option(
 )
 
 
-def _workshop(name: str, pictures: Path | None, variants: list[str] | None) -> TrainingRun:
+def _opened(name: str, pictures: Path | None, chosen: list[str] | None) -> TrainingRun:
     try:
-        from isthmus.models.training import run
+        from isthmus.models.ablation import variants
     except ImportError as error:
         raise missing(error, "train") from error
-    return run.open_run(name, pictures, variants or ())
+    return variants.open_run(name, pictures, chosen or ())
 
 
 @app.command()
@@ -154,10 +157,10 @@ def train(
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
     begun_with = bundle.load(begin) if begin is not None else None
-    shop = _workshop(name, pictures, variant)
-    shop = replace(shop, recipe=replace(shop.recipe, epochs=epochs or shop.recipe.epochs))
-    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    shop.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
+    run = _opened(name, pictures, variant)
+    run = replace(run, recipe=replace(run.recipe, epochs=epochs or run.recipe.epochs))
+    path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
+    run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()
@@ -170,10 +173,11 @@ def export(
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Evaluate a checkpoint at every operating point and write its bundle, model card and outcome table."""
-    shop = _workshop(name, pictures, variant)
-    path = checkpoint or CHECKPOINTS / f"{shop.name}.pt"
-    target = out or (bundle.ZOO if shop.name == name else BUNDLES) / shop.name
-    shop.export(path, target, threads=threads, report=typer.echo)
+    run = _opened(name, pictures, variant)
+    path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
+    target = out or (bundle.ZOO if run.name == name else BUNDLES) / run.name
+    check_replaceable(target, (path, pictures))
+    run.export(path, target, threads=threads, report=typer.echo)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from isthmus.cli.options import seconds
 from isthmus.emulation import synthetic, traces
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
+from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import ConfigError, DataError
 
 app = typer.Typer(no_args_is_help=True, help="Make a trace: constant, steps, on-off, markov, sinusoid.")
@@ -24,13 +25,21 @@ SEED = typer.Option(0, help="The same seed makes the same trace.")
 STEP = typer.Option("100ms", help="A row for each.")
 
 
+def check_out(out: Path) -> None:
+    """Raises ConfigError for a suffix that is none of a trace, DataError when the folder is not there or not for this user."""
+    if out.suffix not in (".csv", ".up", ".down"):
+        raise ConfigError(f"{out}: a trace is written as .csv, or as the .up or .down of a Mahimahi pair")
+    check_writable(out, out.parent)
+    if not out.parent.is_dir():
+        raise DataError(f"{out}: No such file or directory; make the folder first")
+
+
 def save(trace: AnyTrace, out: Path) -> str:
     """Write `trace` in the form that the suffix of `out` names; what was written, in words.
 
-    Raises ConfigError for another suffix, DataError when the folder is not there or the form cannot hold the trace.
+    Raises what `check_out` does, and DataError when the form cannot hold the trace.
     """
-    if out.suffix not in (".csv", ".up", ".down"):
-        raise ConfigError(f"{out}: a trace is written as .csv, or as the .up or .down of a Mahimahi pair")
+    check_out(out)
     try:
         if out.suffix == ".csv":
             rates = trace.binned() if isinstance(trace, PacketTrace) else trace

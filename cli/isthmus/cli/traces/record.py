@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from isthmus.cli.options import run_role, seconds
-from isthmus.cli.traces.make import OUT, save
+from isthmus.cli.traces.make import OUT, check_out, save
 from isthmus.emulation.realtime import record_link
 from isthmus.emulation.traces import Direction
 from isthmus.proto.errors import ConfigError
@@ -28,6 +28,7 @@ def record(
         raise ConfigError("--length: must be above 0")
     if ways not in WAYS:
         raise ConfigError(f"--ways: '{ways}' is not up, down or both")
+    check_out(out)  # what is recorded cost time and data
     typer.echo(save(asyncio.run(record_link.record(server, name=out.stem, ways=WAYS[ways], length_s=length_s)), out))
 
 

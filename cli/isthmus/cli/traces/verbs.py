@@ -9,8 +9,11 @@ from typing import Any
 
 import typer
 
+from isthmus.cli.options import FORMAT, Format
 from isthmus.cli.traces import make, record
-from isthmus.emulation import traces
+from isthmus.emulation import trace_readers, traces
+from isthmus.emulation.trace_readers.forms import COLUMNS as FILE_COLUMNS
+from isthmus.emulation.trace_readers.forms import Source
 from isthmus.emulation.trace_summary import DelaySummary, RateSummary, TraceSummary, summary
 from isthmus.emulation.traces import MBIT_PER_BYTE, PacketTrace
 from isthmus.proto.errors import ConfigError, DataError
@@ -20,14 +23,18 @@ app.add_typer(make.app, name="make")
 app.command("record")(record.record)
 app.command("answer")(record.answer)
 
-FORMAT = typer.Option("text", "--format", help="text or json.")
-NAME = typer.Argument(help="A .csv, the .up or .down of a Mahimahi pair, or the name of a shipped trace.")
+NAME = typer.Argument(
+    help="A .csv, a Mahimahi list or pair, `time rate` lines, JSON of iperf3 -J, or the name of a shipped trace."
+)
+COLUMNS = typer.Option(
+    [], "--columns", help="NAME=FACTOR*COLUMN, e.g. up_mbps=0.001*UL_kbps: what a table calls otherwise; repeat it."
+)
 
 
 @app.command("list")
 def list_(
     folder: Path | None = typer.Argument(None, help="A folder of traces [those that come with Isthmus]."),
-    format_: str = FORMAT,
+    format_: Format = FORMAT,
 ) -> None:
     """One line a trace: length, rates, outages. A file that cannot be used is named with its reason."""
     found: list[tuple[str, TraceSummary]] = []
@@ -55,9 +62,9 @@ def list_(
 
 
 @app.command()
-def info(name: str = NAME, format_: str = FORMAT) -> None:
+def info(name: str = NAME, columns: list[str] = COLUMNS, format_: Format = FORMAT) -> None:
     """What a trace is like: mean, percentiles, outages, autocorrelation, delay."""
-    trace = traces.find(name)
+    trace = traces.find(name, dict(map(_source, columns)))
     one = summary(trace)
     if format_ == "json":
         typer.echo(json.dumps({**_shown(trace.name, one), "sha256": trace.sha256}))
@@ -72,6 +79,7 @@ def info(name: str = NAME, format_: str = FORMAT) -> None:
 def convert(
     name: str = NAME,
     out: Path = make.OUT,
+    columns: list[str] = COLUMNS,
     scale: float = typer.Option(1.0, help="Both rates times this."),
     loop: int = typer.Option(1, help="The trace so many times over."),
     swap: bool = typer.Option(False, "--swap", help="Exchange up and down."),
@@ -83,7 +91,7 @@ def convert(
     """Change a trace's form: CSV to Mahimahi and back, scaled, looped, swapped, filled in."""
     if not (scale > 0 and loop >= 1 and bin_ms > 0):
         raise ConfigError("convert: --scale and --bin-ms must be above 0, --loop at least 1")
-    trace = traces.find(name)
+    trace = traces.find(name, dict(map(_source, columns)))
     changed = scale != 1 or loop != 1 or swap or mirror or not (math.isnan(rtt_ms) and math.isnan(loss))
     if changed or out.suffix == ".csv":  # otherwise Mahimahi's lists are copied exactly
         rates = trace.binned(bin_ms / 1e3) if isinstance(trace, PacketTrace) else trace
@@ -93,16 +101,33 @@ def convert(
     typer.echo(make.save(trace, out))
 
 
+def _source(text: str) -> tuple[str, Source]:
+    """NAME=FACTOR*COLUMN, or NAME=COLUMN as it stands. Raises ConfigError."""
+    name, equals, value = text.partition("=")
+    factor, star, column = value.partition("*")
+    try:
+        source = Source(float(factor), column.strip()) if star else Source(1.0, value.strip())
+    except ValueError:
+        source = None
+    if not equals or source is None or not source.column or not math.isfinite(source.factor):
+        raise ConfigError(f"--columns: '{text}' is not NAME=FACTOR*COLUMN, as in up_mbps=0.001*UL_kbps")
+    if name.strip() not in FILE_COLUMNS:
+        raise ConfigError(f"--columns: '{name.strip()}' is not one of {', '.join(FILE_COLUMNS)}")
+    return name.strip(), source
+
+
 def _in(folder: Path) -> list[str]:
-    """Its traces: every CSV, and one of each Mahimahi pair."""
+    """The traces of a folder: every CSV, one of each Mahimahi pair, and whatever is one by what is in it."""
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; name one that holds .csv or .up and .down files")
     lists = {path.with_suffix(""): path for suffix in ("down", "up") for path in folder.glob(f"*.{suffix}")}
-    return [str(path) for path in [*sorted(folder.glob("*.csv")), *sorted(lists.values())]]
+    named = [*sorted(folder.glob("*.csv")), *sorted(lists.values())]
+    rest = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in (".csv", ".up", ".down"))
+    return [str(path) for path in [*named, *(path for path in rest if trace_readers.recognised(path))]]
 
 
 def _shown(name: str, one: TraceSummary) -> dict[str, Any]:
-    """For programs; what is unknown is null."""
+    """The summary for programs; what is unknown is null."""
     rtt = one.rtt
     return {
         "name": name,

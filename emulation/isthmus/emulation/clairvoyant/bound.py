@@ -58,7 +58,7 @@ class Bound:
     count: int
     """No policy answers more frames right and in time."""
     plan: tuple[RightWay | None, ...]
-    """For each frame the way by which it counts; None where it does not."""
+    """The way by which each frame counts; None where it does not."""
 
 
 def solve(frames: Sequence[Foreseen], carried: Callable[[float], float]) -> Bound:
@@ -71,7 +71,7 @@ def solve(frames: Sequence[Foreseen], carried: Callable[[float], float]) -> Boun
 
 
 def link_bound(frames: Sequence[Foreseen], carried: Callable[[float], float]) -> Bound:
-    """With a head for every frame."""
+    """The bound with a head for every frame."""
     plan: list[RightWay | None] = [_from_exit(frame) for frame in frames]
     offloads = [[way for way in frame.ways if way.size_bytes] for frame in frames]
     sending = [i for i, ways in enumerate(offloads) if ways and plan[i] is None]
@@ -87,7 +87,7 @@ def link_bound(frames: Sequence[Foreseen], carried: Callable[[float], float]) ->
 
 
 def head_bound(frames: Sequence[Foreseen]) -> Bound:
-    """With a free network."""
+    """The bound with a free network."""
     quickest = [min(frame.ways, key=lambda way: way.head_s, default=None) for frame in frames]
     jobs = [
         Job((Way(frame.captured_s, way.head_s),) if way else (), frame.due_s + GRACE_S)

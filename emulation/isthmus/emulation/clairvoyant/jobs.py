@@ -40,14 +40,14 @@ class Job:
 
 
 def most_on_time(jobs: Sequence[Job]) -> list[int | None]:
-    """For each job the way by which it is done, None if it is not, such that as many as possible are done in time.
+    """The way by which each job is done, None if it is not, such that as many as possible are done in time.
 
     Every way of a job must start no later than every way of the next, and `latest` must not fall: ValueError if not.
     """
     _check(jobs)
     fewest, least = 0, [0.0]  # least[k]: the least position at which fewest + k jobs are done; it rises with k
     steps: list[tuple[int, list[int]]] = []
-    """For each job, fewest, and [k] the way by which it became the last of fewest + k jobs done, -1 if it is not."""
+    """Each job's fewest, and [k] the way by which it became the last of fewest + k jobs done, -1 if it is not."""
     for job in jobs:
         idle = bisect_right(least, min((way.start for way in job.ways), default=-math.inf)) - 1
         if idle > 0:  # whoever is free before this job may as well have done the most

@@ -42,7 +42,7 @@ class _Way:
     """A way to be right about a sample, before anything is known of time."""
 
     width: int
-    """Its index."""
+    """The index of the width."""
     stages: int
     """How many stages of the head it needs."""
     size_bytes: float
@@ -52,7 +52,7 @@ class _Way:
 def runs(setting: OpenedScenario) -> list[Run]:
     """The clairvoyant's run of each device; together, as many frames right and in time as the bound says.
 
-    Whose policy the setting names makes no difference.
+    `setting.scenario.policy` is ignored.
     """
     scenario = setting.scenario
     ways = right_ways(policies.contents(setting.bundle))
@@ -148,9 +148,9 @@ def _run(setting: OpenedScenario, device: int, frames: Sequence[Foreseen], plan:
 
     played = play(frames, plan, back_s)
     count, reached = sum(way is not None for way in plan), sum(p is not None for p in played)
-    told = "exact" if reached == count else f"an upper bound, {count} frames, of which its plan reached {reached}"
+    how = "exact" if reached == count else f"an upper bound, {count} frames, of which its plan reached {reached}"
     header = setting.header(device)
-    header = msgspec.structs.replace(header, policy=policies.CLAIRVOYANT, notes=(*header.notes, f"clairvoyant: {told}"))
+    header = msgspec.structs.replace(header, policy=policies.CLAIRVOYANT, notes=(*header.notes, f"clairvoyant: {how}"))
     feed, replay, catalogue = setting.feed(device), setting.replay, setting.contestant.content.catalogue
     records = []
     for frame_id, (foreseen, way, p) in enumerate(zip(frames, plan, played, strict=True)):
@@ -191,13 +191,13 @@ def _answer(frame: Frame, foreseen: Foreseen, way: RightWay, played: Played | No
 
 def _lost(frame: Frame, foreseen: Foreseen, local: Guess | None) -> Answer:
     """The exit's answer where that is wrong, and otherwise none: the head had no time for this frame."""
-    told = local if local and local.label != frame.label else None
+    wrong = local if local and local.label != frame.label else None
     return Answer(
         frame_id=frame.id,
-        label=told.label if told else None,
-        confidence=told.confidence if told else 0.0,
-        source=AnswerSource.EXIT if told else AnswerSource.NONE,
-        reason=Reason.CONFIDENT if told else Reason.OVERLOADED,
+        label=wrong.label if wrong else None,
+        confidence=wrong.confidence if wrong else 0.0,
+        source=AnswerSource.EXIT if wrong else AnswerSource.NONE,
+        reason=Reason.CONFIDENT if wrong else Reason.OVERLOADED,
         point=None,
         answered_s=foreseen.due_s,
         latency_s=foreseen.due_s - frame.captured_s,

@@ -21,6 +21,7 @@ from isthmus.proto.vocabulary import OperatingPoint
 
 PolicyFactory = Callable[[Catalogue], Policy]
 LEANING = 20
+"""A bin leans on the mean of all as if on so many samples more, as in the bundle's own tables."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ class InputOffload(LocalOnly):
     """Widths as local-only, then always the picture."""
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """To the end of the head, then the picture."""
+        """Go on to the end of the head, then send the picture."""
         if super().after_exit(result, situation) == GO_ON:
             return GO_ON
         outlook = situation.outlook

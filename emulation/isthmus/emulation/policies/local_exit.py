@@ -14,12 +14,12 @@ class LocalExit:
         self._widths, self._index = len(catalogue.widths), index
 
     def width(self, situation: Situation) -> int:
-        """The widest at which the exit is reached in time."""
+        """The widest width at which the exit is reached in time."""
         for w in range(self._widths - 1, 0, -1):
             if sum(situation.times.cautious_s(s, w) for s in range(self._index + 1)) <= situation.budget_s:
                 return w
         return 0
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """On to the exit."""
+        """Go on to the exit, and stop there."""
         return GO_ON if result.stage < self._index else STOP

@@ -35,7 +35,7 @@ class Slimmable:
         return self._catalogue.width_index(self._mode.point.width)
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """To the end, then as the mode says."""
+        """Go on to the end of the head, then send what the mode says."""
         if result.stage < self._catalogue.stages - 1:
             return GO_ON
         if situation.outlook is None or result.layer_bytes is None or self._mode.point.step is None:

@@ -16,7 +16,7 @@ from isthmus.proto.vocabulary import StageResult
 THRESHOLD = 0.8
 """The least confidence that ends a frame on the device."""
 GAIN = 0.1
-"""Of the profiler's average, a frame."""
+"""The weight of one frame's conditions in the profiler's average: a slow one."""
 
 
 class Spinn(ThroughputArgmax):

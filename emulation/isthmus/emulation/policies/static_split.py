@@ -31,7 +31,7 @@ class StaticSplit:
         return self._width
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """To the end of the head, then the one point."""
+        """Go on to the end of the head, then send the one point."""
         if result.stage < self._catalogue.stages - 1:
             return GO_ON
         if situation.outlook is None or result.layer_bytes is None:

@@ -25,7 +25,7 @@ class ThroughputArgmax:
         return max(range(len(self._catalogue.widths)), key=lambda w: (self._best(w, situation), -w))
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
-        """To the end of the head, then whatever is most accurate in time."""
+        """Go on to the end of the head, then choose whatever is most accurate in time."""
         if result.stage < self._last:
             return GO_ON
         outlook = situation.outlook

@@ -46,7 +46,7 @@ class LinkBackend(ABC):
 
     name: ClassVar[str]
     can: ClassVar[frozenset[str]]
-    """Of "delay", "jitter", "loss" and "drop" (an outage that drops)."""
+    """What it can do beside shaping the rate: "delay", "jitter", "loss", "drop" (an outage that drops)."""
     limits: ClassVar[str]
     """What every report on a run over this link must say."""
     queue_bytes: ClassVar[float] = QUEUE_BYTES

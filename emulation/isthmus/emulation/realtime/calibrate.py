@@ -24,15 +24,19 @@ from isthmus.emulation.realtime.lag import LagSummary
 from isthmus.emulation.traces import PACKET_BYTES, AnyTrace, Floats
 
 TARGET_ERROR = 0.01
-"""Of the relay's goodput over 1-s bins at 5 Mbit/s and more."""
+"""What the relay's goodput may be off, over bins of 1 s at 5 Mbit/s and more."""
 _HEADER_BYTES = 28
-"""Of IPv4 and UDP."""
+"""What the headers of IPv4 and UDP add to a datagram."""
 _PING_BYTES, _PINGS, _BETWEEN_S = 64, 100, 2e-3
+"""Pings too small to fill the link, with a pause between them that lets it fall idle."""
 _WARM_UP_S = 1.0
+"""The time that is not counted at the beginning, while buffers on the way fill up."""
 _AHEAD_BYTES, _QUEUE_BYTES = 500_000, 1_000_000
 """How far the sender of packets keeps ahead of the trace, so that the link never idles; the link's queue holds it."""
 _TICK_S = 1e-3
+"""The longest wait between two looks at what may be sent; 40 Mbit/s are 5 kB in it, 1 % of `_AHEAD_BYTES`."""
 _PATIENCE_S = 5.0
+"""How long a connection or a ping may take on this machine before it counts as lost."""
 _DELAY_S = 0.04
 """Round trip of the second delay test."""
 
@@ -58,7 +62,7 @@ class Calibration:
 
 
 def walk(length_s: float = 60.0) -> AnyTrace:
-    """What is replayed unless told otherwise: 5 to 40 Mbit/s up, changing every 100 ms."""
+    """The trace that is replayed by default: 5 to 40 Mbit/s up, changing every 100 ms."""
     return synthetic.markov((6.5, 10, 16, 24, 33), stay=0.8, rtt_ms=(0, 0), length_s=length_s, seed=17)
 
 

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from isthmus.emulation.realtime.lag import LagSummary
 from isthmus.proto.errors import IsthmusError
 
-Tell = Callable[[dict[str, Any]], None]
+Announce = Callable[[dict[str, Any]], None]
+"""Passes on what a parent must know of its child, as names and values."""
 STOP_FD = 0
 """Readable, in the child, once its parent wants it to end."""
 
@@ -27,7 +28,7 @@ STOP_FD = 0
 class ChildJob(Protocol):
     """What a child does. Picklable; descriptors in it are passed on by number."""
 
-    def run(self, ready: Tell) -> LagSummary:
+    def run(self, ready: Announce) -> LagSummary:
         """Call `ready` once at work, and go on until STOP_FD is readable."""
 
 
@@ -82,27 +83,27 @@ class Child:
             raise IsthmusError(
                 f"{self._who}: its process ended with code {self._process.wait()}; its message stands above"
             )
-        told: dict[str, Any] = json.loads(line)
-        if "error" in told:
+        facts: dict[str, Any] = json.loads(line)
+        if "error" in facts:
             self._process.wait()
             kinds = {kind.exit_code: kind for kind in IsthmusError.__subclasses__()}
-            raise kinds.get(told["code"], IsthmusError)(told["error"])
-        return told
+            raise kinds.get(facts["code"], IsthmusError)(facts["error"])
+        return facts
 
 
-def _tell(told: dict[str, Any]) -> None:
-    print(json.dumps(told), flush=True)
+def _announce(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)
 
 
 def main() -> None:
-    """Be the child."""
+    """Run the job that the parent pickled to this child, and announce its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     with open(STOP_FD, "rb", buffering=0, closefd=False) as orders:  # unbuffered: nothing after the job is swallowed
         job: ChildJob = pickle.load(orders)
     try:
-        _tell(asdict(job.run(_tell)))
+        _announce(asdict(job.run(_announce)))
     except IsthmusError as error:
-        _tell({"error": str(error), "code": error.exit_code})
+        _announce({"error": str(error), "code": error.exit_code})
 
 
 if __name__ == "__main__":

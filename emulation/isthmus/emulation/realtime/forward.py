@@ -1,4 +1,4 @@
-"""From a socket inside a namespace to a server outside it: TCP connections passed on as they are, nothing shaped."""
+"""TCP connections from inside a namespace to a server outside it, passed on as they are, nothing shaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import socket
 from dataclasses import dataclass
 
-from isthmus.emulation.realtime.child import STOP_FD, Tell
+from isthmus.emulation.realtime.child import STOP_FD, Announce
 from isthmus.emulation.realtime.lag import Lags, LagSummary
 from isthmus.emulation.realtime.relay import abort
 
@@ -21,12 +21,12 @@ class Forwarder:
     host: str
     port: int
 
-    def run(self, ready: Tell) -> LagSummary:
-        """See `child.Job`; its lag is nil, for nothing is due."""
+    def run(self, ready: Announce) -> LagSummary:
+        """See `child.ChildJob`; its lag is nil, for nothing is due."""
         asyncio.run(self._serve(ready))
         return Lags().summary()
 
-    async def _serve(self, ready: Tell) -> None:
+    async def _serve(self, ready: Announce) -> None:
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_reader(STOP_FD, stopped.set)
         server = await asyncio.start_server(self._accept, sock=socket.socket(fileno=self.listener))
@@ -43,7 +43,7 @@ class Forwarder:
                 end.close()
                 await end.wait_closed()  # once everything written has left
         except (OSError, asyncio.CancelledError):
-            pass  # either side has gone, or the run is over; the other side is told by the closing
+            pass  # either side has gone, or the run is over; closing lets the other side know
         finally:
             for one in (writer, far_writer):
                 if one is not None:

@@ -45,7 +45,7 @@ class Lags:
         self._lags.append(max(0.0, lag_s))
 
     def summary(self) -> LagSummary:
-        """Of every delivery until now."""
+        """The lag of every delivery until now."""
         if not self._lags:
             return LagSummary(0, 0.0, 0.0, 0.0)
         p50, p99 = np.quantile(self._lags, [0.5, 0.99])

@@ -18,6 +18,7 @@ import sys
 CLONE_NEWNET = 0x4000_0000
 TUNSETIFF = 0x4004_54CA
 IFF_TUN_NO_PI = 0x0001 | 0x1000
+"""Linux's own numbers (sched.h, if_tun.h), which Python does not name."""
 _LARGEST_REQUEST = 65_536
 _libc = ctypes.CDLL(None, use_errno=True)
 

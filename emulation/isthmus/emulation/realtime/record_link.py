@@ -18,8 +18,10 @@ from isthmus.proto.errors import BindError, SourceError
 
 _UP, _DOWN, _PING = b"U", b"D", b"P"
 _TOTAL_BYTES = 8
+"""A total crosses as an integer of 64 bits."""
 _READ_BYTES = 65_536
 _PING_EVERY_S = 0.1
+"""One ping for each row of the trace."""
 _ZEROS = bytes(16_384)
 
 Noted = Callable[[int], None]
@@ -28,7 +30,7 @@ Clock = Callable[[], float]
 
 
 async def answer(listen: str, *, ready: Callable[[str], None]) -> None:
-    """Be the far end for whoever records, until cancelled; `ready` is told the address. Raises BindError."""
+    """Be the far end for whoever records, until cancelled; `ready` is called with the address. Raises BindError."""
     host, port = host_port(listen)
     try:
         server = await asyncio.start_server(_answer, host, port)
@@ -106,7 +108,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, noted: Noted, clock: Clock) -> None:
-    """Keep the link busy; `noted` is told every total that the other end has."""
+    """Keep the link busy; `noted` is called with every total that the other end has."""
     flow = HeavyFlow()
     while True:
         while room_bytes := flow.room_bytes(clock()):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from isthmus.emulation.link import LinkOptions, ShapedLink
-from isthmus.emulation.realtime.child import STOP_FD, Tell
+from isthmus.emulation.realtime.child import STOP_FD, Announce
 from isthmus.emulation.realtime.lag import Lags, LagSummary
 from isthmus.emulation.traces import AnyTrace
 from isthmus.proto.errors import BindError, ConfigError
@@ -29,11 +29,13 @@ CHUNK_BYTES = 16_384
 """The largest read, hence step of the shaping; on narrow links it is what 2 ms carry, but a packet at least."""
 _PACKET_BYTES = 1500
 _STEP_S = 2e-3
+"""The time that one read on a narrow link stands for: no chunk is shaped more coarsely."""
 _SLACK_S = 3e-2
 """What a wide link may hold beyond the queue's limit, or timers that wake up late would leave it idle."""
 _SOCKET_BYTES = 32_768
-"""Of kernel buffer to ask for, so that a sender feels the relay's queue soon."""
+"""The kernel buffer to ask for: small, so that a sender feels the relay's queue soon."""
 OPTIONS = LinkOptions(queue_bytes=32_768)
+"""By default, as much waits in the relay as in the kernel's buffer before it."""
 _CONTROL_BYTES = 40
 """What opening or closing a connection costs on the link."""
 _log = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ class Relay:
 
     @property
     def lag(self) -> LagSummary:
-        """Of every delivery until now."""
+        """The lag of every delivery until now."""
         return self._lags.summary()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,11 +170,11 @@ class RelayJob:
     upstream: str
     options: LinkOptions = OPTIONS
 
-    def run(self, ready: Tell) -> LagSummary:
-        """See `child.Job`; tells the `port` that it listens on, and `began_s` on CLOCK_MONOTONIC."""
+    def run(self, ready: Announce) -> LagSummary:
+        """See `child.ChildJob`; announces the `port` that it listens on, and `began_s` on CLOCK_MONOTONIC."""
         return asyncio.run(self._run(ready))
 
-    async def _run(self, ready: Tell) -> LagSummary:
+    async def _run(self, ready: Announce) -> LagSummary:
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_reader(STOP_FD, stopped.set)
         async with Relay(self.trace, listen=self.listen, upstream=self.upstream, options=self.options) as relay:
@@ -193,7 +195,7 @@ class _Pipe:
         self._landed = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
-        """Until the reader's end has been delivered; raises OSError when either side breaks."""
+        """Carry bytes until the reader's end has been delivered; raises OSError when either side breaks."""
         while chunk := await self._reader.read(self._step_bytes()):
             self._fly(chunk, len(chunk))
             await self._room()

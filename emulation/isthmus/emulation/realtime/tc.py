@@ -1,4 +1,4 @@
-"""The kernel's own shapers, told a new rate every 100 ms: `tbf` for the rate, `netem` for delay and loss. Linux.
+"""The kernel's own shapers, set to a new rate every 100 ms: `tbf` for the rate, `netem` for delay and loss. Linux.
 
 tbf goes dead on a trace that changes fast unless three things are done (an error of 60 to 98 % without, 0.5 % with):
 packets are not merged on the sender (GSO: a merged one may be larger than the bucket of a lower rate); a dummy packet
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from isthmus.emulation.link import LinkOptions, Outage, ShapedLink
-from isthmus.emulation.realtime.child import STOP_FD, Tell
+from isthmus.emulation.realtime.child import STOP_FD, Announce
 from isthmus.emulation.realtime.lag import Lags, LagSummary
 from isthmus.emulation.realtime.namespaces import LINK
 from isthmus.emulation.traces import AnyTrace, Direction
@@ -28,10 +28,13 @@ STEP_S = 0.1
 FLOOR_BPS = 1000.0
 """What an outage that holds is for the kernel, which knows no rate of 0."""
 _LONGEST_S = 10.0
+"""Conditions that stay the same are set again after this time."""
 _SLOW_BPS = 125_000.0
 """Below it, a bucket is many milliseconds: its refill is not taken off, and a rise from it needs waking."""
 _BURST_S, _LEAST_BURST_BYTES = 1e-3, 1600
+"""What a bucket holds leaves at once: 1 ms of the rate, but a whole frame, or nothing would ever leave."""
 _FRAME_BYTES, _PACKET_BYTES = 1514, 1500
+"""The largest Ethernet frame, which the kernel counts, and the IP packet in it, which traces count."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class LinkConditions:
     """One direction of a link from now on."""
 
     rate_Bps: float
-    """Of IP packets."""
+    """The rate of whole IP packets."""
     delay_s: float = 0.0
     loss: float = 0.0
 
     def like(self, other: LinkConditions) -> bool:
-        """Whether it is not worth telling the kernel the difference."""
+        """Whether the difference is not worth a call of the kernel."""
         same = (self.delay_s, self.loss) == (other.delay_s, other.loss)
         return same and math.isclose(self.rate_Bps, other.rate_Bps, rel_tol=1e-3)
 
@@ -85,7 +88,7 @@ class Qdisc:
 def schedule(
     trace: AnyTrace, direction: Direction, options: LinkOptions
 ) -> Iterator[tuple[float, LinkConditions, float]]:
-    """Without end: when (s from the start) conditions begin, the conditions, and how long they hold (at most 10 s)."""
+    """Endless rows: when (s from the start) conditions begin, the conditions, and how long they hold (at most 10 s)."""
     link = ShapedLink(trace, direction, options)
 
     def at(step: int) -> LinkConditions:
@@ -126,8 +129,8 @@ class TcShaper:
         """What the job's process must be given."""
         return tuple(number for side in (self.near, self.far) for number in (side.orders, side.said, side.kick))
 
-    def run(self, ready: Tell) -> LagSummary:
-        """See `child.Job`; ready when the trace begins, which it tells as `began_s` on CLOCK_MONOTONIC."""
+    def run(self, ready: Announce) -> LagSummary:
+        """See `child.ChildJob`; ready when the trace begins, which it announces as `began_s` on CLOCK_MONOTONIC."""
         lags = Lags()
         ways = [_Way(self, "up", self.near), _Way(self, "down", self.far)]
         began_s = time.monotonic()

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from isthmus.emulation.link import LinkOptions, ShapedLink
-from isthmus.emulation.realtime.child import STOP_FD, Tell
+from isthmus.emulation.realtime.child import STOP_FD, Announce
 from isthmus.emulation.realtime.lag import Lags, LagSummary
 from isthmus.emulation.traces import AnyTrace
 
@@ -64,8 +64,8 @@ class TunShaper:
     trace: AnyTrace
     options: LinkOptions
 
-    def run(self, ready: Tell) -> LagSummary:
-        """See `child.Job`; ready when the trace begins, which it tells as `began_s` on CLOCK_MONOTONIC."""
+    def run(self, ready: Announce) -> LagSummary:
+        """See `child.ChildJob`; ready when the trace begins, which it announces as `began_s` on CLOCK_MONOTONIC."""
         lags = Lags()
         up, down = (ShapedLink(self.trace, direction, self.options) for direction in ("up", "down"))
         ways = {self.near: _Way(up, self.near, self.far, lags), self.far: _Way(down, self.far, self.near, lags)}

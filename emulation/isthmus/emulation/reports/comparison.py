@@ -94,12 +94,12 @@ class Digest:
     cut_lines: int
     frame_id: NDArray[np.int64]
     time_s: Floats
-    """Of capture, on the run's own axis: since the trace began, or since the first frame of a live run."""
+    """Times of capture on the run's own axis: since the trace began, or since the first frame of a live run."""
     latency_s: Floats
     answered: NDArray[np.bool_]
     """Late or not."""
     fate: NDArray[np.uint8]
-    """As `Fate` numbers them."""
+    """Each frame's fate, as `Fate` numbers them."""
     decision: NDArray[np.int64]
     """Equal for two frames that were answered in the same way."""
 
@@ -154,7 +154,7 @@ class Entry:
 
     @property
     def frames(self) -> int:
-        """Of all runs."""
+        """The frames of all runs."""
         return sum(run.figures.frames for run in self.runs)
 
     @cached_property
@@ -183,16 +183,16 @@ class Entry:
 
     @cached_property
     def bytes_per_frame(self) -> float | None:
-        """Sent."""
+        """Bytes sent, the mean over the frames."""
         return _mean((run.figures.bytes_per_frame, run.figures.frames) for run in self.runs)
 
     @cached_property
     def energy_per_frame_J(self) -> float | None:
-        """Of the device, above idling."""
+        """Joules of the device above idling, the mean over the frames."""
         return _mean((run.figures.energy_per_frame_J, run.figures.frames) for run in self.runs)
 
     def latency_s(self, quantile: float) -> float | None:
-        """From capture to answer, or to the deadline where there was none."""
+        """A quantile of the times from capture to answer, or to the deadline where there was none."""
         together = np.concatenate([run.latency_s for run in self.runs])
         return float(np.quantile(together, quantile)) if len(together) else None
 
@@ -219,7 +219,7 @@ class Comparison:
         self.settings = tuple(self.entries)
         self.kinds = tuple(sorted({digest.header.kind for digest in digests}))
         self.players = tuple(sorted({who for playing in self.entries.values() for who in playing}, key=self._rank))
-        self._telling = _telling(self.settings)
+        self._distinguishing = _distinguishing(self.settings)
 
     def name(self, who: Player) -> str:
         """What to call a player here: the kind is said only where there are several."""
@@ -227,7 +227,7 @@ class Comparison:
 
     def label(self, setting: RunConditions) -> str:
         """What sets this setting apart from the others."""
-        return setting.words(self._telling) or setting.words(("scenario", "trace"))
+        return setting.words(self._distinguishing) or setting.words(("scenario", "trace"))
 
     @property
     def common(self) -> str:
@@ -293,7 +293,7 @@ class Comparison:
         return (mine - floor, bound - floor) if bound - floor >= LEAST_GAIN else None
 
     def agreement(self, setting: RunConditions, a: Player, b: Player) -> float | None:
-        """The share of the frames that both met and answered in the same way: source, width, exit, step, layers.
+        """The share of the frames that both saw and answered in the same way: source, width, exit, step, layers.
 
         None when no seed was played by both or they share no frame.
         """
@@ -317,8 +317,8 @@ def trace_name(header: RunHeader) -> str | None:
     return Path(header.trace).stem if header.trace else None
 
 
-def _telling(settings: Sequence[RunConditions]) -> list[str]:
-    """The fewest fields, in the order of `_WORDS`, that tell all settings apart."""
+def _distinguishing(settings: Sequence[RunConditions]) -> list[str]:
+    """The fewest fields, in the order of `_WORDS`, in which all settings differ."""
     chosen: list[str] = []
     for field in _WORDS:
         if len({s.words((*chosen, field)) for s in settings}) > len({s.words(chosen) for s in settings}):

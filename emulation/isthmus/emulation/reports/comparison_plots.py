@@ -1,6 +1,6 @@
 """The pictures of a comparison. Pure: a comparison in, figures out.
 
-Rows are policies in one order throughout, the bound first; the clairvoyant is drawn in ink and local-only in brown,
+Rows are policies in one order throughout, the bound first; the clairvoyant is drawn in black and local-only in brown,
 whoever else plays in blue.
 """
 
@@ -28,8 +28,9 @@ FATE_COLOUR = {
     Fate.MISSED: figure_style.VERMILLION,
 }
 _ROW_IN = 0.29
+"""The height of a policy's row, in inches."""
 _BINS = 150
-"""Of a strip's time; a bin holds a few frames at least."""
+"""How many bins a strip's time is cut into; a bin holds a few frames at least."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def accuracy_scales(comparison: Comparison) -> list[Scale]:
 
 
 def cost_scales(comparison: Comparison) -> list[Scale]:
-    """What the answers took: bytes, energy where a profile tells it, the slow end of latency."""
+    """What the answers took: bytes, energy where a profile has it, the slow end of latency."""
     return _known(
         comparison,
         _figure(comparison, "sent per frame, kB", lambda entry: entry.bytes_per_frame, 1e-3, "{:.2f}"),
@@ -127,7 +128,7 @@ def latency(comparison: Comparison, sheet: Sheet) -> Figure:
             if other != who:
                 axis.plot(within, share, color=figure_style.SOFT, alpha=0.4, linewidth=0.8, rasterized=True)
         axis.plot(*curves[who], color=_colour(who), linewidth=2.0)
-        axis.axvline(deadline, color=figure_style.INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axis.axvline(deadline, color=figure_style.FOREGROUND, linewidth=0.9, linestyle=(0, (4, 3)))
         figure_style.key(axis, (comparison.name(who), _colour(who)))
         axis.set(xlim=(0, 1.04 * longest), ylim=(0, 103), yticks=(0, 50, 100))
     for axis in axes[len(comparison.players) :]:
@@ -170,9 +171,9 @@ def timeline(comparison: Comparison, setting: RunConditions, trace: Trace | None
 
 def _strip(axis: Axes, time_s: Floats, fate: NDArray[np.uint8], edges_s: Floats) -> None:
     counts = np.array([np.histogram(time_s[fate == kind], edges_s)[0] for kind in Fate], dtype=float)
-    met = counts.sum(axis=0)
-    shares = np.divide(counts, met, out=np.zeros_like(counts), where=met > 0)
-    below = np.zeros(len(met))
+    seen = counts.sum(axis=0)
+    shares = np.divide(counts, seen, out=np.zeros_like(counts), where=seen > 0)
+    below = np.zeros(len(seen))
     for kind, share in zip(Fate, shares, strict=True):
         axis.stairs(
             below + share, edges_s, baseline=below, fill=True, color=FATE_COLOUR[kind], linewidth=0, rasterized=True
@@ -181,7 +182,7 @@ def _strip(axis: Axes, time_s: Floats, fate: NDArray[np.uint8], edges_s: Floats)
     axis.set(ylim=(0, 1), yticks=())
     axis.spines[:].set_visible(False)
     axis.tick_params(
-        colors=figure_style.AXIS, labelcolor=figure_style.INK, labelsize=8.5, bottom=False, labelbottom=False
+        colors=figure_style.AXIS, labelcolor=figure_style.FOREGROUND, labelsize=8.5, bottom=False, labelbottom=False
     )
 
 
@@ -219,7 +220,7 @@ def _beside(axis: Axes, at: float, text: str) -> None:
     """A figure at the right of a row."""
     axis.annotate(
         text.replace("-", "−"), (1, at), (6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
-        fontsize=8.5, color=figure_style.INK, annotation_clip=False,
+        fontsize=8.5, color=figure_style.FOREGROUND, annotation_clip=False,
     )  # fmt: skip
 
 
@@ -243,4 +244,4 @@ def _curve(comparison: Comparison, who: Player, *, relative: bool) -> tuple[Floa
 
 
 def _colour(who: Player) -> str:
-    return {CLAIRVOYANT: figure_style.INK, LOCAL_ONLY: figure_style.BROWN}.get(who.policy, figure_style.BLUE)
+    return {CLAIRVOYANT: figure_style.FOREGROUND, LOCAL_ONLY: figure_style.BROWN}.get(who.policy, figure_style.BLUE)

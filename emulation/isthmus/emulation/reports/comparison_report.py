@@ -20,8 +20,11 @@ from isthmus.emulation.reports.page import Row
 from isthmus.emulation.reports.run_report import replayed, save
 
 MOST_TIMELINES = 4
+"""Settings that get a timeline: those in which the policies differ most."""
 MOST_NOTES = 6
+"""Notes of the runs that are shown; the others are in summary.json."""
 FOLD_ROWS = 40
+"""A table that is longer than a screen is folded."""
 _NONE = "–"
 
 

@@ -1,4 +1,4 @@
-"""How pictures are inked: one style, colours that every eye tells apart, SVG for the page and PNG for a file.
+"""How plots are drawn: one style, colours that every eye can distinguish, SVG for the page and PNG for a file.
 
 On a page a picture is inline SVG, drawn twice, for a screen and for a phone. Its text is set by the page and each of its
 colours is a variable of the page, so that it is sharp at any size and follows the reader's light or dark theme.
@@ -17,12 +17,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, and greys. The second of a pair is for dark pages.
-INK, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
-BLUE, ORANGE, VERMILLION, GREEN, BROWN = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#9c5f00"
+from isthmus.models.colours import OKABE_ITO
+
+# Okabe and Ito's colours, and others beside them. DARK gives each the one that dark pages show instead.
+FOREGROUND, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
+BLUE, GREEN, ORANGE, VERMILLION = OKABE_ITO
+BROWN = "#9c5f00"
 FILL, LINE, PALE = "#c9d7e3", "#4a6a85", "#b4b4b4"
 DARK = {
-    INK: "#e9e7e4", SOFT: "#a5a29d", AXIS: "#565b61", GRID: "#2a2e33", SHADE: "#33383e",
+    FOREGROUND: "#e9e7e4", SOFT: "#a5a29d", AXIS: "#565b61", GRID: "#2a2e33", SHADE: "#33383e",
     BLUE: "#4aa8e0", ORANGE: "#f0b429", VERMILLION: "#f07f3c", GREEN: "#2cc79a", BROWN: "#d9bb8c",
     FILL: "#2b4256", LINE: "#8fb3d1", PALE: "#9a9a9a",
 }  # fmt: skip
@@ -45,7 +48,7 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _EM_PT = 5.3
 """How wide a letter of 9 points is, about: the page chooses the font."""
 DOTS_PER_INCH = 144
-"""Of what is drawn as points: twice a screen's, so that it stays sharp on a fine one."""
+"""The resolution of what is drawn as points: twice a screen's, so that it stays sharp on a fine one."""
 
 
 class Sheet(enum.Enum):
@@ -91,7 +94,7 @@ def plain(axis: Axes, *, grid: str = "y") -> None:
     """The house's axes: two quiet spines, a faint grid along `grid`."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(AXIS)
-    axis.tick_params(which="both", colors=AXIS, labelcolor=INK, labelsize=8.5)
+    axis.tick_params(which="both", colors=AXIS, labelcolor=FOREGROUND, labelsize=8.5)
     axis.xaxis.label.set(color=SOFT, fontsize=9)
     axis.yaxis.label.set(color=SOFT, fontsize=9)
     axis.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
@@ -113,11 +116,15 @@ def key(axis: Axes, *words: tuple[str, str]) -> None:
 def deadline(axis: Axes, at: float, *, vertical: bool) -> None:
     """The dashed line that an answer must not cross, with its name."""
     if vertical:
-        axis.axvline(at, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        axis.annotate("deadline ", (at, 0.03), xycoords=("data", "axes fraction"), color=INK, ha="right", fontsize=8.5)
+        axis.axvline(at, color=FOREGROUND, linewidth=1.0, linestyle=(0, (4, 3)))
+        axis.annotate(
+            "deadline ", (at, 0.03), xycoords=("data", "axes fraction"), color=FOREGROUND, ha="right", fontsize=8.5
+        )
     else:
-        axis.axhline(at, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        axis.annotate("deadline", (0.004, at), xycoords=("axes fraction", "data"), va="bottom", fontsize=8.5, color=INK)
+        axis.axhline(at, color=FOREGROUND, linewidth=1.0, linestyle=(0, (4, 3)))
+        axis.annotate(
+            "deadline", (0.004, at), xycoords=("axes fraction", "data"), va="bottom", fontsize=8.5, color=FOREGROUND
+        )
 
 
 def css() -> str:
@@ -142,7 +149,7 @@ def _variable(colour: str) -> str:
 
 
 def _laid_out(figure: Figure) -> Figure:
-    """With its panels in their places for good: to find them takes as long as to draw."""
+    """The figure with its panels in their places for good: to find them takes as long as to draw."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

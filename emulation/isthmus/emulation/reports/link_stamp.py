@@ -1,4 +1,4 @@
-"""The link that a run of real processes met, written into its header afterwards: an agent cannot know who shapes its way.
+"""The link that a run of real processes had, written into its header afterwards: an agent cannot know who shapes its way.
 
 With it a report sets the run beside the virtual one of the same trace, device, bundle and pace.
 """
@@ -12,7 +12,7 @@ import msgspec
 
 from isthmus.emulation import traces
 from isthmus.proto import record
-from isthmus.proto.record import Recorder, RunHeader
+from isthmus.proto.record import RunHeader
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,6 @@ class LinkStamp:
         )
 
     def write_into(self, path: Path) -> None:
-        """Write this into the record at `path`. Raises DataError when it is none."""
-        header, rows = record.read(path)
-        with Recorder(path, self.header(header)) as out:
-            for row in rows:
-                out.write(row)
+        """Write this into the newest run of the record at `path`. Raises DataError when it is none."""
+        *before, run = record.load_all(path)
+        record.save(path, *before, run._replace(header=self.header(run.header)))

@@ -100,8 +100,8 @@ def energy(energy_J: float | None) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --sans: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif;
-  --ink: var(--c222222); --soft: var(--c6b6b6b); --rule: var(--cececec); --accent: var(--c0072b2);
-  color: var(--ink); background: var(--paper); font: 16px/1.5 var(--sans); }
+  --text: var(--c222222); --soft: var(--c6b6b6b); --rule: var(--cececec); --accent: var(--c0072b2);
+  color: var(--text); background: var(--paper); font: 16px/1.5 var(--sans); }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181b; } }
 body { max-width: 63rem; margin: 2rem auto 4rem; padding: 0 1.1rem; }
 header p { margin: 0; color: var(--soft); }

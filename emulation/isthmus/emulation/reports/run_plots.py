@@ -40,14 +40,14 @@ class Uplink:
     end_s: float
 
     def rows(self) -> Iterator[tuple[float, float, float]]:
-        """(begin, end, bytes/s) of each row of the trace that the run met, round and round."""
+        """(begin, end, bytes/s) of each row of the trace that the run was played on, round and round."""
         length_s = self.trace.length_s
         edges = [*self.trace.time_s.tolist(), length_s]
         for cycle in range(int(self.start_s // length_s), int((self.start_s + self.end_s) // length_s) + 1):
             for begin, end, rate in zip(edges, edges[1:], self.trace.up_Bps.tolist(), strict=False):
-                met = [min(max(0.0, at + cycle * length_s - self.start_s), self.end_s) for at in (begin, end)]
-                if met[1] > met[0] + 1e-6:  # no slivers from float sums
-                    yield met[0], met[1], rate
+                span = [min(max(0.0, at + cycle * length_s - self.start_s), self.end_s) for at in (begin, end)]
+                if span[1] > span[0] + 1e-6:  # no slivers from float sums
+                    yield span[0], span[1], rate
 
     def outages(self) -> list[tuple[float, float]]:
         """(begin, end) of each time without an uplink."""
@@ -80,7 +80,7 @@ class View:
         return self.uplink.outages() if self.uplink else []
 
     def in_outage(self) -> list[bool]:
-        """For each record, whether it was captured during an outage."""
+        """Whether each record was captured during an outage."""
         outages = self.outages()
         return [any(begin <= t < end for begin, end in outages) for t in self.time_s.tolist()]
 

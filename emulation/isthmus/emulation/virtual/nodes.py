@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from isthmus.device import actions
-from isthmus.device.gate import Sketch
+from isthmus.device.capture.gate import Sketch
 from isthmus.device.session import Session
-from isthmus.device.transport import BACK_OFF_S, WELCOME_TIMEOUT_S
+from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
+from isthmus.edge_server.admission import Close
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready, Streams
 from isthmus.emulation.link import ShapedLink
@@ -134,9 +135,10 @@ class ServerNode:
                 case streams.Compute():
                     answers, tail_s = self.engine.run(action.batch)
                     self._timeline.at(now + tail_s, self._computed, action.batch, answers, tail_s)
-                case streams.Close():
+                case Close():
                     if (down := self._pipes.pop(action.stream, None)) is not None:
                         down.send(None, 0, now)
+                    self.core.on_gone(action.stream)
         self._alarm.set()
 
     def _computed(self, now: float, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float) -> None:
@@ -148,12 +150,12 @@ class _Stream:
     """A device's connection to one server, as its transport sees it."""
 
     def __init__(
-        self, device: DeviceNode, server: ServerNode, timeline: Timeline, up: ShapedLink, down: ShapedLink
+        self, device: DeviceNode, server: ServerNode, timeline: Timeline, up: ShapedLink, down: ShapedLink, now: float
     ) -> None:
         self._server = server
         self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, device.hear)
         self._number: int | None = None
-        self.welcomed = False
+        self.began_s, self.welcomed = now, False
 
     def close(self, now: float) -> None:
         """Hang up: both sides know at once."""
@@ -185,7 +187,7 @@ class DeviceNode:
         seed: int = 0,
         filter_frame: Callable[[int], FilterResult] | None = None,
     ) -> None:
-        """Without servers it answers alone. `seed` is that of the pauses between two attempts to connect.
+        """A device without servers answers alone. `seed` is that of the pauses between two attempts to connect.
 
         `filter_frame` is the neural filter, for a session that has one.
         """
@@ -204,7 +206,7 @@ class DeviceNode:
             return
         server = self._servers[self._attempts % len(self._servers)]
         self._attempts += 1
-        self._stream = _Stream(self, server, self._timeline, self._up, self._down)
+        self._stream = _Stream(self, server, self._timeline, self._up, self._down, now)
         self._stream.up.send(self._hello, 0, now)
         self._timeline.at(now + WELCOME_TIMEOUT_S, self._unwelcome, self._stream)
 
@@ -221,7 +223,7 @@ class DeviceNode:
             return
         if isinstance(message, messages.Welcome):
             assert self._stream is not None
-            self._stream.welcomed, self._pause_s = True, BACK_OFF_S[0]
+            self._stream.welcomed = True
             self.core.on_connected(message, now=now)
         else:
             self.core.on_message(message, now=now)
@@ -232,6 +234,8 @@ class DeviceNode:
         if self._stream is None:
             return
         self._stream.close(now)
+        if self._stream.welcomed and now - self._stream.began_s >= STEADY_S:
+            self._pause_s = BACK_OFF_S[0]
         self._stream = None
         self._timeline.at(now + self._pause_s * self._random.uniform(0.5, 1.5), self.connect)
         self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])

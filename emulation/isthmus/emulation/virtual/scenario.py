@@ -30,7 +30,7 @@ class Happening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     factor: float = 1.0
     """How many times slower it makes a device ("load") or a server ("server-load")."""
     state: str = "none"
-    """Of the profile's throttling."""
+    """The state of the profile's throttling."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.at_s < math.inf and self.for_s > 0):

@@ -32,9 +32,9 @@ class OpenedScenario:
     bundle: Bundle
     contestant: Contestant
     trace: AnyTrace
-    """As the links play it."""
+    """The trace as the links play it."""
     trace_sha256: str
-    """As it was found."""
+    """The hash of the trace as it was found."""
     profile: Profile
     server: Profile
     replay: Replay

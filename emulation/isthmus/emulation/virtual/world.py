@@ -1,4 +1,4 @@
-"""The virtual world: N sessions, their links, one or more servers, on one timeline. Pure: time is what it is told.
+"""The virtual world: N sessions, their links, one or more servers, on one timeline. Pure: time is an argument.
 
 The sessions, link estimators, streams, batchers and links are the ones that run live; only head and tail are stood in
 for, by what the real networks answered.
@@ -11,8 +11,9 @@ from functools import partial
 
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
-from isthmus.edge_server.streams import Limits, Ready, Served, Streams
+from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Feed, Head, Tail
@@ -37,7 +38,7 @@ class World(Timeline):
         self.setting = setting
         s = setting.scenario
         self.records: list[list[FrameRecord]] = [[] for _ in range(s.sessions)]
-        """Of each device, in the order of its answers."""
+        """The records of each device, in the order of its answers."""
         self._tails = [setting.tail(index) for index in range(s.servers)]
         self.servers = [self._server(index, tail) for index, tail in enumerate(self._tails)]
         self._heads = [setting.head(index) for index in range(s.sessions)]
@@ -121,7 +122,7 @@ class World(Timeline):
             self.servers[0].revive(now)
 
     def _settle(self) -> None:
-        """Everybody is as slow as everything that happens makes them."""
+        """Apply the product of all active slowdowns to every head and tail."""
         device = math.prod(self._slowdown(event) for event in self._happening)
         server = math.prod(event.factor for event in self._happening if event.what == "server-load")
         for head in self._heads:
@@ -130,7 +131,7 @@ class World(Timeline):
             tail.slowdown = server
 
     def _slowdown(self, event: Happening) -> float:
-        """Of a device, by one event."""
+        """How many times slower one event makes a device."""
         match event.what:
             case "load":
                 return event.factor

@@ -1,1 +1,1 @@
-"""What each ingredient of a training is worth, measured by short runs."""
+"""What each choice in a training is worth, measured by short runs."""

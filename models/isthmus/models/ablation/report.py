@@ -17,8 +17,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, AtWidth, Row
-from isthmus.models.bundling.card import COLOURS
-from isthmus.models.training.variants import BASE, VARIANTS
+from isthmus.models.ablation.variants import BASE, VARIANTS
+from isthmus.models.colours import OKABE_ITO
 
 DESIGNS = (BASE, "ensemble", "ensemble-concat")
 MEASURES: dict[str, Callable[[AtWidth], float | None]] = {
@@ -32,11 +32,11 @@ MEASURES: dict[str, Callable[[AtWidth], float | None]] = {
 ALIKE = 0.15
 """FLOPs that differ by no more are compared as equal: an ensemble's narrowest width is no rival of a sliced one's."""
 Values = dict[int, float]
-"""By seed."""
+"""A measure by seed."""
 
 
 class Made(msgspec.Struct, frozen=True):
-    """How a table was made."""
+    """The account of how a table was made."""
 
     command: str
     versions: dict[str, str]
@@ -99,7 +99,7 @@ def changes(rows: Sequence[Row], variant: str, width: float, measure: str) -> Va
 
 
 def spread(rows: Sequence[Row], width: float, measure: str) -> float:
-    """How far apart, in points, two seeds of one change are: the mean of what the variants show. 0 with one seed."""
+    """The distance, in points, of two seeds of one change: the mean of what the variants show. 0 with one seed."""
     found = [changes(rows, name, width, measure).values() for name in VARIANTS if name != BASE]
     return mean([max(c) - min(c) for c in found if len(c) > 1] or [0.0])
 
@@ -156,7 +156,7 @@ def _design_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _flops(rows: Sequence[Row], variant: str) -> dict[float, float]:
-    """Head MFLOP by width."""
+    """The head's MFLOP by width."""
     return {at.width: at.head_mflop for row in rows if row.variant == variant for at in row.widths}
 
 
@@ -172,9 +172,9 @@ def _ingredients(rows: Sequence[Row]) -> Figure:
             found = changes(rows, name, full, measure)
             if found:
                 middle = mean(found.values())
-                plot.barh(y, middle, height=0.55, color=COLOURS[1] if middle > 0 else COLOURS[3], alpha=0.45)
+                plot.barh(y, middle, height=0.55, color=OKABE_ITO[1] if middle > 0 else OKABE_ITO[3], alpha=0.45)
             for seed, change in found.items():
-                plot.plot(change, y, "o", ms=4, color=COLOURS[0] if seed % 2 else COLOURS[2])
+                plot.plot(change, y, "o", ms=4, color=OKABE_ITO[0] if seed % 2 else OKABE_ITO[2])
         plot.axvspan(-spread(rows, full, measure), spread(rows, full, measure), color="#dddddd", zorder=0)
         plot.axvline(0, lw=0.8, color="#444444")
         plot.set_title(f"at {size} bytes", loc="left", fontsize=10)
@@ -190,7 +190,7 @@ def _designs(rows: Sequence[Row]) -> Figure:
     figure, plot = plt.subplots(figsize=(6.4, 4.2), dpi=110)
     measure = f"at {WIDE_BYTES} B"
     for name, colour in zip(
-        (*DESIGNS, "separate-narrow", "separate-full"), (*COLOURS[:3], "#444444", "#444444"), strict=True
+        (*DESIGNS, "separate-narrow", "separate-full"), (*OKABE_ITO[:3], "#444444", "#444444"), strict=True
     ):
         flops = _flops(rows, name)
         for seed in sorted({row.seed for row in rows if row.variant == name}):

@@ -12,23 +12,24 @@ import msgspec
 import numpy as np
 import torch
 
+from isthmus.models.ablation.trainers import VectorTrainer
+from isthmus.models.ablation.vector_quantiser import STAGES, Codebooks, size_bytes
 from isthmus.models.bundling.evaluate import Evaluation, Floats, evaluate, fitted_codec
 from isthmus.models.data.labelled import Pictures, Validation
 from isthmus.models.training.backbones import Head, SplitNetwork
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.trainer import Trainer
-from isthmus.models.training.vector_quantiser import STAGES, Codebooks, size_bytes
 
 NARROW_BYTES, WIDE_BYTES = 96, 160
-"""Where ingredients are compared."""
+"""The sizes of a frame at which variants are compared."""
 SETTLING_STEPS, SETTLING_PICTURES = 60, 128
-"""How codebooks are brought from the network in training to the averaged one."""
+"""The number of batches, and of pictures in each, that move codebooks from the trained network to the averaged one."""
 Ladder = Sequence[tuple[float, float]]
 """(bytes, accuracy) of each operating point."""
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What every run of a table is given."""
+    """The pictures and epochs that every run of a table is given."""
 
     recipe: str
     epochs: int
@@ -49,13 +50,13 @@ class AtWidth(msgspec.Struct, frozen=True):
     at_wide: float | None
     at_narrow: float | None
     half_channels: float
-    """With the leading half of the bottleneck's channels, unquantised."""
+    """The accuracy with the leading half of the bottleneck's channels, unquantised."""
     last_exit: float
     last_exit_ece: float
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One finished run; widths ascending."""
+    """The measures of one finished run; widths ascending."""
 
     variant: str
     seed: int
@@ -79,7 +80,7 @@ def at_bytes(ladder: Ladder, size_bytes: float) -> float | None:
 
 
 def mflop_of(head: Head, width: float) -> float:
-    """FLOPs of a whole head at `width`, in millions."""
+    """The FLOPs of a whole head at `width`, in millions."""
     return round(2e-6 * sum(head.macs(width)), 2)
 
 
@@ -87,12 +88,12 @@ def measured_row(
     variant: str, budget: Budget, trainer: Trainer, validation: Validation, widths: Sequence[float]
 ) -> Row:
     """The averaged network of a finished run on the test pictures, sent the way it was trained for."""
-    network, recipe = trainer.teacher.eval(), trainer.recipe
+    network, recipe = trainer.averaged.eval(), trainer.recipe
     halves = Trained(network, validation.mean, validation.std)
     sample = trainer.training.pictures.images[:CODEC_PICTURES]
     codec = fitted_codec(halves, widths, recipe.steps, sample)
     evaluation = evaluate(halves, widths, codec, validation, lambda _: None)
-    books = _settled(trainer.codebooks, halves, widths, sample) if recipe.quantiser == "vector" else None
+    books = _settle(trainer.codebooks, halves, widths, sample) if isinstance(trainer, VectorTrainer) else None
     rows = []
     for i, width in enumerate(widths):
         features, _ = halves.head(validation.pictures.images, width)
@@ -133,8 +134,8 @@ def _share(halves: Trained, features: Floats, pictures: Pictures) -> float:
     return float((halves.tail(features).argmax(1) == pictures.labels).mean())
 
 
-def _settled(books: Codebooks, halves: Trained, widths: Sequence[float], images: np.ndarray) -> Codebooks:
-    """The run's codebooks after some more batches of the averaged network's features, every width of them."""
+def _settle(books: Codebooks, halves: Trained, widths: Sequence[float], images: np.ndarray) -> Codebooks:
+    """Train the run's codebooks on some more batches of the averaged network's features, of every width."""
     features = torch.from_numpy(np.concatenate([halves.head(images, w)[0] for w in widths])).permute(0, 3, 1, 2)
     for _ in range(SETTLING_STEPS):
         books.prefixes(

@@ -1,4 +1,4 @@
-"""What each ingredient of a training is worth: the same short training with one thing changed, several seeds of each.
+"""What each choice in a training is worth: the same short training with one thing changed, several seeds of each.
 
 Every finished run is one row of `results.jsonl`; a run that is there already is not made again, so that a table that was
 cut off goes on where it was.
@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, Budget, Row, measured_row, mflop_of
+from isthmus.models.ablation.trainers import TaughtTrainer, UnquantisedTrainer
+from isthmus.models.ablation.variants import VARIANTS, Variant, shortened, teacher_of
 from isthmus.models.data import corpora
 from isthmus.models.data.corpora import Corpus
 from isthmus.models.data.labelled import Pictures, Validation
+from isthmus.models.progress import Report
 from isthmus.models.training import late_exits
-from isthmus.models.training.backbones import Head, SplitNetwork
+from isthmus.models.training.backbones import Head
 from isthmus.models.training.recipes import Recipe
 from isthmus.models.training.trainer import Trainer
-from isthmus.models.training.variants import VARIANTS, guide_of, shortened
 from isthmus.proto.errors import ConfigError, DataError
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Ablation:
         return rows
 
     def _check_network(self, row: Row, line: int) -> None:
-        """A recipe may have changed since; the FLOPs of the full-width head tell."""
+        """A recipe may have changed since; the FLOPs of the full-width head show it."""
         if row.variant not in VARIANTS:
             return
         arch = VARIANTS[row.variant].recipe(shortened(self.recipe, self.budget.epochs)).arch
@@ -86,7 +86,7 @@ class Ablation:
         with tempfile.TemporaryDirectory() as scratch:
             for i, (name, seed) in enumerate(todo, 1):
                 report(f"run {i} of {len(todo)}: {name}, seed {seed}")
-                row = bench.made(name, seed, Path(scratch))
+                row = bench.run(name, seed, Path(scratch))
                 with self.rows_path.open("ab") as file:
                     file.write(msgspec.json.encode(row) + b"\n")
                 report(f"  {summary(row)}")
@@ -94,7 +94,7 @@ class Ablation:
 
 
 def summary(row: Row) -> str:
-    """A finished run in one line."""
+    """A finished run as one line of text."""
     at = row.widths[-1]
     read_off = [
         f"{100 * a:.1f} at {size} B" for a, size in ((at.at_wide, WIDE_BYTES), (at.at_narrow, NARROW_BYTES)) if a
@@ -103,7 +103,7 @@ def summary(row: Row) -> str:
 
 
 class _Bench:
-    """The pictures, read once, and the guides that several variants follow."""
+    """The pictures, read once, and the teachers that several variants have in common."""
 
     def __init__(self, ablation: Ablation, report: Report) -> None:
         self.budget, self.report = ablation.budget, report
@@ -113,23 +113,30 @@ class _Bench:
         part = _first(test.pictures, self.budget.tested)
         self.validation = Validation(part, corpora.halves(len(part)), test.mean, test.std)
 
-    def made(self, name: str, seed: int, scratch: Path) -> Row:
-        variant, guide = VARIANTS[name], None
-        if variant.guided:
-            guide = self._trained(guide_of(self.base), seed, scratch / f"teacher of the guided-{seed}.pt").teacher
-        recipe = variant.recipe(self.base)
-        trainer = self._trained(recipe, seed, scratch / f"{name}-{seed}.pt", guide)
+    def run(self, name: str, seed: int, scratch: Path) -> Row:
+        """Train one variant and measure it."""
+        variant = VARIANTS[name]
+        trainer = self._trainer(variant, seed, scratch)
+        self._train(trainer, scratch / f"{name}-{seed}.pt")
+        recipe = trainer.recipe
         if recipe.late_exit_epochs:
-            late_exits.retrain(trainer.teacher, recipe, self.training, seed=seed, report=lambda _: None)
+            late_exits.retrain(trainer.averaged, recipe, self.training, seed=seed, report=lambda _: None)
         widths = recipe.arch.widths
         read_at = widths if variant.every_width else tuple(sorted({widths[0], widths[-1]}))
         return measured_row(name, self.budget, trainer, self.validation, read_at)
 
-    def _trained(self, recipe: Recipe, seed: int, checkpoint: Path, guide: SplitNetwork | None = None) -> Trainer:
-        """A finished run; taken from `checkpoint` where it was made before."""
-        trainer = Trainer(recipe, self.training, seed=seed, guide=guide)
+    def _trainer(self, variant: Variant, seed: int, scratch: Path) -> Trainer:
+        """The variant's trainer, with a teacher that is trained where it takes one."""
+        recipe = variant.recipe(self.base)
+        if not issubclass(variant.trainer, TaughtTrainer):
+            return variant.trainer(recipe, self.training, seed=seed)
+        teacher = UnquantisedTrainer(teacher_of(self.base), self.training, seed=seed)
+        self._train(teacher, scratch / f"teacher-{seed}.pt")
+        return variant.trainer(recipe, self.training, seed=seed, teacher=teacher.averaged)
+
+    def _train(self, trainer: Trainer, checkpoint: Path) -> None:
+        """Train to the end; nothing is left to do where `checkpoint` was finished before."""
         trainer.run(checkpoint, lambda line: None if line.startswith("  ") else self.report(f"  {line}"))
-        return trainer
 
 
 def _first(pictures: Pictures, n: int) -> Pictures:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 COLDEST, HOTTEST = 0.02, 50.0
+"""The temperatures between which one is searched."""
 HALVINGS = 50
+"""After so many halvings the interval is about what a float64 can tell apart."""
 PRIOR_SAMPLES = 20
 """A bin of few samples leans on the mean, as if it held so many more."""
 

@@ -11,9 +11,7 @@ from matplotlib import pyplot as plt
 
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.models.bundling.evaluate import Evaluation
-
-COLOURS = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
-"""Okabe and Ito's palette: told apart by colour-blind readers."""
+from isthmus.models.colours import OKABE_ITO
 
 
 def write(bundle: Bundle, evaluation: Evaluation, *, remark: str) -> None:
@@ -62,7 +60,7 @@ def _text(m: Manifest, evaluation: Evaluation, remark: str) -> str:
 
 def _plot(m: Manifest, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=110)
-    for width, colour in zip(m.widths, COLOURS, strict=False):
+    for width, colour in zip(m.widths, OKABE_ITO, strict=False):
         sent = sorted((p.bytes, p.accuracy) for p in m.points if p.width == width and p.exit is None)
         shares = [100 * a for _, a in sent]
         axes.plot([b for b, _ in sent], shares, "o-", ms=3.5, lw=1.2, color=colour, label=f"width {width}")

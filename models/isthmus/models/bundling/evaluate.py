@@ -7,7 +7,7 @@ the trained one, or the files of a bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
 from isthmus.models.bundling import calibration, spectral_fit
 from isthmus.models.data.labelled import Validation
+from isthmus.models.progress import Report
 from isthmus.proto.codec import Codec, CodecConfig, fit
 
 CONFIDENCE_EDGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+"""The edges of the confidence bins, closer towards 1."""
 Floats = NDArray[np.float32]
-Report = Callable[[str], None]
 
 
 class Halves(Protocol):
-    """A network in two halves, asked for many pictures at once."""
+    """A network in two halves that answers many pictures at once."""
 
     def head(self, images: NDArray[np.uint8], width: float) -> tuple[Floats, list[Floats]]:
         """Features (N, H, W, C) and each exit's logits (N, K) for RGB pictures (N, S, S, 3) at `width`."""
@@ -46,7 +47,7 @@ class Evaluation:
     calibration_error: tuple[float, ...]
     """ECE over 15 bins, on the pictures that were not calibrated on."""
     unquantised: tuple[float, ...]
-    """Accuracy of each width without the quantiser."""
+    """The accuracy of each width without the quantiser."""
 
 
 def measured(manifest: Manifest, evaluation: Evaluation) -> Manifest:
@@ -122,7 +123,7 @@ class _Sent:
     layer_bytes: NDArray[np.uint16]
     unquantised: Floats
     answered: list[_Answered]
-    """For every step and number of layers; of no width yet."""
+    """The answers for every step and number of layers, of no width yet."""
 
 
 def _offload(halves: Halves, config: CodecConfig, features: Floats) -> _Sent:
@@ -191,5 +192,5 @@ def _calibrated(
 
 
 def _exits_of(width: float, answered: Sequence[_Answered]) -> Iterator[int]:
-    """Where the exits at `width` stand, in order."""
+    """The columns of the exits at `width`, in order."""
     return (i for i, a in enumerate(answered) if a.point.width == width and a.point.exit is not None)

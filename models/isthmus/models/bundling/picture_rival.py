@@ -20,11 +20,11 @@ from isthmus.models.bundling.calibration import softmax
 from isthmus.models.bundling.shipped import Shipped
 from isthmus.models.data.corpora import validation_of
 from isthmus.models.inputs import FORMATS, QUALITIES, Inputs, path_of, save
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 
 AGREEMENT = 0.99
-"""The undamaged pictures must give the table's own exits for so many of its rows; kernels differ by a few."""
-Report = Callable[[str], None]
+"""The undamaged pictures must give the table's own exits in this share of its rows; kernels differ in a few."""
 Images = NDArray[np.uint8]
 Answers = Callable[[Images], tuple[NDArray[np.int64], NDArray[np.float64]]]
 """Class and confidence (N,) of what the whole network answers."""
@@ -45,7 +45,7 @@ def measure(bundle: Bundle, report: Report) -> Path:
 def tabulated(
     images: Images, truth: NDArray[Any], answers: Answers, report: Report, *, side: int | None = None
 ) -> Inputs:
-    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,); reduced to `side` to be coded, if told."""
+    """The table of pictures (N, S, S, 3) whose right answers are `truth` (N,); reduced to `side` to be coded, if given."""
     shape = (len(images), len(FORMATS), len(QUALITIES))
     table = Inputs(np.zeros(shape, np.uint32), np.zeros(shape, truth.dtype), np.zeros(shape, np.float16))
     for f, format_ in enumerate(FORMATS):
@@ -74,7 +74,7 @@ def resized(images: Images, side: int) -> Images:
 
 
 def _common_prefix(files: list[bytes]) -> int:
-    """How many bytes all files begin with; none are common to one file alone."""
+    """The number of bytes that all files begin with; one file alone has none in common."""
     first, last = min(files), max(files)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
 
@@ -109,8 +109,8 @@ class _Network:
         self.exit_column = next(i for i, p in enumerate(manifest.points) if p.width == self._width and p.exit == last)
 
     def exit_labels(self, images: Images) -> NDArray[np.int64]:
-        """What the last exit answers: (N,)."""
-        return self._halves.head(images, self._width)[1][-1].argmax(axis=1)
+        """The classes (N,) that the last exit answers."""
+        return np.asarray(self._halves.head(images, self._width)[1][-1].argmax(axis=1), np.int64)
 
     def answers(self, images: Images) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Class and confidence (N,) of the tail's answers."""

@@ -12,6 +12,7 @@ from isthmus.models.litert import Signature, opened
 from isthmus.proto.errors import BundleError, ConfigError
 
 BATCH = 250
+"""The features that the tail is given at once: more of them only take memory."""
 Floats = NDArray[np.float32]
 
 
@@ -26,7 +27,10 @@ class Shipped:
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise ConfigError(f"{error.name}: not installed; `pip install -e '.[server]'`") from error
+            raise ConfigError(
+                f"{error.name}: not installed; this needs the 'server' extra: pip install 'isthmus[server]' "
+                "('.[server]' in a checkout)"
+            ) from error
         manifest = bundle.manifest
         if manifest.task != "classification" or [part.engine for part in manifest.tail] != ["onnx"]:
             raise BundleError(f"{bundle.folder.name}: not a classification bundle with one ONNX tail")
@@ -48,12 +52,12 @@ class Shipped:
         exits: list[list[Floats]] = [[] for _ in self._stages[width]]
         for image in images:
             out = {"hidden": ((image.astype(np.float32) / 255 - self._mean) / self._std)[None]}
-            for stage, told in zip(self._stages[width], exits, strict=True):
+            for stage, logits in zip(self._stages[width], exits, strict=True):
                 (taken,) = stage.inputs
                 out = stage(**{taken: out["hidden"]})
-                told.append(out["logits"])
+                logits.append(out["logits"])
             features.append(out["features"])
-        return np.concatenate(features), [np.concatenate(told) for told in exits]
+        return np.concatenate(features), [np.concatenate(logits) for logits in exits]
 
     def tail(self, features: Floats) -> Floats:
         """See `evaluate.Halves`."""

@@ -1,4 +1,4 @@
-"""The spectrum of a cut's feature maps, fitted on sample pictures. No training, and nothing is asked of the tail."""
+"""The spectrum of a cut's feature maps, fitted on sample pictures. Neither training nor the tail is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isthmus.proto.codec import STATIC_MAX_ELEMENTS, CodecConfig, fit
 from isthmus.proto.spectrum import ORDERS, PER_BYTE, SPECTRAL_LAYERS, Frequencies, SpectralPacking, Spectrum, restored
 
 TILT = 0.35
-"""How much more low frequencies matter to a tail: fits what noise in each of them does to ResNet-8's logits."""
+"""The weight of low frequencies over high ones for a tail: fits what noise in each of them does to ResNet-8's logits."""
 LADDER = (0.2, 0.28, 0.4, 0.55, 0.75, 1.05, 1.45, 2.0, 2.8)
 """Steps, in root mean squares of the weighted coefficients."""
 NOMINAL_STEP = 0.75
@@ -22,14 +22,15 @@ NOMINAL_STEP = 0.75
 EDGES = (1.0, 0.35)
 """Mean size of the symbols, in steps, at which a layer ends and the next begins."""
 BEYOND = 0.001
-"""At most this share of a layer's symbols is clipped."""
+"""The largest share of a layer's symbols that is clipped."""
 CLIPPED = 0.1
-"""Of the power of rounding, what clipping may add to it: a few coefficients may be many times larger than the rest."""
+"""The largest share of the rounding's power that clipping may add: a few coefficients may be many times larger than the rest."""
 AT_FLOOR = 0.05
 """Channels that are at their floor at least so often were cut off by it, and are put right."""
 RESTORING = 50
-"""Pictures that tell how much."""
+"""The number of pictures that this is fitted on."""
 HALVINGS, ROUNDS, REACH = 12, 3, 3.0
+"""Steps of each search for a shift, how often gain and shift are found in turn, and the largest shift, in spreads."""
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +38,7 @@ Floats = NDArray[np.float32]
 def is_map(x: Floats) -> bool:
     """Whether features (N, H, W, C) have neighbours, and not too many of them."""
     _, height, width, _ = x.shape
-    return min(height, width) > 2 and x[0].size <= STATIC_MAX_ELEMENTS
+    return bool(min(height, width) > 2 and x[0].size <= STATIC_MAX_ELEMENTS)
 
 
 def spectral(x: Floats, ladder: Sequence[float] = LADDER) -> CodecConfig:

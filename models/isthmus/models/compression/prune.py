@@ -9,7 +9,7 @@ the FLOPs that they save (as NetAdapt does with whole layers, Yang et al. 2018).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,34 +23,36 @@ from torch.nn import functional as F
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.data.labelled import TrainingSet, normalised
+from isthmus.models.progress import Report
 from isthmus.models.training.backbones import Architecture, Head, SplitNetwork, Stage
 from isthmus.models.training.layers import SlimConv
 from isthmus.models.training.recipes import Recipe
 from isthmus.models.training.run import TrainingRun
-from isthmus.models.training.trainer import Trainer, accuracy
+from isthmus.models.training.trainer import accuracy
 from isthmus.proto.errors import ConfigError
 
 GROUP = 8
 """Channels that go at once: XNNPACK and NEON work in eights."""
 FULL = 1.0
+"""The width that is pruned."""
 CALIBRATION, JUDGED = 512, 1000
-"""Training pictures that cuts are measured on; validation pictures for the word on what they cost."""
+"""The number of training pictures that cuts are measured on, and of validation pictures that say what they cost."""
 TUNING = 0.2
-"""Rates of fine-tuning, as a share of the training's own."""
+"""The learning rates of fine-tuning, as a share of the training's own: the network is nearly right already."""
 EXIT_WEIGHT = 0.3
-"""Of each early exit's loss, as in training."""
+"""The weight of each early exit's loss, as in training."""
 NORM_BATCH = 250
-Report = Callable[[str], None]
+"""The pictures in each batch that norms are measured on."""
 
 
 @dataclass
 class Space:
-    """Channels that live and die together."""
+    """Channels that stay or go together."""
 
     name: str
     channels: int
     convs: list[SlimConv] = field(default_factory=list)
-    """Whose outputs they are."""
+    """The convolutions whose outputs they are."""
     kept: Tensor = field(default_factory=lambda: torch.ones(0))
     """(C,) 1 where a channel is still there, 0 where it has gone."""
 
@@ -70,7 +72,7 @@ class ChannelCut:
     space: Space
     channels: Tensor
     macs: int
-    """What is saved."""
+    """The multiply-accumulates that the cut saves."""
 
 
 def spaces_of(head: Head) -> list[Space]:
@@ -88,8 +90,8 @@ def spaces_of(head: Head) -> list[Space]:
     return found
 
 
-def pruned(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, report: Report) -> SplitNetwork:
-    """A network whose head, at its one width, takes at most `share` of the FLOPs of `network` at full width.
+def prune(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, report: Report) -> SplitNetwork:
+    """Take channels out until the head, at its one width, takes at most `share` of its FLOPs; returns a new network.
 
     `x` (N, 3, S, S) and `labels` (N,) are calibration pictures; the batch norms are measured anew on them. Raises
     ConfigError when no cut is left before the budget is met.
@@ -116,42 +118,42 @@ def pruned(network: SplitNetwork, share: float, x: Tensor, labels: Tensor, *, re
             f"{2 * macs / 1e6:.1f} MFLOP ({macs / whole:.0%}), loss {loss:.4f}: {GROUP} fewer in {cuts[best].space.name}"
         )
     small = _rebuilt(network, spaces)
-    _norms_anew(small, x)
+    _measure_norms(small, x)
     return small
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What `isthmus models prune` was asked for."""
+    """The options of `isthmus models prune`."""
 
     share: float
-    """Of the head's FLOPs that may be left."""
+    """The largest share of the head's FLOPs that may be left."""
     epochs: int
-    """Of fine-tuning; 0 only measures the batch norms anew."""
+    """The number of epochs of fine-tuning; 0 only measures the batch norms anew."""
     seed: int
 
 
 def to_bundle(
-    shop: TrainingRun, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
+    run: TrainingRun, network: SplitNetwork, made: str, target: Path, asked: Pruning, *, report: Report
 ) -> Bundle:
     """Prune the head of a trained network, tune what is left, and write its bundle to `target`.
 
-    `made` tells how the network was made. Raises ConfigError when the budget cannot be met.
+    `made` says how the network was made. Raises ConfigError when the budget cannot be met.
     """
-    training, validation = shop.corpus.training(), shop.corpus.validation()
+    training, validation = run.corpus.training(), run.corpus.validation()
     chosen = np.random.default_rng(asked.seed).permutation(len(training.pictures))[:CALIBRATION]
     x = normalised(training.pictures.images[chosen], training.mean, training.std)
     judged = normalised(validation.pictures.images[:JUDGED], validation.mean, validation.std)
     truth = torch.from_numpy(validation.pictures.labels[:JUDGED])
     report(f"before: {_accuracies(network, judged, truth)}")
-    small = pruned(network, asked.share, x, torch.from_numpy(training.pictures.labels[chosen]), report=report)
+    small = prune(network, asked.share, x, torch.from_numpy(training.pictures.labels[chosen]), report=report)
     report(f"pruned: {_accuracies(small, judged, truth)}")
-    smaller = replace(shop, recipe=_tuning(shop.recipe, small.arch, asked.epochs), name=target.name)
+    smaller = replace(run, recipe=_tuning(run.recipe, small.arch, asked.epochs), name=target.name)
     if asked.epochs:
-        small = _tuned(small, smaller.recipe, training, asked.seed, report)
+        small = _tune(small, smaller, training, asked.seed, report)
         report(f"tuned: {_accuracies(small, judged, truth)}")
     made_by = (
-        f"{made}; isthmus models prune {shop.arguments} "
+        f"{made}; isthmus models prune {run.arguments} "
         f"--flops {asked.share:g} --epochs {asked.epochs} --seed {asked.seed}"
     )
     return smaller.put(small, target, made_by=made_by, report=report)
@@ -177,9 +179,10 @@ def _tuning(recipe: Recipe, arch: Architecture, epochs: int) -> Recipe:
     )
 
 
-def _tuned(network: SplitNetwork, recipe: Recipe, training: TrainingSet, seed: int, report: Report) -> SplitNetwork:
-    trainer = Trainer(recipe, training, seed=seed)
-    for copy in (trainer.network, trainer.teacher):
+def _tune(network: SplitNetwork, run: TrainingRun, training: TrainingSet, seed: int, report: Report) -> SplitNetwork:
+    """Train `network` on, as `run` says; returns the averaged network."""
+    trainer = run.trainer(run.recipe, training, seed=seed)
+    for copy in (trainer.network, trainer.averaged):
         copy.load_state_dict(network.state_dict())
     with tempfile.TemporaryDirectory() as scratch:
         return trainer.run(Path(scratch) / "tuning.pt", report).eval()
@@ -191,7 +194,7 @@ def _stages(head: Head) -> list[Stage]:
 
 @contextmanager
 def _masked(spaces: list[Space], masks: dict[str, Tensor]) -> Iterator[None]:
-    """Every space's channels multiplied by its mask (C,)."""
+    """Multiply every space's channels by its mask (C,) while the context lasts."""
 
     def multiplied(mask: Tensor, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return output * mask[None, :, None, None]
@@ -236,7 +239,7 @@ def _cut(head: Head, spaces: list[Space], space: Space, importance: Tensor, macs
 
 
 def _tried(network: SplitNetwork, spaces: list[Space], cut: ChannelCut, x: Tensor, labels: Tensor) -> float:
-    """The loss without the cut's channels."""
+    """The loss without the channels of the cut."""
     cut.space.kept[cut.channels] = 0
     try:
         return _measured(network, spaces, x, labels)
@@ -266,18 +269,18 @@ def _rebuilt(network: SplitNetwork, spaces: list[Space]) -> SplitNetwork:
         for a, b in zip(old.convs, new.convs, strict=True):
             assert isinstance(a, SlimConv)
             assert isinstance(b, SlimConv)
-            _copied(a, b, before, of[id(a)])
+            _copy(a, b, before, of[id(a)])
             before = of[id(a)]
         at_exit = of[id(old.exit.conv)]
-        _copied(old.exit.conv, new.exit.conv, before, at_exit)
+        _copy(old.exit.conv, new.exit.conv, before, at_exit)
         new.exit.linear.full.weight.copy_(old.exit.linear.full.weight[:, at_exit])
         new.exit.linear.full.bias.copy_(old.exit.linear.full.bias)
-    _copied(network.head.project, small.head.project, before, torch.arange(network.arch.bottleneck_channels))
+    _copy(network.head.project, small.head.project, before, torch.arange(network.arch.bottleneck_channels))
     return small.eval()
 
 
-def _copied(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
-    """The weights between the channels that are left, and the norm of those that come out."""
+def _copy(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
+    """Give `new` the weights of `old` between the channels that are left, and the norm of those that come out."""
     new.weight.copy_(old.weight[c_out][:, c_in])
     (norm,) = new.norms.values()
     full = old.norms["w100"].state_dict()
@@ -285,8 +288,8 @@ def _copied(old: SlimConv, new: SlimConv, c_in: Tensor, c_out: Tensor) -> None:
 
 
 @torch.no_grad()
-def _norms_anew(network: SplitNetwork, x: Tensor) -> None:
-    """The statistics of the head's batch norms, as they are without the channels that have gone."""
+def _measure_norms(network: SplitNetwork, x: Tensor) -> None:
+    """Measure the statistics of the head's batch norms on `x` (N, 3, S, S), without the channels that have gone."""
     norms = [m for m in network.head.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()

@@ -25,10 +25,11 @@ from sklearn.ensemble import GradientBoostingRegressor
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.bundling import card, writer
-from isthmus.models.bundling.evaluate import Report, evaluate, fitted_codec, measured, save
+from isthmus.models.bundling.evaluate import evaluate, fitted_codec, measured, save
 from isthmus.models.bundling.shipped import Shipped
 from isthmus.models.data.labelled import Validation
 from isthmus.models.litert import Signature, opened
+from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 
 Granularity = Literal["channel", "tensor"]
@@ -53,9 +54,9 @@ KEPT: dict[Kept, str | None] = {
     "exits and projection": ".*(exit_(conv|linear)|project).*",
     "first convolution": ".*FirstStage.*PlainConv_0.*",
 }
-"""What stays float, by the names that `export` gives."""
+"""The operators that stay float, by the names that `export` gives."""
 FIRST_AT_RANDOM = 6
-"""Trials before the trees are asked."""
+"""The number of random trials before the trees choose."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,13 @@ class Options:
     granularity: Granularity
     algorithm: Algorithm
     calibrating: int
-    """Pictures that the ranges are calibrated with."""
+    """The number of pictures that the ranges are calibrated with."""
     kept_float: Kept
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one way gave. `agreement` in 0 to 1."""
+    """The result of one way to quantise; `agreement` is 0 to 1."""
 
     options: Options
     agreement: float
@@ -79,11 +80,11 @@ class Trial:
 
 
 def every_option() -> tuple[Options, ...]:
-    """The whole space."""
+    """Every way to quantise a head."""
     return tuple(Options(*o) for o in itertools.product(GRANULARITIES, ALGORITHMS, CALIBRATING, KEPT))
 
 
-class HeadQuantizer:
+class HeadQuantiser:
     """Quantises one bundle's head; calibrations are kept, since many options share one."""
 
     def __init__(self, bundle: Bundle, images: NDArray[np.uint8]) -> None:
@@ -127,7 +128,7 @@ def _stage_inputs(bundle: Bundle, images: NDArray[np.uint8]) -> dict[str, list[d
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser tells of every tensor that two signatures share, and that calibration takes memory."""
+    """Silence the library: it reports every tensor that two signatures share, and that calibration takes memory."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -142,21 +143,21 @@ class Agreement:
     """How often a quantised head's network answers as the float one: the mean over widths, exits and the tail."""
 
     def __init__(self, bundle: Bundle, images: NDArray[np.uint8]) -> None:
-        """`images` (N, S, S, 3) RGB."""
+        """Answer `images` (N, S, S, 3) RGB with the float head."""
         self._bundle, self._images = bundle, images
         self._float = self._answers(Shipped(bundle))
 
     def __call__(self, head: bytes) -> float:
-        """For a head of the same signatures."""
+        """The agreement of a head of the same signatures, 0 to 1."""
         return float((self._answers(Shipped(self._bundle, head)) == self._float).mean())
 
     def _answers(self, halves: Shipped) -> NDArray[np.int64]:
-        rows, sent, told = [], np.empty(0, np.float32), np.empty(0, np.float32)
+        rows, sent, answers = [], np.empty(0, np.float32), np.empty(0, np.float32)
         for width in self._bundle.manifest.widths:
             features, exits = halves.head(self._images, width)
             if not np.array_equal(features, sent):  # a width may change the exits alone
-                sent, told = features, halves.tail(features)
-            rows += [logits.argmax(axis=1) for logits in (*exits, told)]
+                sent, answers = features, halves.tail(features)
+            rows += [logits.argmax(axis=1) for logits in (*exits, answers)]
         return np.stack(rows)
 
 
@@ -168,7 +169,7 @@ def search(
     trials: int,
     seed: int,
 ) -> list[Trial]:
-    """At most `trials` options of `space` tried, in order; the best one is `best`'s.
+    """Try at most `trials` options of `space`; returns the trials in order, of which `best` picks one.
 
     Random: drawn without return. Boosted: after a few at random, always the one that trees fitted on the trials so far
     think best.
@@ -202,10 +203,10 @@ def _promise(done: Sequence[Trial], space: Sequence[Options], seed: int) -> Call
 SCORING = 400
 """Pictures that options are compared on, beside those that they are calibrated with."""
 PICTURES = max(CALIBRATING) + SCORING
-"""What a search takes."""
+"""The number of pictures that a search takes."""
 
 
-def quantized(
+def quantise(
     bundle: Bundle,
     images: NDArray[np.uint8],
     validation: Validation,
@@ -222,17 +223,17 @@ def quantized(
     """
     if len(images) < PICTURES:
         raise DataError(f"{bundle.manifest.name}: {len(images)} pictures to quantise with; the search takes {PICTURES}")
-    quantizer_, score = HeadQuantizer(bundle, images[: max(CALIBRATING)]), Agreement(bundle, images[-SCORING:])
+    quantiser, score = HeadQuantiser(bundle, images[: max(CALIBRATING)]), Agreement(bundle, images[-SCORING:])
 
     def try_out(options: Options) -> Trial:
-        head = quantizer_.head(options)
+        head = quantiser.head(options)
         trial = Trial(options, score(head), len(head))
         report(f"{options}: agreement {trial.agreement:.4f}, {trial.size_bytes / 1e3:.0f} kB")
         return trial
 
     tried = search(try_out, every_option(), how=how, trials=trials, seed=seed)
     chosen = best(tried)
-    head = quantizer_.head(chosen.options)
+    head = quantiser.head(chosen.options)
     halves, m = Shipped(bundle, head), bundle.manifest
     trained_as = m.bottleneck.spectrum is not None
     codec = fitted_codec(halves, m.widths, m.bottleneck.steps, images[:SCORING], frequencies=trained_as)

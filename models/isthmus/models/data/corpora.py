@@ -1,4 +1,4 @@
-"""Whose pictures a recipe is trained on and judged by: the recipe's own, or somebody's folder. Read only when asked for."""
+"""The pictures that a recipe is trained on and judged by: the recipe's own, or a user's folder. Read when needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from isthmus.proto.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where pictures come from; called only when they are needed."""
+    """The pictures' sources; called only when they are needed."""
 
     labels: tuple[str, ...]
     training: Callable[[], TrainingSet]

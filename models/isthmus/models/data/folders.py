@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from isthmus.models.data import coco
 from isthmus.models.data.labelled import Pictures
-from isthmus.models.pictures import SUFFIXES
+from isthmus.models.pictures import is_picture
 from isthmus.proto.errors import DataError
 
 HELD_OUT = 5
@@ -34,7 +34,7 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of each channel of the training pictures, in 0 to 1."""
+        """The mean of each channel of the training pictures, in 0 to 1."""
         return tuple(round(float(m), 4) for m in self.training.images.mean((0, 1, 2)) / 255)
 
     @property
@@ -68,7 +68,7 @@ class _Sample:
 
 def _folder(path: Path) -> Iterator[_Sample]:
     for folder in sorted(p for p in path.iterdir() if p.is_dir()):
-        for file in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        for file in sorted(p for p in folder.rglob("*") if is_picture(p.relative_to(path))):
             yield _Sample(file, folder.name)
 
 
@@ -107,7 +107,10 @@ def _read(samples: list[tuple[_Sample, int]], size: int) -> Pictures:
 
 
 def _rgb(file: Path) -> NDArray[np.uint8]:
-    pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise DataError(f"{file}: too large a picture for OpenCV; shrink it first") from error
     if pixels is None:
         raise DataError(f"{file}: missing or not a picture that OpenCV can read")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:

@@ -1,1 +1,1 @@
-"""A small head and an early exit for somebody's model, learnt from unlabelled pictures."""
+"""A small head and an early exit for somebody's model, trained on unlabelled pictures."""

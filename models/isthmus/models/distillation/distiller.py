@@ -1,6 +1,6 @@
 """Distillation: a student head and decoder learn what of a picture the teacher's answers need. No labels.
 
-The early exit learns first, by itself (`exit_lessons`). Here features are rounded with random steps and go through the
+The early exit learns first, by itself (`exit_trainer`). Here features are rounded with random steps and go through the
 decoder, and the picture that it rebuilds through a differentiable copy of the whole teacher: its answers and a late map lead
 (Hinton et al. 2015), beside what the features cost. The copy learns as well, and is what the server runs; or it only
 teaches, and the server runs the teacher's own file. A run is resumed from its checkpoint.
@@ -9,8 +9,6 @@ teaches, and the server runs the teacher's own file. A run is resumed from its c
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,43 +21,47 @@ from isthmus.models.distillation.exit_trainer import ExitTrainer
 from isthmus.models.distillation.rounding import Rounding
 from isthmus.models.distillation.setup import DistillationSetup
 from isthmus.models.distillation.student import REDUCTION, Student
+from isthmus.models.progress import Report
 from isthmus.models.training import bottleneck, losses
 from isthmus.models.training.muon import Muon
-from isthmus.models.training.processors import fastest, mixed_precision
-from isthmus.models.training.trainer import FORGOTTEN, follow, learning_rate
+from isthmus.models.training.processors import mixed_precision
+from isthmus.models.training.resumable import ResumableRun, Stateful, averaging, follow, prepare
 
-Report = Callable[[str], None]
 M = TypeVar("M", bound=nn.Module)
 REPORT_EVERY = 20
-"""Steps."""
+"""The number of steps from one line of the report to the next."""
 BITS = 3.0
-"""That the codec takes for each that is counted, about: most symbols are zeros."""
+"""Bits that the codec takes for each that `Rounding` counts, about: most symbols are zeros."""
 AVERAGING = 0.998
 """Share of itself that the averaged student keeps at each step, in a run that is long enough to forget its beginning."""
 
 
-class Distiller:
-    """One run: the student, its running average, the optimisers, and the generators that make it repeatable."""
+class Distiller(ResumableRun[Student]):
+    """One run: the student, its running average, and the optimisers."""
 
     def __init__(self, setup: DistillationSetup, *, report: Report) -> None:
         """Raises ModelError when the teacher has an operator without a gradient, or no head is small enough."""
-        seed = setup.answers.seed
-        torch.manual_seed(seed)
-        self.device = fastest()
+        super().__init__(seed=setup.answers.seed, epochs=setup.settings.epochs, identity=setup.identity)
         self.setup, self.settings = setup, setup.settings
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
         self.student = _quick(setup.student(), self.device)
         self.student.head.exit.requires_grad_(False)
         self.rounding = self._rounding().to(self.device)
-        self.average = copy.deepcopy(self.student).eval().requires_grad_(False)
+        self.averaged = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.optimisers, self._peaks = self._optimisers()
-        self.epochs_done = 0
-        steps = max(1, self.settings.epochs * self.steps_per_epoch)
-        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
+        self.averaging = averaging(AVERAGING, self.epochs * self.steps_per_epoch)
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """The student, its average, the rounding and the optimisers."""
+        return {
+            "student": self.student,
+            "averaged": self.averaged,
+            "rounding": self.rounding,
+            **{f"optimiser{i}": optimiser for i, optimiser in enumerate(self.optimisers)},
+        }
 
     def _optimisers(self) -> tuple[tuple[torch.optim.Optimizer, ...], tuple[float, ...]]:
-        """One for each kind of weights, and their peak rates."""
+        """The optimiser of each kind of weights, and their peak rates."""
         student, settings = self.student, self.settings
         straight = student.straight
         plain = {id(p) for m in (student.decoder.spread, student.decoder.seen) for p in m.parameters()}
@@ -93,50 +95,33 @@ class Distiller:
         """Pictures in a step: the settings' number, or all there are."""
         return min(self.settings.batch, len(self.setup.training_index))
 
-    def run(self, checkpoint: Path, report: Report) -> Student:
-        """Train to the end of the settings, resuming from `checkpoint` if it exists; returns the averaged student."""
-        if checkpoint.is_file():
-            self.load(checkpoint)
-            report(f"resumed after epoch {self.epochs_done} of {self.settings.epochs}")
-        else:
-            self._begin_with_exit(checkpoint.with_suffix(".exits.pt"), report)
-        while self.epochs_done < self.settings.epochs:
-            began = time.monotonic()
-            told = self.epoch(report)
-            self.epochs_done += 1
-            self.save(checkpoint)
-            took = time.monotonic() - began
-            report(f"epoch {self.epochs_done} of {self.settings.epochs}: {told}, {took:.0f} s")
-        return self.average
-
-    def _begin_with_exit(self, checkpoint: Path, report: Report) -> None:
-        taught = ExitTrainer(self.setup, self.student.head).run(checkpoint, report).exit.state_dict()
-        for student in (self.student, self.average):
-            student.head.exit.load_state_dict(taught)
+    def before_first_epoch(self, checkpoint: Path, report: Report) -> None:
+        """Train the exit, which has a checkpoint of its own, and give it to the student."""
+        trainer = ExitTrainer(self.setup, self.student.head)
+        trained = trainer.run(checkpoint.with_suffix(".exits.pt"), report).exit.state_dict()
+        for student in (self.student, self.averaged):
+            student.head.exit.load_state_dict(trained)
 
     def epoch(self, report: Report) -> str:
         """One pass over one view of every picture; the mean losses, as text."""
         number = (self.settings.epochs - 1 - self.epochs_done) % self.settings.views  # the device's own view comes last
-        taught = self.setup.answers.of_view(number, report)
+        stored = self.setup.answers.of_view(number, report)
         self.student.train()
         totals: dict[str, list[float]] = {}
         for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.epochs
             index = np.sort(self.setup.training_index[order])  # in the order of the disk
             images = np.stack([self.setup.answers.image(int(k), number) for k in index])
-            targets = {n: self.setup.target(n, values[index]).to(self.device) for n, values in taught.items()}
+            targets = {n: self.setup.target(n, values[index]).to(self.device) for n, values in stored.items()}
             for name, value in self.step(self.setup.pictures(images).to(self.device), targets, progress).items():
                 totals.setdefault(name, []).append(value)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
-                report(f"  step {i + 1} of {self.steps_per_epoch}: {_told(totals)}")
-        return _told(totals)
+                report(f"  step {i + 1} of {self.steps_per_epoch}: {_means(totals)}")
+        return _means(totals)
 
     def step(self, x: Tensor, targets: dict[str, Tensor], progress: float) -> dict[str, float]:
         """One optimiser step on (N, 3, S, S) pictures; the losses by name."""
-        for optimiser, peak in zip(self.optimisers, self._peaks, strict=True):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(progress, peak)
+        prepare(self.optimisers, self._peaks, progress)
         with mixed_precision(self.device):
             parts = self._losses(x, targets)
         weights = {
@@ -148,7 +133,7 @@ class Distiller:
         torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in parts.items()]).sum())
         for optimiser in self.optimisers:
             optimiser.step()
-        follow(self.average, self.student, self.averaging)
+        follow(self.averaged, self.student, self.averaging)
         return {name: float(loss.detach()) for name, loss in parts.items()}
 
     def _losses(self, x: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -157,42 +142,15 @@ class Distiller:
         step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         rounded, bits = self.rounding(features, step)
         rebuilt = self.student.decoder(rounded).permute(0, 3, 1, 2)  # (N, 3, S, S)
-        told = dict(zip(self.setup.teacher.targets, self.student.model(rebuilt), strict=True))
+        outputs = dict(zip(self.setup.teacher.targets, self.student.model(rebuilt), strict=True))
         found = {
             "picture": (rebuilt - x).square().mean() / x.var(),
-            "answer": losses.distillation(told["logits"].float().flatten(1), targets["logits"], 1.0),
+            "answer": losses.distillation(outputs["logits"].float().flatten(1), targets["logits"], 1.0),
             "rate": bits * BITS / 8000,
         }
-        if "hint" in told:
-            found["hint"] = _distance(told["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
+        if "hint" in outputs:
+            found["hint"] = _distance(outputs["hint"].float(), targets["hint"].permute(0, 3, 1, 2))
         return found
-
-    def save(self, path: Path) -> None:
-        """Write everything needed to go on."""
-        self.setup.save(
-            path,
-            {
-                "student": self.student.state_dict(),
-                "average": self.average.state_dict(),
-                "rounding": self.rounding.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "epochs_done": self.epochs_done,
-                "rng": self.rng.bit_generator.state,
-                "generator": self.generator.get_state(),
-            },
-        )
-
-    def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises DataError when it is none, or one of another run."""
-        state = self.setup.load(path)
-        self.student.load_state_dict(state["student"])
-        self.average.load_state_dict(state["average"])
-        self.rounding.load_state_dict(state["rounding"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        self.epochs_done = state["epochs_done"]
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
 
 
 def _quick(module: M, device: torch.device) -> M:
@@ -200,9 +158,9 @@ def _quick(module: M, device: torch.device) -> M:
 
 
 def _distance(found: Tensor, aim: Tensor) -> Tensor:
-    """Mean square of what (N, C, H, W) maps miss, as a share of their channels' variance."""
+    """The mean squared distance of (N, C, H, W) maps, as a share of their channels' variance."""
     return (found - aim).square().mean() / aim.var((0, 2, 3)).mean().clamp_min(1e-6)
 
 
-def _told(totals: dict[str, list[float]]) -> str:
+def _means(totals: dict[str, list[float]]) -> str:
     return ", ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in totals.items())

@@ -7,8 +7,6 @@ serves them all. Pictures are seen in all their views, mirrored every other time
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,52 +15,45 @@ from torch import Tensor
 from isthmus.models.data import labelled
 from isthmus.models.distillation.setup import DistillationSetup
 from isthmus.models.distillation.student import StudentHead
+from isthmus.models.progress import Report
 from isthmus.models.training import losses
-from isthmus.models.training.processors import fastest, mixed_precision
-from isthmus.models.training.trainer import FORGOTTEN, follow, learning_rate
+from isthmus.models.training.processors import mixed_precision
+from isthmus.models.training.resumable import ResumableRun, Stateful, averaging, follow, prepare
 
-Report = Callable[[str], None]
 REPORT_EVERY = 20
-"""Steps."""
+"""The number of steps from one line of the report to the next."""
 AVERAGING = 0.99
 """Share of itself that the averaged head keeps at each step, in a run that is long enough to forget its beginning."""
 FULL = 0.5
-"""Of a batch, at full width."""
+"""The share of a batch that runs at full width."""
 
 
-class ExitTrainer:
-    """One run: a head of which the exit learns, its running average, and the generator that makes it repeatable."""
+class ExitTrainer(ResumableRun[StudentHead]):
+    """One run: a head of which the exit learns, and its running average."""
+
+    resumed_line = "resumed after epoch {done} of {epochs} of the exit"
+    epoch_line = "exit, epoch {done} of {epochs}: {losses}"
 
     def __init__(self, setup: DistillationSetup, head: StudentHead) -> None:
         settings = setup.settings
-        self.setup, self.settings, self.device = setup, settings, fastest()
-        self.rng = np.random.default_rng(setup.answers.seed)
+        super().__init__(seed=setup.answers.seed, epochs=settings.exit_epochs, identity=setup.identity)
+        self.setup, self.settings = setup, settings
         self.coins = self.rng.integers(0, 2, len(setup.answers.album))
         self.head = copy.deepcopy(head).to(self.device).train()
         self.head.exit.requires_grad_(True)
-        self.average = copy.deepcopy(self.head).eval().requires_grad_(False)
+        self.averaged = copy.deepcopy(self.head).eval().requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.head.exit.parameters(), lr=settings.exit_rate)
         self.batch = min(settings.exit_batch, len(setup.training_index))
         self.steps_per_epoch = len(setup.training_index) // self.batch
-        steps = max(1, settings.exit_epochs * self.steps_per_epoch)
-        self.averaging = min(AVERAGING, max(0.0, 1 - FORGOTTEN / steps))
-        self.epochs_done = 0
+        self.averaging = averaging(AVERAGING, self.epochs * self.steps_per_epoch)
 
-    def run(self, checkpoint: Path, report: Report) -> StudentHead:
-        """Train to the end, resuming from `checkpoint` if it exists; returns the averaged head."""
-        if checkpoint.is_file():
-            self.load(checkpoint)
-            report(f"resumed after epoch {self.epochs_done} of {self.settings.exit_epochs} of the exit")
-        while self.epochs_done < self.settings.exit_epochs:
-            loss = self.epoch(report)
-            self.epochs_done += 1
-            self.save(checkpoint)
-            done = f"{self.epochs_done} of {self.settings.exit_epochs}"
-            report(f"exit, epoch {done}: loss {loss:.3f}")
-        return self.average
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """The head, its average and the optimiser."""
+        return {"head": self.head, "averaged": self.averaged, "optimiser": self.optimiser}
 
-    def epoch(self, report: Report) -> float:
-        """One pass over one view of every picture; the mean loss."""
+    def epoch(self, report: Report) -> str:
+        """One pass over one view of every picture; the mean loss, as text."""
         views = self.settings.views
         number, turn = self.epochs_done % views, self.epochs_done // views
         answers, total = self.setup.answers, 0.0
@@ -71,53 +62,29 @@ class ExitTrainer:
         for i, order in enumerate(labelled.batches(len(self.setup.training_index), self.batch, self.rng)):
             index = self.setup.training_index[order]  # as they come: a width is given a part of the batch
             images = [answers.image(int(k), number) for k in index]
-            seen = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
+            shown = [image[:, ::-1] if mirrored[k] else image for k, image in zip(index, images, strict=True)]
             progress = (self.epochs_done + i / self.steps_per_epoch) / self.settings.exit_epochs
             target = self.setup.target("logits", logits[index]).to(self.device)
-            total += self.step(self.setup.pictures(np.stack(seen)).to(self.device), target, progress)
+            total += self.step(self.setup.pictures(np.stack(shown)).to(self.device), target, progress)
             if i % REPORT_EVERY == REPORT_EVERY - 1:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
-        return total / self.steps_per_epoch
+        return f"loss {total / self.steps_per_epoch:.3f}"
 
     def step(self, x: Tensor, logits: Tensor, progress: float) -> float:
         """One optimiser step on (N, 3, S, S) pictures and the teacher's (N, K) logits; the loss."""
-        self.optimiser.zero_grad(set_to_none=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress, self.settings.exit_rate)
+        prepare([self.optimiser], [self.settings.exit_rate], progress)
         with mixed_precision(self.device):
             parts = shared_out(len(x), self.settings.widths, FULL, self.rng)
             answers = torch.cat([self.head.logits(x[part], width) for width, part in parts]).float()
             loss = losses.distillation(answers, logits, 1.0)
         torch.autograd.backward(loss)
         self.optimiser.step()
-        follow(self.average, self.head, self.averaging)
+        follow(self.averaged, self.head, self.averaging)
         return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Write everything needed to go on."""
-        self.setup.save(
-            path,
-            {
-                "head": self.head.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "epochs_done": self.epochs_done,
-                "rng": self.rng.bit_generator.state,
-            },
-        )
-
-    def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises DataError when it is none, or one of another setup."""
-        state = self.setup.load(path)
-        self.head.load_state_dict(state["head"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epochs_done = state["epochs_done"]
-        self.rng.bit_generator.state = state["rng"]
 
 
 def shared_out(n: int, widths: tuple[float, ...], full: float, rng: np.random.Generator) -> list[tuple[float, slice]]:
-    """Which width runs which of `n` samples (the sandwich rule): `full` of them the full one, half of the rest the narrowest."""
+    """Share `n` samples out over widths (the sandwich rule): `full` of them run the full one, half of the rest the narrowest."""
     ascending = sorted(widths)
     if len(ascending) == 1:
         return [(ascending[0], slice(0, n))]

@@ -10,7 +10,7 @@ import numpy as np
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundle import Manifest
 from isthmus.models.data import labelled
-from isthmus.models.distillation.views import as_seen
+from isthmus.models.pictures import squeezed
 from isthmus.models.splitting.uncut import input_of
 from isthmus.models.training.tflite_teacher import Original, Teacher
 from isthmus.proto.errors import ConfigError, DataError
@@ -33,13 +33,13 @@ def answered(
         )
     graph = flatbuffer.read(model)
     teacher = Teacher(graph, input_of(graph, pixels))
-    taken, told = ((i.size, *i.mean, *i.std) for i in (teacher.input, manifest.input))
-    if teacher.classes != len(manifest.labels) or not np.allclose(taken, told):
+    expected, found = ((i.size, *i.mean, *i.std) for i in (teacher.input, manifest.input))
+    if teacher.classes != len(manifest.labels) or not np.allclose(expected, found):
         raise DataError(
             f"{model}: {teacher.classes} classes of {teacher.size} pixels, or pixels of another range; "
             f"{manifest.name} was made of another model"
         )
     shown = pictures.samples(folder, most or sys.maxsize)
     drawn = np.random.default_rng(0).permutation(len(shown))
-    images = np.stack([as_seen(shown[i], teacher.size) for i in drawn])
+    images = np.stack([squeezed(shown[i], teacher.size) for i in drawn])
     return labelled.Pictures(images, Original(teacher).logits(images).argmax(1))

@@ -1,7 +1,7 @@
-"""From a `.tflite` and a folder of pictures to a bundle: what `isthmus models distill` does.
+"""Makes a bundle from a `.tflite` and a folder of pictures: what `isthmus models distill` does.
 
 Nothing here asks for labels: what is right is what the uncut model answers. Pictures that the student is judged by are
-never learnt from: some are set aside, or others are given.
+never trained on: some are set aside, or others are given.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ from isthmus.models.bundling.evaluate import Evaluation, evaluate, fitted_codec
 from isthmus.models.data import labelled
 from isthmus.models.data.corpora import halves
 from isthmus.models.data.labelled import Validation
-from isthmus.models.distillation.distiller import Distiller, Report
+from isthmus.models.distillation.distiller import Distiller
 from isthmus.models.distillation.setup import DistillationSettings, DistillationSetup
 from isthmus.models.distillation.student import Student
-from isthmus.models.distillation.views import Album, Answers, as_seen
+from isthmus.models.distillation.views import Album, Answers
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import Signature
+from isthmus.models.pictures import squeezed
+from isthmus.models.progress import Report
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.tflite_teacher import Original, Teacher
 from isthmus.proto.errors import DataError
 from isthmus.proto.tasks.classification import Classification
 
 SET_ASIDE = 10
-"""Every so many pictures one is kept to judge by, unless others are given."""
+"""One picture in so many is kept to judge by, unless others are given."""
 MOST_JUDGED = 500
-"""Pictures to judge by, at most: every operating point answers each of them."""
+"""The most pictures to judge by: every operating point answers each of them."""
 WELL = 0.95
-"""Agreement with the uncut model that is compared at; the best there is, where none comes so far."""
+"""The agreement with the uncut model at which sizes are compared; the best there is, where none comes so far."""
 REDUCED = 4 / 7
-"""Of a picture's side, for the rival that is sent smaller and enlarged again: below 3 kB it is the better one."""
+"""The share of a picture's side for the rival that is sent smaller and enlarged again: below 3 kB it is the better one."""
 FEWEST = 16
-"""Pictures to learn from, and to judge by."""
+"""The fewest pictures to train on, and to judge by."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Distillation:
         return self._bundle(target, student, sample, judged_by, labels, made_by, report)
 
     def _shared_out(self, album: Album, report: Report) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Which pictures of the album are learnt from, and the pictures (N, S, S, 3) that the student is judged by."""
+        """The pictures of the album that are trained on, and the pictures (N, S, S, 3) that the student is judged by."""
         index = np.arange(len(album))
         if self.validation is None:
             aside, training_index = index[::SET_ASIDE], index[index % SET_ASIDE > 0]
@@ -104,7 +106,7 @@ class Distillation:
                     f"{path}: {count} pictures to learn from or to judge by; give {FEWEST} for each, or more"
                 )
         size = self.teacher.size
-        return training_index, np.stack([as_seen(judges[int(i)], size) for i in _spread(aside, MOST_JUDGED)])
+        return training_index, np.stack([squeezed(judges[int(i)], size) for i in _spread(aside, MOST_JUDGED)])
 
     def _bundle(
         self,
@@ -154,7 +156,7 @@ class Distillation:
 
 
 def _spread(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many, evenly."""
+    """The numbers of `index`, at most `most` of them, taken evenly."""
     return index if len(index) <= most else index[np.arange(most) * len(index) // most]
 
 
@@ -184,7 +186,7 @@ def _rival(format_: str, share: float, evaluation: Evaluation, pictures: Sequenc
 
 
 def _steadiness(original: Original, images: NDArray[np.uint8], truth: NDArray[np.int64]) -> str:
-    """How often the model gives its own answer again where nobody sees a difference: what agreement is read against."""
+    """Says how often the model repeats its own answer where nobody sees a difference: what agreement is read against."""
     rng = np.random.default_rng(0)
     grained = np.empty_like(images)
     for i, image in enumerate(images):

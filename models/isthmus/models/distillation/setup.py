@@ -1,12 +1,8 @@
-"""What a student is trained from, and how: shared by the trainer of its exits and that of the whole student."""
+"""What a student is trained from, and how: shared by the trainer of its exit and that of the whole student."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +15,20 @@ from isthmus.models.distillation.views import Answers
 from isthmus.models.splitting.cuts import IMAGE
 from isthmus.models.training.tflite_teacher import Stored, Teacher, real
 from isthmus.models.training.torch_graph import TorchPart
-from isthmus.models.training.trainer import write_checkpoint
-from isthmus.proto.errors import DataError
 
 BEGUN_WITH = 300
-"""Pictures, about, whose principal components a student begins with."""
+"""The number of pictures, about, whose principal components a student begins with."""
 
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """How a student is made and trained."""
+    """The settings of a student and its training."""
 
     widths: tuple[float, ...] = (0.5, 0.75, 1.0)
     epochs: int = 20
     batch: int = 16
     views: int = 8
-    """Of each picture that the teacher is asked about; later epochs begin again."""
+    """The number of views of each picture that the teacher answers; later epochs begin again."""
     turn_rate: float = 0.01
     """Peak relative change of a convolution's weights a step."""
     peak_rate: float = 2e-3
@@ -44,7 +38,7 @@ class DistillationSettings:
     steps: tuple[float, ...] = (0.4, 0.55, 0.75, 1.0)
     """The quantiser's ladder, in the unit of a picture's 0..1; finest first."""
     picture_weight: float = 1.0
-    """Of the rebuilt picture's squared distance: what of it the answers do not need may go."""
+    """The weight of the rebuilt picture's squared distance: what of it the answers do not need may go."""
     hint_weight: float = 1.0
     answer_weight: float = 1.0
     tuned: bool = True
@@ -52,22 +46,22 @@ class DistillationSettings:
     model_rate: float = 1e-4
     """Peak learning rate of that copy."""
     exit_epochs: int = 10
-    """Passes in which the exit learns the answers."""
+    """The number of passes in which the exit learns the answers."""
     exit_batch: int = 32
     exit_rate: float = 1e-3
     rate_weight: float = 0.8
-    """Of a thousand bytes, in nats of the answer."""
+    """The price of a thousand bytes, in nats of the answer."""
     decoder_channels: int = 128
     decoder_finer_channels: int = 32
     decoder_blocks: int = 1
     bottleneck_channels: int = 48
     head_share: float = 0.1
-    """Of the teacher's FLOPs that the head may take at width 1.0."""
+    """The share of the teacher's FLOPs that the head may take at width 1.0."""
 
 
 @dataclass(frozen=True)
 class DistillationSetup:
-    """A teacher, what it makes of the pictures, and which of them are learnt from."""
+    """A teacher, its answers to the pictures, and which of these are trained on."""
 
     teacher: Teacher
     answers: Answers
@@ -115,23 +109,6 @@ class DistillationSetup:
         return labelled.normalised(images, picture.mean, picture.std)
 
     def target(self, name: str, stored: Stored) -> Tensor:
-        """What the teacher said, of real values: (N, H, W, C) of a map, (N, K) of logits."""
+        """The teacher's values as real numbers: (N, H, W, C) for a map, (N, K) for logits."""
         values = torch.from_numpy(real(stored, self.teacher.targets[name]))
         return values.flatten(1) if name == "logits" else values
-
-    def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint that `load` knows as one of this setup."""
-        write_checkpoint(path, {**state, "identity": self.identity})
-
-    def load(self, path: Path) -> dict[str, Any]:
-        """What `save` wrote. Raises DataError when it is no such checkpoint, or one of another setup."""
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            found = state["identity"]
-        except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
-            raise DataError(f"{path}: no checkpoint of a distillation ({error}); name another, or remove it") from error
-        if other := [key for key, value in self.identity.items() if found.get(key) != value]:
-            raise DataError(
-                f"{path}: a checkpoint of another run ({', '.join(other)} differ); name another, or remove it"
-            )
-        return state

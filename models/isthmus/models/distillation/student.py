@@ -1,9 +1,9 @@
-"""What is trained of a model: a small head in front of it, a decoder that rebuilds its picture, and two copies of itself.
+"""The student: a small head in front of a model, a decoder that rebuilds its picture, and two copies of the model.
 
 A student begins as an image codec: the head's straight path takes patches of the picture to their principal components,
 and the decoder's straight path takes them back. Its early exit begins as the model itself, which sees the picture reduced:
 a narrower width is a smaller picture. Behind the decoder a copy of the model learns to read rebuilt pictures, unless the
-model's own file is to do so. All of it begins with what the model knows. Tensors are (N, C, H, W).
+model's own file is to do so. Tensors are (N, C, H, W).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from isthmus.models.training.torch_graph import TorchPart
 from isthmus.proto.errors import ModelError
 
 PATCH = 4
-"""Of the decoder's corrections."""
+"""The side of the patches that the decoder corrects, in pixels."""
 REDUCTION = 16
-"""Picture size over bottleneck size."""
+"""The picture's side over the bottleneck's."""
 SIDE = 8
-"""Of the patches that the straight path sees first; then four of them are joined."""
+"""The side of the patches that the straight path takes first, in pixels; then it joins four of them."""
 STRAIGHT = 32
-"""Components of each."""
+"""The number of principal components kept of each patch."""
 GRAIN = 4
-"""Sides of reduced pictures are multiples of it."""
+"""Sides of reduced pictures are multiples of so many pixels."""
 
 
 def architecture(input_size: int, classes: int, widths: tuple[float, ...], channels: int) -> Architecture:
@@ -60,7 +60,10 @@ def reduced(x: Tensor, side: int) -> Tensor:
 
 
 def sides(model: TorchPart, size: int, widths: Sequence[float], most_macs: float) -> dict[float, int]:
-    """For each width, the largest picture of whose model `width * most_macs` is enough. Raises ModelError if none is."""
+    """The side of the largest picture for which the model takes at most `width * most_macs`, for each width.
+
+    Raises ModelError when no picture is small enough.
+    """
     work = {side: model.macs(side) for side in range(2 * GRAIN, size + 1, GRAIN)}
     found = {}
     for width in widths:
@@ -87,12 +90,12 @@ class StudentHead(nn.Module):
         self.sides = sides(model, arch.input_size, arch.widths, most_flops / 2 - self._straight_macs())
 
     def straight(self, x: Tensor) -> Tensor:
-        """The features."""
+        """The features (N, C_b, S_b, S_b) of pictures (N, 3, S, S)."""
         features: Tensor = self.joined(self.patches(x))
         return features
 
     def logits(self, x: Tensor, width: float) -> Tensor:
-        """(N, K) of the early exit."""
+        """The early exit's logits (N, K), from the picture reduced to the width's side."""
         found: Tensor = self.exit(reduced(x, self.sides[width]))[0]
         return found.flatten(1)
 
@@ -105,7 +108,7 @@ class StudentHead(nn.Module):
         return _PlainHead(self, width).eval()
 
     def macs(self, width: float) -> list[int]:
-        """Multiply-accumulates of the one stage."""
+        """The multiply-accumulates of the one stage."""
         return [self._straight_macs() + self.exit.macs(self.sides[width])]
 
     def _straight_macs(self) -> int:
@@ -114,7 +117,7 @@ class StudentHead(nn.Module):
 
 
 class _PlainHead(nn.Module):
-    """NHWC in and out."""
+    """The head's one stage at one width as it is exported: NHWC in and out."""
 
     def __init__(self, head: StudentHead, width: float) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class _PlainHead(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a straight way."""
+    """Two 3x3 convolutions beside a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -222,7 +225,7 @@ class Student(nn.Module):
 
     @property
     def straight(self) -> list[nn.Parameter]:
-        """What begins as a transform, and what is added to the picture: small steps already change the answers."""
+        """The weights that begin as a transform, and those of what is added to the picture: small steps change the answers."""
         modules = (self.head.patches, self.head.joined, self.decoder.straight, self.decoder.leave)
         return [p for module in modules for p in module.parameters()]
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.pictures import SUFFIXES
+from isthmus.models.pictures import is_picture, squeezed
 from isthmus.proto.errors import DataError
 
 TRAINS, VALIDATES = 0.5, 0.7
@@ -27,15 +27,15 @@ FOLDERS = ("nothing", "something")
 
 @dataclass(frozen=True)
 class Footage:
-    """What one camera saw."""
+    """The pictures of one camera."""
 
     name: str
     images: NDArray[np.uint8]
     """(N, S, S, 3) RGB, in order."""
     interesting: NDArray[np.bool_]
-    """(N,)"""
+    """(N,) whether each picture shows something of interest."""
     certain: NDArray[np.bool_]
-    """(N,) the others neither train nor score."""
+    """(N,) whether that is certain; other pictures neither train nor score."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,7 +47,7 @@ class Footage:
         return training, validation, test
 
     def cut(self, where: slice) -> Footage:
-        """A part of it."""
+        """The part of the footage at `where`."""
         return Footage(self.name, self.images[where], self.interesting[where], self.certain[where])
 
 
@@ -63,7 +63,7 @@ def load(path: Path, size: int) -> Footage:
             f"{path}: neither {path.stem}.boxes.csv nor {path.stem}.frames.csv beside it says what it shows"
         )
     images = np.stack([squeezed(frame, size) for frame in frames(path)])
-    return Footage(path.stem, images, *_told(table, len(images)))
+    return Footage(path.stem, images, *_labels(table, len(images)))
 
 
 def frames(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -76,13 +76,7 @@ def frames(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise DataError(f"{path}: not a video that OpenCV can read")
 
 
-def squeezed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture as a filter takes it, whatever its shape: (size, size, 3)."""
-    how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size, size), interpolation=how).astype(np.uint8, copy=False)
-
-
-def _told(table: Path, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _labels(table: Path, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     interesting, certain = np.zeros(count, bool), np.ones(count, bool)
     with table.open(newline="") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
@@ -115,4 +109,4 @@ def _folder(path: Path, size: int) -> Footage:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if is_picture(p.relative_to(folder)))

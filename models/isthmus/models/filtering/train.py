@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,21 +26,22 @@ from isthmus.models.data import labelled
 from isthmus.models.filtering.footage import Footage
 from isthmus.models.filters import NETWORK, SHARPNESS, SIGNATURE, Filter, FilterManifest, Score
 from isthmus.models.litert import Signature, opened
+from isthmus.models.progress import Report
 from isthmus.models.training.layers import SlimConv
-from isthmus.models.training.trainer import learning_rate
+from isthmus.models.training.resumable import prepare
 from isthmus.proto.errors import BundleError, DataError
 
 SIZE = 64
+"""The side of the pictures that a filter takes, in pixels."""
 MEAN, STD = (0.45, 0.45, 0.45), (0.25, 0.25, 0.25)
 CHANNELS = (8, 16, 32, 32)
-"""Of four strided convolutions: 1.0 million multiply-accumulates."""
+"""The output channels of the four strided convolutions: 1.0 million multiply-accumulates together."""
 PEAK_RATE, BATCH, STEPS = 3e-3, 64, 400
 LOST = 0.01
-"""The share of interesting validation frames that a threshold may lose."""
+"""The largest share of interesting validation frames that a threshold may lose."""
 SHIFT_PIXELS, GAIN, OFFSET = 3, 0.1, 0.1
-"""How pictures are varied in training: moved, brightened, lightened (the last two of a normalised picture)."""
+"""The most that pictures are moved in training, and the deviations of a normalised picture's gain and offset."""
 PARITY = 1e-3
-Report = Callable[[str], None]
 Scores = NDArray[np.float64]
 
 
@@ -63,7 +64,7 @@ class Network(nn.Module):
         return cells
 
     def flops(self) -> int:
-        """Of one picture."""
+        """The FLOPs of one picture."""
         size, macs = SIZE, 0
         for conv in self.convs:
             assert isinstance(conv, SlimConv)
@@ -98,7 +99,7 @@ class TrainedFilter:
     scores: Scores
     """(N,) of the certain test frames."""
     interesting: NDArray[np.bool_]
-    """(N,) which of them show something."""
+    """(N,) whether each of them shows something."""
 
 
 def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int = STEPS) -> TrainedFilter:
@@ -113,7 +114,7 @@ def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int =
                 raise DataError(
                     f"{part.name}: no frame that shows {kind} in the part that there is {what}; film longer"
                 )
-    network = _fitted(training, seed=seed, steps=steps, report=report)
+    network = _fit(training, seed=seed, steps=steps, report=report)
     validated = scored(network, validation.images)
     threshold = chosen(validated, validation.interesting)
     logits = np.stack([np.zeros_like(validated), validated], axis=1)
@@ -125,29 +126,28 @@ def train(footage: Sequence[Footage], *, seed: int, report: Report, steps: int =
 
 
 def _joined(parts: Sequence[Footage]) -> Footage:
-    """The certain frames of all."""
+    """The certain frames of all parts, one after the other."""
     images, interesting = (
         np.concatenate([getattr(p, field)[p.certain] for p in parts]) for field in ("images", "interesting")
     )
     return Footage(", ".join(p.name for p in parts), images, interesting, np.ones(len(images), bool))
 
 
-def _fitted(part: Footage, *, seed: int, steps: int, report: Report) -> Network:
+def _fit(part: Footage, *, seed: int, steps: int, report: Report) -> Network:
+    """Train a network on pictures of both kinds, half of each batch a kind."""
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     network = Network().train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=1e-2)
     by_kind = [np.flatnonzero(part.interesting == kind) for kind in (False, True)]
     for step in range(steps):
-        index = np.concatenate([rng.choice(kind, BATCH // 2) for kind in by_kind])  # rare kinds count as much
+        index = np.concatenate([rng.choice(kind, BATCH // 2) for kind in by_kind])  # a rare kind counts as much
         images = labelled.shifted(part.images[index], SHIFT_PIXELS, rng.random(len(index)) < 0.5, rng)
         x = _varied(labelled.normalised(images, MEAN, STD), generator)
         z = SHARPNESS * network(x).flatten(1)
         score = (torch.logsumexp(z, 1) - np.log(z.shape[1])) / SHARPNESS
         loss = F.binary_cross_entropy_with_logits(score, torch.from_numpy(part.interesting[index]).float())
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step / steps, PEAK_RATE)
-        optimiser.zero_grad(set_to_none=True)
+        prepare([optimiser], [PEAK_RATE], step / steps)
         torch.autograd.backward(loss)
         optimiser.step()
         if step % 100 == 99:
@@ -213,7 +213,7 @@ def _apart(tests: Sequence[Footage], values: NDArray[np.bool_]) -> list[NDArray[
 
 
 def _visits(interesting: NDArray[np.bool_], dismissed: NDArray[np.bool_]) -> list[bool]:
-    """For each run of interesting frames, whether all of it was dismissed."""
+    """Whether all of it was dismissed, for each run of interesting frames."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], interesting, [False]]).astype(np.int8)))
     return [bool(dismissed[a:b].all()) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -260,5 +260,5 @@ def _check_parity(network: Network, path: Path, images: NDArray[np.uint8]) -> No
 
 
 def command(paths: Sequence[Path], seed: int) -> str:
-    """How a filter is made again."""
+    """The command that makes a filter again."""
     return shlex.join(["isthmus", "models", "filter", *(p.name for p in paths), "--seed", str(seed)])

@@ -1,4 +1,4 @@
-"""Where a graph can be cut in two, what would cross there, and the two halves as files. Pure.
+"""Finds where a graph can be cut in two, what would cross there, and the two halves as files. Pure.
 
 A cut is a place in the file's own order of execution: the head runs everything up to it, the tail the rest, and every
 tensor that was made before and is needed after crosses, skip connections included. What is computed from constants
@@ -33,12 +33,14 @@ class Cut:
 
     @property
     def raw_bytes(self) -> int:
-        """What would cross uncoded."""
+        """The bytes that would cross uncoded."""
         return sum(tensor.size_bytes for tensor in self.crossing)
 
 
 def cuts(graph: Graph) -> tuple[Cut, ...]:
     """Every place between two operators, from the picture to the answer. Raises ModelError when there is no usable one."""
+    if len(graph.inputs) != 1:
+        raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     derived = _derived(graph)
     working = [o for o in graph.operators if not derived.issuperset(o.outputs)]
     found = [_cut(graph, derived, operator.index) for operator in working[:-1]]
@@ -109,8 +111,6 @@ def names(cut: Cut) -> tuple[str, ...]:
 
 def halves(graph: Graph, cut: Cut) -> tuple[Part, Part]:
     """Head and tail: `image` -> features, features -> `output0`, `output1`, ..."""
-    if len(graph.inputs) != 1:
-        raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     features = {name: tensor.index for name, tensor in zip(names(cut), cut.crossing, strict=True)}
     outputs = {f"output{i}": index for i, index in enumerate(graph.outputs)}
     head = _needed(graph, features.values(), stop=())
@@ -120,7 +120,7 @@ def halves(graph: Graph, cut: Cut) -> tuple[Part, Part]:
 
 
 def whole(graph: Graph, key: str) -> Part:
-    """The uncut graph: `image` -> `output0`, ..."""
+    """The uncut graph as one signature: `image` -> `output0`, ..."""
     outputs = {f"output{i}": index for i, index in enumerate(graph.outputs)}
     return Part(graph, key, tuple(o.index for o in graph.operators), {IMAGE: graph.inputs[0]}, outputs)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from isthmus.models.flatbuffer import Graph
 from isthmus.proto.errors import ConfigError, ModelError
@@ -20,6 +21,11 @@ POSTPROCESS = "TFLite_Detection_PostProcess"
 SHARES_AT_MOST = 2.0
 """Places in shares of the picture reach a little over its edge; in pixels they are far larger."""
 FAMILIES = ", ".join(DECODERS)
+NEEDS = {
+    "segmentation": "a map of classes (H, W), or of scores (H, W, classes)",
+    "detection": "boxes (N, 4), classes (N,), scores (N,) and optionally a count, in this order",
+}
+"""What a task's outputs must be, for a detector of the family `places`."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +92,47 @@ def reading_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Reading:
     return Reading(task_of(graph))
 
 
+def classes_of(graph: Graph, task: str) -> int | None:
+    """How many classes a graph tells apart; None where its outputs do not say."""
+    shape = graph.tensors[graph.outputs[0]].shape
+    if task.startswith("classification"):
+        return shape[-1] if shape else None
+    last = graph.operators[-1]
+    if task == "segmentation" and last.kind == "ARG_MAX":
+        return graph.tensors[last.inputs[0]].shape[-1]
+    return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
+
+
+def unbatched(graph: Graph, outputs: Iterable[NDArray[Any]]) -> list[NDArray[Any]]:
+    """What a graph gives to one picture, without the batch of one. Raises ModelError when an output has none."""
+    arrays = list(outputs)
+    if any(array.ndim == 0 for array in arrays):
+        raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
+    return [array[0] for array in arrays]
+
+
 def check(graph: Graph, reading: Reading, size: Size, outputs: Sequence[Arrays]) -> None:
     """Raises ModelError when outputs cannot be read so, or when a detector sees nothing in any sample picture."""
     task = reading.opened(size)
+    if reading.task == "segmentation" and any(arrays[0].ndim not in (2, 3) for arrays in outputs):
+        raise _misfit(graph, reading, outputs[0], "not of this form")
     try:
         guesses = [task.guess(task.pack(arrays), temperature=1.0, accuracy=1.0) for arrays in outputs]
     except (ValueError, IndexError) as error:
-        shapes = ", ".join(str(a.shape) for a in outputs[0])
-        raise ModelError(f"{graph.path}: gives {shapes}, which is no {reading.task}: {error}") from error
+        raise _misfit(graph, reading, outputs[0], str(error)) from error
     if reading.task == "detection" and not any(guess.detail for guess in guesses):
         least = reading.boxes.score if reading.boxes is not None else Boxes().score
         raise ModelError(
             f"{graph.path}: no box of {least:g} or surer in any of {len(guesses)} pictures; show it pictures of what it "
             "knows, say how its boxes are read (--boxes), or convert it again if every score is zero"
         )
+
+
+def _misfit(graph: Graph, reading: Reading, arrays: Arrays, why: str) -> ModelError:
+    family = reading.boxes.decoder if reading.boxes is not None else "places"
+    needs = NEEDS.get(reading.task, "logits (classes,)") if family == "places" else f"outputs of the family {family}"
+    given = ", ".join(str((1, *a.shape)) for a in arrays)
+    return ModelError(f"{graph.path}: --task {reading.task} needs {needs}; this model gives {given} ({why})")
 
 
 def _boxes_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Boxes | None:

@@ -7,7 +7,7 @@ the other half, which they never saw, measures.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle, Manifest, Outcomes
 from isthmus.models.bundling import writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.flatbuffer import written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import signature_of
 from isthmus.models.pictures import Intake, sendable
+from isthmus.models.progress import Report
 from isthmus.models.splitting.cuts import IMAGE, whole
 from isthmus.models.splitting.split import Answered, answered, by_confidence, from_fallback, outcomes_of
 from isthmus.models.splitting.uncut import Uncut
@@ -33,7 +34,6 @@ QUALITIES = (90, 70, 50, 30, 15, 5, 1)
 """WebP's own, finest first: from 16 kB to 2 kB of a picture of 416 x 416 pixels."""
 SMALL, LARGE, LARGE_FILE = "small", "large", "large.tflite"
 WIDTH = 1.0
-Report = Callable[[str], None]
 NO_FEATURES = Bottleneck(0, 0, 0, (), (), (), ())
 
 
@@ -61,7 +61,8 @@ def pair(
     config = picture_codec.fit([sent[i] for i in large.fitting], format_, qualities)
     truth = large.guesses()
     exit_ = from_fallback(large, small, truth)
-    signature, intake = Signature(opened(written([whole(large.graph, LARGE)])), LARGE), Intake(large.input)
+    file, intake = written([whole(large.graph, LARGE)]), Intake(large.input)
+    signature = signature_of(file, LARGE, whose=large.graph.path)
     steps, sizes = [], np.zeros((len(large.measuring), 1, len(qualities), 1), np.uint32)
     for quality, value in enumerate(qualities):
         files = [picture_codec.encode(pixels, config, quality) for pixels in sent]

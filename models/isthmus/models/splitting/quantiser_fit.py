@@ -21,6 +21,7 @@ from isthmus.models.crossing import contested, joined
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting.cuts import Cut, names, only_compares
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, CodecConfig, fit
+from isthmus.proto.errors import ModelError
 from isthmus.proto.packing import limit
 
 FINE = 0.25
@@ -30,19 +31,21 @@ LADDER = (1.0, 1.32, 1.73, 2.28)
 NOMINAL = 0.66
 """The step that cuts are compared at, in root mean squares."""
 REACH = 1.4
-"""How far below the greatest channel one still matters (`Contest`), in root mean squares."""
+"""The distance below the greatest channel at which one still matters (`Contest`), in root mean squares."""
 CONTEST_LAYERS, CONTEST_LADDER = 3, (1.0, 1.5, 2.0, 3.0)
+FARTHEST = 1e18
+"""What the codec takes."""
 WHOLE = 4.0
 """Steps up to so many of a tensor's own levels are made whole multiples of them: rounding twice costs more than it saves."""
 
 Features = Sequence[Mapping[str, NDArray[Any]]]
-"""By picture: a head's outputs by name, each with a batch of one."""
+"""A head's outputs by name, each with a batch of one; one mapping a picture."""
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How a cut's features are coded: all that a bundle says of its bottleneck."""
+    """The coding of a cut's features: all that a bundle says of its bottleneck."""
 
     codec: CodecConfig
     tensors: tuple[Crossing, ...]
@@ -50,7 +53,7 @@ class Coding:
 
     @property
     def bottleneck(self) -> Bottleneck:
-        """As `bundle.toml` has it."""
+        """The bottleneck as `bundle.toml` describes it."""
         return Bottleneck.of(self.codec, self.tensors, self.contest)
 
 
@@ -64,17 +67,22 @@ def coded(graph: Graph, cut: Cut, features: Features) -> Coding:
 
 
 def nominal_bytes(graph: Graph, cut: Cut, features: Features) -> float:
-    """Mean bytes at the step that cuts are compared at."""
+    """The mean bytes at the step that cuts are compared at."""
     coding = _coded(graph, cut, features, NOMINAL)
     codec, bottleneck = Codec(coding.codec), coding.bottleneck
     return float(np.mean([sum(map(len, codec.encode(joined(o, bottleneck), 0))) for o in features]))
 
 
 def _coded(graph: Graph, cut: Cut, features: Features, only: float | None) -> Coding:
-    """With the whole ladder, or with `only` one step, in root mean squares."""
+    """The coding with the whole ladder, or with `only` one step, in root mean squares."""
     tensors = _tensors(cut, features)
     plain = _plain(cut, tensors)
     x = np.stack([joined(outputs, plain) for outputs in features])
+    if not np.abs(x).max() <= FARTHEST:  # NaN neither
+        raise ModelError(
+            f"{graph.path}: after operator {cut.after}: values that are not finite, or beyond {FARTHEST:g}; are the "
+            "--pixels right?"
+        )
     if not tensors and not only_compares(graph, cut) and is_map(x):
         return Coding(spectral(x) if only is None else spectral(x, (NOMINAL_STEP,)), (), None)
     zero_point = _zero_point(x, tensors)

@@ -7,7 +7,7 @@ the other half, which they never saw, measures.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from isthmus.models.bundling import calibration, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.profiles import Profile
+from isthmus.models.progress import Report
 from isthmus.models.splitting import quantiser_fit
-from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, whole
+from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
 from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.quantiser_fit import Coding
-from isthmus.models.splitting.uncut import Activations, Uncut
+from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
 from isthmus.proto.tasks.classification import Classification
@@ -35,7 +36,7 @@ from isthmus.proto.vocabulary import Guess
 
 FALLBACK = "fallback"
 WIDTH = 1.0
-"""A cut model has one."""
+"""The one width of a cut model."""
 LISTED_PICTURES = 12
 LISTED_VALUES = 1_000_000
 """Coded sizes in a list are of so many pictures, fewer where features are large."""
@@ -43,7 +44,6 @@ TRIES = 8
 """Cuts whose agreement is measured in search of the best."""
 COLDEST = 0.25
 """A cut model that never disagreed on these pictures may on others: no temperature says more than this."""
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a cut is best for."""
+    """The link, machines and limits that a cut is chosen for."""
 
     device: Profile
     server: Profile
@@ -64,21 +64,21 @@ class Conditions:
     rtt_s: float
     deadline_s: float
     agreement: float
-    """With the uncut model, at least."""
+    """The least agreement with the uncut model, 0 to 1."""
     max_bytes: float = float("inf")
 
     def head_s(self, cut: Cut) -> float:
-        """On the device, with one thread."""
+        """The time of the head on the device, with one thread."""
         int8 = cut.crossing[0].dtype != "float32"
         ops = cut.after + 1
         return self.device.stage_s(cut.head_flops, cut.head_traffic_bytes, ops=ops, threads="one", int8=int8)
 
     def tail_s(self, cut: Cut) -> float:
-        """On the server, alone in its batch."""
+        """The time of the tail on the server, alone in its batch."""
         return self.server.tail_s(cut.tail_flops, traffic_bytes=cut.tail_traffic_bytes)
 
     def seconds(self, cut: Cut, size_bytes: float) -> float:
-        """From picture to answer."""
+        """The time from picture to answer when so many bytes are sent."""
         return self.head_s(cut) + size_bytes / self.rate_Bps + self.rtt_s + self.tail_s(cut)
 
 
@@ -120,9 +120,9 @@ def listed(uncut: Uncut) -> tuple[Place, ...]:
     """Every place to cut, with what it would send, measured on a few pictures."""
     found = cuts(uncut.graph)
     usable = [cut for cut in found if not cut.obstacle]
-    seen = Activations(uncut, usable, most=LISTED_PICTURES, values=LISTED_VALUES)
+    activations = Activations(uncut, usable, most=LISTED_PICTURES, values=LISTED_VALUES)
     return tuple(
-        Place(cut, None if cut.obstacle else quantiser_fit.nominal_bytes(uncut.graph, cut, seen.at(cut)))
+        Place(cut, None if cut.obstacle else quantiser_fit.nominal_bytes(uncut.graph, cut, activations.at(cut)))
         for cut in found
     )
 
@@ -130,7 +130,7 @@ def listed(uncut: Uncut) -> tuple[Place, ...]:
 def best(
     uncut: Uncut, places: Sequence[Place], conditions: Conditions, report: Report, fallback: Uncut | None = None
 ) -> Split:
-    """The quickest cut that agrees well enough in time and in size; ModelError tells how close the tried ones came."""
+    """The quickest cut that agrees well enough in time and in size; raises ModelError saying how close the tried ones came."""
     ranked = sorted(_promising(places, conditions), key=lambda place: place[0])
     tried = []
     for _, cut in ranked[:TRIES]:
@@ -162,8 +162,10 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
 def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
     head_file, tail_file = cut_files(uncut.graph, cut)
-    head, tail = Signature(opened(head_file), HEAD), Signature(opened(tail_file), TAIL)
+    whose = uncut.graph.path
+    head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
     features = [head(image=image) for image in uncut.images]
+    check_sizes(uncut.graph, dict(zip(names(cut), cut.crossing, strict=True)), features[0])
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
@@ -203,14 +205,14 @@ class _Bench:
     def _through(self, payloads: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The tail's outputs, without the batch, for what crossed."""
         tensors = parted(self._codec.decode(payloads)[None], self._coding.tensors)
-        given = {n: t.reshape(p.shape) for (n, p), t in zip(sorted(self._tail.inputs.items()), tensors, strict=True)}
+        given = {n: t.reshape(p.shape) for (n, p), t in zip(self._tail.inputs.items(), tensors, strict=True)}
         return [array[0] for array in self._tail(**given).values()]
 
 
 def answered(
     uncut: Uncut, point: Point, outputs: Sequence[NDArray[np.float32]], packed: Sequence[Packed], truth: Sequence[Guess]
 ) -> Answered:
-    """What was answered at `point` to every picture, against the truth: calibrated on some pictures, told of the others."""
+    """What was answered at `point` to every picture, against the truth: calibrated on some pictures, reported for the others."""
     task = uncut.task
     raw = [task.guess(p, temperature=1.0, accuracy=1.0) for p in packed]
     score = np.array([task.agreement(a, b) for a, b in zip(raw, truth, strict=True)], np.float32)
@@ -220,9 +222,9 @@ def answered(
         logits = np.stack([task.logits([outputs[i]]) for i in uncut.fitting])
         labels = np.array([truth[i].label for i in uncut.fitting])
         temperature = max(COLDEST, round(calibration.fitted_temperature(logits, labels), 5))
-    told = tuple(task.guess(packed[i], temperature=temperature, accuracy=accuracy) for i in uncut.measuring)
+    guesses = tuple(task.guess(packed[i], temperature=temperature, accuracy=accuracy) for i in uncut.measuring)
     point = msgspec.structs.replace(point, accuracy=accuracy, temperature=temperature)
-    return Answered(point, told, score[uncut.measuring])
+    return Answered(point, guesses, score[uncut.measuring])
 
 
 def from_fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:
@@ -231,15 +233,15 @@ def from_fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answ
     return by_confidence(found := answered(uncut, point, fallback.outputs, fallback.packed, truth), [found])
 
 
-def by_confidence(told: Answered, exits: Sequence[Answered]) -> Answered:
-    """An operating point with its agreement counted by each exit's confidence."""
+def by_confidence(answers: Answered, exits: Sequence[Answered]) -> Answered:
+    """The answers with their agreement by each exit's confidence."""
     rows = tuple(
         calibration.accuracy_by_confidence(
-            np.array([guess.confidence for guess in e.guesses]), told.score, CONFIDENCE_EDGES
+            np.array([guess.confidence for guess in e.guesses]), answers.score, CONFIDENCE_EDGES
         )
         for e in exits
     )
-    return replace(told, point=msgspec.structs.replace(told.point, accuracy_given=rows))
+    return replace(answers, point=msgspec.structs.replace(answers.point, accuracy_given=rows))
 
 
 def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: str = "") -> Bundle:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
-from isthmus.models.litert import Signature, opened
+from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
-from isthmus.models.splitting.outputs import Reading, check, reading_of
+from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess
@@ -79,6 +79,25 @@ def _levels(graph: Graph, tensor: Tensor, pixels: str | None) -> tuple[Levels, L
     return (lowest / 255,) * 3, (1 / (255 * tensor.scale),) * 3  # one stored level is one level of a pixel
 
 
+def _answers(
+    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
+) -> list[dict[str, NDArray[Any]]]:
+    """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    try:
+        return [signature(image=image) for image in images]
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
+
+
+def check_sizes(graph: Graph, expected: Mapping[str, Tensor], out: Mapping[str, NDArray[Any]]) -> None:
+    """Raises ModelError where LiteRT gives tensors of other sizes than the file says they have."""
+    for name, tensor in expected.items():
+        if out[name].shape != tensor.shape:
+            raise ModelError(
+                f"{graph.path}: {tensor.name} is {out[name].shape} when it runs, the file says {tensor.shape}; convert it again"
+            )
+
+
 @dataclass(frozen=True)
 class Uncut:
     """A graph, how it is fed, and its answers to sample pictures."""
@@ -88,14 +107,14 @@ class Uncut:
     reading: Reading
     """What its outputs mean."""
     images: tuple[NDArray[np.float32], ...]
-    """Each (1, H, W, 3), real values."""
+    """The pictures, each (1, H, W, 3), real values."""
     packed: tuple[Packed, ...]
     outputs: tuple[NDArray[np.float32], ...]
-    """Each answer's first output, without the batch."""
+    """The first output of each answer, without the batch."""
     fitting: NDArray[np.intp]
     """The pictures that quantiser and temperatures are fitted on."""
     measuring: NDArray[np.intp]
-    """Those that measure, and fit nothing."""
+    """The numbers of the pictures that measure, and fit nothing."""
 
     @classmethod
     def of(
@@ -115,10 +134,10 @@ class Uncut:
         if len(pictures) < FEWEST:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
         for_fitting = np.arange(len(pictures)) < fit_first if fit_first else np.arange(len(pictures)) % 2 == 0
-        intake, signature = Intake(input_), Signature(opened(written([whole(graph, "uncut")])), "uncut")
+        intake = Intake(input_)
+        signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        outputs = [signature(image=image) for image in images]
-        arrays = [[array[0] for array in out.values()] for out in outputs]
+        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
         task = reading.opened(input_.shape)
@@ -141,24 +160,25 @@ class Activations:
     """What would cross at any cut, for a few pictures, from one pass each: a model whose every such tensor is an output."""
 
     def __init__(self, uncut: Uncut, cuts: Sequence[Cut], *, most: int, values: int) -> None:
-        """Of at most `most` pictures each, fewer where that would be more than `values` values, but two at least."""
+        """Run at most `most` pictures; fewer are kept of a cut that would take more than `values` values, but two at least."""
         graph = uncut.graph
         tensors = {t.index: t for cut in cuts for t in cut.crossing}
         wanted = {f"t{index}": index for index in tensors}
         every = tuple(operator.index for operator in graph.operators)
         part = Part(graph, "all", every, {IMAGE: graph.inputs[0]}, wanted)
-        signature = Signature(opened(written([part])), "all")
+        signature = signature_of(written([part]), "all", whose=graph.path)
         self._ports = {index: signature.outputs[name] for name, index in wanted.items()}
         self._keep = {index: min(most, max(2, values // t.elements)) for index, t in tensors.items()}
         self._stored: dict[int, list[NDArray[Any]]] = {index: [] for index in tensors}
         for shown, image in enumerate(uncut.images[:most]):
             out = signature.stored(image=signature.inputs[IMAGE].stored(image))
+            check_sizes(graph, {name: graph.tensors[index] for name, index in wanted.items()}, out)
             for name, index in wanted.items():
                 if shown < self._keep[index]:
                     self._stored[index].append(out[name].copy())
 
     def at(self, cut: Cut) -> list[dict[str, NDArray[Any]]]:
-        """By picture: the features by name, real values, each (1, ...)."""
-        count = min(self._keep[t.index] for t in cut.crossing)
+        """The features of each picture by name: real values, each (1, ...)."""
+        count = min(len(self._stored[t.index]) for t in cut.crossing)
         named = list(zip(names(cut), (t.index for t in cut.crossing), strict=True))
         return [{n: self._ports[i].real(self._stored[i][shown]) for n, i in named} for shown in range(count)]

@@ -45,7 +45,7 @@ class Architecture:
     bottleneck_channels: int
     tail: tuple[Conv, ...]
     pooling: Pooling = "strided"
-    """How the head's trunk halves its maps."""
+    """The way in which the head's trunk halves its maps."""
     members: int = 1
     """More than one: the head is an ensemble of so many (Slimmable Encoders), and widths are multiples of 1 / members."""
     joining: Literal["sum", "concatenation"] = "sum"
@@ -64,7 +64,7 @@ class Architecture:
 
     @property
     def bottleneck_size(self) -> int:
-        """Height and width of the bottleneck."""
+        """The height and width of the bottleneck."""
         size = self.input_size
         for stage in self.stages:
             for conv in stage:
@@ -240,7 +240,7 @@ class Tail(nn.Module):
         return self.answer(self.maps(x)[-1])
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What every block gives: (N, C_i, S_i, S_i) each."""
+        """The map (N, C_i, S_i, S_i) that each block gives."""
         maps = []
         for block, residual in zip(self.blocks, self.residual, strict=True):
             y = block(x)
@@ -270,7 +270,7 @@ class Network(Protocol):
 
     @property
     def arch(self) -> Architecture:
-        """Its shapes."""
+        """The network's shapes."""
 
     @property
     def head(self) -> HeadModule:
@@ -282,7 +282,7 @@ class Network(Protocol):
 
 
 class HeadModule(Protocol):
-    """A head in torch."""
+    """The interface of a head in torch."""
 
     def __call__(self, x: Tensor, width: float) -> tuple[Tensor, list[Tensor]]:
         """Picture (N, 3, S, S) -> features (N, C_b, S_b, S_b), and the logits of every exit."""
@@ -294,17 +294,17 @@ class HeadModule(Protocol):
         """Multiply-accumulates of each stage at `width`."""
 
     def eval(self) -> nn.Module:
-        """Batch norms as in use."""
+        """Switch batch norms from batches' statistics to the running ones."""
 
 
 class TailModule(Protocol):
-    """A tail in torch."""
+    """The interface of a tail in torch."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features (N, C, H, W) of any width -> what it gives, the batch first."""
+        """Features (N, C, H, W) of any width -> logits, or a map for the next part of the tail; the batch first."""
 
     def eval(self) -> nn.Module:
-        """Batch norms as in use."""
+        """Switch batch norms from batches' statistics to the running ones."""
 
     def macs(self, size: int) -> int:
         """Multiply-accumulates for features of `size` x `size`."""
@@ -321,7 +321,7 @@ class SplitNetwork(nn.Module):
 
     @torch.no_grad()
     def answer(self, x: Tensor, width: float) -> Tensor:
-        """Unquantised logits: what the split costs nothing of."""
+        """The logits (N, K) without a quantiser: the accuracy that the bottleneck alone leaves."""
         features, _ = self.head(x, width)
         logits: Tensor = self.tail(features)
         return logits

@@ -32,14 +32,6 @@ def noisy(x: Tensor, step: Tensor, generator: torch.Generator) -> Tensor:
     return torch.maximum(torch.minimum(x, limit), -limit) + noise * step
 
 
-def leading_channels(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """For a random `share` of the samples (N, C, H, W), zeros after a random number, 1 to C, of leading channels."""
-    n, channels = x.shape[:2]
-    kept = torch.randint(1, channels + 1, (n, 1), generator=generator)
-    kept[torch.rand(n, generator=generator) >= share] = channels
-    return x * (torch.arange(channels) < kept)[:, :, None, None].to(x)
-
-
 def random_steps(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """One step for each of `n` samples, log-uniform in [low, high]: (n, 1, 1, 1)."""
     u = torch.rand(n, generator=generator)

@@ -1,4 +1,4 @@
-"""Early exits trained after the network, on a frozen trunk: they cost the features nothing, and may be made anew at will."""
+"""Early exits trained after the network, on a frozen trunk: the features stay as they are, and exits may be made anew at will."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.models.data.labelled import TrainingSet, batches, normalised, shifted
+from isthmus.models.progress import Report
 from isthmus.models.training.backbones import Exit, SplitNetwork, Stage
 from isthmus.models.training.processors import fastest
 from isthmus.models.training.recipes import Recipe
-from isthmus.models.training.trainer import Report, learning_rate
+from isthmus.models.training.resumable import prepare
 
 PEAK_RATE = 0.1
+"""Twice that of a whole training: a few small layers on features that stand still bear it."""
 
 
 def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, seed: int, report: Report) -> None:
@@ -34,13 +36,11 @@ def retrain(network: SplitNetwork, recipe: Recipe, training: TrainingSet, *, see
     for epoch in range(recipe.late_exit_epochs):
         mirrored = training.mirrored(epoch, seed)
         for index in batches(len(training.pictures), recipe.batch, rng):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(done / steps, PEAK_RATE)
+            prepare([optimiser], [PEAK_RATE], done / steps)
             images = shifted(training.pictures.images[index], training.shift_pixels, mirrored[index], rng)
             x = normalised(images, training.mean, training.std).to(device)
             labels = torch.from_numpy(training.pictures.labels[index]).to(device)
             loss = _loss(stages, x, labels, recipe)
-            optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimiser.step()

@@ -129,7 +129,7 @@ class SlimConv(nn.Module):
         return norm
 
     def convolved(self, x: Tensor, width: float) -> Tensor:
-        """What the batch norm is given."""
+        """The convolution's output at `width`, in front of the batch norm."""
         x = before(x, self.kernel, self.stride, self.pooling)
         stride = self.stride if self.pooling == "strided" else 1
         return F.conv2d(x, self.sliced(width), stride=stride, groups=self._groups_at(width))

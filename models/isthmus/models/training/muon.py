@@ -34,7 +34,7 @@ def orthogonalised(matrix: Tensor, iterations: int = 4) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of convolutions under batch norms only: (C_out, C_in, k, k). `lr` is their relative change a step."""
+    """The optimiser of convolutions (C_out, C_in, k, k) under batch norms alone. `lr` is a weight's relative change a step."""
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float = 0.9) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum})

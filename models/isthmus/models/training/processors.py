@@ -1,4 +1,4 @@
-"""Where a training computes: a GPU where there is one, and in bfloat16 only on processors that are made for it.
+"""The processor of a training: a GPU where there is one, and in bfloat16 only on processors that are made for it.
 
 A processor without bfloat16 instructions emulates them: a training step that takes 3 s in float32 took minutes.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from isthmus.models.training.backbones import Architecture, Conv
 
@@ -24,22 +23,14 @@ class Recipe:
     label_smoothing: float = 0.1
     exit_weight: float = 0.3
     rate_weight: float = 0.1
-    """Of the features' mean magnitude: what their bytes cost in training; with codebooks, of their distance to these."""
+    """The weight of what the features cost: of their mean magnitude, which stands for their bytes."""
     distill_weight: float = 1.0
     distill_from: float = 0.4
     """Share of the training after which the averaged full-width network teaches the narrow widths and the exits."""
     invariance_weight: float = 1.0
-    """Of the narrow widths' features' distance to the full width's, while it teaches."""
+    """The weight of the distance of the narrow widths' features to the full width's, while that teaches."""
     straight_through_from: float = 0.5
     """Share of the training after which rounding replaces noise."""
-    quantiser: Literal["scalar", "vector", "none"] = "scalar"
-    """vector: residual codebooks instead of a grid, in training only; none: features cross as they are."""
-    channel_dropout: float = 0.0
-    """Probability that only a random number of leading bottleneck channels crosses."""
-    match_until: float = 0.0
-    """Share of the training that only matches the maps of a guide's tail (GHND); it takes a guide."""
-    freeze_from: float = 1.0
-    """Share of the training after which the head is frozen and the tail alone is tuned (BottleFit)."""
     late_exit_epochs: int = 0
     """Epochs of training the exits anew on the finished, frozen network; 0 keeps those that were trained with it."""
     slim_from: float = 0.0
@@ -47,7 +38,7 @@ class Recipe:
     whitened: bool = False
     """The first convolution is the pictures' own patches' principal components, and stays it (Jordan 2024)."""
     averaging: float = 0.995
-    """What the averaged weights keep of themselves at every step; less in a run too short for it."""
+    """The share of themselves that the averaged weights keep at every step; less in a run too short for it."""
     steps: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4)
     """The quantiser's ladder, in standard deviations of the features; finest first."""
 

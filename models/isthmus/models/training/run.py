@@ -1,4 +1,4 @@
-"""From a recipe's name to its data, its training and its bundle: what `isthmus models train` and `export` do."""
+"""A recipe with its data, from its name to its training and its bundle: what `isthmus models train` and `export` do."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from isthmus.models.bundle import Bundle
 from isthmus.models.bundling.evaluate import evaluate, fitted_codec
 from isthmus.models.data import corpora, labelled
 from isthmus.models.data.corpora import Corpus
+from isthmus.models.progress import Report
 from isthmus.models.training import late_exits
 from isthmus.models.training.backbones import Network, SplitNetwork
 from isthmus.models.training.recipes import RECIPES, Recipe
-from isthmus.models.training.trainer import Trainer, other_architecture, read_checkpoint
-from isthmus.models.training.variants import VARIANTS
+from isthmus.models.training.resumable import other_architecture, read_checkpoint
+from isthmus.models.training.trainer import Trainer
 from isthmus.models.training.warm_start import warm_start
 from isthmus.proto.errors import ConfigError, DataError
 
-Report = Callable[[str], None]
+Change = tuple[str, Callable[[Recipe], Recipe]]
+"""The name of a variant, and what it does to a recipe."""
 BATCH = 50
+"""The pictures that a network is given at once: more of them only take memory."""
 CODEC_PICTURES = 500
 """Training pictures that the codec's tables are fitted on, at every width."""
 
@@ -36,7 +39,7 @@ SMALLEST_BATCH, STEPS_AN_EPOCH, FEWEST_STEPS = 32, 16, 1000
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in torch, as `evaluate.Halves`."""
+    """A network in torch that answers as `evaluate.Halves` asks."""
 
     network: Network
     mean: tuple[float, ...]
@@ -68,6 +71,7 @@ class TrainingRun:
     corpus: Corpus
     arguments: str
     """What `isthmus models train` and `export` were given, for the bundle's own account of how it was made."""
+    trainer: type[Trainer] = Trainer
 
     def train(
         self,
@@ -81,7 +85,7 @@ class TrainingRun:
         """Train to the end of the recipe, resuming from `checkpoint`; a fresh run begins with the weights of `begin`."""
         torch.set_num_threads(threads)
         training = self.corpus.training()
-        trainer = Trainer(self.recipe, training, seed=seed, begin=begin)
+        trainer = self.trainer(self.recipe, training, seed=seed, begin=begin)
         network = trainer.run(checkpoint, report)
         if self.recipe.late_exit_epochs:
             late_exits.retrain(network, self.recipe, training, seed=seed, report=report)
@@ -147,23 +151,25 @@ def load_averaged(checkpoint: Path, recipe: Recipe) -> Averaged:
     network = SplitNetwork(recipe.arch)
     state = read_checkpoint(checkpoint)
     try:
-        network.load_state_dict(state["teacher"])
-    except (KeyError, RuntimeError) as error:
+        network.load_state_dict(state["averaged"])
+    except (RuntimeError, TypeError) as error:
         raise other_architecture(checkpoint, error) from error
-    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), state.get("begun_with", ""))
+    begun_with = str(state["identity"].get("begun_with", ""))
+    return Averaged(network.eval(), int(state["seed"]), int(state["epochs_done"]), begun_with)
 
 
-def open_run(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> TrainingRun:
-    """The workshop of recipe `name`, on its own pictures or on those of a folder or COCO-style file (`datasets.load`).
+def open_run(name: str, pictures: Path | None = None, changes: Sequence[Change] = ()) -> TrainingRun:
+    """Open recipe `name` with its own pictures, or with those of a folder or COCO-style file (`folders.load`).
 
-    `variants` of `ingredients` change the recipe, one after the other. ConfigError lists the recipes and variants;
-    DataError names what is wrong with the pictures.
+    `changes` are made to the recipe one after the other, and become part of the run's name. Raises ConfigError listing
+    the recipes when there is no such one, DataError naming what is wrong with the pictures.
     """
     if name not in RECIPES:
         raise ConfigError(f"{name}: no such recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    for variant in variants:
-        recipe = _changed(recipe, variant)
+    for _, changed in changes:
+        recipe = changed(recipe)
+    variants = [variant for variant, _ in changes]
     arguments = " ".join([name, *(f"--variant {variant}" for variant in variants)])
     if pictures is None:
         return TrainingRun("-".join([name, *variants]), recipe, corpora.CORPORA[name], arguments)
@@ -175,16 +181,8 @@ def open_run(name: str, pictures: Path | None = None, variants: Sequence[str] = 
 
 
 def _sized(recipe: Recipe, pictures: int) -> Recipe:
-    """`recipe` for so many pictures: batches small enough, and epochs enough, for a few to be learnt from."""
+    """`recipe` for so many pictures: batches small enough, and epochs enough, to learn from a few."""
     batch = min(recipe.batch, max(SMALLEST_BATCH, pictures // STEPS_AN_EPOCH // 8 * 8))
     epochs = max(recipe.epochs, math.ceil(FEWEST_STEPS * batch / max(pictures, 1)))
     late = math.ceil(recipe.late_exit_epochs * epochs / recipe.epochs)
     return replace(recipe, batch=batch, epochs=epochs, late_exit_epochs=late)
-
-
-def _changed(recipe: Recipe, variant: str) -> Recipe:
-    """`recipe` with one ingredient changed. ConfigError when there is no such variant, or it takes a guide."""
-    alone = [name for name, v in VARIANTS.items() if not v.guided]
-    if variant not in alone:
-        raise ConfigError(f"{variant}: no variant that a training can do by itself; there are {', '.join(alone)}")
-    return VARIANTS[variant].recipe(recipe)

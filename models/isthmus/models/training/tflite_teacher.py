@@ -1,4 +1,4 @@
-"""The teacher: a `.tflite` that is never touched, and what it is asked for. Nothing here knows torch."""
+"""The teacher: a `.tflite` that is never touched, and the tensors that are read from it. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from isthmus.proto.tasks.classification import Classification
 
 Stored = NDArray[Any]
 HINT_SHARE = 0.75
-"""Of the teacher's work that lies in front of the hint, at least."""
+"""The least share of the teacher's work that lies in front of the hint."""
 
 
 class Teacher:
@@ -46,7 +46,7 @@ class Teacher:
         self.logits = self._in_front_of_softmax()
         self.classes = self.logits.elements
         self.targets = {"logits": self.logits} | self._hint()
-        """What a student learns from, by name."""
+        """The tensors that a student learns from, by name."""
 
     def _hint(self) -> dict[str, Tensor]:
         late = [c for c in cuts(self.graph) if c.obstacle is None and c.head_flops >= HINT_SHARE * self.graph.flops]
@@ -64,7 +64,7 @@ class Teacher:
         return self.graph.tensors[operator.inputs[0]]
 
     def part(self, key: str, input_: str, outputs: Mapping[str, Tensor]) -> Part:
-        """The whole graph as a signature with other ends."""
+        """The whole graph as a signature with other outputs."""
         every = tuple(operator.index for operator in self.graph.operators)
         return Part(self.graph, key, every, {input_: self.graph.inputs[0]}, {n: t.index for n, t in outputs.items()})
 
@@ -74,12 +74,12 @@ class Teacher:
         return self.part(TAIL, "features", {"output0": self.answer})
 
     def opened_tail(self) -> Signature:
-        """The same, of real values."""
+        """The tail opened for LiteRT, of real values."""
         return Signature(opened(written([self.tail])), TAIL)
 
 
 class TeacherTargets:
-    """The teacher at work: one picture (S, S, 3) in, what it teaches and its answer out, without the batch.
+    """Runs the teacher: one picture (S, S, 3) in, the targets and the answer out, without the batch.
 
     The arrays are as the file stores them, and valid until the next call.
     """
@@ -90,7 +90,7 @@ class TeacherTargets:
         self._intake = Intake(teacher.input)
 
     def __call__(self, picture: NDArray[np.uint8]) -> Mapping[str, Stored]:
-        """What the teacher makes of it."""
+        """The targets and the answer for a picture (S, S, 3), by name."""
         image = self._run.inputs[IMAGE].stored(self._intake(picture))
         return {name: values[0] for name, values in self._run.stored(**{IMAGE: image}).items()}
 
@@ -115,6 +115,6 @@ class Original:
 
 
 def real(stored: Stored, tensor: Tensor) -> NDArray[np.float32]:
-    """What stored values of `tensor` mean."""
+    """The real numbers that stored values of `tensor` stand for."""
     values = stored.astype(np.float32)
     return (values - np.float32(tensor.zero_point)) * np.float32(tensor.scale) if tensor.scale else values

@@ -19,9 +19,9 @@ from isthmus.models.flatbuffer import Graph, Part
 from isthmus.proto.errors import ModelError
 
 Build = Callable[[Graph, Sequence[int], Any], Callable[..., Tensor]]
-"""From a graph, an operator's inputs and its options to what computes it from those inputs that are no constants."""
+"""Takes a graph, an operator's inputs and its options; gives what computes it from those inputs that are no constants."""
 SAME = 0
-"""The schema's Padding."""
+"""SAME in the schema's Padding."""
 _STORED = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "int32": np.int32}
 _ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
     0: lambda x: x,
@@ -30,7 +30,7 @@ _ACTIVATIONS: dict[int, Callable[[Tensor], Tensor]] = {
     3: F.relu6,
     4: torch.tanh,
 }
-"""By the schema's ActivationFunctionType."""
+"""The activations by the schema's ActivationFunctionType."""
 
 
 class TorchPart(nn.Module):
@@ -183,7 +183,7 @@ class _Dense(nn.Module):
 
 
 def _as_stored(x: Tensor) -> Tensor:
-    """From (N, C, H, W) to the file's (N, H, W, C)."""
+    """The tensor (N, C, H, W) as the file has it: (N, H, W, C)."""
     return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
 
 

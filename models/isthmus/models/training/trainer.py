@@ -1,128 +1,104 @@
-"""Joint training of head, exits, bottleneck and tail: sandwich rule, averaged teacher, random quantiser steps.
+"""Joint training of head, exits, bottleneck and tail: sandwich rule, self-distillation, random quantiser steps.
 
 Each batch is shared out: half of it runs at full width, a quarter at the narrowest, a quarter at a width between; the
 features of all of them go through the one tail together. An exponential average of the weights, at full width and
-unquantised, teaches the narrow widths and the exits; a guide, another network with a like tail, may teach the tail. A run is
-resumed from its checkpoint with the same result in kind, not bit for bit. It runs on a GPU where there is one.
+unquantised, teaches the narrow widths and the exits. It runs on a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import pickle
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.models.bundle import Bundle
 from isthmus.models.data import labelled
+from isthmus.models.progress import Report
 from isthmus.models.training import bottleneck, losses
 from isthmus.models.training.backbones import SplitNetwork
 from isthmus.models.training.layers import whiten
 from isthmus.models.training.muon import Muon
-from isthmus.models.training.processors import fastest, mixed_precision
+from isthmus.models.training.processors import mixed_precision
 from isthmus.models.training.recipes import Recipe
-from isthmus.models.training.vector_quantiser import Codebooks
+from isthmus.models.training.resumable import ResumableRun, Stateful, averaging, follow, prepare
 from isthmus.models.training.warm_start import warm_start
-from isthmus.proto.errors import ConfigError, DataError
+from isthmus.proto.errors import DataError
 
-Report = Callable[[str], None]
-INHERITED_RATE = 0.4
-"""Of the learning rates, in a training that begins with a bundle's weights: all of it would unlearn them first."""
-FORGOTTEN = 5.0
-"""Times that the averaged weights' memory fits into a run, at least."""
+WARM_START_RATE = 0.4
+"""The share of the learning rates in a training that begins with a bundle's weights: all of it would undo them first."""
 BASE_STEP = 3.0
 """The base layer alone is a quantiser three times as coarse as both layers together."""
+CLIP_NORM = 5.0
+"""The largest norm of a gradient that SGD follows; only the first steps of a run reach it."""
+REPORT_EVERY = 50
+"""The number of steps from one line of the report to the next."""
 
 
-def learning_rate(progress: float, peak: float, warm_up: float = 0.1) -> float:
-    """Linear up to `peak`, linear down to a hundredth of it; `progress` in [0, 1]."""
-    if progress < warm_up:
-        return peak * (0.05 + 0.95 * progress / warm_up)
-    return peak * max(0.01, (1 - progress) / (1 - warm_up))
+@dataclass(frozen=True)
+class Forward:
+    """The network's outputs for one batch (N, ...)."""
+
+    full: slice
+    """The samples that ran at full width."""
+    narrow: slice
+    """The samples that ran at the other widths."""
+    features: Tensor
+    """(N, C_b, S_b, S_b) as the head gives them."""
+    sent: Tensor
+    """The same as the tail is given them."""
+    maps: list[Tensor]
+    """The map of every block of the tail."""
+    logits: Tensor
+    """(N, K) as the tail answers."""
+    exits: list[Tensor]
+    """(N, K) of every exit that is trained."""
 
 
-class Trainer:
-    """One run: the network, its averaged teacher, the optimiser, and the generators that make it repeatable."""
+class Trainer(ResumableRun[SplitNetwork]):
+    """One run: the network, its average, and the optimisers. Subclasses change what is sent and what is minimised."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        training: labelled.TrainingSet,
-        *,
-        seed: int,
-        guide: SplitNetwork | None = None,
-        begin: Bundle | None = None,
+        self, recipe: Recipe, training: labelled.TrainingSet, *, seed: int, begin: Bundle | None = None
     ) -> None:
-        """`guide`: a trained network whose tail has blocks of the same shapes; `begin`: whose weights to begin with.
+        """`begin` is the bundle whose weights the network begins with; without one they are random.
 
-        Raises ConfigError when a recipe lacks the guide it takes, DataError when pictures are too few or mislabelled,
-        BundleError when the training cannot begin with the bundle.
+        Raises DataError when pictures are too few or mislabelled, BundleError when the training cannot begin with the
+        bundle.
         """
-        if recipe.match_until > 0 and guide is None:
-            raise ConfigError("match_until: matching maps takes a guide, a trained network with a like tail")
         labelled.in_range(training.pictures.labels, recipe.arch.classes, "training pictures")
         if len(training.pictures) < recipe.batch:
             raise DataError(f"training pictures: {len(training.pictures)}; a batch of this recipe takes {recipe.batch}")
-        torch.manual_seed(seed)
-        self.device = fastest()
-        self.guide = guide.to(self.device) if guide is not None else None
-        self.seed, self.recipe, self.training = seed, recipe, training
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-        network = SplitNetwork(recipe.arch)
-        if recipe.whitened:
-            whiten(network.head.first, labelled.sample(training))
-        if begin is not None:
-            warm_start(network, begin, labelled.sample(training))
-        self.begun_with = begin.sha256.hex() if begin is not None else ""
-        share = INHERITED_RATE if begin is not None else 1.0
+        begun_with = begin.sha256.hex() if begin is not None else ""
+        super().__init__(seed=seed, epochs=recipe.epochs, identity={"begun_with": begun_with})
+        self.recipe, self.training = recipe, training
+        self.network = _begun(recipe, training, begin).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
+        share = WARM_START_RATE if begin is not None else 1.0
         self.peaks = (share * recipe.turn_rate, share * recipe.peak_rate)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
-        # A depthwise filter has nothing to be orthogonal to: it is left to SGD.
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        convolutions = [p for p in trained if p.ndim == 4 and p.shape[1] > 1]
-        others = [p for p in trained if p.ndim < 4 or p.shape[1] == 1]
-        self.optimisers = (
-            Muon(convolutions, lr=recipe.turn_rate),
-            torch.optim.SGD(others, lr=recipe.peak_rate, momentum=0.9, nesterov=True),
-        )
-        self.codebooks = Codebooks(recipe.arch.bottleneck_channels, self.generator).to(self.device)
-        self.frozen = False
-        self.epochs_done = 0
+        self.optimisers = _optimisers(self.network, recipe)
         self.steps_per_epoch = len(training.pictures) // recipe.batch
-        # In a short run an average that forgets as slowly as in a long one would still be mostly what it began with.
-        self.averaging = min(recipe.averaging, max(0.0, 1 - FORGOTTEN / (recipe.epochs * self.steps_per_epoch)))
+        self.averaging = averaging(recipe.averaging, recipe.epochs * self.steps_per_epoch)
+        self.distill_from = max(recipe.distill_from, recipe.slim_from)
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        """The network, its average and the optimisers."""
+        turning, others = self.optimisers
+        return {"network": self.network, "averaged": self.averaged, "turning": turning, "others": others}
 
     def run(self, checkpoint: Path, report: Report) -> SplitNetwork:
         """Train to the end of the recipe, resuming from `checkpoint` if it exists; the averaged network, on the CPU."""
-        if checkpoint.is_file():
-            self.load(checkpoint)
-            report(f"resumed after epoch {self.epochs_done} of {self.recipe.epochs}")
-        while self.epochs_done < self.recipe.epochs:
-            began = time.monotonic()
-            loss = self.epoch(report)
-            self.epochs_done += 1
-            self.save(checkpoint)
-            report(
-                f"epoch {self.epochs_done} of {self.recipe.epochs}: loss {loss:.3f}, {time.monotonic() - began:.0f} s"
-            )
-        self.codebooks.to(torch.device("cpu"))
-        return self.teacher.cpu()
+        return super().run(checkpoint, report).cpu()
 
-    def epoch(self, report: Report) -> float:
-        """One pass over the pictures; the mean loss."""
+    def epoch(self, report: Report) -> str:
+        """One pass over the pictures; the mean loss, as text."""
         total = 0.0
         self.network.train()
-        self.network.head.train(not self.frozen)
         pictures, batch = self.training.pictures, self.recipe.batch
         mirrored = self.training.mirrored(self.epochs_done, self.seed)
         for i, index in enumerate(labelled.batches(len(pictures), batch, self.rng)):
@@ -131,35 +107,24 @@ class Trainer:
             x = labelled.normalised(images, self.training.mean, self.training.std).to(self.device)
             labels = torch.from_numpy(pictures.labels[index]).to(self.device)
             total += self.step(x, labels, progress)
-            if i % 50 == 49:
+            if i % REPORT_EVERY == REPORT_EVERY - 1:
                 report(f"  step {i + 1} of {self.steps_per_epoch}: loss {total / (i + 1):.3f}")
-        return total / self.steps_per_epoch
+        return f"loss {total / self.steps_per_epoch:.3f}"
 
     def step(self, x: Tensor, labels: Tensor, progress: float) -> float:
         """One optimiser step on (N, 3, S, S) pictures; the loss."""
-        if progress >= self.recipe.freeze_from and not self.frozen:
-            self._freeze()
-        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(progress, peak)
+        prepare(self.optimisers, self.peaks, progress)
         with mixed_precision(self.device):
             loss = self._loss(x, labels, progress)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], 5.0)
+        nn.utils.clip_grad_norm_(self.optimisers[1].param_groups[0]["params"], CLIP_NORM)
         for optimiser in self.optimisers:
             optimiser.step()
-        follow(self.teacher, self.network, self.averaging)
+        follow(self.averaged, self.network, self.averaging)
         return float(loss.detach())
 
-    def _freeze(self) -> None:
-        """From here on the averaged head stands still, and the tail is tuned to it."""
-        self.network.load_state_dict(self.teacher.state_dict())
-        self.network.head.requires_grad_(False).eval()
-        self.frozen = True
-
     def _parts(self, n: int, progress: float) -> list[tuple[float, slice]]:
-        """Which width runs which samples: the sandwich rule, shared out over one batch."""
+        """The width of each part of `n` samples: the sandwich rule, shared out over one batch."""
         widths = self.recipe.arch.widths
         between = widths[1:-1] or widths[:1]
         middle = between[int(self.rng.integers(len(between)))]
@@ -172,136 +137,85 @@ class Trainer:
             (middle, slice(half + quarter, n)),
         ]
 
-    def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
-        recipe = self.recipe
-        smoothing = recipe.label_smoothing
-        features, exits, parts = [], [], self._parts(len(x), progress)
-        for width, part in parts:
-            f, e = self.network.head(x[part], width)
-            features.append(f)
-            exits.append(e)
-        joined = torch.cat(features).float()
-        sent = self._sent(joined, progress)
+    def _forward(self, x: Tensor, progress: float) -> Forward:
+        parts = self._parts(len(x), progress)
+        by_part = [self.network.head(x[part], width) for width, part in parts]
+        features = torch.cat([f for f, _ in by_part]).float()
+        sent = self._sent(features, progress)
         maps = self.network.tail.maps(sent)
         logits = self.network.tail.answer(maps[-1]).float()
-        per_exit = [torch.cat(column).float() for column in zip(*exits, strict=True)] if recipe.exit_weight > 0 else []
-        if progress < recipe.match_until:
-            loss = losses.map_distance(maps, self._guide_maps(x))
-        else:
-            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-            if self.guide is not None:
-                opinion = self.guide.tail.answer(self._guide_maps(x)[-1]).float()
-                loss = loss + recipe.distill_weight * losses.distillation(logits, opinion)
-        price = F.mse_loss(joined, sent.detach()) if recipe.quantiser == "vector" else losses.rate(joined)
-        loss = loss + recipe.rate_weight * price
-        for e in per_exit:
-            loss = loss + recipe.exit_weight * F.cross_entropy(e, labels, label_smoothing=smoothing)
-        if progress < max(recipe.distill_from, recipe.match_until, recipe.slim_from):
-            return loss
-        narrow = slice(parts[0][1].stop, len(x))
-        with torch.no_grad():
-            reference, _ = self.teacher.head(x[narrow], recipe.arch.widths[-1])
-            opinion = self.teacher.tail(reference).float()
-        loss = loss + recipe.distill_weight * 0.5 * (
-            losses.distillation(logits[narrow], opinion)
-            + recipe.invariance_weight * losses.feature_invariance(joined[narrow], reference.float())
+        trained = zip(*(exits for _, exits in by_part), strict=True) if self.recipe.exit_weight > 0 else ()
+        full = parts[0][1]
+        return Forward(
+            full=full,
+            narrow=slice(full.stop, len(x)),
+            features=features,
+            sent=sent,
+            maps=maps,
+            logits=logits,
+            exits=[torch.cat(column).float() for column in trained],
         )
-        for e in per_exit:
-            loss = loss + recipe.exit_weight * recipe.distill_weight * 0.5 * (
-                losses.distillation(e[narrow], opinion) + losses.distillation(e[parts[0][1]], logits[parts[0][1]])
-            )
-        return loss
 
-    @torch.no_grad()
-    def _guide_maps(self, x: Tensor) -> list[Tensor]:
-        assert self.guide is not None
-        features, _ = self.guide.head(x, self.guide.arch.widths[-1])
-        return self.guide.tail.maps(features)
+    def _loss(self, x: Tensor, labels: Tensor, progress: float) -> Tensor:
+        recipe, found = self.recipe, self._forward(x, progress)
+        terms = self._answer_terms(x, labels, found, progress)
+        terms.append(recipe.rate_weight * self._price(found))
+        terms += [recipe.exit_weight * self._right(logits, labels) for logits in found.exits]
+        if progress >= self.distill_from:
+            terms += self._self_distillation(x, found)
+        return sum(terms[1:], terms[0])
+
+    def _answer_terms(self, x: Tensor, labels: Tensor, found: Forward, progress: float) -> list[Tensor]:
+        """The losses of the tail's answers."""
+        return [self._right(found.logits, labels)]
+
+    def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _price(self, found: Forward) -> Tensor:
+        """What the features cost."""
+        return losses.rate(found.features)
+
+    def _self_distillation(self, x: Tensor, found: Forward) -> list[Tensor]:
+        """The averaged network at full width teaches the narrow widths and every exit; the tail teaches the exits too."""
+        recipe, weight, narrow, full = self.recipe, 0.5 * self.recipe.distill_weight, found.narrow, found.full
+        with torch.no_grad():
+            reference, _ = self.averaged.head(x[narrow], recipe.arch.widths[-1])
+            target = self.averaged.tail(reference).float()
+        invariance = losses.feature_invariance(found.features[narrow], reference.float())
+        of_tail = losses.distillation(found.logits[narrow], target) + recipe.invariance_weight * invariance
+        of_exits = [
+            losses.distillation(e[narrow], target) + losses.distillation(e[full], found.logits[full])
+            for e in found.exits
+        ]
+        return [weight * of_tail, *(recipe.exit_weight * weight * loss for loss in of_exits)]
 
     def _sent(self, features: Tensor, progress: float) -> Tensor:
-        """What the tail is given in the place of `features` (N, C, H, W)."""
-        if self.recipe.quantiser == "vector":
-            sent = self.codebooks.dropped_out(features)
-        elif self.recipe.quantiser == "scalar":
-            sent = self._quantise(features, progress)
-        else:
-            sent = features
-        if self.recipe.channel_dropout > 0:
-            sent = bottleneck.leading_channels(sent, self.recipe.channel_dropout, self.generator)
-        return sent
-
-    def _quantise(self, features: Tensor, progress: float) -> Tensor:
+        """What the tail is given in the place of `features` (N, C, H, W): quantised, at first by noise."""
         low, high = self.recipe.steps[0] * 0.9, self.recipe.steps[-1] * BASE_STEP
         step = bottleneck.random_steps(len(features), low, high, self.generator).to(features)
         if progress < self.recipe.straight_through_from:
             return bottleneck.noisy(features, step, self.generator)
         return bottleneck.straight_through(features, step)
 
-    def save(self, path: Path) -> None:
-        """Write everything needed to go on."""
-        write_checkpoint(
-            path,
-            {
-                "network": self.network.state_dict(),
-                "teacher": self.teacher.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "epochs_done": self.epochs_done,
-                "seed": self.seed,
-                "begun_with": self.begun_with,
-                "rng": self.rng.bit_generator.state,
-                "generator": self.generator.get_state(),
-            },
-        )
 
-    def load(self, path: Path) -> None:
-        """Take up a checkpoint of the same architecture. DataError when it is of another, or no checkpoint."""
-        state = read_checkpoint(path)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.teacher.load_state_dict(state["teacher"])
-            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(saved)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise other_architecture(path, error) from error
-        if state.get("begun_with", "") != self.begun_with:
-            raise DataError(f"{path}: a checkpoint of a training with another beginning; name another, or delete it")
-        self.epochs_done, self.seed = state["epochs_done"], state["seed"]
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
+def _begun(recipe: Recipe, training: labelled.TrainingSet, begin: Bundle | None) -> SplitNetwork:
+    """The network before its first step, on the CPU."""
+    network = SplitNetwork(recipe.arch)
+    if recipe.whitened:
+        whiten(network.head.first, labelled.sample(training))
+    if begin is not None:
+        warm_start(network, begin, labelled.sample(training))
+    return network
 
 
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move `average` towards the weights of `network`; statistics of the batch norms included."""
-    for mine, theirs in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mine.is_floating_point():
-            mine.lerp_(theirs, 1 - decay)
-        else:
-            mine.copy_(theirs)
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write, then rename: a run killed while saving keeps the last checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote. DataError when the file is something else."""
-    try:
-        state = torch.load(path, weights_only=False, map_location="cpu")
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise DataError(f"{path}: not a checkpoint, or a damaged one ({error}); delete it to begin anew") from error
-    if not isinstance(state, dict) or "teacher" not in state:
-        raise DataError(f"{path}: not a checkpoint of a training; delete it to begin anew")
-    return state
-
-
-def other_architecture(path: Path, error: Exception) -> DataError:
-    """The error for a checkpoint whose tensors are not the recipe's."""
-    return DataError(f"{path}: a checkpoint of another architecture ({error})")
+def _optimisers(network: SplitNetwork, recipe: Recipe) -> tuple[Muon, torch.optim.SGD]:
+    """Muon for convolutions, SGD for all else. A depthwise filter has nothing to be orthogonal to: it is left to SGD."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    convolutions = [p for p in trained if p.ndim == 4 and p.shape[1] > 1]
+    others = [p for p in trained if p.ndim < 4 or p.shape[1] == 1]
+    sgd = torch.optim.SGD(others, lr=recipe.peak_rate, momentum=0.9, nesterov=True)
+    return Muon(convolutions, lr=recipe.turn_rate), sgd
 
 
 @torch.no_grad()

@@ -65,7 +65,9 @@ def _fill_head(network: SplitNetwork, bundle: Bundle) -> None:
     found = flatbuffer.weights(bundle.head_path)
     last = len(network.head.stages) - 1
     whole = bundle.manifest.widths[-1]
-    for width in sorted({whole, *network.arch.widths}, reverse=True):  # the full one first: the others are told by it
+    for width in sorted(
+        {whole, *network.arch.widths}, reverse=True
+    ):  # the full one first: the others differ from it by factors
         full = width == whole
         for i, stage in enumerate(network.head.stages):
             assert isinstance(stage, Stage)

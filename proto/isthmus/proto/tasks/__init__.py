@@ -21,7 +21,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "segmentation": Segmentation,
     "detection": Detection,
 }
-"""By the name that a bundle gives its task; each takes `classes`, how many there are."""
+"""Every task, by the name that a bundle gives it; each takes `classes`, how many there are."""
 
 
 def task_called(name: str, boxes: Boxes | None, size: Size, classes: int | None = None) -> Task:

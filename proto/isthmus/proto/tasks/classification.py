@@ -15,6 +15,7 @@ from isthmus.proto.vocabulary import Guess
 FEW = 64
 """Up to so many classes all logits cross; of more, the `TOP` greatest and the weight of the rest."""
 TOP = 16
+"""The greatest logits that cross then, each with its class: 100 bytes with the rest, against 4 a class."""
 MOST_CLASSES = 65_536
 """Labels cross in 16 bits."""
 ROUNDING = 0.01
@@ -50,14 +51,14 @@ class Classification:
         labels, logits = self._greatest(packed) if isinstance(packed, bytes) else self._all(packed)
         if not logits or not all(map(math.isfinite, logits)):
             raise ValueError(f"logits: {len(logits)} values, not all finite; the model or its outputs are damaged")
-        told = logits[: len(labels)]  # behind them, the rest as one
-        if len(logits) > len(labels) and logits[-1] > min(told) + math.log(self._classes or MOST_CLASSES) + ROUNDING:
+        named = logits[: len(labels)]  # behind them, the rest as one
+        if len(logits) > len(labels) and logits[-1] > min(named) + math.log(self._classes or MOST_CLASSES) + ROUNDING:
             raise ValueError(
-                f"classes: a rest of {logits[-1]:g}, each of it at most {min(told):g}; its tail is damaged"
+                f"classes: a rest of {logits[-1]:g}, each of it at most {min(named):g}; its tail is damaged"
             )
-        best, top = max(told), max(logits)
+        best, top = max(named), max(logits)
         total = sum(math.exp((x - top) / temperature) for x in logits)  # at least 1, and nothing can overflow
-        return Guess(labels[told.index(best)], math.exp((best - top) / temperature) / total)
+        return Guess(labels[named.index(best)], math.exp((best - top) / temperature) / total)
 
     def _all(self, packed: tuple[float, ...]) -> tuple[Sequence[int], Sequence[float]]:
         if self._classes is not None and len(packed) != self._classes:
@@ -78,5 +79,5 @@ class Classification:
         return labels, logits
 
     def agreement(self, one: Guess, other: Guess) -> float:
-        """Whether it is the same class."""
+        """1 where both answers are the same class, else 0."""
         return float(one.label == other.label)

@@ -18,7 +18,7 @@ Arrays = Sequence[NDArray[Any]]
 class Task(Protocol):
     """One kind of answer. `temperature` calibrates logits; `accuracy` is what an answer of this kind is worth on average.
 
-    A task that is told how many `classes` there are refuses answers of any other.
+    A task that knows how many `classes` there are refuses answers of any other.
     """
 
     def pack(self, outputs: Arrays) -> Packed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isthmus.device.gate import COLUMNS, ROWS, Gate, Sketch, change, sketched
+from isthmus.device.capture.gate import COLUMNS, ROWS, Gate, Sketch, change, sketched
 from isthmus.proto.vocabulary import AnswerSource, Reason
 from pair import LABEL_SERVER, Pair
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from isthmus.device.agent import Agent
+from isthmus.device.capture.reader import Reader
+from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.config import AgentConfig
-from isthmus.device.reader import Reader
-from isthmus.device.sources import Picture, Source
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import SourceError
 
@@ -104,6 +104,23 @@ def test_a_stop_is_not_kept_waiting_by_what_hangs() -> None:
     assert not source.closed.is_set()  # it is in the driver's hands
 
 
+def test_a_cancellation_that_comes_together_with_a_picture_is_not_lost() -> None:
+    """`asyncio.wait_for` lost it (before Python 3.12), and Ctrl-C did not end the agent."""
+
+    async def cancelled() -> bool:
+        reader = Reader(Hanging(set()))
+        reading = asyncio.ensure_future(reader.read())
+        await asyncio.sleep(0)
+        assert reader._waiting is not None
+        reader._waiting.set_result(Picture("#0", None))
+        reading.cancel()
+        await asyncio.wait({reading})
+        await reader.close()
+        return reading.cancelled()
+
+    assert in_time(cancelled)
+
+
 def test_leaving_the_loop_ends_an_agent_whose_pictures_do_not_come() -> None:
     def once() -> Iterator[object]:
         yield Drive(3).frame(0).image
@@ -132,7 +149,7 @@ class Capture:
 
 cv2.VideoCapture = Capture
 import sys
-from isthmus.device import sources
+from isthmus.device.capture import sources
 sources.Source.patience_s = float(sys.argv.pop(1))
 from isthmus.cli.main import main
 sys.argv[1:] = ["agent", "--source", "camera:0", "--deadline", "2s"]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.sources import Camera, Folder, Previewed, Video, open_source
+from isthmus.device.capture.sources import Camera, Folder, Previewed, Video, open_source
 from isthmus.proto.errors import SourceError
 
 
@@ -197,6 +197,21 @@ def test_generated_scenes_know_their_truth_and_repeat() -> None:
     assert a.pixels is not None
     assert b.pixels is not None
     assert np.array_equal(a.pixels, b.pixels)
+
+
+def test_a_preview_that_cannot_be_kept_any_more_costs_no_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "abc":
+        write(tmp_path / "in" / f"{name}.png", 100)
+    (tmp_path / "out").mkdir()
+    source = Previewed(Folder(tmp_path / "in"), tmp_path / "out" / "seen.png")
+    assert source.read()
+    (tmp_path / "out" / "seen.png").unlink()
+    (tmp_path / "out").rmdir()
+    assert source.read()
+    assert source.read()
+    assert len(caplog.records) == 1
 
 
 def test_the_newest_picture_is_kept_for_a_viewer(tmp_path: Path) -> None:

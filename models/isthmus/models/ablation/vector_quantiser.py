@@ -9,42 +9,45 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 STAGES, ENTRIES = 4, 256
+"""An index is one byte: a stage takes 64 bytes for 8 x 8 positions."""
 DECAY = 0.98
+"""What a running mean keeps of itself at each step: it is of the last fifty batches, about."""
 RARE = 0.02
 """An entry used less than this share of the average moves to a vector of the present batch."""
 
 
 def size_bytes(positions: int, stages: int, entries: int = ENTRIES) -> float:
-    """Bytes of the indices, which need no entropy coder when entries are used alike."""
+    """The bytes of the indices, which need no entropy coder when entries are used alike."""
     return positions * stages * math.log2(entries) / 8
 
 
-class Codebooks:
+class Codebooks(nn.Module):
     """STAGES codebooks of ENTRIES vectors, kept at the running mean of what they are chosen for; no gradient."""
 
-    def __init__(self, channels: int, generator: torch.Generator, entries: int = ENTRIES) -> None:
-        self.generator = generator
-        self.entries = torch.zeros(STAGES, entries, channels)
-        # Running means: how often an entry is chosen, and the sum of what it is chosen for.
-        self._used = torch.zeros(STAGES, entries)
-        self._sums = torch.zeros(STAGES, entries, channels)
+    entries: Tensor
+    used: Tensor
+    """Running mean of how often an entry is chosen."""
+    sums: Tensor
+    """Running mean of the sum of what an entry is chosen for."""
 
-    def to(self, device: torch.device) -> Codebooks:
-        """Themselves, on another processor; the generator stays on the CPU."""
-        self.entries, self._used, self._sums = (t.to(device) for t in (self.entries, self._used, self._sums))
-        return self
+    def __init__(self, channels: int, generator: torch.Generator, entries: int = ENTRIES) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("entries", torch.zeros(STAGES, entries, channels))
+        self.register_buffer("used", torch.zeros(STAGES, entries))
+        self.register_buffer("sums", torch.zeros(STAGES, entries, channels))
 
     @torch.no_grad()
     def prefixes(self, features: Tensor, *, learn: bool = False) -> Tensor:
-        """Features (N, C, H, W) as 1 to STAGES stages decode them: (STAGES, N, C, H, W). Learns from them if told so."""
+        """Features (N, C, H, W) as 1 to STAGES stages decode them: (STAGES, N, C, H, W); `learn` moves the codebooks."""
         n, channels, height, width = features.shape
         rest = features.float().permute(0, 2, 3, 1).reshape(-1, channels)
         whole, decoded = rest, []
         for stage in range(STAGES):
-            if learn and not self._used[stage].any():
+            if learn and not self.used[stage].any():
                 self._settle(stage, rest)
             chosen = self._nearest(stage, rest)
             found = self.entries[stage, chosen]
@@ -66,19 +69,19 @@ class Codebooks:
             return (book.square().sum(1) - 2 * rest @ book.T).argmin(1)
 
     def _settle(self, stage: int, rest: Tensor) -> None:
-        """Begin at vectors of the batch."""
+        """Begin a stage at vectors of the batch."""
         entries = len(self.entries[stage])
         self.entries[stage] = rest[torch.randint(len(rest), (entries,), generator=self.generator)]
-        self._used[stage] = len(rest) / entries
-        self._sums[stage] = self.entries[stage] * self._used[stage, :, None]
+        self.used[stage] = len(rest) / entries
+        self.sums[stage] = self.entries[stage] * self.used[stage, :, None]
 
     def _learn(self, stage: int, rest: Tensor, chosen: Tensor) -> None:
         entries = len(self.entries[stage])
-        self._used[stage].lerp_(torch.bincount(chosen, minlength=entries).float(), 1 - DECAY)
-        self._sums[stage].lerp_(torch.zeros_like(self._sums[stage]).index_add_(0, chosen, rest), 1 - DECAY)
-        rare = self._used[stage] < RARE * len(rest) / entries
+        self.used[stage].lerp_(torch.bincount(chosen, minlength=entries).float(), 1 - DECAY)
+        self.sums[stage].lerp_(torch.zeros_like(self.sums[stage]).index_add_(0, chosen, rest), 1 - DECAY)
+        rare = self.used[stage] < RARE * len(rest) / entries
         if rare.any():
             fresh = rest[torch.randint(len(rest), (int(rare.sum()),), generator=self.generator)]
-            self._used[stage, rare] = len(rest) / entries
-            self._sums[stage, rare] = fresh * (len(rest) / entries)
-        self.entries[stage] = self._sums[stage] / self._used[stage, :, None]
+            self.used[stage, rare] = len(rest) / entries
+            self.sums[stage, rare] = fresh * (len(rest) / entries)
+        self.entries[stage] = self.sums[stage] / self.used[stage, :, None]

@@ -1,14 +1,27 @@
-"""The ingredients of a training, each as one change to the recipe that ships: `VARIANTS` is the list that is measured."""
+"""Changes to a training, each against the recipe that ships: `VARIANTS` is the list that is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from isthmus.models.ablation.trainers import (
+    ChannelDropoutTrainer,
+    FrozenHeadTrainer,
+    MatchingTrainer,
+    TaughtTrainer,
+    VectorTrainer,
+)
+from isthmus.models.training import run
 from isthmus.models.training.backbones import Architecture, Conv, Head
 from isthmus.models.training.recipes import Recipe
+from isthmus.models.training.run import TrainingRun
+from isthmus.models.training.trainer import Trainer
+from isthmus.proto.errors import ConfigError
 
 MEMBERS = 4
+"""The members of an ensemble: one for each width of the recipes, so that every width is some of them."""
 FULL_FIRST = 0.4
 """Share of the training that the full width has to itself."""
 SHORT_BATCH, SHORT_TURN_RATE, SHORT_AVERAGING = 128, 0.1, 0.97
@@ -16,14 +29,18 @@ SHORT_BATCH, SHORT_TURN_RATE, SHORT_AVERAGING = 128, 0.1, 0.97
 
 @dataclass(frozen=True)
 class Variant:
-    """One changed ingredient."""
+    """One change to the training that ships."""
 
     title: str
     recipe: Callable[[Recipe], Recipe]
-    guided: bool = False
-    """Trained with a guide, the network of `guide_of`."""
+    trainer: type[Trainer] = Trainer
     every_width: bool = False
     """Measured at every width, not at the narrowest and the full one alone."""
+
+    @property
+    def taught(self) -> bool:
+        """Its trainer takes a teacher, the network of `teacher_of`."""
+        return issubclass(self.trainer, TaughtTrainer)
 
 
 def shortened(recipe: Recipe, epochs: int) -> Recipe:
@@ -50,11 +67,11 @@ def scaled(arch: Architecture, times: int, over: int = 1) -> Architecture:
     return replace(arch, stages=stages, exit_channels=tuple(c * times // over for c in arch.exit_channels))
 
 
-def guide_of(recipe: Recipe) -> Recipe:
-    """The same network without a bottleneck and without a quantiser, at full width only: what maps are matched to."""
+def teacher_of(recipe: Recipe) -> Recipe:
+    """The same network without a bottleneck, at full width only: what maps are matched to. It is trained unquantised."""
     last = recipe.arch.stages[-1][-1].channels
     arch = replace(recipe.arch, widths=recipe.arch.widths[-1:], bottleneck_channels=last)
-    return replace(recipe, arch=arch, quantiser="none", rate_weight=0.0)
+    return replace(recipe, arch=arch, rate_weight=0.0)
 
 
 def ensemble(arch: Architecture) -> Architecture:
@@ -82,7 +99,11 @@ def _arch(change: Callable[[Architecture], Architecture]) -> Callable[[Recipe], 
     return lambda recipe: replace(recipe, arch=change(recipe.arch))
 
 
-def _with(**changes: float | str) -> Callable[[Recipe], Recipe]:
+def _as_it_is(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+def _with(**changes: float) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, **changes)  # type: ignore[arg-type]
 
 
@@ -92,7 +113,7 @@ def _together(recipe: Recipe) -> Recipe:
 
 BASE = "base"
 VARIANTS: dict[str, Variant] = {
-    BASE: Variant("the recipe that ships", lambda recipe: recipe, every_width=True),
+    BASE: Variant("the recipe that ships", _as_it_is, every_width=True),
     "separate-full": Variant("a network of its own: full width", _arch(lambda a: replace(a, widths=a.widths[-1:]))),
     "separate-narrow": Variant("a network of its own: narrowest", _arch(lambda a: replace(a, widths=a.widths[:1]))),
     "ensemble": Variant("slimmable ensemble, features added up", _arch(ensemble), every_width=True),
@@ -100,11 +121,9 @@ VARIANTS: dict[str, Variant] = {
     "noise-only": Variant("quantiser noise to the end", _with(straight_through_from=1.0)),
     "rounding-only": Variant("straight-through rounding from the start", _with(straight_through_from=0.0)),
     "no-rate": Variant("without the rate loss", _with(rate_weight=0.0)),
-    "vector": Variant("residual vector quantiser, quantiser dropout", _with(quantiser="vector")),
-    "channel-dropout": Variant("nested channel dropout", _with(channel_dropout=0.5)),
-    "ghnd": Variant(
-        "GHND: match a guide's maps, then tune the tail", _with(match_until=0.5, freeze_from=0.5), guided=True
-    ),
+    "vector": Variant("residual vector quantiser, quantiser dropout", _as_it_is, VectorTrainer),
+    "channel-dropout": Variant("nested channel dropout", _as_it_is, ChannelDropoutTrainer),
+    "ghnd": Variant("GHND: match a guide's maps, then tune the tail", _as_it_is, MatchingTrainer),
     "softpool": Variant("SoftPool before the convolution, not strides", _arch(lambda a: replace(a, pooling="soft"))),
     "fast-down": Variant("FD-MobileNet trunk", _arch(fast_down_sampling)),
     "exits-after": Variant("exits trained after the network", _with(exit_weight=0.0, late_exit_epochs=2)),
@@ -114,11 +133,31 @@ VARIANTS: dict[str, Variant] = {
         every_width=True,
     ),
     "maxpool": Variant("max pool before the convolution, not strides", _arch(lambda a: replace(a, pooling="max"))),
-    "frozen-head": Variant("joint, then the tail alone is tuned", _with(freeze_from=0.75)),
+    "frozen-head": Variant("joint, then the tail alone is tuned", _as_it_is, FrozenHeadTrainer),
     "no-distillation": Variant("without self-distillation", _with(distill_from=1.0)),
-    "guide": Variant("with a guide's opinion", lambda recipe: recipe, guided=True),
+    "guide": Variant("with a guide's opinion", _as_it_is, TaughtTrainer),
     "rate-x3": Variant("three times the rate loss", _with(rate_weight=0.3)),
     "full-first": Variant("the full width alone at first, then all of them", _with(slim_from=FULL_FIRST)),
     "whitened": Variant("a first convolution of principal components", _with(whitened=True)),
     "together": Variant("max pool, whitened, the full width first", _together),
 }
+
+
+def open_run(name: str, pictures: Path | None = None, variants: Sequence[str] = ()) -> TrainingRun:
+    """Open a run as `training.run.open_run` does, changed by `variants`, one after the other.
+
+    Raises ConfigError when there is no such variant, it takes a teacher, or two take a trainer each.
+    """
+    chosen = [_alone(variant) for variant in variants]
+    special = [(n, v.trainer) for n, v in zip(variants, chosen, strict=True) if v.trainer is not Trainer]
+    if len(special) > 1:
+        raise ConfigError(f"{special[1][0]}: changes the training itself, as {special[0][0]} does; give one of them")
+    opened = run.open_run(name, pictures, [(n, v.recipe) for n, v in zip(variants, chosen, strict=True)])
+    return replace(opened, trainer=special[0][1]) if special else opened
+
+
+def _alone(name: str) -> Variant:
+    alone = [n for n, variant in VARIANTS.items() if not variant.taught]
+    if name not in alone:
+        raise ConfigError(f"{name}: no variant that a training can do by itself; there are {', '.join(alone)}")
+    return VARIANTS[name]

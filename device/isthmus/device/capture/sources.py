@@ -6,6 +6,7 @@ read is given too, without pixels and with the reason: it is answered for, never
 
 from __future__ import annotations
 
+import logging
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.pictures import SUFFIXES
+from isthmus.models.pictures import SUFFIXES, is_picture
 from isthmus.proto.errors import SourceError
+from isthmus.proto.files import write_whole
+
+log = logging.getLogger(__name__)
 
 PREVIEW_PX = 128
-"""Longest side of the picture that is kept for a viewer."""
+"""Longest side of the picture that is kept for a viewer, who shows it in cells of a terminal."""
 PATIENCE_S = 5.0
 """A read that takes longer hangs: no camera exposes for so long, and no picture takes so long to decode."""
 MOST_BYTES = 1 << 28
@@ -78,7 +82,7 @@ class _Capture(Source):
         self._count = self._bad = 0
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of the camera or file."""
         self._capture.release()
 
     def _next(self, name: str) -> Picture | None:
@@ -157,7 +161,7 @@ class Folder(Source):
     def __init__(self, path: Path, labels: tuple[str, ...] = ()) -> None:
         self.name = str(path)
         self._labels = {name: i for i, name in enumerate(labels)}
-        self._paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        self._paths = sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
         if not self._paths:
             kinds = ", ".join(sorted(SUFFIXES))
             raise SourceError(f"{path}: no pictures in this folder (looked for {kinds})")
@@ -225,10 +229,11 @@ class Previewed(Source):
 
     def __init__(self, source: Source, path: Path) -> None:
         self._source, self._path = source, path
+        self._kept = self._told = False
         self.name, self.fps, self.live, self.patience_s = source.name, source.fps, source.live, source.patience_s
 
     def read(self) -> Picture | None:
-        """The source's next picture. Raises SourceError, also when the file cannot be written."""
+        """The source's next picture. Raises SourceError, also when the file cannot be written from the start."""
         picture = self._source.read()
         if picture is not None and picture.pixels is not None and picture.pixels.dtype == np.uint8:
             self._keep(picture.pixels)
@@ -245,12 +250,18 @@ class Previewed(Source):
     def _keep(self, pixels: NDArray[np.uint8]) -> None:
         shrink = min(1.0, PREVIEW_PX / max(pixels.shape[:2]))
         small = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_bytes(cv2.imencode(".png", small[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
-            partial.replace(self._path)  # whole, whenever it is looked at
+            write_whole(
+                self._path, cv2.imencode(".png", small[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+            )
+            self._kept = True
         except OSError as error:
-            raise SourceError(f"{self._path}: {error.strerror}; name another place for the preview") from error
+            why = f"{self._path}: {error.strerror}; name another place for the preview"
+            if not self._kept:
+                raise SourceError(why) from error
+            if not self._told:
+                log.warning("%s; it stands still until then", why)
+            self._told = True  # a viewer's picture is no reason to end
 
 
 def _camera(argument: str, _: tuple[str, ...]) -> Source:

@@ -2,6 +2,7 @@
 
 The thread is a daemon. Python waits for the threads of its pools when a process ends, and a read that is in the hands of
 a driver or of a network file system may never return; such a thread is left behind, and another one opens the source anew.
+A command that ends while one is left behind must leave at once: see `isthmus.cli.main`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from isthmus.device.sources import Picture, Source, open_source
-from isthmus.proto.errors import IsthmusError, SourceError
+from isthmus.device.capture.sources import Picture, Source, open_source
+from isthmus.proto.errors import SourceError
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,17 @@ class Reader:
         if self._stopped.is_set():
             return None
         self._waiting = self._worker.ask(job)
-        return await asyncio.wait_for(self._waiting, patience_s)
+        # Not `wait_for`: before Python 3.12 it lets a cancellation pass that comes together with a picture.
+        impatience = asyncio.get_running_loop().call_later(patience_s, _give_up, self._waiting)
+        try:
+            return await self._waiting
+        finally:
+            impatience.cancel()
+
+
+def _give_up(waiting: asyncio.Future[Any]) -> None:
+    if not waiting.done():
+        waiting.set_exception(asyncio.TimeoutError())
 
 
 class _Worker:
@@ -96,7 +107,7 @@ class _Worker:
         threading.Thread(target=self._work, name="source", daemon=True).start()
 
     def ask(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
-        """What `job` gives or raises."""
+        """A future of what `job` gives or raises."""
         done: asyncio.Future[Any] = self._loop.create_future()
         self._asked.put((job, done))
         return done
@@ -130,21 +141,21 @@ def _teller(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
 
 def opened(spec: str, labels: tuple[str, ...]) -> Source:
     """The source called `spec`; see `open_source`. Raises SourceError also when opening it hangs."""
-    found: queue.SimpleQueue[Source | IsthmusError] = queue.SimpleQueue()
+    found: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
 
     def open_() -> None:
         try:
             found.put(open_source(spec, labels))
-        except IsthmusError as error:
+        except BaseException as error:  # raised below, where it is waited for
             found.put(error)
 
-    threading.Thread(target=open_, name="open source", daemon=True).start()
+    threading.Thread(target=open_, name="source", daemon=True).start()
     try:
         source = found.get(timeout=OPENING_S)
     except queue.Empty:
         raise SourceError(
             f"{spec}: did not open within {OPENING_S:g} s; does its driver or its network hang?"
         ) from None
-    if isinstance(source, IsthmusError):
+    if isinstance(source, BaseException):
         raise source
     return source

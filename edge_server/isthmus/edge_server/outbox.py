@@ -1,0 +1,41 @@
+"""One stream as the gRPC face keeps it: what is to be written to whom, and what the journal says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from isthmus.edge_server import connections
+from isthmus.edge_server.admission import Close
+from isthmus.edge_server.streams import Reply
+from isthmus.proto.printable import printable
+
+
+@dataclass
+class Outbox:
+    """Where one stream's replies wait, the task that writes them, and whom to."""
+
+    stream: int
+    peer: str
+    writer: asyncio.Task[None] | None
+    opened_s: float
+    replies: asyncio.Queue[Reply | Close | None] = field(default_factory=asyncio.Queue)
+    writing_since_s: float | None = None
+    client_id: str | None = None
+    """None until it has said hello."""
+    welcome: bool = False
+    closed: Close | None = None
+    """Why we closed it; None where we did not."""
+
+    @property
+    def who(self) -> str:
+        """The stream as the journal calls it."""
+        name = "" if self.client_id is None else f"'{printable(self.client_id)}' "
+        return f"stream {self.stream}: {name}at {connections.name_of(self.peer)}"
+
+    @property
+    def farewell(self) -> str:
+        """How it ended."""
+        if self.closed is None:
+            return "hung up" if self.welcome else "hung up before it was welcome"
+        return f"{'closed' if self.welcome else 'refused'}: {self.closed.ending.value}: {self.closed.why}"
