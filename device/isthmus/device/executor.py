@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing, trial
-from isthmus.models.bundle import Bundle, Manifest, Stage
+from isthmus.models.bundle import Bundle, Input, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake, sendable
+from isthmus.models.pictures import Intake, placing, sendable
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
-from isthmus.proto.vocabulary import FilterResult, Guess, StageResult
+from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Executor:
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
         self._sent = None if manifest.picture is None else manifest.picture.input
+        self._answered = _answered(manifest)
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -102,18 +103,20 @@ class Executor:
         began = time.perf_counter()
         part = self._stages[stage, width]
         out = part(held)
-        sizes = None
+        sizes, placings = None, tuple[Placing, ...]()
         if "hidden" in out:
             held.hidden = out["hidden"]
         if stage == self._last_stage:
             held.features = crossing.joined(out, self._bottleneck) if out else None
             held.picture = None if self._sent is None else sendable(held.pixels, self._sent)
             sizes = self._sizes(held)
+            placings = tuple(placing(held.pixels.shape, taken) for taken in self._answered)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
-            held.guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
-        return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes)
+            guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
+            held.guess = placing(held.pixels.shape, part.picture).outward(guess)
+        return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes, placings)
 
     def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
         """Predicted payload bytes; None when the features cannot be coded, so that the frame stays on the device."""
@@ -147,6 +150,14 @@ class Executor:
         self._held.pop(frame_id, None)
 
 
+def _answered(manifest: Manifest) -> tuple[Input, ...]:
+    """By step of the ladder: the picture that the server's answer is about; empty where all of them are the whole one."""
+    by_step = [manifest.input] * len(manifest.bottleneck.steps)
+    if manifest.picture is not None:
+        by_step += [manifest.picture.input] * len(manifest.picture.qualities)
+    return tuple(by_step) if any(taken.fit != "stretch" for taken in by_step) else ()
+
+
 class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
@@ -156,7 +167,8 @@ class _Stage:
                 f"{facts.signature} gives no {', '.join(sorted(absent))}, which its early exit is said to be"
             )
         self.facts, self.task = facts, manifest.exit_answers(facts)
-        self._signature, self._intake = signature, Intake(facts.input or manifest.input)
+        self.picture = facts.input or manifest.input
+        self._signature, self._intake = signature, Intake(self.picture)
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
         """The signature's outputs, the caller's own; none where only the picture crosses."""

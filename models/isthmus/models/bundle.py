@@ -37,7 +37,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of `bundle.toml`; an unknown key is an error."""
 
 
-class Input(Strict, frozen=True):
+class Input(Strict, frozen=True, omit_defaults=True):
     """The picture a stage takes: `size` high and wide, (x / 255 - mean) / std per channel, channels in RGB order here.
 
     A stage that stores integers rounds these values by its own scale: see `litert.Port`.
@@ -59,6 +59,11 @@ class Input(Strict, frozen=True):
     def shape(self) -> tuple[int, int]:
         """(height, width)"""
         return self.size, self.width or self.size
+
+    @property
+    def schema(self) -> int:
+        """The least that a bundle with it must name."""
+        return 1 if (self.colours, self.layout, self.fit) == ("rgb", "last", "stretch") else 4
 
 
 class Crossing(Strict, frozen=True):

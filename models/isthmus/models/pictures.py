@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Input
 from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
-from isthmus.proto.vocabulary import Box
+from isthmus.proto.vocabulary import Placing
 
 BORDER = 114
 """The grey around a letterboxed picture, as the YOLO family is trained with."""
@@ -110,35 +110,19 @@ def _some_names(path: Path) -> list[str]:
     return names
 
 
-class Placing(NamedTuple):
-    """Where a whole picture lies within the one that a network takes, in shares of the latter."""
-
-    top: float = 0.0
-    left: float = 0.0
-    height: float = 1.0
-    width: float = 1.0
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], into: tuple[int, int], fit: str) -> Placing:
-        """For a picture of (height, width, …) pixels that is fitted into (height, width)."""
-        if fit == "stretch":
-            return cls()
-        height, width = _inside(shape, into)
-        top, left = (into[0] - height) // 2, (into[1] - width) // 2
-        return cls(top / into[0], left / into[1], height / into[0], width / into[1])
-
-    def back(self, box: Box) -> Box:
-        """A box in shares of the network's picture, in shares of the whole one; cut off at its edges."""
-        top, bottom = ((edge - self.top) / self.height for edge in (box.top, box.bottom))
-        left, right = ((edge - self.left) / self.width for edge in (box.left, box.right))
-        cut = (min(max(edge, 0.0), 1.0) for edge in (top, left, bottom, right))
-        return Box(box.label, box.score, *cut)
+def placing(shape: tuple[int, ...], taken: Input) -> Placing:
+    """Where a picture of (height, width, …) pixels lies within what a network takes."""
+    if taken.fit == "stretch":
+        return Placing()
+    (height, width), (top, left), into = *_within(shape, taken.shape), taken.shape
+    return Placing(top / into[0], left / into[1], height / into[0], width / into[1])
 
 
-def _inside(shape: tuple[int, ...], into: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture scaled as large as it fits into another."""
+def _within(shape: tuple[int, ...], into: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of a picture scaled as large as it fits into another, and (top, left) of its place in the middle."""
     scale = min(into[0] / shape[0], into[1] / shape[1])
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    height, width = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    return (height, width), ((into[0] - height) // 2, (into[1] - width) // 2)
 
 
 def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
@@ -153,10 +137,9 @@ def fitted(pixels: NDArray[Any], into: tuple[int, int], fit: str) -> NDArray[Any
     """(H, W, 3) pixels as a picture of (height, width): stretched, or whole in the middle of grey."""
     if fit == "stretch" or pixels.shape[:2] == into:
         return resized(pixels, into)
-    small = resized(pixels, _inside(pixels.shape, into))
+    (height, width), (top, left) = _within(pixels.shape, into)
     whole = np.full((*into, 3), BORDER, pixels.dtype)
-    top, left = (into[0] - small.shape[0]) // 2, (into[1] - small.shape[1]) // 2
-    whole[top : top + small.shape[0], left : left + small.shape[1]] = small
+    whole[top : top + height, left : left + width] = resized(pixels, (height, width))
     return whole
 
 

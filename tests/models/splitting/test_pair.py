@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from graphs import classifier
+from graphs import Builder, classifier
 from isthmus.cli.main import application
+from isthmus.cli.models import evaluate
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
@@ -133,3 +134,38 @@ def test_the_verb_makes_a_pair_of_two_files(tmp_path: Path) -> None:
     picture = load(str(tmp_path / "made")).manifest.picture
     assert picture is not None
     assert (picture.format, picture.qualities) == ("jpeg", (80, 10))
+
+
+def seeing(path: Path, shape: tuple[int, int], place: tuple[float, ...]) -> Path:
+    """A detector that sees the same thing at the same place of whatever it is given, in shares of that."""
+    b = Builder()
+    image = b.tensor((1, *shape, 3))
+    pooled = b.mean(image, 3)
+
+    def always(*values: float) -> int:
+        weights = b.constant(np.zeros((len(values), 3), np.float32))
+        inputs = [pooled, weights, b.constant(np.array(values, np.float32))]
+        return b.add("FULLY_CONNECTED", inputs, [b.tensor((1, len(values)))], "FullyConnectedOptions")
+
+    target = b.constant(np.array([1, 1, 4], np.int32))
+    places = b.add("RESHAPE", [always(*place), target], [b.tensor((1, 1, 4))], "ReshapeOptions", newShape=[1, 1, 4])
+    return b.write(path, [image], [places, always(0), always(0.9), always(1)])
+
+
+def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> None:
+    """Tall pictures, and two detectors of other shapes that see the same quarter of them: they agree, live and measured."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((80, 40, 3), 50 * number, np.uint8))
+    small = seeing(tmp_path / "small.tflite", (16, 16), (0.25, 0.25, 0.75, 0.375))
+    large = seeing(tmp_path / "large.tflite", (32, 48), (0.25, 1 / 3, 0.75, 5 / 12))
+    words = ["models", "pair", str(small), str(large), "--pictures", str(folder), "--out", str(tmp_path / "made")]
+    more = ["--small-pixels", "0..1", "--large-pixels", "0..1", "--qualities", "80", "--fit", "letterbox"]
+    application(["models"])([*words, *more], standalone_mode=False)
+    found = load(str(tmp_path / "made"))
+    assert [point.accuracy for point in found.manifest.points] == [1.0, 1.0]
+    for guess, _ in evaluate._Halves(found).answers(np.zeros((80, 40, 3), np.uint8)):
+        assert isinstance(guess.detail, tuple)
+        (box,) = guess.detail
+        assert (box.top, box.left, box.bottom, box.right) == pytest.approx((0.25, 0, 0.75, 0.25), abs=1e-6)

@@ -20,7 +20,7 @@ from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.tasks.boxes import Boxes
-from isthmus.proto.vocabulary import Guess, OperatingPoint
+from isthmus.proto.vocabulary import Guess, OperatingPoint, Placing
 
 LEAST_SCORE = 0.01
 """Boxes less sure than this change no average precision worth telling."""
@@ -140,19 +140,21 @@ class _Halves:
         for width in self._manifest.widths:
             self._executor.hold(0, pixels)
             for stage in range(len(self._manifest.stages)):
-                by_exit[width, stage] = self._executor.job(0, stage, width)().guess
+                result = self._executor.job(0, stage, width)()
+                by_exit[width, stage] = result.guess
             for point in self._manifest.points:
                 if point.width == width and point.step is not None:
-                    by_point[point.key] = self._from_server(point.step, point.layers)
+                    by_point[point.key] = self._from_server(point.step, point.layers, result.placings)
             self._executor.forget(0)
         for point in self._manifest.points:
             nothing = Guess(0, 0.0, ())
             yield by_point.get(point.key) or (by_exit[point.width, point.exit or 0] or nothing, 0)
 
-    def _from_server(self, step: int, layers: int) -> tuple[Guess, int]:
+    def _from_server(self, step: int, layers: int, placings: Sequence[Placing]) -> tuple[Guess, int]:
         payloads = [self._executor.encode(0, step, layer) for layer in range(layers)]
         (packed,) = self._tail.run([self._codec.decode(payloads)])
-        return self._manifest.answers.guess(packed, temperature=1.0, accuracy=1.0), sum(map(len, payloads))
+        guess = self._manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
+        return placings[step].outward(guess) if placings else guess, sum(map(len, payloads))
 
 
 def _unsure(m: bundle.Manifest) -> bundle.Manifest:
@@ -162,4 +164,5 @@ def _unsure(m: bundle.Manifest) -> bundle.Manifest:
         return msgspec.structs.replace(boxes or Boxes(), score=LEAST_SCORE)
 
     stages = tuple(tuple(msgspec.structs.replace(s, boxes=low(s.boxes)) for s in row) for row in m.stages)
-    return msgspec.structs.replace(m, boxes=low(m.boxes), stages=stages)
+    sent = m.picture and msgspec.structs.replace(m.picture, boxes=low(m.picture.boxes))
+    return msgspec.structs.replace(m, boxes=low(m.boxes), stages=stages, picture=sent)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, check, label_names
+from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting import outputs
@@ -38,6 +38,7 @@ def pair(
     task: str | None = typer.Option(None, help=f"What both give [told by their outputs]: {', '.join(TASKS)}."),
     small_boxes: str | None = typer.Option(None, help="How a small detector's boxes are read; see `models split`."),
     large_boxes: str | None = typer.Option(None, help="How a large detector's boxes are read."),
+    fit: Fit = FIT,
 ) -> None:
     """Make a bundle of two models without any training: the device's own answers, and the server's to the picture itself."""
     for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
@@ -46,8 +47,8 @@ def pair(
     target, ladder = out or BUNDLES / f"{small.stem}-{large.stem}", _ladder(qualities)
     check_replaceable(target, (small, large, samples, labels))
     shown = pictures.samples(samples, most)
-    device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown)
-    server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown)
+    device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
+    server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
     names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
     made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
@@ -58,9 +59,9 @@ def pair(
     )
 
 
-def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels]) -> Uncut:
+def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels], fit: Fit) -> Uncut:
     graph = flatbuffer.read(model)
-    return Uncut.of(graph, input_of(graph, pixels), reading, pictures)
+    return Uncut.of(graph, input_of(graph, pixels, fit=fit), reading, pictures)
 
 
 def _ladder(text: str) -> list[int]:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import FORMAT, Format, check, label_names, seconds
+from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
@@ -49,6 +49,7 @@ def split(
     boxes: str | None = typer.Option(
         None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
     ),
+    fit: Fit = FIT,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
@@ -66,7 +67,7 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_ = input_of(graph, pixels)
+    input_ = input_of(graph, pixels, fit=fit)
     shown = pictures.samples(samples, most)
     uncut = Uncut.of(graph, input_, reading, shown)
     names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))
@@ -85,7 +86,9 @@ def split(
     small = None
     if fallback is not None:
         second = flatbuffer.read(fallback)
-        small = splits.fallback_of(uncut, second, input_of(second, pixels), reading if boxes is None else None, shown)
+        small = splits.fallback_of(
+            uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
+        )
     if chosen is not None:
         found = splits.measured(uncut, chosen, small)
     else:

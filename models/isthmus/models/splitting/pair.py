@@ -60,7 +60,7 @@ def pair(
     sent = [sendable(picture, large.input) for picture in pictures]
     config = picture_codec.fit([sent[i] for i in large.fitting], format_, qualities)
     truth = large.guesses()
-    exit_ = from_fallback(large, small, truth)
+    exit_ = from_fallback(small, truth)
     file, intake = written([whole(large.graph, LARGE)]), Intake(large.input)
     signature = signature_of(file, LARGE, whose=large.graph.path)
     steps, sizes = [], np.zeros((len(large.measuring), 1, len(qualities), 1), np.uint32)

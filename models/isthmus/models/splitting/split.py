@@ -171,7 +171,7 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
     guesses = uncut.guesses()
     bench = _Bench(uncut, coding, tail, guesses)
-    exits = [from_fallback(uncut, fallback, guesses)] if fallback is not None else []
+    exits = [from_fallback(fallback, guesses)] if fallback is not None else []
     steps = [bench.at(step, x) for step in range(len(coding.codec.steps))]
     sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
@@ -214,8 +214,7 @@ def answered(
 ) -> Answered:
     """What was answered at `point` to every picture, against the truth: calibrated on some pictures, reported for the others."""
     task = uncut.task
-    raw = [task.guess(p, temperature=1.0, accuracy=1.0) for p in packed]
-    score = np.array([task.agreement(a, b) for a, b in zip(raw, truth, strict=True)], np.float32)
+    score = np.array([task.agreement(a, b) for a, b in zip(uncut.read(packed), truth, strict=True)], np.float32)
     accuracy = round(float(score[uncut.measuring].mean()), 5)
     temperature = 1.0
     if isinstance(task, Classification):
@@ -227,10 +226,10 @@ def answered(
     return Answered(point, guesses, score[uncut.measuring])
 
 
-def from_fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:
+def from_fallback(fallback: Uncut, truth: Sequence[Guess]) -> Answered:
     """What a small model answers on the device, by its own confidence."""
     point = Point(width=WIDTH, exit=0)
-    return by_confidence(found := answered(uncut, point, fallback.outputs, fallback.packed, truth), [found])
+    return by_confidence(found := answered(fallback, point, fallback.outputs, fallback.packed, truth), [found])
 
 
 def by_confidence(answers: Answered, exits: Sequence[Answered]) -> Answered:
@@ -279,7 +278,7 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         stages.insert(0, (first,))
     version = importlib.metadata.version("isthmus")
     return Manifest(
-        schema=SCHEMA if split.uncut.reading.boxes is not None else split.coding.bottleneck.schema,
+        schema=_schema(split),
         name=name,
         task=split.uncut.reading.task,
         boxes=split.uncut.reading.boxes,
@@ -296,6 +295,14 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         reference="uncut",
         tail=(TailPart("tail.tflite", "litert"),),
     )
+
+
+def _schema(split: Split) -> int:
+    """The least that its bundle must name."""
+    if split.uncut.reading.boxes is not None:
+        return SCHEMA
+    pictures = [split.uncut.input] if split.fallback is None else [split.uncut.input, split.fallback.input]
+    return max(split.coding.bottleneck.schema, *(picture.schema for picture in pictures))
 
 
 def outcomes_of(

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, signature_of
-from isthmus.models.pictures import Intake
+from isthmus.models.pictures import Intake, placing
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
-from isthmus.proto.vocabulary import Guess
+from isthmus.proto.vocabulary import Guess, Placing
 
 Levels = tuple[float, float, float]
 PIXELS: Mapping[str, tuple[Levels, Levels]] = {
@@ -115,6 +115,8 @@ class Uncut:
     """The pictures that quantiser and temperatures are fitted on."""
     measuring: NDArray[np.intp]
     """The numbers of the pictures that measure, and fit nothing."""
+    placings: tuple[Placing, ...]
+    """Where each picture lies in what the graph takes."""
 
     @classmethod
     def of(
@@ -140,10 +142,13 @@ class Uncut:
         arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
+        if input_.fit == "letterbox" and reading.task == "segmentation":
+            raise ModelError(f"{graph.path}: a mask would show the border of a letterbox; use --fit stretch")
         task = reading.opened(input_.shape)
         packed, first = tuple(map(task.pack, arrays)), tuple(each[0] for each in arrays)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
-        return cls(graph, input_, reading, images, packed, first, *roles)
+        placings = tuple(placing(picture.shape, input_) for picture in pictures)
+        return cls(graph, input_, reading, images, packed, first, *roles, placings)
 
     @property
     def task(self) -> Task:
@@ -152,8 +157,12 @@ class Uncut:
 
     def guesses(self) -> list[Guess]:
         """The answers, uncalibrated."""
-        task = self.task
-        return [task.guess(packed, temperature=1.0, accuracy=1.0) for packed in self.packed]
+        return self.read(self.packed)
+
+    def read(self, packed: Sequence[Packed]) -> list[Guess]:
+        """What was answered to the pictures as the graph takes them, uncalibrated, about the whole ones."""
+        guesses = [self.task.guess(each, temperature=1.0, accuracy=1.0) for each in packed]
+        return [where.outward(guess) for where, guess in zip(self.placings, guesses, strict=True)]
 
 
 class Activations:
