@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""
+MOST_STEPS = 256
+"""A payload says its step in one byte."""
 FINEST = 100
 """The highest quality that the picture coders know."""
 MOST_PIXELS = 1 << 14
@@ -36,9 +38,11 @@ def _faults(m: Manifest) -> Iterator[str]:
     if m.confidence_edges != tuple(sorted(m.confidence_edges)) or not _finite(m.confidence_edges):
         yield "confidence_edges: must ascend"
     if m.picture is not None:
-        yield from _ladder_faults(m.picture)
+        yield from _ladder_faults(m.picture, len(m.bottleneck.steps))
     if m.bottleneck.steps or m.picture is None:
         yield from _bottleneck_faults(m.bottleneck)
+    elif m.bottleneck.tables or m.bottleneck.size_fit:
+        yield "bottleneck: has tables or size_fit, but no steps"
     exits = sum(1 for stage in m.stages if stage and stage[0].exit)
     for i, point in enumerate(m.points):
         yield from (f"points[{i}]: {why}" for why in _point_faults(m, point, exits))
@@ -74,6 +78,8 @@ def _stage_faults(m: Manifest) -> Iterator[str]:
             yield f"stages[{i}]: must have each of the widths once"
         if any(not (0 < s.temperature < math.inf) or s.flops < 0 for s in stage):
             yield f"stages[{i}]: temperature must be above 0, flops not below"
+        if any(not s.signature and (s.exit or i < len(m.stages) - 1 or m.picture is None) for s in stage):
+            yield f"stages[{i}]: needs a signature; only a last stage without an exit, where the picture crosses, has none"
 
 
 def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
@@ -102,11 +108,13 @@ def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
         yield f"bottleneck: {error}"
 
 
-def _ladder_faults(p: PictureLadder) -> Iterator[str]:
+def _ladder_faults(p: PictureLadder, before: int) -> Iterator[str]:
     if not p.tail:
         yield "picture.tail: names no file"
     if not p.qualities or not all(0 <= q <= FINEST for q in p.qualities):
         yield f"picture.qualities: must be there, each 0 to {FINEST}"
+    if before + len(p.qualities) > MOST_STEPS:
+        yield f"picture.qualities: with the features' steps more than {MOST_STEPS}"
     if len(p.size_fit) != len(p.qualities) or not _finite(c for fit in p.size_fit for c in fit):
         yield "picture.size_fit: must have three finite values for each quality"
     if p.flops < 0:

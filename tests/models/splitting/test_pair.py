@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tomli_w
 
 from graphs import Builder, classifier
 from isthmus.cli.main import application
@@ -14,15 +18,17 @@ from isthmus.cli.models import evaluate
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
-from isthmus.models import flatbuffer, scenes, work
+from isthmus.models import flatbuffer, scenes, seal, work
 from isthmus.models.bundle import Bundle, load
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.profiles import load as profile
 from isthmus.models.splitting import pair
+from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.codec import PICTURE
-from isthmus.proto.errors import ModelError
+from isthmus.proto.compat import tomllib
+from isthmus.proto.errors import BundleError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.picture_codec import Pixels
 
@@ -169,3 +175,60 @@ def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> N
         assert isinstance(guess.detail, tuple)
         (box,) = guess.detail
         assert (box.top, box.left, box.bottom, box.right) == pytest.approx((0.25, 0, 0.75, 0.25), abs=1e-6)
+
+
+FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no model behind the picture": (lambda t: t["picture"].update(tail=[]), r"picture\.tail: names no file"),
+    "a model elsewhere": (lambda t: t["picture"]["tail"][0].update(file="../x"), r"files: '\.\./x' is no name"),
+    "no quality": (lambda t: t["picture"].update(qualities=[], size_fit=[]), r"picture\.qualities: must be there"),
+    "a quality that is none": (lambda t: t["picture"]["qualities"].__setitem__(0, 101), r"picture\.qualities: "),
+    "more than a byte of them": (
+        lambda t: t["picture"].update(qualities=[5] * 257, size_fit=[[1.0, 1.0, 1.0]] * 257),
+        r"picture\.qualities: with the features' steps more than 256",
+    ),
+    "a fit too few": (lambda t: t["picture"]["size_fit"].pop(), r"picture\.size_fit: "),
+    "a picture of no size": (lambda t: t["picture"]["input"].update(size=0), "input: "),
+    "a step that is none": (
+        lambda t: t["points"][-1].update(step=3),
+        r"points\[3\]: step 3 and 1 layers, there are 3 and 1",
+    ),
+    "a layer that is none": (lambda t: t["points"][-1].update(layers=2), r"points\[3\]: step 2 and 2 layers"),
+    "tables of no step": (lambda t: t["bottleneck"].update(tables=[["7" * 256]]), "bottleneck: has tables"),
+    "a stage that computes nothing but answers": (
+        lambda t: t["stages"][1][0].update(exit=["output0"]),
+        r"stages\[1\]: needs a signature",
+    ),
+    "nothing that crosses": (lambda t: t.pop("picture"), ""),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_keys_that_do_not_fit_each_other_are_refused_by_name(made: Bundle, tmp_path: Path, case: str) -> None:
+    change, why = FAULTS[case]
+    shutil.copytree(made.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(seal.SEAL))
+    table = tomllib.loads((tmp_path / "copy" / seal.FILE).read_text())
+    change(table)
+    (tmp_path / "copy" / seal.FILE).write_text(tomli_w.dumps(table))
+    with pytest.raises(BundleError, match=rf"bundle\.toml: {why}"):
+        load(str(tmp_path / "copy"))
+
+
+def test_a_pair_says_what_crosses(made: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    application(["models"])(["models", "info", str(made.folder)], standalone_mode=False)
+    assert "picture 48 x 48 as webp; tail large.tflite" in capsys.readouterr().out
+    application(["models"])(["models", "verify", str(made.folder)], standalone_mode=False)
+
+
+def test_a_pair_is_not_written_over_what_it_is_made_of(tmp_path: Path) -> None:
+    small = classifier(tmp_path / "small.tflite")
+    words = ["models", "pair", str(small), str(small), "--pictures", str(tmp_path), "--out", str(tmp_path)]
+    with pytest.raises(BundleError, match="is read from there; name another folder with --out"):
+        application(["models"])(words, standalone_mode=False)
+
+
+def test_a_large_detector_gives_no_more_boxes_than_the_device_reads(tmp_path: Path) -> None:
+    path = seeing(tmp_path / "sees.tflite", (16, 16), (0.25, 0.25, 0.75, 0.75))
+    graph = flatbuffer.read(path)
+    few, many = (Uncut.of(graph, input_of(graph, "0..1"), told(None, f"places,most={n}"), PICTURES) for n in (5, 9))
+    with pytest.raises(ModelError, match=r"gives up to 9 boxes, sees\.tflite up to 5; say most=9"):
+        pair.pair(few, many, PICTURES, "webp", QUALITIES, silent)

@@ -77,11 +77,21 @@ def info(
     if format_ == "json":
         typer.echo(json.dumps(msgspec.to_builtins(m)))
         return
-    shape = f"{m.bottleneck.height} x {m.bottleneck.width} x {m.bottleneck.channels}"
     typer.echo(f"{m.name}: {m.task}, {len(m.labels)} classes, input {m.input.shape[1]} x {m.input.shape[0]}")
-    typer.echo(f"bottleneck {shape}; tail {' then '.join(p.file for p in m.tail)}, {m.tail_flops / 1e6:.1f} MFLOP")
+    typer.echo(f"{_crosses(m)}, {m.tail_flops / 1e6:.1f} MFLOP")
     typer.echo(f"made by {m.made_by}\n")
     evaluate.tell(m, m.points)
+
+
+def _crosses(m: bundle.Manifest) -> str:
+    """What is sent, and which files answer it."""
+    b, sent = m.bottleneck, []
+    if b.steps:
+        sent.append(f"bottleneck {b.height} x {b.width} x {b.channels}; tail {' then '.join(p.file for p in m.tail)}")
+    if (p := m.picture) is not None:
+        size = f"{p.input.shape[1]} x {p.input.shape[0]}"
+        sent.append(f"picture {size} as {p.format}; tail {' then '.join(part.file for part in p.tail)}")
+    return "; ".join(sent)
 
 
 @app.command()

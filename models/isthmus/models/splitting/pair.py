@@ -85,6 +85,12 @@ def _check(small: Uncut, large: Uncut) -> None:
             f"{small.graph.path}: gives {one} {small.outputs[0].shape}, {large.graph.path.name} gives {other} "
             f"{large.outputs[0].shape}; a pair answers alike"
         )
+    mine, theirs = small.reading.boxes, large.reading.boxes
+    if mine is not None and theirs is not None and theirs.most > mine.most:
+        raise ModelError(
+            f"{large.graph.path}: gives up to {theirs.most} boxes, {small.graph.path.name} up to {mine.most}; say "
+            f"most={theirs.most} of the small one's boxes too"
+        )
 
 
 def write(target: Path, made: Pair, *, labels: Sequence[str] = (), made_by: str = "") -> Bundle:

@@ -48,6 +48,8 @@ class Boxes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1 or not 0 < self.overlap <= 1 or self.most < 1:
             raise ValueError("score and overlap are shares of 1, most is 1 at least")
+        if len(self.order) not in (3, 4) or sorted(set(self.order)) != sorted(self.order) or min(self.order) < 0:
+            raise ValueError("order numbers three or four outputs from 0, each once")
 
 
 def decoded(outputs: Arrays, boxes: Boxes, size: Size) -> Floats:
