@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.codec import PICTURE
 from isthmus.proto.compat import tomllib
-from isthmus.proto.errors import BundleError, ModelError
+from isthmus.proto.errors import BundleError, ConfigError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.picture_codec import Pixels
 
@@ -171,6 +172,18 @@ def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> N
     application(["models"])([*words, *more], standalone_mode=False)
     found = load(str(tmp_path / "made"))
     assert [point.accuracy for point in found.manifest.points] == [1.0, 1.0]
+    marked = {"bbox": [0, 20, 10, 40], "area": 400, "iscrowd": 0, "category_id": 1}
+    truth = {
+        "images": [{"id": i, "file_name": f"pictures/{i}.png", "width": 40, "height": 80} for i in range(4)],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [{"id": i, "image_id": i, **marked} for i in range(4)],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(ConfigError, match=r"made: none of its classes \(without names\) is in .*truth\.json \(cup\)"):
+        application(["models"])(
+            ["models", "evaluate", str(tmp_path / "made"), "--pictures", str(tmp_path / "truth.json")],
+            standalone_mode=False,
+        )
     for guess, _ in evaluate._Halves(found).answers(np.zeros((80, 40, 3), np.uint8)):
         assert isinstance(guess.detail, tuple)
         (box,) = guess.detail

@@ -22,6 +22,8 @@ from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.vocabulary import Guess, OperatingPoint, Placing
 
+FEW = 5
+"""So many names of classes are enough to see that they are others."""
 LEAST_SCORE = 0.01
 """Boxes less sure than this change no average precision worth telling."""
 UNCUT = typer.Option(None, "--uncut", help="The .tflite that the bundle was made of: no labels then, it answers them.")
@@ -95,6 +97,12 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
     if labels is None:
         raise ConfigError(f"--pictures: needed to judge {m.name}; name a COCO-style .json of labelled pictures")
     pictures = boxed(labels, most)
+    shown = sorted({name for picture in pictures for name, _ in picture.boxes})
+    if not set(shown) & set(m.labels):
+        raise ConfigError(
+            f"{m.name}: none of its classes ({', '.join(m.labels[:FEW]) or 'without names'}) is in {labels} "
+            f"({', '.join(shown[:FEW])}); make it again with --labels, named as they are there"
+        )
     judged: list[list[Judged]] = [[] for _ in m.points]
     sizes = np.zeros((len(pictures), len(m.points)))
     halves = _Halves(found)
