@@ -13,7 +13,8 @@ from pathlib import Path
 
 from isthmus.cli import processes
 
-TARGET_MB = 120
+TARGET_MB = 90
+"""The goal. It is missed: 96 to 120 MB when last measured; LiteRT, OpenCV, gRPC and numpy are 47 of them."""
 BEFORE_THE_END = 10
 """Frames; the process must still be there when it is looked at."""
 

@@ -1,8 +1,9 @@
 """Round trips of a 20 kB layer on loopback: the gRPC stream as Isthmus uses it, against raw asyncio TCP.
 
 All run interleaved, so that they meet the same machine. `stream` carries the real wire messages with the real options
-to an echo and is held to raw + 0.3 ms at the median; `service` is the real server with a tail that does nothing, and
-so includes checksum, acknowledgement, decoding 65,536 values, batching and the hop to the tail's thread.
+to an echo; its goal is raw + 0.15 ms at the median, which it misses (0.17 to 0.18 when last measured). `service` is the
+real server with a tail that does nothing, and so includes checksum, acknowledgement, decoding 65,536 values, batching and
+the hop to the tail's thread.
 
     python benchmarks/transport.py [--rounds 2000]
 """
@@ -24,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.edge_server.admission import Limits
-from isthmus.edge_server.server import EdgeService, bind
+from isthmus.edge_server.server import bind
+from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec, edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.messages import Ack, Hello, Layer, Result, ServerMessage, Welcome
@@ -33,7 +35,7 @@ from isthmus.proto.vocabulary import ServerTimings
 UP_BYTES, DOWN_BYTES = 20_000, 64
 OUTPUTS = (0.0,) * (DOWN_BYTES // 4)
 WARM_UP = 100
-TARGET_OVER_RAW_MS = 0.3
+TARGET_OVER_RAW_MS = 0.15
 SHAPE = (32, 32, 64)
 """Whose base layer takes about 20 kB when all levels are equally frequent."""
 
@@ -41,9 +43,9 @@ SHAPE = (32, 32, 64)
 class NullEngine:
     """A tail that does nothing."""
 
-    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, features: NDArray[np.float32]) -> list[tuple[float, ...]]:
         """Features (B, H, W, C) to logits (B, K)."""
-        return np.zeros((len(features), len(OUTPUTS)), np.float32)
+        return [OUTPUTS] * len(features)
 
 
 class Echo(edge_pb2_grpc.EdgeServicer):

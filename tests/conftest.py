@@ -4,6 +4,12 @@ import os
 import signal
 from pathlib import Path
 
+from hypothesis import settings
+
+# A busy machine may stop a test for longer than hypothesis' default allows one example.
+settings.register_profile("isthmus", deadline=None)
+settings.load_profile("isthmus")
+
 SHARED = Path(__file__).parents[2] / "shared"
 for _variable, _folder in (("ISTHMUS_DATA", SHARED / "data"), ("ISTHMUS_TRACES", SHARED / "traces")):
     if _folder.is_dir():

@@ -104,8 +104,8 @@ def first_told(
 @pytest.mark.parametrize(
     ("days", "advice"),
     [
-        ({"server_days": -1000}, "the server's certificate is over, this clock says 20"),
-        ({"server_days": 30}, "the server's certificate holds from later on, this clock says 20"),
+        ({"server_days": -1000}, "the server's certificate has expired, this clock says 20"),
+        ({"server_days": 30}, "the server's certificate is not yet valid, this clock says 20"),
         ({"device_days": -1000}, "our device.pem held until 20"),
         ({"device_days": 30}, "our device.pem holds from 20"),
         (

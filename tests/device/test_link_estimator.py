@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from isthmus.device.link_estimator import LinkEstimator
+import pytest
+
+from isthmus.device.link_estimator import LinkConfig, LinkEstimator
 
 
 def fed(link: LinkEstimator, *, delay_s: float, begin_s: float, end_s: float) -> LinkEstimator:
@@ -70,3 +72,13 @@ def test_a_link_that_is_narrow_is_soon_believed_to_be() -> None:
         link.on_sent(n, 0, 2000, n)
         link.on_ack(n, 0, n + 2030 / 4000 + 0.03)
     assert 3000 < link.goodput_Bps < 6000
+
+
+def test_the_usual_way_is_the_round_trip_and_what_it_swings_by() -> None:
+    link = LinkEstimator()
+    assert link.usual_way_s() == pytest.approx(2.0 * LinkConfig().round_trip_s), "nothing is known yet"
+    for number in range(200):
+        now, swing = number * 0.1, 1.5 if number % 5 == 0 else 1.0
+        link.on_sent(number, 0, 200, now)
+        link.on_ack(number, 0, now + 0.02 * swing)
+    assert 0.024 < link.usual_way_s() < 0.036

@@ -21,7 +21,7 @@ def damaged(whole: Layer) -> Layer:
 
 
 def arrive(assembly: Assembly, message: Layer, *, now: float = 0.0) -> list[Accepted | Damaged | Assembled]:
-    assembly.on_layer(1, message, lead_s=LEAD_S, now=now)
+    assembly.on_layer(1, message, due_s=now + message.budget_s, lead_s=LEAD_S, now=now)
     return assembly.actions()
 
 
@@ -94,8 +94,9 @@ def test_what_cannot_be_decoded_is_named(wrong: dict[str, int], why: str) -> Non
 
 def test_streams_do_not_mix() -> None:
     assembly = Assembly(codec.LAYERS)
-    assembly.on_layer(1, layer(7, 0, BASE), lead_s=LEAD_S, now=0.0)
-    assembly.on_layer(2, layer(7, 0, BASE), lead_s=LEAD_S, now=0.0)
+    for stream in (1, 2):
+        message = layer(7, 0, BASE)
+        assembly.on_layer(stream, message, due_s=message.budget_s, lead_s=LEAD_S, now=0.0)
     assert (assembly.count(1), assembly.count(2)) == (1, 1)
     assembly.forget(1)
     assert not assembly.knows(1, 7)

@@ -13,9 +13,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from isthmus.edge_server import connections, server
+from isthmus.edge_server import connections
+from isthmus.edge_server import service as services
 from isthmus.edge_server.admission import HELLO_S
-from isthmus.edge_server.server import EdgeService, bind, run
+from isthmus.edge_server.server import bind, run
+from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto import messages as m
@@ -117,7 +119,7 @@ def test_a_device_that_reads_nothing_loses_its_connection(
             peer = await beside(lambda: Peer(address, window=0))
             greedy, quiet = peer.open(), peer.open()
             peer.say(quiet, hello)
-            beats = [m.Heartbeat(n) for n in range(server.UNREAD + 10)]
+            beats = [m.Heartbeat(n) for n in range(services.UNREAD + 10)]
             await beside(peer.say, greedy, hello, *beats)
             await beside(lambda: list(peer.frames()))  # to the connection's end
             peer.close()
@@ -133,7 +135,7 @@ def test_a_device_that_reads_nothing_loses_its_connection(
 def test_one_reply_left_unread_is_enough_after_a_while(
     service: EdgeService, hello: m.Hello, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "UNREAD_S", 1.0)
+    monkeypatch.setattr(services, "UNREAD_S", 1.0)
 
     async def check() -> None:
         async with running(service) as address:

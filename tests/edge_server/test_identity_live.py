@@ -21,7 +21,8 @@ from isthmus.edge_server import security
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import REVOKED, Certificates
 from isthmus.edge_server.security import add_device, init, revoke
-from isthmus.edge_server.server import EdgeService, bind, run
+from isthmus.edge_server.server import bind, run
+from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto import messages as m

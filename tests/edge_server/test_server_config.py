@@ -45,6 +45,19 @@ def test_a_value_that_makes_no_sense_is_named(tmp_path: Path, text: str, key: st
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("threads = 100000", "threads = 100000, expected at most 256: every one of them is started"),
+        ("max_batch = 1000000", "max_batch = 1000000, expected at most 1024: a batch of this size is timed"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused_with_the_reason(tmp_path: Path, text: str, why: str) -> None:
+    """A hundred thousand threads ended in a SIGSEGV, a million frames a batch in a server that never was ready."""
+    with pytest.raises(ConfigError, match=why):
+        load(tmp_path, text)
+
+
 def test_plaintext_beside_certificates_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="insecure contradicts certs"):
         load(tmp_path, 'certs = "here"\ninsecure = true')

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.server import EdgeService, bind, run, serve
+from isthmus.edge_server.server import bind, run, serve
+from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m

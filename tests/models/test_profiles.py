@@ -45,7 +45,7 @@ def edited(tmp_path: Path, *changes: tuple[str, str]) -> str:
 
 def test_what_is_shipped() -> None:
     assert set(profiles.names()) == {
-        *("edge-server", "jetson-nano", "jetson-nano-gpu", "orin-nano", "orin-nano-gpu"),
+        *("edge-server", "edge-server-gpu", "jetson-nano", "jetson-nano-gpu", "orin-nano", "orin-nano-gpu"),
         *("pi-zero-2w", "pi3b-plus", "pi4", "pi5"),
     }
 
@@ -87,7 +87,9 @@ def test_nonsense_is_refused_by_name(tmp_path: Path, old: str, new: str, named: 
 
 
 def test_an_unknown_profile_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"profile: no 'pi6'; there are edge-server, .*pi4, pi5, or name a file"):
+    with pytest.raises(
+        ConfigError, match=r"profile: no 'pi6'; there are edge-server, .*-gpu, .*pi4, pi5, or name a file"
+    ):
         profiles.load("pi6")
 
 
@@ -144,6 +146,16 @@ def test_a_servers_batches_grow_with_what_is_in_them() -> None:
     times = [server.tail_s(1e8, batch) for batch in (1, 2, 4, 8)]
     assert times == sorted(times)
     assert times[0] > 0
+
+
+def test_one_server_gains_by_batches_and_one_does_not() -> None:
+    """With linear servers alone no emulation showed that a batcher under load gave half its capacity away."""
+    gain = {
+        name: 8 * profiles.load(name).tail_s(1e8, 1) / profiles.load(name).tail_s(1e8, 8)
+        for name in ("edge-server", "edge-server-gpu")
+    }
+    assert gain["edge-server"] < 1.1
+    assert gain["edge-server-gpu"] > 4
 
 
 def test_energy_adds_up() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from isthmus.proto import record
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import FrameRecord, Recorder, RunHeader
+from isthmus.proto.record import FrameRecord, Recorder, Run, RunHeader
 from isthmus.proto.vocabulary import (
     Answer,
     AnswerSource,
@@ -188,7 +189,18 @@ def test_a_finished_run_is_kept_compressed_and_damage_to_it_is_named(tmp_path: P
     with pytest.raises(DataError, match=f"{path}: damaged"):
         record.load(path)
     with pytest.raises(DataError, match="name another place"):
-        record.save(tmp_path / "none" / "run.jsonl.zst", run)
+        record.save(path / "run.jsonl.zst", run)  # a file is no folder
+    record.save(tmp_path / "new" / "run.jsonl.zst", run)
+    assert record.load(tmp_path / "new" / "run.jsonl.zst") == run
+
+
+def test_several_runs_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "runs.jsonl.zst"
+    other = msgspec.structs.replace(HEADER, seed=8)
+    runs = [Run(HEADER, [row(0), row(1)], 0), Run(other, [row(0)], 0)]
+    record.save(path, *runs)
+    assert record.load_all(path) == runs
+    assert record.read(path) == (other, [row(0)])
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -228,3 +240,10 @@ def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:
     assert record.summary([]).latency_p50_s is None
     assert record.summary([row(truth=None)]).accuracy is None
     assert record.summary([row(truth=None)]).answered_by_deadline == 1.0
+
+
+def test_a_file_that_claims_to_unfold_to_terabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl.zst"
+    path.write_bytes(bytes.fromhex("28b52ffde0") + (1 << 40).to_bytes(8, "little") + bytes(8))
+    with pytest.raises(DataError, match="claims to unfold to 1099511627776 bytes"):
+        record.load(path)

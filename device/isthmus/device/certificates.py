@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from isthmus.proto.errors import SecurityError
-from isthmus.proto.security import FILES, read
+from isthmus.proto.security import FILES, part, read
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Certificates:
 
     def __init__(self, folder: str | Path) -> None:
         """Read the folder's files. Raises SecurityError where one is missing."""
-        self._folder = folder
+        self._folder = part(folder, "device")
         self._files, self._unread = read(folder, "device"), ""
         self.version = 0
         """How often other files were read."""

@@ -60,6 +60,9 @@ class SessionConfig:
     """A server that drains and is still there after so long at most, whatever it says, is left."""
 
 
+MOST_UNDER_WAY = 0.5
+"""The share of what is left until a frame is due that the way to the server and back is given at most: a link that swings
+must not make an idle server refuse what it could still answer in time."""
 NOWHERE = ServerTimings()
 
 
@@ -311,9 +314,11 @@ class Session:
 
     def _send(self, o: _Open, offload: Offload, now: float) -> None:
         o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
+        left_s = o.due_s - now
+        budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
         for layer in range(offload.layers):
             last = layer == offload.layers - 1
-            self._actions.append(Send(o.frame.id, offload.step, layer, last, o.due_s - now))
+            self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s))
 
     def _on_result(self, result: messages.Result, now: float) -> None:
         self.link.on_result(result.frame_id, result.layers_used, result.timings, now)

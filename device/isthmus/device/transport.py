@@ -201,9 +201,9 @@ def _advice(details: str, address: str, certificates: Certificates, now: datetim
     if wrong := certificates.wrong_at(now):
         return f"; our {wrong}, and {clock}: set it, or make new certificates"
     if "not yet valid" in details:
-        return f"; the server's certificate holds from later on, {clock}: set it"
+        return f"; the server's certificate is not yet valid, {clock}: set it"
     if "expired" in details:
-        return f"; the server's certificate is over, {clock}: set it, or make new certificates"
+        return f"; the server's certificate has expired, {clock}: set it, or make new certificates"
     if "hostname" in details or "peer name" in details:
         host = address.rpartition(":")[0]
         return f"; the server's certificate does not name {host}: make one with `isthmus certs init --host {host}`"

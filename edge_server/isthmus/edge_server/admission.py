@@ -9,6 +9,7 @@ and its limits are those of the name, whatever it connects from.
 from __future__ import annotations
 
 import enum
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -124,6 +125,10 @@ class Peer:
     account: Account
     heard_s: float
     client_id: str | None = None
+    shed: int | None = None
+    """The newest frame that was shed."""
+    told_until_s: float = -math.inf
+    """Until when it was asked to send nothing."""
 
     @property
     def name(self) -> str | None:

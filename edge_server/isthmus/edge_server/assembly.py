@@ -14,7 +14,7 @@ from isthmus.proto import codec
 from isthmus.proto.messages import Layer
 
 REMEMBERED = 64
-"""Frames of one stream, newest last, whose further layers are expected and of no use."""
+"""Finished frames that are remembered of each stream, newest last: eight credits of frames with up to eight layers."""
 
 
 class Accepted(Struct, frozen=True):
@@ -86,8 +86,8 @@ class Assembly:
         """Partial frames of one stream."""
         return sum(owner == stream for owner, _ in self._open)
 
-    def on_layer(self, stream: int, layer: Layer, *, lead_s: float, now: float) -> None:
-        """A layer arrived; its frame must start `lead_s` before its deadline."""
+    def on_layer(self, stream: int, layer: Layer, *, due_s: float, lead_s: float, now: float) -> None:
+        """A layer arrived; by what it says its frame is due at `due_s`, and must start `lead_s` before."""
         key = stream, layer.frame_id
         partial = self._open.get(key)
         if partial is None and self.knows(*key):
@@ -98,7 +98,6 @@ class Assembly:
             self._go_on_without(key)
             return
         self._actions.append(Accepted(stream, layer.frame_id, layer.layer))
-        due_s = now + layer.budget_s
         if partial is None:
             partial = self._open[key] = Partial(now, due_s, due_s - lead_s)
         partial.due_s = min(partial.due_s, due_s)  # the layer that was on its way for the shortest time is right

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+MOST = {
+    "threads": (256, "every one of them is started, and the process dies where the system gives no more"),
+    "max_batch": (1024, "a batch of this size is timed, and its memory taken, before the server is ready"),
+}
+"""The most of some keys, and why."""
+
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a server can be told."""
@@ -43,6 +49,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key in ("listen", "metrics"):
             if (address := getattr(self, key)) is not None:
                 _check_address(key, address)
+        for key, (most, why) in MOST.items():
+            if (value := getattr(self, key)) > most:
+                raise ValueError(f"{key} = {value}, expected at most {most}: {why}")
         for key in ("threads", "max_batch", "credits", "max_streams"):
             if (value := getattr(self, key)) < 1:
                 raise ValueError(f"{key} = {value}, expected at least 1")

@@ -25,15 +25,19 @@ from isthmus.proto.tasks.task import Packed, Task
 Arrays = tuple[NDArray[Any], ...]
 Frame = NDArray[Any]
 """What crossed for one frame: features (H, W, C) float32, or a picture (H, W, 3) uint8."""
+FATAL = 4
+"""ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
+FATAL = 4
+"""ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 LITERT_BATCHES = (8, 4, 2)
-"""Sizes for which a LiteRT model keeps an interpreter of its own; what is left over runs one by one."""
+"""Sizes for which a LiteRT model keeps an interpreter of its own, with its own memory; the rest of a batch runs one by one."""
 
 
 class Engine(Protocol):
     """A bundle's tail, ready to run; called by one thread at a time."""
 
-    def run(self, frames: Sequence[Frame]) -> list[Packed]:
-        """What crossed for each of B frames, to B answers."""
+    def run(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
+        """What crossed for each of B frames, to B answers; None for one that is not a number."""
 
 
 class Model(Protocol):
@@ -54,6 +58,7 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen, without a common base
@@ -138,9 +143,9 @@ class Tail:
             answers = manifest.picture_answers(picture)
             self._pictures = _Chain(bundle, picture.tail, None, answers, threads, engine)
 
-    def run(self, frames: Sequence[Frame]) -> list[Packed]:
+    def run(self, frames: Sequence[Frame]) -> list[Packed | None]:
         """Features (H, W, C) float32, or pictures (H, W, 3) uint8, to as many answers, in their order."""
-        answers: dict[int, Packed] = {}
+        answers: dict[int, Packed | None] = {}
         for pictures in (False, True):
             chosen = [i for i, frame in enumerate(frames) if (frame.dtype == np.uint8) is pictures]
             if chosen:
@@ -149,10 +154,10 @@ class Tail:
                 answers.update(zip(chosen, packed, strict=True))
         return [answers[i] for i in range(len(frames))]
 
-    def _from_features(self, frames: Sequence[Frame]) -> list[Packed]:
+    def _from_features(self, frames: Sequence[Frame]) -> list[Packed | None]:
         return self._features.run(parted(np.stack(frames), self._tensors))
 
-    def _from_pictures(self, frames: Sequence[Frame]) -> list[Packed]:
+    def _from_pictures(self, frames: Sequence[Frame]) -> list[Packed | None]:
         return self._pictures.run((np.concatenate([self._intake(pixels) for pixels in frames]),))
 
 
@@ -182,9 +187,13 @@ class _Chain:
             self._models.append(model)
             given = model.outputs
 
-    def run(self, tensors: Arrays) -> list[Packed]:
+    def run(self, tensors: Arrays) -> list[Packed | None]:
         """Tensors (B, ...) to B answers."""
         count = len(tensors[0])
         for model in self._models:
             tensors = model.run(tensors)
-        return [self._task.pack([output[i] for output in tensors]) for i in range(count)]
+        return [self._packed([output[i] for output in tensors]) for i in range(count)]
+
+    def _packed(self, outputs: list[NDArray[Any]]) -> Packed | None:
+        """One frame's answer. Looked through here, since what is packed as bytes hides a NaN."""
+        return None if any(np.isnan(output).any() for output in outputs) else self._task.pack(outputs)

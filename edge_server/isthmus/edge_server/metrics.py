@@ -13,6 +13,7 @@ from isthmus.proto.errors import BindError
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Bucket edges: from half a millisecond, which a small tail takes, to a second, which no budget on a screen allows."""
 
 
 class Metrics:
@@ -38,6 +39,14 @@ class Metrics:
         self._invalid_layers = Counter(
             "isthmus_invalid_layers_total", "Layers that could not be decoded", registry=registry
         )
+        self._tail_failures = Counter(
+            "isthmus_tail_failures_total",
+            "Batches that failed or hung, and answers that are not a number",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("failed", "hung", "nan"):
+            self._tail_failures.labels(reason)
         self._closed = Counter(
             "isthmus_streams_closed_total", "Streams closed by the server, by reason", ["reason"], registry=registry
         )
@@ -58,6 +67,10 @@ class Metrics:
         """A batch was computed."""
         self._batch.observe(size)
         self._tail.observe(tail_s)
+
+    def on_tail_failure(self, reason: str, count: int = 1) -> None:
+        """The tail failed: "failed", "hung" or "nan"."""
+        self._tail_failures.labels(reason).inc(count)
 
     def on_reply(self, message: m.ServerMessage) -> None:
         """A device was told something."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.admission import Admission, Close, Ending, Limits, Peer
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
+from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.errors import CodecError
@@ -26,9 +27,9 @@ from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 SWEEP_S = 1.0
-"""How often silent streams are looked for."""
+"""How often silent streams are looked for: a tenth of the silence itself."""
 MARGIN_S = 0.002
-"""Kept between a frame's last possible start and the time its tail needs."""
+"""A frame whose layers are still coming starts so much before its last moment: the host wakes up a little late."""
 
 
 class Decoder(Protocol):
@@ -51,14 +52,17 @@ class Served:
     codec: CodecConfig
 
 
-class Ready(Struct, frozen=True):
-    """What crossed for a frame, decoded from `layers_used` layers that took `receive_s` to arrive: features (H, W, C) float32,
-    or a picture (H, W, 3) uint8.
+NOT_YET: NDArray[Any] = np.empty(0, np.float32)
+
+
+class Ready(Struct):
+    """A frame that took `receive_s` to arrive: what crossed, decoded once it is admitted, which is features (H, W, C)
+    float32 or a picture (H, W, 3) uint8.
     """
 
-    features: NDArray[Any]
-    layers_used: int
     receive_s: float
+    features: NDArray[Any] = NOT_YET
+    layers_used: int = 0
 
 
 class Reply(Struct, frozen=True):
@@ -91,6 +95,7 @@ class Streams:
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or FrameCodec(served.codec)
         self._limits, self._admission = limits, Admission(limits, server_id=server_id)
+        self.shedder, self.sending = Shedder(), SendingTime()
         self._opened = 0
         self._started_s = 0.0
         self._sweep_at: float | None = None
@@ -116,6 +121,10 @@ class Streams:
     def waiting(self) -> int:
         """Frames in the queue."""
         return self._batcher.waiting
+
+    def usual_s(self, batch: int) -> float:
+        """How long the tail usually takes for a batch of this size."""
+        return self._batcher.times.p95_s(batch)
 
     def load(self, now: float) -> Load:
         """How busy this server is."""
@@ -166,8 +175,8 @@ class Streams:
         self._close(stream, Ending.MALFORMED, why)
         self._settle()
 
-    def on_message(self, stream: int, message: m.DeviceMessage, *, now: float) -> None:
-        """A device said something."""
+    def on_message(self, stream: int, message: m.DeviceMessage, *, now: float, came_s: float | None = None) -> None:
+        """A device said something; it came at `came_s` and has waited since. None: it came now."""
         peer = self._peers.get(stream)
         if peer is None:
             return  # closed a moment ago
@@ -181,7 +190,7 @@ class Streams:
             case m.Hello():
                 self._on_hello(stream, message, now)
             case m.Layer():
-                self._on_layer(stream, peer, message, now)
+                self._on_layer(stream, peer, message, now if came_s is None else came_s, now)
             case m.Cancel(frame_id):
                 self._assembly.close(stream, frame_id)
                 self._batcher.cancel(stream, frame_id)
@@ -190,14 +199,16 @@ class Streams:
         self._settle()
 
     def on_computed(
-        self, batch: RunBatch[Ready], answers: Sequence[Packed] | None, tail_s: float, *, now: float
+        self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
     ) -> None:
-        """The tail's answers to a batch, packed by the bundle's task; None when the tail failed."""
-        self._batcher.on_done(batch, tail_s, now=now)
+        """The tail's answers to a batch, packed by the bundle's task; None when it failed, or for one that is NaN."""
+        self._batcher.on_done(batch, None if answers is None else tail_s, now=now)
         load = self._batcher.load(now)
         for index, item in enumerate(batch.items):
-            if answers is None:
-                self._reply(item.stream, m.Invalid(item.frame_id, 0, "tail: failed on this batch", load))
+            answer = None if answers is None else answers[index]
+            if answer is None:
+                why = "tail: failed on this batch" if answers is None else "tail: its answer is not a number"
+                self._reply(item.stream, m.Invalid(item.frame_id, 0, why, load))
                 continue
             timings = ServerTimings(
                 receive_s=item.payload.receive_s,
@@ -205,7 +216,7 @@ class Streams:
                 tail_s=tail_s,
                 send_s=max(0.0, now - self._started_s - tail_s),
             )
-            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answers[index], timings, load))
+            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
         self._settle()
 
     def drain(self, grace_s: float, *, now: float) -> None:
@@ -253,21 +264,40 @@ class Streams:
             )
         return None
 
-    def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, now: float) -> None:
+    def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, came_s: float, now: float) -> None:
+        if layer.frame_id == peer.shed:
+            return
         if len(layer.payload) > self._codec.max_layer_bytes:
             why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
+        self.shedder.note(now - came_s, now=now)
+        due_s, begins = (
+            came_s - self.sending.usual_s(now) + layer.budget_s,
+            not self._assembly.knows(stream, layer.frame_id),
+        )
+        if begins and self._shed(stream, peer, layer.frame_id, due_s, now):
+            return
         load = self._batcher.load(now)
-        retry_s = self._no_room_s(stream, peer, now)
-        if retry_s is not None and not self._assembly.knows(stream, layer.frame_id):
+        if begins and (retry_s := self._no_room_s(stream, peer, now)) is not None:
             self._assembly.close(stream, layer.frame_id)
             self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
             return
         if layer.layer == 0:
             peer.account.on_frame(now)
-        self._assembly.on_layer(stream, layer, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
+        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
         self._collect(load, now)
+
+    def _shed(self, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
+        """Whether a frame is turned away by its first layer, unread and unacknowledged, since the loop is behind."""
+        if self.shedder.takes() and not (self.shedder.shedding and self._batcher.hopeless(due_s, now=now)):
+            return False
+        peer.shed = frame_id
+        if now >= peer.told_until_s:
+            retry_s = self.shedder.retry_s()
+            peer.told_until_s = now + retry_s
+            self._reply(stream, m.Busy(frame_id, retry_s, load=self._batcher.load(now)))
+        return True
 
     def _no_room_s(self, stream: int, peer: Peer, now: float) -> float | None:
         """When to try again, if a new frame of this stream is not welcome."""
@@ -289,22 +319,23 @@ class Streams:
                     self._submit(action, now)
 
     def _submit(self, frame: Assembled, now: float) -> None:
-        decoded = self._decode(frame, now)
-        if decoded is not None:
-            features, layers_used = decoded
-            ready = Ready(features, layers_used, now - frame.first_s)
-            self._batcher.submit(Item(frame.stream, frame.frame_id, frame.due_s, now, ready), now=now)
-            self._dispatch(now)
+        ready = Ready(now - frame.first_s)
+        item = Item(frame.stream, frame.frame_id, frame.due_s, now, ready)
+        if self._batcher.submit(item, now=now) and not self._decode(frame, ready, now):
+            self._batcher.cancel(frame.stream, frame.frame_id)
+        self._dispatch(now)
 
-    def _decode(self, frame: Assembled, now: float) -> tuple[NDArray[np.float32], int] | None:
-        """The features from as many layers as can be decoded; None when not even the base can."""
+    def _decode(self, frame: Assembled, ready: Ready, now: float) -> bool:
+        """Fill in the features from as many layers as can be decoded; False when not even the base can."""
         for count in range(len(frame.payloads), 0, -1):
             try:
-                return self._codec.decode(frame.payloads[:count]), count
+                ready.features, ready.layers_used = self._codec.decode(frame.payloads[:count]), count
             except CodecError as error:
                 why, load = str(error), self._batcher.load(now)
                 self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))
-        return None
+            else:
+                return True
+        return False
 
     def _dispatch(self, now: float) -> None:
         for action in self._batcher.actions():
@@ -313,8 +344,10 @@ class Streams:
                     self._started_s = now
                     self._actions.append(Compute(action))
                 case Reject(item, Refusal.LATE):
+                    self.shedder.refused()
                     self._reply(item.stream, m.Late(item.frame_id, self._batcher.load(now)))
                 case Reject(item, Refusal.BUSY, retry_s, hint):
+                    self.shedder.refused()
                     self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
 
     def _sweep(self, now: float) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 WINDOW = 64
-"""Newest observations kept for each batch size."""
+"""The newest observations that are kept for each batch size: the 95th percentile is then the fourth largest."""
 MEMORY_S = 3.0
-"""How long an observation counts."""
+"""How long an observation counts: longer than a hiccup of the machine, shorter than a user's patience."""
 ENOUGH = 20
 """Fewer observations than this are filled up with the prior, so that one hiccup alone is never the 95th percentile."""
 

@@ -22,7 +22,11 @@ class Hello(Struct, frozen=True):
 
 
 class Layer(Struct, frozen=True):
-    """One refinement layer of one frame's features. `reference` is the frame coded against, None = intra."""
+    """One refinement layer of one frame's features. `reference` is the frame coded against, None = intra.
+
+    `budget_s` is what the server has from the layer's arrival until its answer must have left: the device, which knows its
+    link, has taken the way to the server and back off already.
+    """
 
     frame_id: int
     layer: int

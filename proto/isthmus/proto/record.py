@@ -225,6 +225,7 @@ def save(path: Path, *runs: Run) -> None:
     """Write finished runs at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
     lines = msgspec.json.Encoder().encode_lines([row for run in runs for row in (run.header, *run.records)])
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; name another place for the record") from error
@@ -257,7 +258,7 @@ def load_all(path: Path) -> list[Run]:
     """
     try:
         content = path.read_bytes()
-        lines = (zstandard.decompress(content) if path.suffix == ".zst" else content).split(b"\n")
+        lines = (_unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except zstandard.ZstdError as error:
@@ -347,3 +348,15 @@ def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a {kind.__name__} ({error})") from error
+
+
+MOST_BYTES = 1 << 30
+"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
+
+
+def _unfolded(content: bytes) -> bytes:
+    """What a compressed run unfolds to. Raises ZstdError, also when it claims to be more than `MOST_BYTES`."""
+    size_bytes = zstandard.get_frame_parameters(content).content_size
+    if size_bytes > MOST_BYTES:
+        raise zstandard.ZstdError(f"it claims to unfold to {size_bytes} bytes, {MOST_BYTES} at most are read")
+    return zstandard.decompress(content)

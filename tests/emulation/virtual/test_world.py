@@ -213,3 +213,23 @@ def test_the_world_is_a_machine_that_can_be_looked_at_on_the_way() -> None:
     session = world.devices[0].core
     assert isinstance(session, Session)
     assert session.link.goodput_Bps > 0
+
+
+def test_devices_that_always_send_do_not_make_the_server_work_for_nothing() -> None:
+    """A budget that counts no way back: the server answered just in time for a deadline a round trip too late.
+
+    450 frames a second for a server that can do about 245; 116 to 124 came back in time.
+    """
+    asked = scenarios.of(
+        {
+            "trace": "lte-drive",
+            "deadline_s": 0.25,
+            "policy": "always-offload",
+            "sessions": 30,
+            "duration_s": 4.0,
+            "events": [{"at_s": 0.0, "for_s": 100.0, "what": "server-load", "factor": 3.0}],
+        }
+    )
+    answers = [record for run in simulate(asked) for record in run.records]
+    in_time = sum(record.source is AnswerSource.SERVER and record.on_time for record in answers)
+    assert in_time / 4.0 > 200

@@ -300,6 +300,7 @@ def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -
         next(i for i, p in enumerate(m.points) if p.width == 1.0 and wanted(p))
         for wanted in (lambda p: p.step == 0 and p.layers == SPECTRAL_LAYERS, lambda p: p.exit is not None)
     )
+    assert packed is not None
     best = m.answers.guess(packed, temperature=1.0, accuracy=0.5)
     assert best.label == made.outcomes().label[0, last]
     assert out["logits"].argmax() == made.outcomes().label[0, local]

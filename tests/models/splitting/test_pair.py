@@ -95,6 +95,7 @@ def test_the_server_answers_as_the_large_model_does_to_what_crossed(made: Bundle
         frames.append(codec.decode([device.encode(number, 0, 0)]))
     for packed, seen in zip(tail.run(frames), frames, strict=True):
         answer = large(image=Intake(picture.input)(seen))["output0"][0]
+        assert packed is not None
         guess = made.manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
         assert guess.label == answer.argmax()
         assert guess.confidence == pytest.approx(float(answer.max()), abs=1e-4)

@@ -158,6 +158,7 @@ def run(bundle: bundles.Bundle, found: Split, index: int) -> tuple[int, int]:
     layers = bundle.codec.layers
     payloads = [device.encode(0, 0, layer) for layer in range(layers)]
     (packed,) = server.run([Codec(bundle.codec).decode(payloads)])
+    assert packed is not None
     told = bundle.manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
     column = next(a for a in found.answered if (a.point.step, a.point.layers) == (0, layers))
     return told.label, column.guesses[index].label
