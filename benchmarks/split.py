@@ -33,8 +33,8 @@ from isthmus.models.pictures import data_root, samples
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cut_files, cuts
 from isthmus.models.splitting.split import Split
-from isthmus.models.splitting.uncut import Uncut, input_of, task_of
-from isthmus.proto.tasks import overlap
+from isthmus.models.splitting.uncut import Uncut, input_of
+from isthmus.proto.tasks.segmentation import overlap
 from isthmus.proto.vocabulary import Guess
 
 Array = NDArray[Any]
@@ -177,7 +177,7 @@ def by_class(guesses: Sequence[Guess], truth: Sequence[Guess]) -> float:
 
 
 def uncut_of(graph: Graph, pictures: Sequence[Array], fit_first: int, pixels: str | None = None) -> Uncut:
-    return Uncut.of(graph, input_of(graph, pixels), task_of(graph), pictures, fit_first=fit_first)
+    return Uncut.of(graph, input_of(graph, pixels), None, pictures, fit_first=fit_first)
 
 
 def candidates(whole: Uncut, chosen: list[int] | None, max_bytes: float) -> list[Cut]:

@@ -27,7 +27,7 @@ from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, OperatingPoint, StageResult
 
 WIDTHS = (0.5, 1.0)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
 from isthmus.device.actions import Emit, Forget, RunStage, Send
+from isthmus.device.capture.gate import Gate, sketched
 from isthmus.device.scheduler import AlwaysOffload, LocalOnly
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.proto import messages
-from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, Guess, Load, Reason, ServerTimings, StageResult
+from isthmus.proto.tasks.detection import Detection
+from isthmus.proto.vocabulary import (
+    Answer,
+    AnswerSource,
+    Box,
+    Frame,
+    Guess,
+    Load,
+    Placing,
+    Reason,
+    ServerTimings,
+    StageResult,
+)
 from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue, silent
 
 
@@ -164,6 +179,26 @@ def test_a_refusal_is_answered_from_the_exit_at_once(reply: messages.ServerMessa
     assert isinstance(emit, Emit)
     assert (emit.answer.source, emit.answer.reason, emit.answer.label) == (AnswerSource.EXIT, reason, LABEL_LOCAL)
     assert isinstance(forget, Forget)
+
+
+def test_the_server_s_boxes_are_placed_in_the_whole_picture_and_so_is_their_repetition() -> None:
+    """A tall picture stands in the middle half of what the server is given; a box there at 0.25 to 0.5 is its left half."""
+    known = replace(catalogue(), task=Detection())
+    times = StageTimes(((0.004, 0.01), (0.003, 0.008)))
+    session = Session(known, AlwaysOffload(known), times, gate=Gate(2.0, 60.0))
+    session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
+    sketch = sketched(np.zeros((80, 40, 3), np.uint8))
+    session.on_frame(Frame(0, 0.0, 0.2), now=0.0, sketch=sketch)
+    for stage in (0, 1):
+        sizes, placings = (((100, 200), (80, 150)), (Placing(0, 0.25, 1, 0.5),) * 2) if stage else (None, ())
+        session.on_stage(StageResult(0, stage, 1.0, Guess(0, 0.6, ()), 0.01, sizes, placings), now=0.02)
+    session.actions()
+    packed = np.array([[2, 0.75, 0.5, 0.25, 1.0, 0.5]], "<f4").tobytes()
+    session.on_message(messages.Result(0, 2, packed, ServerTimings()), now=0.05)
+    session.on_frame(Frame(1, 0.1, 0.3), now=0.1, sketch=sketch)
+    answers = [action.answer for action in session.actions() if isinstance(action, Emit)]
+    assert [answer.source for answer in answers] == [AnswerSource.SERVER, AnswerSource.REPEAT]
+    assert [answer.detail for answer in answers] == [(Box(2, 0.75, 0.5, 0.0, 1.0, 0.5),)] * 2
 
 
 def test_after_busy_nothing_is_sent_until_it_is_worth_trying() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.streams import Served
 from isthmus.proto import codec
 from isthmus.proto.messages import Hello, Layer
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 SHAPE = (4, 4, 8)
 
@@ -20,8 +21,8 @@ SHAPE = (4, 4, 8)
 class Sums:
     """A tail of two logits: the sum of the features, and its negative."""
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
-        return [(total, -total) for total in features.sum(axis=(1, 2, 3)).tolist()]
+    def run(self, frames: Sequence[NDArray[Any]]) -> list[Packed]:
+        return [(total, -total) for total in np.stack(frames).sum(axis=(1, 2, 3)).tolist()]
 
 
 @pytest.fixture

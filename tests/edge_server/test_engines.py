@@ -56,7 +56,9 @@ def test_onnx_runs_any_batch(tmp_path: Path) -> None:
     tail = Tail(bundle_of(tmp_path, ONNX), 1)
     for batch in (1, 3, 8):
         features = np.random.default_rng(0).normal(size=(batch, 4, 4, 8)).astype(np.float32)
-        np.testing.assert_allclose(np.asarray(tail.run(features)), features.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            np.asarray(tail.run(list(features))), features.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_a_tail_with_other_ports_is_named(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_several_tensors_cross_as_one(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path, TailPart("tail.tflite", "litert"), tensors=tensors)
     features = joined(Signature(opened(head), "head")(image=image), bundle.manifest.bottleneck)
     assert features.shape == (1, 1024, 1)
-    (packed,) = Tail(bundle, 1).run(features[None])
+    (packed,) = Tail(bundle, 1).run([features])
     interpreter = opened(graph.path)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
@@ -145,8 +147,8 @@ def test_a_decoder_runs_before_the_original_tail(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "decoder.onnx")
     last = TailPart("tail.tflite", "litert")
     features = np.random.default_rng(0).normal(size=(3, 8, 8, 8)).astype(np.float32)
-    both = Tail(bundle_of(tmp_path, TailPart("decoder.onnx", "onnx"), last), 1).run(features)
-    behind = Tail(bundle_of(tmp_path, last), 1).run(features * np.float32(0.5))
+    both = Tail(bundle_of(tmp_path, TailPart("decoder.onnx", "onnx"), last), 1).run(list(features))
+    behind = Tail(bundle_of(tmp_path, last), 1).run(list(features * np.float32(0.5)))
     np.testing.assert_allclose(np.asarray(both), np.asarray(behind), rtol=1e-5)
 
 

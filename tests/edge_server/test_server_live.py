@@ -10,12 +10,11 @@ import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
-import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -30,7 +29,7 @@ from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 PATIENCE_S = 20.0
 Stream = grpc.aio.StreamStreamCall[edge_pb2.DeviceMessage, edge_pb2.ServerMessage]
@@ -281,9 +280,9 @@ class Held:
         self.gate = threading.Event()
         self.gate.set()
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
+    def run(self, frames: Sequence[NDArray[Any]]) -> list[Packed]:
         assert self.gate.wait(PATIENCE_S)
-        return [(0.0, 0.0)] * len(features)
+        return [(0.0, 0.0)] * len(frames)
 
 
 class Broken:
@@ -291,10 +290,10 @@ class Broken:
 
     warm = True
 
-    def run(self, features: NDArray[np.float32]) -> list[Packed]:
+    def run(self, frames: Sequence[NDArray[Any]]) -> list[Packed]:
         if not self.warm:
             raise RuntimeError("out of everything")
-        return [(0.0, 0.0)] * len(features)
+        return [(0.0, 0.0)] * len(frames)
 
 
 def test_a_failing_engine_costs_its_batch_only(served: Served, hello: m.Hello, frame: Any) -> None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -37,13 +38,13 @@ class Moody:
     def __init__(self) -> None:
         self.mood, self.gate = "well", threading.Event()
 
-    def run(self, features: np.ndarray[Any, Any]) -> list[tuple[float, ...]]:
+    def run(self, frames: Sequence[np.ndarray[Any, Any]]) -> list[tuple[float, ...]]:
         if self.mood == "raises":
             raise RuntimeError("out of\neverything")
         if self.mood == "hangs":
             self.gate.wait(PATIENCE_S)
         answer = float("nan") if self.mood == "nan" else 1.0
-        return [(answer, 0.0)] * len(features)
+        return [(answer, 0.0)] * len(frames)
 
 
 def live(check: Any) -> None:
@@ -54,9 +55,9 @@ def test_answers_come_from_one_thread_that_is_not_the_loops() -> None:
     threads: set[int] = set()
 
     class Where(Moody):
-        def run(self, features: np.ndarray[Any, Any]) -> list[tuple[float, ...]]:
+        def run(self, frames: Sequence[np.ndarray[Any, Any]]) -> list[tuple[float, ...]]:
             threads.add(threading.get_ident())
-            return super().run(features)
+            return super().run(frames)
 
     async def check() -> None:
         worker = TailWorker(Where())
@@ -188,11 +189,11 @@ HANGING = """
     served = Served("tiny", bytes(range(32)), codec.fit(samples, (0.0,) * 8, (0.5, 1.0)))
     class Hangs:
         warm = False
-        def run(self, features):
+        def run(self, frames):
             if self.warm:
                 print("hangs", flush=True)
                 threading.Event().wait()
-            return [(1.0, 0.0)] * len(features)
+            return [(1.0, 0.0)] * len(frames)
     async def main():
         engine = Hangs()
         service = EdgeService(served, engine)

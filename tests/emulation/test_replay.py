@@ -13,7 +13,8 @@ from isthmus.edge_server.streams import Ready
 from isthmus.emulation.replay import GRADES, SIZE_ERROR, Content, Feed, Head, Replay, Tail
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import BundleError
-from isthmus.proto.tasks import Classification, Detection
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.detection import Detection
 
 STAGES_S = ((0.01, 0.02, 0.03, 0.04),) * 2
 

@@ -67,7 +67,7 @@ class Oracle:
 
     def logits(self, payloads: Sequence[bytes]) -> Any:
         """What the tail gives for these layers, packed."""
-        return self._tail.run(self.codec.decode(payloads)[None])[0]
+        return self._tail.run([self.codec.decode(payloads)])[0]
 
     def remote(self, pixels: NDArray[np.uint8], point: OperatingPoint) -> Guess:
         """What comes back from the server at an operating point."""

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import tomli_w
 
-from isthmus.models import bundle
+from isthmus.models import bundle, seal
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
 from isthmus.proto.spectrum import Spectrum
@@ -102,7 +102,7 @@ def test_what_is_shipped_does_not_tell_where_it_was_made(name: str) -> None:
 def test_an_older_schema_is_read(copy: Path) -> None:
     path = copy / "bundle.toml"
     path.write_text(path.read_text().replace("schema = 2", "schema = 1", 1))
-    (copy / bundle.SEAL).unlink()  # older ones have none
+    (copy / seal.SEAL).unlink()  # older ones have none
     assert bundle.load(str(copy)).manifest.schema == 1
 
 
@@ -115,8 +115,8 @@ def test_a_bundle_names_the_least_schema_that_it_needs() -> None:
 
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 2", "schema = 4", 1))
-    with pytest.raises(BundleError, match="schema 4, this Isthmus reads 1 to 3"):
+    path.write_text(path.read_text().replace("schema = 2", "schema = 5", 1))
+    with pytest.raises(BundleError, match="schema 5, this Isthmus reads 1 to 4"):
         bundle.load(str(copy))
 
 
@@ -134,23 +134,23 @@ def test_a_changed_label_is_noticed_without_a_server(copy: Path) -> None:
         BundleError, match=r"bundle\.toml: is not as it was written \(sha256 .* bundle\.sha256 says 0a279b"
     ):
         bundle.load(str(copy), half="head")
-    (copy / bundle.SEAL).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  bundle.toml\n")
+    (copy / seal.SEAL).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  bundle.toml\n")
     assert "nothinf" in bundle.load(str(copy)).manifest.labels
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_bundle_is_sealed_as_sha256sum_does(name: str) -> None:
     found = bundle.load(name)
-    assert (found.folder / bundle.SEAL).read_text() == f"{found.sha256.hex()}  bundle.toml\n"
+    assert (found.folder / seal.SEAL).read_text() == f"{found.sha256.hex()}  bundle.toml\n"
 
 
 def test_a_bundle_without_a_seal_is_an_older_one(copy: Path) -> None:
-    (copy / bundle.SEAL).unlink()
+    (copy / seal.SEAL).unlink()
     assert bundle.load(str(copy)).sha256 == bundle.load("signs").sha256
 
 
 def test_a_seal_that_cannot_be_read_is_named(copy: Path) -> None:
-    (copy / bundle.SEAL).write_bytes(b"\xff\xfe")
+    (copy / seal.SEAL).write_bytes(b"\xff\xfe")
     with pytest.raises(BundleError, match=r"bundle\.sha256: cannot be read"):
         bundle.load(str(copy))
 

@@ -14,8 +14,10 @@ import pytest
 
 from isthmus.device.capture.sources import Folder
 from isthmus.models import pictures
+from isthmus.models.bundle import Input
 from isthmus.models.data import folders
 from isthmus.proto.errors import DataError
+from isthmus.proto.vocabulary import Box, Guess
 
 APPLE = b"\x00\x05\x16\x07" + bytes(80)
 """What a `._NAME` holds: AppleDouble, no picture."""
@@ -171,3 +173,44 @@ def test_a_file_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
         file.truncate(pictures.MOST_BYTES + 1)
     with pytest.raises(DataError, match=r"sparse\.png: 268,435,457 bytes, a picture may have 268,435,456"):
         pictures.samples(tmp_path, 9)
+
+
+def test_a_place_in_a_letterboxed_picture_is_found_in_the_whole_one() -> None:
+    """A red sign in a tall picture, at a third of its width: found again where it was drawn."""
+    whole = np.zeros((120, 60, 3), np.uint8)
+    whole[30:60, 20:40, 0] = 255
+    taken = Input(64, (0.0,) * 3, (1.0,) * 3, width=96, fit="letterbox")
+    given = pictures.fitted(whole, taken.shape, taken.fit)
+    assert given.shape == (64, 96, 3)
+    assert (given[:, 0] == pictures.BORDER).all()
+    rows, columns = np.nonzero((given[:, :, 0] > 200) & (given[:, :, 1] < 50))
+    edges = (rows.min() / 64, columns.min() / 96, (rows.max() + 1) / 64, (columns.max() + 1) / 96)
+    found = pictures.placing(whole.shape, taken).outward(Guess(0, 0.9, (Box(0, 0.9, *edges),)))
+    assert isinstance(found.detail, tuple)
+    box = found.detail[0]
+    assert (box.top, box.left, box.bottom, box.right) == pytest.approx((0.25, 1 / 3, 0.5, 2 / 3), abs=0.02)
+
+
+def test_what_reaches_into_the_border_ends_at_the_picture_s_edge() -> None:
+    taken = Input(64, (0.0,) * 3, (1.0,) * 3, fit="letterbox")
+    found = pictures.placing((40, 80, 3), taken).outward(Guess(0, 0.9, (Box(0, 0.9, 0.0, 0.5, 0.5, 1.0),)))
+    assert found.detail == (Box(0, 0.9, 0.0, 0.5, 0.5, 1.0),)
+
+
+def test_a_stretched_picture_leaves_places_as_they_are() -> None:
+    guess = Guess(0, 0.9, (Box(0, 0.9, -0.01, 0.5, 0.5, 1.02),))
+    assert pictures.placing((40, 80, 3), Input(64, (0.0,) * 3, (1.0,) * 3)).outward(guess) is guess
+
+
+@pytest.mark.parametrize(
+    ("colours", "layout", "shape"),
+    [("bgr", "last", (1, 8, 8, 3)), ("grey", "last", (1, 8, 8, 1)), ("rgb", "first", (1, 3, 8, 8))],
+)
+def test_colours_and_layout_are_the_network_s(colours: str, layout: str, shape: tuple[int, ...]) -> None:
+    taken = Input(8, (0.0,) * 3, (1 / 255,) * 3, colours=colours, layout=layout)  # type: ignore[arg-type]
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, :] = 10, 100, 200
+    given = pictures.Intake(taken)(pixels)
+    assert given.shape == shape
+    first = {"bgr": 200.0, "grey": 0.299 * 10 + 0.587 * 100 + 0.114 * 200, "rgb": 10.0}[colours]
+    assert given.reshape(-1)[0] == pytest.approx(first, abs=0.6)

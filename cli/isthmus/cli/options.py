@@ -19,6 +19,8 @@ from isthmus.proto.errors import ConfigError, DataError
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
 Format = Literal["text", "json"]
 FORMAT = typer.Option("text", "--format", help="text or json.")
+Fit = Literal["stretch", "letterbox"]
+FIT = typer.Option("stretch", "--fit", help="How the model is given a picture of another shape: stretch, or letterbox.")
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 """The folders for trainings and bundles where no other is named."""

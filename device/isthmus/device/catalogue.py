@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from isthmus.models.bundle import Manifest, Point
 from isthmus.proto.errors import BundleError
-from isthmus.proto.tasks import Classification, Task
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import OperatingPoint
 
 
@@ -50,7 +51,7 @@ class Catalogue:
     def from_manifest(cls, manifest: Manifest) -> Catalogue:
         """Lay out a bundle's points. Raises BundleError naming an operating point that it lacks."""
         points = {p.key: p for p in manifest.points}
-        steps, layers = len(manifest.bottleneck.steps), max((p.layers for p in manifest.points), default=0)
+        layers = _layers(manifest)
         widths, bins = tuple(sorted(manifest.widths)), len(manifest.confidence_edges) + 1
         flops = [{s.width: s.flops for s in stage} for stage in manifest.stages]
         spoken = _last_exits(manifest)
@@ -72,7 +73,9 @@ class Catalogue:
                     for w in widths
                 ),
                 offloads=tuple(
-                    tuple(tuple(known(OperatingPoint(w, None, s, n + 1)) for n in range(layers)) for s in range(steps))
+                    tuple(
+                        tuple(known(OperatingPoint(w, None, s, n + 1)) for n in range(m)) for s, m in enumerate(layers)
+                    )
                     for w in widths
                 ),
                 task=manifest.answers,
@@ -96,6 +99,14 @@ class Catalogue:
         if point.step is None or point.layers < 1:
             raise IndexError(f"{point}: neither an exit nor an offload")
         return self.offloads[w][point.step][point.layers - 1]
+
+
+def _layers(manifest: Manifest) -> list[int]:
+    """[step]: how many layers a frame has; those of the features all have as many, a picture has one."""
+    pictures = 0 if manifest.picture is None else len(manifest.picture.qualities)
+    steps = len(manifest.bottleneck.steps)
+    most = max((p.layers for p in manifest.points if p.step is not None and p.step < steps), default=0)
+    return [most] * steps + [1] * pictures
 
 
 def _last_exits(manifest: Manifest) -> list[tuple[int | None, int | None]]:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing, trial
-from isthmus.models.bundle import Bundle, Input, Stage
+from isthmus.models.bundle import Bundle, Input, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake
-from isthmus.proto.codec import Codec
+from isthmus.models.pictures import Intake, placing, sendable
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
-from isthmus.proto.vocabulary import FilterResult, Guess, StageResult
+from isthmus.proto.frame_codec import FrameCodec
+from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class _Held:
     pixels: NDArray[Any]
     hidden: Floats | None = None
     features: Floats | None = None
+    picture: NDArray[np.uint8] | None = None
+    """As it may cross, of the size that the server's model takes."""
     guess: Guess | None = None
     payloads: tuple[bytes, ...] = ()
     step: int = -1
@@ -53,7 +55,7 @@ class Executor:
             trial.check(bundle.head_path)
             interpreter = opened(bundle.head_path, threads=threads)
             self._stages = {
-                (i, s.width): _Stage(Signature(interpreter, s.signature), s, s.input or manifest.input)
+                (i, s.width): _Stage(Signature(interpreter, s.signature) if s.signature else None, s, manifest)
                 for i, stage in enumerate(manifest.stages)
                 for s in stage
             }
@@ -61,11 +63,13 @@ class Executor:
             raise BundleError(f"{bundle.head_path}: not a head of this bundle ({error})") from error
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
         self._last_stage = len(manifest.stages) - 1
-        self._task, self._bottleneck = manifest.answers, manifest.bottleneck
+        self._bottleneck = manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
-        self._predictor, self._codec = Codec(bundle.codec), Codec(bundle.codec)
+        self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
+        self._sent = None if manifest.picture is None else manifest.picture.input
+        self._answered = _answered(manifest)
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -99,53 +103,77 @@ class Executor:
         began = time.perf_counter()
         part = self._stages[stage, width]
         out = part(held)
-        sizes = None
+        sizes, placings = None, tuple[Placing, ...]()
         if "hidden" in out:
             held.hidden = out["hidden"]
         if stage == self._last_stage:
-            held.features = crossing.joined(out, self._bottleneck)
-            sizes = self._sizes(held.features)
+            held.features = crossing.joined(out, self._bottleneck) if out else None
+            held.picture = None if self._sent is None else sendable(held.pixels, self._sent)
+            sizes = self._sizes(held)
+            placings = tuple(placing(held.pixels.shape, taken) for taken in self._answered)
         if part.facts.exit:
-            packed = self._task.pack([out[name][0] for name in part.facts.exit])
+            packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
-            held.guess = self._task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
-        return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes)
+            guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
+            held.guess = placing(held.pixels.shape, part.picture).outward(guess)
+        return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes, placings)
 
-    def _sizes(self, features: Floats) -> tuple[tuple[int, ...], ...] | None:
+    def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
         """Predicted payload bytes; None when the features cannot be coded, so that the frame stays on the device."""
         try:
-            return self._predictor.predict(features)
+            return self._predictor.predict(held.features, held.picture)
         except CodecError as error:
             log.warning("features: %s; answered from the device", error)
             return None
 
+    def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
+        """What must be coded in the worker thread before `encode`: a picture, which takes milliseconds; else None."""
+        held = self._held[frame_id]
+        if step < len(self._bottleneck.steps) or held.step == step:
+            return None
+        return partial(self._code, held, frame_id, step)
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
-        """The payload of one layer of a frame's features."""
+        """The payload of one layer of a frame."""
         held = self._held[frame_id]
         if held.step != step:
-            if held.features is None:
-                raise DataError(f"frame {frame_id}: no features yet; its last stage has not run")
-            held.payloads, held.step = self._codec.encode(held.features, step), step
+            self._code(held, frame_id, step)
         return held.payloads[layer]
+
+    def _code(self, held: _Held, frame_id: int, step: int) -> None:
+        if held.features is None and held.picture is None:
+            raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
+        held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
 
     def forget(self, frame_id: int) -> None:
         """Drop everything of a frame."""
         self._held.pop(frame_id, None)
 
 
+def _answered(manifest: Manifest) -> tuple[Input, ...]:
+    """By step of the ladder: the picture that the server's answer is about; empty where all of them are the whole one."""
+    by_step = [manifest.input] * len(manifest.bottleneck.steps)
+    if manifest.picture is not None:
+        by_step += [manifest.picture.input] * len(manifest.picture.qualities)
+    return tuple(by_step) if any(taken.fit != "stretch" for taken in by_step) else ()
+
+
 class _Stage:
     """One stage at one width: what it takes of a held frame, and its signature."""
 
-    def __init__(self, signature: Signature, facts: Stage, picture: Input) -> None:
-        if absent := set(facts.exit) - set(signature.outputs):
+    def __init__(self, signature: Signature | None, facts: Stage, manifest: Manifest) -> None:
+        if signature is not None and (absent := set(facts.exit) - set(signature.outputs)):
             raise ModelError(
                 f"{facts.signature} gives no {', '.join(sorted(absent))}, which its early exit is said to be"
             )
-        self.facts = facts
-        self._signature, self._intake = signature, Intake(picture)
+        self.facts, self.task = facts, manifest.exit_answers(facts)
+        self.picture = facts.input or manifest.input
+        self._signature, self._intake = signature, Intake(self.picture)
 
     def __call__(self, held: _Held) -> dict[str, Floats]:
-        """The signature's outputs, the caller's own."""
+        """The signature's outputs, the caller's own; none where only the picture crosses."""
+        if self._signature is None:
+            return {}
         if "image" in self._signature.inputs:
             return self._signature(image=self._intake(held.pixels))
         if held.hidden is None:

@@ -220,6 +220,16 @@ class Host:
 
     def _send(self, action: actions.Send) -> None:
         began_s = self._loop.time()
+        if (job := self._executor.coding_job(action.frame_id, action.step)) is None:
+            self._hand_over(action, began_s)
+        else:
+            coded = self._loop.run_in_executor(self._head, job)
+            coded.add_done_callback(lambda _: self._hand_over(action, began_s))
+
+    def _hand_over(self, action: actions.Send, began_s: float) -> None:
+        """Send what is coded, unless the frame was answered while it was."""
+        if action.frame_id not in self._frames:
+            return
         payload = self._executor.encode(action.frame_id, action.step, action.layer)
         encoded_s = self._loop.time()
         self._pass_on(

@@ -38,6 +38,7 @@ from isthmus.proto.vocabulary import (
     Guess,
     LinkState,
     OperatingPoint,
+    Placing,
     Reason,
     ServerTimings,
     StageResult,
@@ -90,6 +91,7 @@ class _Open(Struct):
     encode_s: float = 0.0
     sent_s: float = 0.0
     bytes_up: int = 0
+    placings: tuple[Placing, ...] = ()
 
 
 class Session:
@@ -187,7 +189,7 @@ class Session:
         o = self._open.get(result.frame_id)
         if o is not None:
             o.guess, o.exit = result.guess, self._catalogue.exits[width][result.stage].point
-            o.head_s += result.compute_s
+            o.head_s, o.placings = o.head_s + result.compute_s, result.placings
             self._decide(o, result, now)
         self._start_next(now)
 
@@ -332,6 +334,8 @@ class Session:
         except (ValueError, IndexError):
             self._from_exit(o, Reason.INVALID, now)
             return
+        if o.placings:
+            told = o.placings[o.offload.step].outward(told)
         self._answer(o, told, AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
 
     def _refused(self, frame_id: int, reason: Reason, now: float) -> None:

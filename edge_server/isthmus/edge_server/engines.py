@@ -15,13 +15,18 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from isthmus.models import trial
-from isthmus.models.bundle import Bundle
+from isthmus.models.bundle import Bundle, TailPart
 from isthmus.models.crossing import parted
 from isthmus.models.litert import Signature, opened
+from isthmus.models.pictures import Intake
 from isthmus.proto.errors import BundleError, ConfigError, ModelError
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed, Task
 
 Arrays = tuple[NDArray[Any], ...]
+Frame = NDArray[Any]
+"""What crossed for one frame: features (H, W, C) float32, or a picture (H, W, 3) uint8."""
+FATAL = 4
+"""ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 FATAL = 4
 """ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 LITERT_BATCHES = (8, 4, 2)
@@ -31,8 +36,8 @@ LITERT_BATCHES = (8, 4, 2)
 class Engine(Protocol):
     """A bundle's tail, ready to run; called by one thread at a time."""
 
-    def run(self, features: NDArray[np.float32]) -> Sequence[Packed | None]:
-        """Features (B, H, W, C) to B answers; None for one that is not a number."""
+    def run(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
+        """What crossed for each of B frames, to B answers; None for one that is not a number."""
 
 
 class Model(Protocol):
@@ -129,26 +134,65 @@ class Tail:
         """`engine` runs the parts that are ONNX. Raises ConfigError or BundleError naming what is wrong."""
         if engine not in ENGINES:
             raise ConfigError(f"engine = '{engine}'; known: {', '.join(ENGINES)}")
-        manifest = bundle.manifest
-        self._tensors, self._task = manifest.bottleneck.tensors, manifest.answers
-        self._parts: list[Model] = []
+        manifest, picture = bundle.manifest, bundle.manifest.picture
+        self._tensors = manifest.bottleneck.tensors
         given = tuple(t.name for t in self._tensors) or ("features",)
-        for part in manifest.tail:
+        self._features = _Chain(bundle, manifest.tail, given, manifest.answers, threads, engine)
+        if picture is not None:
+            self._intake = Intake(picture.input)
+            answers = manifest.picture_answers(picture)
+            self._pictures = _Chain(bundle, picture.tail, None, answers, threads, engine)
+
+    def run(self, frames: Sequence[Frame]) -> list[Packed | None]:
+        """Features (H, W, C) float32, or pictures (H, W, 3) uint8, to as many answers, in their order."""
+        answers: dict[int, Packed | None] = {}
+        for pictures in (False, True):
+            chosen = [i for i, frame in enumerate(frames) if (frame.dtype == np.uint8) is pictures]
+            if chosen:
+                given = [frames[i] for i in chosen]
+                packed = self._from_pictures(given) if pictures else self._from_features(given)
+                answers.update(zip(chosen, packed, strict=True))
+        return [answers[i] for i in range(len(frames))]
+
+    def _from_features(self, frames: Sequence[Frame]) -> list[Packed | None]:
+        return self._features.run(parted(np.stack(frames), self._tensors))
+
+    def _from_pictures(self, frames: Sequence[Frame]) -> list[Packed | None]:
+        return self._pictures.run((np.concatenate([self._intake(pixels) for pixels in frames]),))
+
+
+class _Chain:
+    """Files that run one after the other, and the packing of what the last one gives."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        parts: Sequence[TailPart],
+        given: tuple[str, ...] | None,
+        task: Task,
+        threads: int,
+        engine: str,
+    ) -> None:
+        """`given`: the names of what the first file takes; None where it takes one thing, whatever its name is."""
+        self._task = task
+        self._models: list[Model] = []
+        for part in parts:
             kind = engine if part.engine == "onnx" else part.engine
             if kind not in ENGINES:
                 raise BundleError(f"{part.file}: engine '{kind}' unknown; this Isthmus knows {', '.join(ENGINES)}")
             model = ENGINES[kind](bundle.folder / part.file, threads)
-            if (model.inputs != given) if not self._parts else (len(model.inputs) != len(given)):
-                raise BundleError(f"{part.file}: takes {list(model.inputs)}, is given {list(given)}")
-            self._parts.append(model)
+            expected = given if given is not None else model.inputs[:1]
+            if (model.inputs != expected) if not self._models else (len(model.inputs) != len(expected)):
+                raise BundleError(f"{part.file}: takes {list(model.inputs)}, is given {list(expected)}")
+            self._models.append(model)
             given = model.outputs
 
-    def run(self, features: NDArray[np.float32]) -> Sequence[Packed | None]:
-        """Features (B, H, W, C) to B answers; None for one that is not a number."""
-        tensors: Arrays = parted(features, self._tensors)
-        for part in self._parts:
-            tensors = part.run(tensors)
-        return [self._packed([output[i] for output in tensors]) for i in range(len(features))]
+    def run(self, tensors: Arrays) -> list[Packed | None]:
+        """Tensors (B, ...) to B answers."""
+        count = len(tensors[0])
+        for model in self._models:
+            tensors = model.run(tensors)
+        return [self._packed([output[i] for output in tensors]) for i in range(count)]
 
     def _packed(self, outputs: list[NDArray[Any]]) -> Packed | None:
         """One frame's answer. Looked through here, since what is packed as bytes hides a NaN."""

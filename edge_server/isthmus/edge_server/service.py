@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 
 import grpc
 import grpc.aio
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
@@ -31,9 +30,10 @@ from isthmus.edge_server.tail_worker import TailHungError, TailWorker, compute
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
+from isthmus.proto.frame_codec import blank
 from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
 from isthmus.proto.printable import printable
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 log = logging.getLogger(__name__)
 
@@ -250,8 +250,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         began, answers = time.monotonic(), None
         try:
             patience_s = max(HUNG_S, HUNG_TIMES * self._streams.usual_s(len(batch.items)))
-            features = [item.payload.features for item in batch.items]
-            computed = await self._worker.run(features, patience_s=patience_s)
+            frames = [item.payload.features for item in batch.items]
+            computed = await self._worker.run(frames, patience_s=patience_s)
             answers, tail_s, self._tail_ended_s = computed.answers, computed.tail_s, computed.ended_s
             self._streams.shedder.on_batch(self._worker.stretch(computed))
         except TailHungError as error:
@@ -295,10 +295,10 @@ def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
     sizes = sorted({min(2**power, max_batch) for power in range(max_batch.bit_length() + 1)})
     best: dict[int, float] = {}
     for size in sizes:
-        features = [np.zeros((served.codec.height, served.codec.width, served.codec.channels), np.float32)] * size
+        frames = [blank(served.codec)] * size
         runs: list[float] = []
         while len(runs) < WARM_UP_RUNS and sum(runs) < WARM_UP_S:
-            runs.append(max(1e-6, compute(engine, features).tail_s))
+            runs.append(max(1e-6, compute(engine, frames).tail_s))
         best[size] = min(runs)
         if best[size] > WARM_UP_S:
             break

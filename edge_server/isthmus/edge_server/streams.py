@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -18,11 +18,12 @@ from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
 from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
-from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig
+from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.errors import CodecError
+from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.machine import earliest
 from isthmus.proto.printable import printable
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 SWEEP_S = 1.0
@@ -38,8 +39,8 @@ class Decoder(Protocol):
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer."""
 
-    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """The features from the layers that are here, base first; raises CodecError."""
+    def decode(self, payloads: Sequence[bytes]) -> NDArray[Any]:
+        """What crossed, from the layers that are here, base first; raises CodecError."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,16 @@ class Served:
     codec: CodecConfig
 
 
-NOT_YET = np.empty(0, np.float32)
+NOT_YET: NDArray[Any] = np.empty(0, np.float32)
 
 
 class Ready(Struct):
-    """A frame that took `receive_s` to arrive: its features (H, W, C) float32, decoded once it is admitted."""
+    """A frame that took `receive_s` to arrive: what crossed, decoded once it is admitted, which is features (H, W, C)
+    float32 or a picture (H, W, 3) uint8.
+    """
 
     receive_s: float
-    features: NDArray[np.float32] = NOT_YET
+    features: NDArray[Any] = NOT_YET
     layers_used: int = 0
 
 
@@ -90,7 +93,7 @@ class Streams:
         """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
         self.served, self.server_id = served, server_id
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
-        self._codec: Decoder = codec or Codec(served.codec)
+        self._codec: Decoder = codec or FrameCodec(served.codec)
         self._limits, self._admission = limits, Admission(limits, server_id=server_id)
         self.shedder, self.sending = Shedder(), SendingTime()
         self._opened = 0

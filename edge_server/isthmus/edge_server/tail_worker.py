@@ -13,12 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from isthmus.edge_server.engines import Engine
+from isthmus.edge_server.engines import Engine, Frame
 from isthmus.proto.errors import IsthmusError
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 
 MOST_LEFT_BEHIND = 8
 """Hung threads, each with a tail of its own; a tail that hangs more often is a matter for whoever restarts the server."""
@@ -54,19 +51,19 @@ class TailWorker:
         self._most_cpu_share = max(self._most_cpu_share, min(share, 1.0))
         return max(1.0, self._most_cpu_share / share)
 
-    async def run(self, features: Sequence[NDArray[np.float32]], *, patience_s: float) -> Computed:
-        """Compute a batch of features (H, W, C). Raises TailHungError after `patience_s`, and whatever the engine raises."""
+    async def run(self, frames: Sequence[Frame], *, patience_s: float) -> Computed:
+        """Compute a batch of what crossed. Raises TailHungError after `patience_s`, and whatever the engine raises."""
         if self.left_behind >= MOST_LEFT_BEHIND:
             raise TailHungError(f"hung {self.left_behind} times; restart the server")
         if self._jobs is None:
             self._jobs = _started(self._engine, self._another if self.left_behind else None)
         done: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(features, done, asyncio.get_running_loop()))
+        self._jobs.put(_Job(frames, done, asyncio.get_running_loop()))
         try:
             return await asyncio.wait_for(done, patience_s)
         except asyncio.TimeoutError:
             self.left_behind, self._jobs = self.left_behind + 1, None
-            why = f"no answer to a batch of {len(features)} in {patience_s:.3g} s; its thread is replaced"
+            why = f"no answer to a batch of {len(frames)} in {patience_s:.3g} s; its thread is replaced"
             raise TailHungError(why) from None
 
     def close(self) -> None:
@@ -76,7 +73,7 @@ class TailWorker:
 
 
 class _Job(NamedTuple):
-    features: Sequence[NDArray[np.float32]]
+    frames: Sequence[Frame]
     done: asyncio.Future[Computed]
     loop: asyncio.AbstractEventLoop
 
@@ -93,7 +90,7 @@ def _work(jobs: queue.SimpleQueue[_Job | None], engine: Engine, another: Callabl
         try:
             if another is not None:
                 engine, another = another(), None
-            computed = compute(engine, job.features)
+            computed = compute(engine, job.frames)
         except Exception as error:  # whatever an engine throws costs its batch
             computed = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -109,10 +106,10 @@ def _settle(done: asyncio.Future[Computed], computed: Computed | Exception) -> N
         done.set_result(computed)
 
 
-def compute(engine: Engine, features: Sequence[NDArray[np.float32]]) -> Computed:
-    """Stack the batch here, in the thread that runs the tail, since every copy on the loop delays all streams."""
-    stacked, began, cpu_began = np.stack(features), time.monotonic(), time.thread_time()
-    answers = engine.run(stacked)
+def compute(engine: Engine, frames: Sequence[Frame]) -> Computed:
+    """The batch is put together by the engine, in the thread that runs it, since every copy on the loop delays all streams."""
+    began, cpu_began = time.monotonic(), time.thread_time()
+    answers = engine.run(frames)
     ended, cpu_s = time.monotonic(), time.thread_time() - cpu_began
     return Computed([None if is_nan(answer) else answer for answer in answers], ended - began, cpu_s, ended)
 

@@ -21,7 +21,8 @@ from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
-from isthmus.proto.tasks import Classification, Packed
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
 
 SIZE_ERROR = 0.03

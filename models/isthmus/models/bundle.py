@@ -8,7 +8,7 @@ hash lies beside it in `bundle.sha256`, so that each half alone notices a `bundl
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +16,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models import bundle_check
+from isthmus.models import bundle_check, seal
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
+from isthmus.proto.picture_codec import PictureConfig
 from isthmus.proto.spectrum import Spectrum
-from isthmus.proto.tasks import TASKS, Task
+from isthmus.proto.tasks import TASKS, task_called
+from isthmus.proto.tasks.boxes import Boxes
+from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import OperatingPoint
 
-SCHEMA = 3
-"""2 adds what a model that was not trained here needs, 3 features that cross as frequencies; all of it optional, so that every
-older bundle reads as one of 3."""
-FILE, SEAL = "bundle.toml", "bundle.sha256"
+SCHEMA = 4
+"""2 adds what a model that was not trained here needs, 3 features that cross as frequencies, 4 boxes of other forms and
+pictures that cross; all of it optional, so that every older bundle reads as one of 4."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -35,8 +37,8 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of `bundle.toml`; an unknown key is an error."""
 
 
-class Input(Strict, frozen=True):
-    """The picture a stage takes: `size` high and wide, RGB, (x / 255 - mean) / std per channel.
+class Input(Strict, frozen=True, omit_defaults=True):
+    """The picture a stage takes: `size` high and wide, (x / 255 - mean) / std per channel, channels in RGB order here.
 
     A stage that stores integers rounds these values by its own scale: see `litert.Port`.
     """
@@ -46,11 +48,22 @@ class Input(Strict, frozen=True):
     std: tuple[float, float, float]
     width: int | None = None
     """The picture's width, where it is not square."""
+    colours: Literal["rgb", "bgr", "grey"] = "rgb"
+    """The order of its channels; grey has one."""
+    layout: Literal["last", "first"] = "last"
+    """Where the channels stand: (height, width, channels), or (channels, height, width)."""
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    """A picture of another shape is stretched, or scaled whole into the middle of grey."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width)"""
         return self.size, self.width or self.size
+
+    @property
+    def schema(self) -> int:
+        """The least that a bundle with it must name."""
+        return 1 if (self.colours, self.layout, self.fit) == ("rgb", "last", "stretch") else 4
 
 
 class Crossing(Strict, frozen=True):
@@ -96,7 +109,7 @@ class Bottleneck(Strict, frozen=True):
     @property
     def schema(self) -> int:
         """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
-        return SCHEMA if self.spectrum is not None else 2
+        return 3 if self.spectrum is not None else 2
 
     @property
     def codec(self) -> CodecConfig:
@@ -132,7 +145,8 @@ class Bottleneck(Strict, frozen=True):
 class Stage(Strict, frozen=True):
     """A part of the head that ends in an early exit or in the bottleneck, at one width.
 
-    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model.
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A last
+    stage without a signature computes nothing: only the picture can cross.
     """
 
     width: float
@@ -144,6 +158,8 @@ class Stage(Strict, frozen=True):
     """The signature's outputs that are its early exit; none: it ends without one."""
     input: Input | None = None
     """The picture it takes, where that is not the bundle's."""
+    boxes: Boxes | None = None
+    """How the boxes of its early exit are read, where it has an input of its own."""
 
 
 class TailPart(Strict, frozen=True):
@@ -151,6 +167,28 @@ class TailPart(Strict, frozen=True):
 
     file: str
     engine: str
+
+
+class PictureLadder(Strict, frozen=True):
+    """The picture itself as something that can cross, and the model that then answers: the uncut one, or a larger one."""
+
+    input: Input
+    """The picture that crosses, of this size, and the values that the model takes."""
+    format: Literal["webp", "jpeg"]
+    qualities: tuple[int, ...]
+    """Further steps of the ladder, behind those of the features; finest first."""
+    size_fit: tuple[tuple[float, float, float], ...]
+    """By quality: see `picture_codec.PictureConfig`."""
+    tail: tuple[TailPart, ...]
+    """Run one after the other; the first part takes the picture."""
+    flops: int
+    boxes: Boxes | None = None
+    """How its boxes are read."""
+
+    @property
+    def codec(self) -> PictureConfig:
+        """What both halves must know of pictures that cross."""
+        return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
 
 
 class Point(Strict, frozen=True):
@@ -198,13 +236,28 @@ class Manifest(Strict, frozen=True):
     """What accuracies are measured against: true labels, or the answers of the model before it was cut."""
     tail: tuple[TailPart, ...] = (TailPart("tail.onnx", "onnx"),)
     """The server's half; the first part takes the features."""
+    boxes: Boxes | None = None
+    """How a detector's outputs are read."""
+    picture: PictureLadder | None = None
+    """How the picture itself crosses, where it can."""
 
     @property
     def answers(self) -> Task:
         """The task, which packs and reads the tail's outputs. Raises BundleError for one that this Isthmus does not know."""
+        return self._task(self.boxes, self.input)
+
+    def exit_answers(self, stage: Stage) -> Task:
+        """How the outputs of a stage's early exit are read. Raises BundleError as `answers` does."""
+        return self.answers if stage.input is None else self._task(stage.boxes, stage.input)
+
+    def picture_answers(self, ladder: PictureLadder) -> Task:
+        """How the outputs of the model that is given the picture are read. Raises BundleError as `answers` does."""
+        return self._task(ladder.boxes, ladder.input)
+
+    def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
-        return TASKS[self.task](classes=len(self.labels) or None)
+        return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
 
     def name_of(self, label: int) -> str:
         """The name of a class."""
@@ -232,7 +285,8 @@ class Bundle:
     @property
     def codec(self) -> CodecConfig:
         """What the codec must know, the same on both halves."""
-        return self.manifest.bottleneck.codec
+        codec, picture = self.manifest.bottleneck.codec, self.manifest.picture
+        return codec if picture is None else replace(codec, picture=picture.codec)
 
     def stage(self, index: int, width: float) -> Stage:
         """Stage `index` at `width`; BundleError if the bundle has no such width."""
@@ -266,7 +320,7 @@ class Outcomes:
 def find(name: str) -> Path:
     """The folder of a bundle: a path, or the name of one in the zoo. BundleError lists what there is."""
     for folder in (Path(name), ZOO / name):
-        if (folder / FILE).is_file():
+        if (folder / seal.FILE).is_file():
             return folder
     known = sorted(p.parent.name for p in ZOO.glob("*/bundle.toml"))
     raise BundleError(f"{name}: no bundle of this name or path; the zoo has {', '.join(known) or 'none'}")
@@ -278,17 +332,22 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
     Raises BundleError naming the file and the key.
     """
     folder = find(name)
-    path = folder / FILE
+    path = folder / seal.FILE
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
     manifest = _parse(path, raw)
-    _check_seal(path, hashlib.sha256(raw).hexdigest())
-    files = {"head": ("head.tflite",), "tail": tuple(part.file for part in manifest.tail), None: tuple(manifest.files)}
+    seal.check(path, hashlib.sha256(raw).hexdigest())
+    files = {"head": ("head.tflite",), "tail": _tail_files(manifest), None: tuple(manifest.files)}
     for file in files[half]:
-        _verify(folder / file, manifest.files.get(file))
+        seal.verify(folder / file, manifest.files.get(file))
     return Bundle(folder, manifest, hashlib.sha256(raw).digest())
+
+
+def _tail_files(manifest: Manifest) -> tuple[str, ...]:
+    parts = manifest.tail if manifest.picture is None else (*manifest.tail, *manifest.picture.tail)
+    return tuple(part.file for part in parts)
 
 
 def _parse(path: Path, raw: bytes) -> Manifest:
@@ -307,35 +366,3 @@ def _parse(path: Path, raw: bytes) -> Manifest:
     if fault := bundle_check.fault(manifest):
         raise BundleError(f"{path}: {fault}; fetch the bundle again")
     return manifest
-
-
-def sealed(raw: bytes) -> str:
-    """What `bundle.sha256` says beside a `bundle.toml` of these bytes, as `sha256sum` writes it."""
-    return f"{hashlib.sha256(raw).hexdigest()}  {FILE}\n"
-
-
-def _check_seal(path: Path, found: str) -> None:
-    """Bundles of older versions have no seal."""
-    try:
-        said = path.with_name(SEAL).read_text().partition(" ")[0]
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path.with_name(SEAL)}: cannot be read ({error}); fetch the bundle again") from error
-    if said != found:
-        raise BundleError(
-            f"{path}: is not as it was written (sha256 {found[:12]}…, {SEAL} says {said[:12]}…); fetch the bundle again, "
-            f"or, if the change is yours, `sha256sum {FILE} > {SEAL}` in its folder"
-        )
-
-
-def _verify(path: Path, expected: str | None) -> None:
-    if expected is None:
-        raise BundleError(f"{path.parent / FILE}: files: no hash for {path.name}")
-    if path.resolve().parent != path.parent.resolve():
-        raise BundleError(f"{path}: leads out of the bundle's folder; put the file itself there")
-    if not path.is_file():
-        raise BundleError(f"{path}: missing; fetch the bundle again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise BundleError(f"{path}: sha256 {found[:12]}…, bundle.toml says {expected[:12]}…; fetch the bundle again")

@@ -12,10 +12,14 @@ from isthmus.proto.codec import Codec
 from isthmus.proto.errors import CodecError
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Bottleneck, Input, Manifest, Point
+    from isthmus.models.bundle import Bottleneck, Input, Manifest, PictureLadder, Point
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""
+MOST_STEPS = 256
+"""A payload says its step in one byte."""
+FINEST = 100
+"""The highest quality that the picture coders know."""
 MOST_PIXELS = 1 << 14
 """Of a picture's side."""
 
@@ -27,25 +31,32 @@ def fault(manifest: Manifest) -> str | None:
 
 def _faults(m: Manifest) -> Iterator[str]:
     yield from _file_faults(m)
-    for taken in (m.input, *(s.input for stage in m.stages for s in stage if s.input is not None)):
+    sent = () if m.picture is None else (m.picture.input,)
+    for taken in (m.input, *sent, *(s.input for stage in m.stages for s in stage if s.input is not None)):
         yield from picture_faults(taken)
     yield from _stage_faults(m)
     if m.confidence_edges != tuple(sorted(m.confidence_edges)) or not _finite(m.confidence_edges):
         yield "confidence_edges: must ascend"
-    yield from _bottleneck_faults(m.bottleneck)
+    if m.picture is not None:
+        yield from _ladder_faults(m.picture, len(m.bottleneck.steps))
+    if m.bottleneck.steps or m.picture is None:
+        yield from _bottleneck_faults(m.bottleneck)
+    elif m.bottleneck.tables or m.bottleneck.size_fit:
+        yield "bottleneck: has tables or size_fit, but no steps"
     exits = sum(1 for stage in m.stages if stage and stage[0].exit)
     for i, point in enumerate(m.points):
         yield from (f"points[{i}]: {why}" for why in _point_faults(m, point, exits))
 
 
 def _file_faults(m: Manifest) -> Iterator[str]:
-    for name in (*m.files, *(part.file for part in m.tail)):
+    parts = m.tail if m.picture is None else (*m.tail, *m.picture.tail)
+    for name in (*m.files, *(part.file for part in parts)):
         if PurePath(name).name != name or "\\" in name or "\0" in name or name in ("", ".", ".."):
             yield f"files: '{name}' is no name of a file in the bundle's folder"
     for name, digest in m.files.items():
         if not re.fullmatch("[0-9a-f]{64}", digest):
             yield f"files: '{name}': not a sha256 of 64 hex digits"
-    if not m.tail:
+    if not m.tail and (m.picture is None or m.bottleneck.steps):
         yield "tail: names no file"
 
 
@@ -67,6 +78,8 @@ def _stage_faults(m: Manifest) -> Iterator[str]:
             yield f"stages[{i}]: must have each of the widths once"
         if any(not (0 < s.temperature < math.inf) or s.flops < 0 for s in stage):
             yield f"stages[{i}]: temperature must be above 0, flops not below"
+        if any(not s.signature and (s.exit or i < len(m.stages) - 1 or m.picture is None) for s in stage):
+            yield f"stages[{i}]: needs a signature; only a last stage without an exit, where the picture crosses, has none"
 
 
 def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
@@ -95,14 +108,36 @@ def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
         yield f"bottleneck: {error}"
 
 
+def _ladder_faults(p: PictureLadder, before: int) -> Iterator[str]:
+    if not p.tail:
+        yield "picture.tail: names no file"
+    if not p.qualities or not all(0 <= q <= FINEST for q in p.qualities):
+        yield f"picture.qualities: must be there, each 0 to {FINEST}"
+    if before + len(p.qualities) > MOST_STEPS:
+        yield f"picture.qualities: with the features' steps more than {MOST_STEPS}"
+    if len(p.size_fit) != len(p.qualities) or not _finite(c for fit in p.size_fit for c in fit):
+        yield "picture.size_fit: must have three finite values for each quality"
+    if p.flops < 0:
+        yield "picture.flops: must not be below 0"
+
+
+def _layers_at(m: Manifest) -> list[int]:
+    """The layers of each step: those of the features, then one for each quality of the picture."""
+    features = [len(row) for row in m.bottleneck.tables[: len(m.bottleneck.steps)]]
+    return features if m.picture is None else [*features, *(1 for _ in m.picture.qualities)]
+
+
 def _point_faults(m: Manifest, point: Point, exits: int) -> Iterator[str]:
-    layers, steps = len(m.bottleneck.tables[0]), len(m.bottleneck.steps)
+    layers_at = _layers_at(m)
     if point.width not in m.widths:
         yield f"width {point.width}, the bundle has {m.widths}"
     if point.exit is not None and not 0 <= point.exit < len(m.stages):
         yield f"exit {point.exit}, there are {len(m.stages)} stages"
-    if point.step is not None and not (0 <= point.step < steps and 1 <= point.layers <= layers):
-        yield f"step {point.step} and {point.layers} layers, there are {steps} and {layers}"
+    if point.step is not None:
+        known = 0 <= point.step < len(layers_at)
+        layers = layers_at[point.step] if known else max(layers_at, default=0)
+        if not known or not 1 <= point.layers <= layers:
+            yield f"step {point.step} and {point.layers} layers, there are {len(layers_at)} and {layers}"
     if not (_finite((point.accuracy, point.bytes)) and 0 < point.temperature < math.inf):
         yield "accuracy, bytes and temperature must be finite, temperature above 0"
     bins = len(m.confidence_edges) + 1

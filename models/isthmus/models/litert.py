@@ -84,10 +84,10 @@ class Port:
 
     def stored(self, real: Array) -> Array:
         """Real values as this port takes them."""
-        if self.scale == 0 or real.dtype == self.dtype:
+        if real.dtype == self.dtype or (self.scale == 0 and self.dtype.kind == "f"):
             return real
         limits = np.iinfo(self.dtype)
-        q = np.rint(real / np.float32(self.scale)) + np.float32(self.zero_point)
+        q = np.rint(real / np.float32(self.scale or 1.0)) + np.float32(self.zero_point)
         return np.clip(q, limits.min, limits.max).astype(self.dtype)
 
     def real(self, stored: Array) -> Array:

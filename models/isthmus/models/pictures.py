@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Input
 from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
+from isthmus.proto.vocabulary import Placing
 
+BORDER = 114
+"""The grey around a letterboxed picture, as the YOLO family is trained with."""
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 MOST_BYTES = 1 << 28
 """Of a picture's file, in a folder or unpacked from an archive: more would be no picture, or a bomb."""
@@ -52,6 +55,14 @@ def samples(path: Path, most: int) -> list[NDArray[np.uint8]]:
     chosen = [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
     with _reader(path) as read:
         return [_decoded(path, name, read(name)) for name in chosen]
+
+
+def read_picture(file: Path) -> NDArray[np.uint8]:
+    """A picture on disk: (H, W, 3) RGB. Raises DataError when it is missing or cannot be read."""
+    try:
+        return _decoded(file.parent, file.name, file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
 
 
 def every(path: Path, report: Report) -> Iterator[NDArray[np.uint8]]:
@@ -99,11 +110,50 @@ def _some_names(path: Path) -> list[str]:
     return names
 
 
+def placing(shape: tuple[int, ...], taken: Input) -> Placing:
+    """Where a picture of (height, width, …) pixels lies within what a network takes."""
+    if taken.fit == "stretch":
+        return Placing()
+    (height, width), (top, left), into = *_within(shape, taken.shape), taken.shape
+    return Placing(top / into[0], left / into[1], height / into[0], width / into[1])
+
+
+def _within(shape: tuple[int, ...], into: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of a picture scaled as large as it fits into another, and (top, left) of its place in the middle."""
+    scale = min(into[0] / shape[0], into[1] / shape[1])
+    height, width = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+    return (height, width), ((into[0] - height) // 2, (into[1] - width) // 2)
+
+
+def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """(H, W, 3) pixels at (height, width): by area where they shrink, linearly where they grow."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    how = cv2.INTER_AREA if pixels.shape[0] > shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(pixels, shape[::-1], interpolation=how)
+
+
+def fitted(pixels: NDArray[Any], into: tuple[int, int], fit: str) -> NDArray[Any]:
+    """(H, W, 3) pixels as a picture of (height, width): stretched, or whole in the middle of grey."""
+    if fit == "stretch" or pixels.shape[:2] == into:
+        return resized(pixels, into)
+    (height, width), (top, left) = _within(pixels.shape, into)
+    whole = np.full((*into, 3), BORDER, pixels.dtype)
+    whole[top : top + height, left : left + width] = resized(pixels, (height, width))
+    return whole
+
+
+def sendable(pixels: NDArray[Any], picture: Input) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB pixels, uint8 or floats of the same scale, as the picture that crosses: uint8, of the size of `picture`."""
+    small = fitted(pixels, picture.shape, picture.fit)
+    return np.ascontiguousarray(small if small.dtype == np.uint8 else np.clip(np.rint(small), 0, 255).astype(np.uint8))
+
+
 class Intake:
-    """Pictures as a stage takes them: of its size, its scale and its offset."""
+    """Pictures as a stage takes them: of its size, colours and layout, its scale and its offset."""
 
     def __init__(self, picture: Input) -> None:
-        self._shape = picture.shape
+        self._picture = picture
         std = np.asarray(picture.std, np.float32)
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
@@ -111,12 +161,16 @@ class Intake:
         self._table = self._normalised(values)  # the same floats, looked up: five times quicker
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """(H, W, 3) RGB, uint8 or floats of the same scale, as (1, height, width, 3)."""
-        height, width = self._shape
-        if pixels.shape[:2] != self._shape:
-            how = cv2.INTER_AREA if pixels.shape[0] > height else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, (width, height), interpolation=how)
+        """(H, W, 3) RGB, uint8 or floats of the same scale, as a batch of one of what the stage takes."""
+        picture = self._picture
+        pixels = fitted(pixels, picture.shape, picture.fit)
+        if picture.colours == "grey":
+            pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
         x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
+        if picture.colours != "rgb":
+            x = x[:, :, :1] if picture.colours == "grey" else x[:, :, ::-1]
+        if picture.layout == "first":
+            x = np.ascontiguousarray(np.moveaxis(x, 2, 0))
         return np.asarray(x, np.float32)[None]
 
     def _normalised(self, pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from isthmus.proto.errors import CodecError
 from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
 from isthmus.proto.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
+from isthmus.proto.picture_codec import PictureConfig
 from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
 """Whatever changes a payload's bytes raises it: halves of different versions refuse each other at hello."""
 HEADER_BYTES = 2
 """A payload begins with its backend (high half) and layer (low half), then the index of its step."""
-RAW, STATIC, ZSTD = range(3)
-"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd."""
+RAW, STATIC, ZSTD, PICTURE = range(4)
+"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd, a picture's own file."""
 STATIC_MAX_ELEMENTS = 32768
 """Up to here the static code is smaller (2 to 10 %); beyond, zstd has the data to adapt to and is a quarter faster."""
 
@@ -56,6 +57,8 @@ class CodecConfig:
     size_fit: tuple[tuple[Coefficients, ...], ...]
     spectrum: Spectrum | None = None
     """What is coded are frequencies, and steps are in their unit; None: the features themselves."""
+    picture: PictureConfig | None = None
+    """The picture may cross too (`frame_codec`): its qualities are further steps of the ladder, behind the features'."""
 
     @property
     def elements(self) -> int:
@@ -64,15 +67,18 @@ class CodecConfig:
 
     @property
     def layers(self) -> int:
-        """Layers of each payload."""
-        return len(self.tables[0]) if self.tables else LAYERS
+        """Layers of a frame's features; 1 where only pictures cross."""
+        if self.tables:
+            return len(self.tables[0])
+        return LAYERS if self.picture is None else 1
 
     @property
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer: what does not shrink travels packed and plain."""
+        picture = 0 if self.picture is None else self.picture.max_bytes
         if self.spectrum is not None:
-            return HEADER_BYTES + self.spectrum.most_packed_bytes
-        return HEADER_BYTES + max(packed_bytes(self.elements, layer) for layer in range(self.layers))
+            return HEADER_BYTES + max(picture, self.spectrum.most_packed_bytes)
+        return HEADER_BYTES + max(picture, *(packed_bytes(self.elements, layer) for layer in range(self.layers)))
 
 
 def checksum(payload: bytes) -> int:

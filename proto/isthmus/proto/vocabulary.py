@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from isthmus.proto.compat import StrEnum
 
@@ -66,11 +68,32 @@ class Guess(Struct, frozen=True):
     detail: Detail | None = None
 
 
+class Placing(NamedTuple):
+    """Where a whole picture lies within the one that a network is given, in shares of the latter."""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+
+    def outward(self, guess: Guess) -> Guess:
+        """An answer to what the network was given, its boxes in shares of the whole picture and cut off at its edges."""
+        if self == Placing() or not isinstance(guess.detail, tuple):
+            return guess
+        return replace(guess, detail=tuple(map(self._whole, guess.detail)))
+
+    def _whole(self, box: Box) -> Box:
+        top, bottom = ((edge - self.top) / self.height for edge in (box.top, box.bottom))
+        left, right = ((edge - self.left) / self.width for edge in (box.left, box.right))
+        return Box(box.label, box.score, *(min(max(edge, 0.0), 1.0) for edge in (top, left, bottom, right)))
+
+
 class StageResult(Struct, frozen=True):
     """What one stage of the head produced for one frame.
 
     `guess` is what the last early exit so far has said, None when there was none.
-    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of the features; None before the last stage.
+    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before the last stage.
+    `placings[step]` tells where the picture lies in what the server then answers about; none: everywhere as a whole.
     """
 
     frame_id: int
@@ -79,6 +102,7 @@ class StageResult(Struct, frozen=True):
     guess: Guess | None
     compute_s: float
     layer_bytes: tuple[tuple[int, ...], ...] | None = None
+    placings: tuple[Placing, ...] = ()
 
     @property
     def confidence(self) -> float:

@@ -12,7 +12,7 @@ from isthmus.device.link_estimator import LinkEstimator, Outlook
 from isthmus.device.scheduler import STOP, Offload, Situation
 from isthmus.device.stage_times import StageTimes
 from isthmus.emulation import policies
-from isthmus.models import bundle, inputs
+from isthmus.models import bundle, inputs, seal
 from isthmus.models.bundling import picture_rival
 from isthmus.proto.errors import ConfigError, DataError
 from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
@@ -91,7 +91,7 @@ def test_a_bundle_without_a_table_of_inputs_lacks_those_rivals_only(tmp_path: Pa
 
 def test_a_table_of_another_bundle_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "signs"
-    shutil.copytree(SIGNS.folder, folder, ignore=shutil.ignore_patterns(bundle.SEAL))
+    shutil.copytree(SIGNS.folder, folder, ignore=shutil.ignore_patterns(seal.SEAL))
     path = folder / "bundle.toml"
     path.write_text(path.read_text().replace("made_by = ", "made_by = 'another' # "))
     with pytest.raises(DataError, match="measured with another bundle"):

@@ -295,7 +295,7 @@ def test_the_verb_makes_a_bundle_of_a_student(tmp_path: Path, untouched: bool) -
     picture = Album(judges, SIZE, tmp_path / "state.cache", silent)[0]
     x = (squeezed(picture, SIZE).astype(np.float32) / 255 - m.input.mean[0]) / m.input.std[0]
     out = Signature(opened(made.head_path), "w100_stage1")(image=x[None])
-    (packed,) = Tail(made, threads=1).run(out["features"])
+    (packed,) = Tail(made, threads=1).run(list(out["features"]))
     last, local = (
         next(i for i, p in enumerate(m.points) if p.width == 1.0 and wanted(p))
         for wanted in (lambda p: p.step == 0 and p.layers == SPECTRAL_LAYERS, lambda p: p.exit is not None)

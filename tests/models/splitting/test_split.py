@@ -26,10 +26,11 @@ from isthmus.models.splitting import quantiser_fit, split
 from isthmus.models.splitting.cuts import cut_after, cuts, only_compares
 from isthmus.models.splitting.quantiser_fit import coded
 from isthmus.models.splitting.split import Conditions, Split
-from isthmus.models.splitting.uncut import Activations, Uncut, input_of, task_of
+from isthmus.models.splitting.uncut import Activations, Uncut, input_of
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
-from isthmus.proto.tasks import TASKS, pixels
+from isthmus.proto.tasks import TASKS
+from isthmus.proto.tasks.segmentation import pixels
 from isthmus.proto.vocabulary import Mask
 from real_data import data, model
 
@@ -45,7 +46,7 @@ PICTURES = [painted(i) for i in range(40)]
 
 def uncut_of(path: Path, pictures: list[NDArray[np.uint8]] = PICTURES, pixels: str | None = "0..1") -> Uncut:
     graph = flatbuffer.read(path)
-    return Uncut.of(graph, input_of(graph, pixels), task_of(graph), pictures)
+    return Uncut.of(graph, input_of(graph, pixels), None, pictures)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def run(bundle: bundles.Bundle, found: Split, index: int) -> tuple[int, int]:
     assert result.layer_bytes is not None
     layers = bundle.codec.layers
     payloads = [device.encode(0, 0, layer) for layer in range(layers)]
-    (packed,) = server.run(Codec(bundle.codec).decode(payloads)[None])
+    (packed,) = server.run([Codec(bundle.codec).decode(payloads)])
     assert packed is not None
     told = bundle.manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
     column = next(a for a in found.answered if (a.point.step, a.point.layers) == (0, layers))
@@ -202,7 +203,7 @@ def test_a_fallback_of_other_classes_is_refused(small: Uncut, tmp_path: Path) ->
     with pytest.raises(
         ModelError, match=r"other\.tflite: gives classification-probabilities \(7,\), .* gives .*\(4,\)"
     ):
-        split.fallback_of(small, graph, input_of(graph, "0..1"), task_of(graph), PICTURES)
+        split.fallback_of(small, graph, input_of(graph, "0..1"), None, PICTURES)
 
 
 def test_the_emulator_takes_a_split_bundle(small: Uncut, fallback: Uncut, tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_the_emulator_takes_a_split_bundle(small: Uncut, fallback: Uncut, tmp_pa
 
 def test_masks_agree_with_the_uncut_ones(tmp_path: Path) -> None:
     whole = uncut_of(segmenter(tmp_path / "model.tflite"))
-    assert whole.task == "segmentation"
+    assert whole.reading.task == "segmentation"
     cut = cut_after(whole.graph, 1)
     assert only_compares(whole.graph, cut)
     assert not only_compares(whole.graph, cut_after(whole.graph, 0))
@@ -278,14 +279,14 @@ def test_pictures_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_too_few_pictures_are_counted(small: Uncut) -> None:
     with pytest.raises(DataError, match="3 sample pictures, expected 4 at least"):
-        Uncut.of(small.graph, small.input, small.task, PICTURES[:3])
+        Uncut.of(small.graph, small.input, small.reading, PICTURES[:3])
 
 
 def test_nothing_is_half_written(small: Uncut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = split.measured(small, cut_after(small.graph, 0))
     split.write(tmp_path / "cut", found)
     before = {p.name: p.read_bytes() for p in (tmp_path / "cut").iterdir()}
-    monkeypatch.setattr(split, "_outcomes", lambda _: 1 / 0)
+    monkeypatch.setattr(split, "outcomes_of", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         split.write(tmp_path / "cut", found)
     assert {p.name: p.read_bytes() for p in (tmp_path / "cut").iterdir()} == before

@@ -11,7 +11,8 @@ from graphs import Builder, classifier
 from isthmus.models import flatbuffer
 from isthmus.models.splitting import split
 from isthmus.models.splitting.cuts import cut_after
-from isthmus.models.splitting.uncut import Uncut, classes_of, input_of, task_of
+from isthmus.models.splitting.outputs import Reading, check, classes_of, told
+from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.errors import ModelError
 
 PICTURES = [np.full((16, 16, 3), 40 * i, np.uint8) for i in range(5)]
@@ -61,13 +62,13 @@ def boxes(path: Path, order: str) -> Path:
 def test_outputs_that_are_not_the_task_s_are_one_line(order: str, task: str, given: str, tmp_path: Path) -> None:
     graph = flatbuffer.read(boxes(tmp_path / "model.tflite", order))
     with pytest.raises(ModelError, match=rf"model\.tflite: --task {task} needs .*; this model gives {given}"):
-        Uncut.of(graph, input_of(graph, "0..1"), task, PICTURES)
+        Uncut.of(graph, input_of(graph, "0..1"), told(task, None), PICTURES)
 
 
 def test_boxes_in_the_order_that_is_expected_are_taken(tmp_path: Path) -> None:
     graph = flatbuffer.read(boxes(tmp_path / "model.tflite", "bcsn"))
-    assert task_of(graph) == "detection"
-    assert len(Uncut.of(graph, input_of(graph, "0..1"), "detection", PICTURES).packed) == len(PICTURES)
+    corners, classes, scored = np.tile([0.1, 0.1, 0.5, 0.5], (10, 1)), np.zeros(10), np.full(10, 0.9)
+    check(graph, Reading("detection"), (16, 16), [(corners, classes, scored, np.array([10.0]))])
 
 
 def test_what_litert_refuses_to_run_is_one_line(tmp_path: Path) -> None:
@@ -78,16 +79,25 @@ def test_what_litert_refuses_to_run_is_one_line(tmp_path: Path) -> None:
     wrong = b.add("ADD", [first, b.weights(5, 7)], [b.tensor((1, 16, 16, 4))], "AddOptions")
     graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [wrong]))
     with pytest.raises(ModelError, match=r"model\.tflite: LiteRT cannot run it \("):
-        Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+        Uncut.of(graph, input_of(graph, "0..1"), told("segmentation", None), PICTURES)
 
 
 def test_pixels_of_another_type_than_the_model_takes_are_one_line(tmp_path: Path) -> None:
     b = Builder()
-    image = b.tensor((1, 16, 16, 3), np.uint8)
-    real = b.add("CAST", [image], [b.tensor((1, 16, 16, 3))], "CastOptions", inDataType=3, outDataType=0)
+    image = b.tensor((1, 16, 16, 3), np.bool_)
+    real = b.add("CAST", [image], [b.tensor((1, 16, 16, 3))], "CastOptions", inDataType=6, outDataType=0)
     graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [b.conv(real, 3, 4, 16)]))
     with pytest.raises(ModelError, match=r"model\.tflite: LiteRT cannot run it on a picture \("):
-        Uncut.of(graph, input_of(graph, "0..255"), "segmentation", PICTURES)
+        Uncut.of(graph, input_of(graph, "0..255"), told("segmentation", None), PICTURES)
+
+
+def test_a_model_that_takes_bare_bytes_is_given_the_pixels_themselves(tmp_path: Path) -> None:
+    b = Builder()
+    image = b.tensor((1, 16, 16, 3), np.uint8)
+    real = b.add("CAST", [image], [b.tensor((1, 16, 16, 3))], "CastOptions", inDataType=3, outDataType=0)
+    graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [real]))
+    found = Uncut.of(graph, input_of(graph), told("segmentation", None), PICTURES)
+    assert [output.max() for output in found.outputs] == [picture.max() for picture in PICTURES]
 
 
 def test_sizes_that_are_not_the_file_s_are_one_line(tmp_path: Path) -> None:
@@ -97,7 +107,7 @@ def test_sizes_that_are_not_the_file_s_are_one_line(tmp_path: Path) -> None:
     first = b.conv(image, 3, 4, 16)
     b.graph.tensors[first].shape = [1, 16, 16, 6]
     graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [b.conv(first, 4, 4, 16)]))
-    uncut = Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+    uncut = Uncut.of(graph, input_of(graph, "0..1"), told("segmentation", None), PICTURES)
     why = r"model\.tflite: t1 is \(1, 16, 16, 4\) when it runs, the file says \(1, 16, 16, 6\)"
     with pytest.raises(ModelError, match=why):
         split.listed(uncut)
@@ -114,6 +124,6 @@ def test_features_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
     total = b.add("ADD", [image, endless], [b.tensor((1, 16, 16, 3))], "AddOptions")
     small = b.add("TANH", [total], [b.tensor((1, 16, 16, 3))])
     graph = flatbuffer.read(b.write(tmp_path / "model.tflite", [image], [small]))
-    whole = Uncut.of(graph, input_of(graph, "0..1"), "segmentation", PICTURES)
+    whole = Uncut.of(graph, input_of(graph, "0..1"), told("segmentation", None), PICTURES)
     with pytest.raises(ModelError, match=r"model\.tflite: after operator 0: values that are not finite"):
         split.measured(whole, cut_after(graph, 0))

@@ -13,15 +13,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import FORMAT, Format, check, label_names, seconds
+from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting import outputs
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
 from isthmus.models.splitting.split import Conditions, Place, Split
-from isthmus.models.splitting.uncut import PIXELS, Uncut, classes_of, input_of, task_of
+from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks import TASKS
 
@@ -44,12 +45,17 @@ def split(
     ),
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
-    task: str | None = typer.Option(None, help=f"What its outputs are [judged by their shapes]: {', '.join(TASKS)}."),
+    task: str | None = typer.Option(None, help=f"What its outputs are [told by their shapes]: {', '.join(TASKS)}."),
+    boxes: str | None = typer.Option(
+        None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
+    ),
+    fit: Fit = FIT,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
+    reading = outputs.told(task, boxes)
     if out is not None:
         check_replaceable(out, (model, samples, fallback, labels))
     graph = flatbuffer.read(model)
@@ -61,10 +67,10 @@ def split(
         _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
         return
     chosen = cut_after(graph, at) if at is not None else None
-    input_, answers = input_of(graph, pixels), task or task_of(graph)
-    names = label_names(labels, classes_of(graph, answers))
+    input_ = input_of(graph, pixels, fit=fit)
     shown = pictures.samples(samples, most)
-    uncut = Uncut.of(graph, input_, answers, shown)
+    uncut = Uncut.of(graph, input_, reading, shown)
+    names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),
@@ -80,7 +86,9 @@ def split(
     small = None
     if fallback is not None:
         second = flatbuffer.read(fallback)
-        small = splits.fallback_of(uncut, second, input_of(second, pixels), task or task_of(second), shown)
+        small = splits.fallback_of(
+            uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
+        )
     if chosen is not None:
         found = splits.measured(uncut, chosen, small)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, distill, prune, split
+from isthmus.cli.models import ablate, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
 app.command("split")(split.split)
+app.command("pair")(pair.pair)
 app.command("distill")(distill.distill)
 app.command("ablate")(ablate.ablate)
 app.command("prune")(prune.prune)
+app.command("evaluate")(evaluate.evaluate)
 app.command("filter")(filtering.filter_)
 
 
@@ -76,68 +77,29 @@ def info(
     if format_ == "json":
         typer.echo(json.dumps(msgspec.to_builtins(m)))
         return
-    shape = f"{m.bottleneck.height} x {m.bottleneck.width} x {m.bottleneck.channels}"
     typer.echo(f"{m.name}: {m.task}, {len(m.labels)} classes, input {m.input.shape[1]} x {m.input.shape[0]}")
-    typer.echo(f"bottleneck {shape}; tail {' then '.join(p.file for p in m.tail)}, {m.tail_flops / 1e6:.1f} MFLOP")
+    typer.echo(f"{_crosses(m)}, {m.tail_flops / 1e6:.1f} MFLOP")
     typer.echo(f"made by {m.made_by}\n")
-    _points(m, m.points)
+    evaluate.tell(m, m.points)
 
 
-def _points(m: bundle.Manifest, points: Sequence[bundle.Point]) -> None:
-    typer.echo(f"{'width':>6} {'answer from':<30} {'head MFLOP':>10} {'bytes':>7} {'accuracy':>9}")
-    for p in points:
-        stages = len(m.stages) if p.exit is None else p.exit + 1
-        flops = sum(s.flops for row in m.stages[:stages] for s in row if s.width == p.width)
-        step = m.bottleneck.steps[p.step or 0]
-        where = f"exit {stages}" if p.exit is not None else f"tail, step {step:g}, {p.layers} layer(s)"
-        typer.echo(f"{p.width:>6g} {where:<30} {flops / 1e6:>10.1f} {p.bytes:>7.0f} {p.accuracy:>9.2%}")
-
-
-UNCUT = typer.Option(None, "--uncut", help="The .tflite that the bundle was made of: no labels then, it answers them.")
-UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {', '.join(PIXELS)}.")
-
-
-@app.command()
-def evaluate(
-    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
-    pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was validated on]."),
-    uncut: Path | None = UNCUT,
-    pixels: str | None = UNCUT_PIXELS,
-    most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
-    format_: Format = FORMAT,
-) -> None:
-    """Answer labelled pictures at every operating point with the bundle's own files, and count."""
-    from isthmus.models.bundling.evaluate import evaluate
-    from isthmus.models.bundling.shipped import Shipped
-    from isthmus.models.data import corpora
-    from isthmus.models.distillation import judged
-
-    found = bundle.load(name)
-    m, halves = found.manifest, Shipped(found)
-    if uncut is None:
-        validation = corpora.validation_of(m, pictures, most)
-    else:
-        check("--pixels", pixels, PIXELS)
-        validation = corpora.judged_by(m, judged.answered(m, uncut, pixels, pictures, most))
-    result = evaluate(halves, m.widths, found.codec, validation, lambda line: typer.echo(line, err=True))
-    if format_ == "json":
-        rows = [
-            {**msgspec.to_builtins(p), "ece": e} for p, e in zip(result.points, result.calibration_error, strict=True)
-        ]
-        typer.echo(json.dumps({"bundle": m.name, "pictures": len(validation.pictures), "points": rows}))
-        return
-    _points(m, result.points)
-    typer.echo(
-        f"\n{len(validation.pictures):,} pictures; largest calibration error {max(result.calibration_error):.3f}"
-    )
+def _crosses(m: bundle.Manifest) -> str:
+    """What is sent, and which files answer it."""
+    b, sent = m.bottleneck, []
+    if b.steps:
+        sent.append(f"bottleneck {b.height} x {b.width} x {b.channels}; tail {' then '.join(p.file for p in m.tail)}")
+    if (p := m.picture) is not None:
+        size = f"{p.input.shape[1]} x {p.input.shape[0]}"
+        sent.append(f"picture {size} as {p.format}; tail {' then '.join(part.file for part in p.tail)}")
+    return "; ".join(sent)
 
 
 @app.command()
 def quantize(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
-    uncut: Path | None = UNCUT,
-    pixels: str | None = UNCUT_PIXELS,
+    uncut: Path | None = evaluate.UNCUT,
+    pixels: str | None = evaluate.UNCUT_PIXELS,
     judges: Path | None = typer.Option(None, "--validation", help="With --uncut: other pictures, to judge by."),
     search: str = typer.Option("boosted", help="How options are chosen: boosted or random."),
     trials: int = typer.Option(18, min=1, help="Ways to quantise that are tried."),

@@ -23,7 +23,7 @@ from isthmus.emulation.virtual.connection import Pipe
 from isthmus.emulation.virtual.timeline import INFINITY, Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
-from isthmus.proto.tasks import Packed
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, StageResult
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from isthmus.models import bundle, filters
+from isthmus.models import bundle, filters, seal
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError, DataError
 
-ADDED = frozenset({bundle.SEAL, "MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz"})
+ADDED = frozenset({seal.SEAL, "MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz"})
 """What a bundle's folder may hold beside `bundle.toml` and the files that it names."""
 
 
@@ -33,8 +33,8 @@ def write(target: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bun
     def whole(folder: Path) -> None:
         fill(folder)
         hashes = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-        write_table(folder / bundle.FILE, msgspec.structs.replace(manifest, files=hashes))
-        (folder / bundle.SEAL).write_text(bundle.sealed((folder / bundle.FILE).read_bytes()))
+        write_table(folder / seal.FILE, msgspec.structs.replace(manifest, files=hashes))
+        (folder / seal.SEAL).write_text(seal.sealed((folder / seal.FILE).read_bytes()))
         bundle.load(str(folder))
 
     replace(target, whole)
@@ -105,9 +105,9 @@ def _owned(folder: Path) -> frozenset[str]:
     """The names that belong to the bundle or filter in `folder`; empty when there is none."""
     if {"schema", "sha256"} <= _table(folder / filters.FILE).keys():
         return frozenset({filters.FILE, filters.NETWORK})
-    table = _table(folder / bundle.FILE)
+    table = _table(folder / seal.FILE)
     files = table.get("files")
-    return ADDED.union({bundle.FILE}, files) if "schema" in table and isinstance(files, dict) else frozenset()
+    return ADDED.union({seal.FILE}, files) if "schema" in table and isinstance(files, dict) else frozenset()
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -5,17 +5,15 @@ Nothing is skipped in silence: a picture that cannot be used is refused by name,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models.data import coco
 from isthmus.models.data.labelled import Pictures
 from isthmus.models.pictures import is_picture
 from isthmus.proto.errors import DataError
@@ -74,57 +72,10 @@ def _folder(path: Path) -> Iterator[_Sample]:
             yield _Sample(file, folder.name)
 
 
-class _Category(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-
-
-class _Image(msgspec.Struct, frozen=True):
-    id: int
-    file_name: str
-    split: str | None = None
-
-
-class _Annotation(msgspec.Struct, frozen=True):
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-
-
-class _Coco(msgspec.Struct, frozen=True):
-    """The part of COCO's format that is read; other keys are none of our business."""
-
-    images: tuple[_Image, ...]
-    annotations: tuple[_Annotation, ...]
-    categories: tuple[_Category, ...]
-
-
 def _coco(path: Path) -> Iterator[_Sample]:
-    try:
-        tables = msgspec.convert(_numbered(json.loads(path.read_text())), _Coco)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    except (ValueError, msgspec.ValidationError) as error:
-        raise DataError(f"{path}: not COCO-style JSON ({error})") from error
-    names = {c.id: c.name for c in tables.categories}
-    images = {i.id: i for i in tables.images}
-    for a in tables.annotations:
-        if a.category_id not in names:
-            known = ", ".join(map(str, sorted(names)))
-            raise DataError(f"{path}: annotation {a.id}: category_id {a.category_id} is not one of {known}")
-        if a.image_id not in images:
-            raise DataError(f"{path}: annotation {a.id}: image_id {a.image_id} is none of the images")
-        image = images[a.image_id]
-        yield _Sample(path.parent / image.file_name, names[a.category_id], a.bbox, image.split)
-
-
-def _numbered(tables: Any) -> Any:
-    """Annotations that carry no id are numbered, so that errors can name them."""
-    if isinstance(tables, dict) and isinstance(tables.get("annotations"), list):
-        rows = [{"id": i, **a} if isinstance(a, dict) else a for i, a in enumerate(tables["annotations"])]
-        return {**tables, "annotations": rows}
-    return tables
+    tables = coco.read(path)
+    for image, name, annotation in tables.labelled(path):
+        yield _Sample(path.parent / image.file_name, name, annotation.bbox, image.split)
 
 
 def _gathered(path: Path, samples: Iterable[_Sample], size: int) -> Dataset:

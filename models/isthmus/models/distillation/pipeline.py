@@ -31,7 +31,7 @@ from isthmus.models.progress import Report
 from isthmus.models.training.run import CODEC_PICTURES, Trained
 from isthmus.models.training.tflite_teacher import Original, Teacher
 from isthmus.proto.errors import DataError
-from isthmus.proto.tasks import Classification
+from isthmus.proto.tasks.classification import Classification
 
 SET_ASIDE = 10
 """One picture in so many is kept to judge by, unless others are given."""

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
+from isthmus.models.bundle import SCHEMA, Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
 from isthmus.models.bundling import calibration, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
@@ -25,11 +25,13 @@ from isthmus.models.profiles import Profile
 from isthmus.models.progress import Report
 from isthmus.models.splitting import quantiser_fit
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
+from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.quantiser_fit import Coding
 from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
-from isthmus.proto.tasks import TASKS, Classification, Packed
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess
 
 FALLBACK = "fallback"
@@ -169,9 +171,9 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
     guesses = uncut.guesses()
     bench = _Bench(uncut, coding, tail, guesses)
-    exits = [_fallback(uncut, fallback, guesses)] if fallback is not None else []
+    exits = [from_fallback(fallback, guesses)] if fallback is not None else []
     steps = [bench.at(step, x) for step in range(len(coding.codec.steps))]
-    sent = [_given(answers, exits) for answers_at, _ in steps for answers in answers_at]
+    sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
     truth = tuple(guesses[i] for i in uncut.measuring)
     return Split(uncut, cut, coding, (*exits, *sent), truth, layer_bytes, fallback)
@@ -182,7 +184,7 @@ class _Bench:
 
     def __init__(self, uncut: Uncut, coding: Coding, tail: Signature, truth: list[Guess]) -> None:
         self._uncut, self._coding, self._tail, self._truth = uncut, coding, tail, truth
-        self._task = TASKS[uncut.task]()
+        self._task = uncut.task
         self._codec = Codec(coding.codec)
 
     def at(self, step: int, x: NDArray[np.float32]) -> tuple[list[Answered], NDArray[np.uint32]]:
@@ -211,9 +213,8 @@ def answered(
     uncut: Uncut, point: Point, outputs: Sequence[NDArray[np.float32]], packed: Sequence[Packed], truth: Sequence[Guess]
 ) -> Answered:
     """What was answered at `point` to every picture, against the truth: calibrated on some pictures, reported for the others."""
-    task = TASKS[uncut.task]()
-    raw = [task.guess(p, temperature=1.0, accuracy=1.0) for p in packed]
-    score = np.array([task.agreement(a, b) for a, b in zip(raw, truth, strict=True)], np.float32)
+    task = uncut.task
+    score = np.array([task.agreement(a, b) for a, b in zip(uncut.read(packed), truth, strict=True)], np.float32)
     accuracy = round(float(score[uncut.measuring].mean()), 5)
     temperature = 1.0
     if isinstance(task, Classification):
@@ -225,13 +226,13 @@ def answered(
     return Answered(point, guesses, score[uncut.measuring])
 
 
-def _fallback(uncut: Uncut, fallback: Uncut, truth: Sequence[Guess]) -> Answered:
-    """The fallback's answers, by their own confidence."""
+def from_fallback(fallback: Uncut, truth: Sequence[Guess]) -> Answered:
+    """What a small model answers on the device, by its own confidence."""
     point = Point(width=WIDTH, exit=0)
-    return _given(found := answered(uncut, point, fallback.outputs, fallback.packed, truth), [found])
+    return by_confidence(found := answered(fallback, point, fallback.outputs, fallback.packed, truth), [found])
 
 
-def _given(answers: Answered, exits: Sequence[Answered]) -> Answered:
+def by_confidence(answers: Answered, exits: Sequence[Answered]) -> Answered:
     """The answers with their agreement by each exit's confidence."""
     rows = tuple(
         calibration.accuracy_by_confidence(
@@ -251,7 +252,7 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
-        table = _outcomes(split)
+        table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
         (folder / "MODEL_CARD.md").write_text(_card(manifest, split))
@@ -265,13 +266,22 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
     if fallback is not None:
         outputs = tuple(f"output{i}" for i in range(len(fallback.graph.outputs)))
         temperature = split.answered[0].point.temperature
-        first = Stage(WIDTH, FALLBACK, fallback.graph.flops, temperature, exit=outputs, input=fallback.input)
+        first = Stage(
+            WIDTH,
+            FALLBACK,
+            fallback.graph.flops,
+            temperature,
+            exit=outputs,
+            input=fallback.input,
+            boxes=fallback.reading.boxes,
+        )
         stages.insert(0, (first,))
     version = importlib.metadata.version("isthmus")
     return Manifest(
-        schema=split.coding.bottleneck.schema,
+        schema=_schema(split),
         name=name,
-        task=split.uncut.task,
+        task=split.uncut.reading.task,
+        boxes=split.uncut.reading.boxes,
         labels=labels,
         input=split.uncut.input,
         widths=(WIDTH,),
@@ -287,14 +297,25 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
     )
 
 
-def _outcomes(split: Split) -> Outcomes:
-    classes = split.uncut.task.startswith("classification")
+def _schema(split: Split) -> int:
+    """The least that its bundle must name."""
+    if split.uncut.reading.boxes is not None:
+        return SCHEMA
+    pictures = [split.uncut.input] if split.fallback is None else [split.uncut.input, split.fallback.input]
+    return max(split.coding.bottleneck.schema, *(picture.schema for picture in pictures))
+
+
+def outcomes_of(
+    answered: Sequence[Answered], truth: Sequence[Guess], layer_bytes: NDArray[np.uint32], task: str
+) -> Outcomes:
+    """The outcome table of measured operating points, with the agreement of each answer where answers are no classes."""
+    classes = task.startswith("classification")
     return Outcomes(
-        truth=np.array([guess.label for guess in split.truth], np.uint16),
-        label=np.array([[guess.label for guess in a.guesses] for a in split.answered], np.uint16).T,
-        confidence=np.array([[guess.confidence for guess in a.guesses] for a in split.answered], np.float16).T,
-        layer_bytes=split.layer_bytes,
-        score=None if classes else np.array([a.score for a in split.answered], np.float16).T,
+        truth=np.array([guess.label for guess in truth], np.uint16),
+        label=np.array([[guess.label for guess in a.guesses] for a in answered], np.uint16).T,
+        confidence=np.array([[guess.confidence for guess in a.guesses] for a in answered], np.float16).T,
+        layer_bytes=layer_bytes,
+        score=None if classes else np.array([a.score for a in answered], np.float16).T,
     )
 
 
@@ -320,12 +341,15 @@ def _card(m: Manifest, split: Split) -> str:
     return "\n".join([*lines, ""])
 
 
-def fallback_of(uncut: Uncut, graph: Graph, input_: Input, task: str, pictures: Sequence[NDArray[np.uint8]]) -> Uncut:
+def fallback_of(
+    uncut: Uncut, graph: Graph, input_: Input, reading: Reading | None, pictures: Sequence[NDArray[np.uint8]]
+) -> Uncut:
     """A second, small model that answers where the first cannot in time. Raises ModelError when it answers otherwise."""
-    small = Uncut.of(graph, input_, task, pictures)
-    if task != uncut.task or small.outputs[0].shape != uncut.outputs[0].shape:
+    small = Uncut.of(graph, input_, reading, pictures)
+    same = small.reading.task == uncut.reading.task
+    if not same or (small.outputs[0].shape != uncut.outputs[0].shape and small.reading.boxes is None):
         raise ModelError(
-            f"{graph.path}: gives {task} {small.outputs[0].shape}, the model that it stands in for gives "
-            f"{uncut.task} {uncut.outputs[0].shape}"
+            f"{graph.path}: gives {small.reading.task} {small.outputs[0].shape}, the model that it stands in for gives "
+            f"{uncut.reading.task} {uncut.outputs[0].shape}"
         )
     return small

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,88 +12,71 @@ from numpy.typing import NDArray
 from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, signature_of
-from isthmus.models.pictures import Intake
+from isthmus.models.pictures import Intake, placing
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
+from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
-from isthmus.proto.tasks import TASKS, Packed
-from isthmus.proto.vocabulary import Guess
+from isthmus.proto.tasks.task import Packed, Task
+from isthmus.proto.vocabulary import Guess, Placing
 
-PIXELS: Mapping[str, tuple[float, float]] = {"0..255": (0.0, 1 / 255), "0..1": (0.0, 1.0), "-1..1": (0.5, 0.5)}
-"""(mean, std) of `Input` for what a float model takes as its darkest and brightest pixel."""
-
+Levels = tuple[float, float, float]
+PIXELS: Mapping[str, tuple[Levels, Levels]] = {
+    "0..255": ((0.0,) * 3, (1 / 255,) * 3),
+    "0..1": ((0.0,) * 3, (1.0,) * 3),
+    "-1..1": ((0.5,) * 3, (0.5,) * 3),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""(mean, std) of `Input` for what a float model takes: the values of its darkest and brightest pixel, or torchvision's."""
+IMAGENET_RANGE = (-2.12, 2.64)
+"""What torchvision's normalisation makes of the darkest and the brightest pixel, at most."""
 FEWEST = 4
 
 
-def input_of(graph: Graph, pixels: str | None = None) -> Input:
-    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input says so itself.
+def input_of(
+    graph: Graph,
+    pixels: str | None = None,
+    *,
+    fit: Literal["stretch", "letterbox"] = "stretch",
+    colours: Literal["rgb", "bgr"] = "rgb",
+) -> Input:
+    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input, and one of bare bytes, tell by themselves.
 
-    Raises ModelError when it takes no RGB picture, or when a float model's pixels are not given.
+    Raises ModelError when it takes no picture, or when a float model's pixels are not told.
     """
     if len(graph.inputs) != 1:
         raise ModelError(f"{graph.path}: takes {len(graph.inputs)} inputs, expected one picture")
     tensor = graph.tensors[graph.inputs[0]]
-    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or tensor.shape[3] != 3:
-        raise ModelError(f"{graph.path}: input {tensor.name} is {tensor.shape}, expected (1, height, width, 3) RGB")
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or not {1, 3} & {tensor.shape[1], tensor.shape[3]}:
+        raise ModelError(
+            f"{graph.path}: input {tensor.name} is {tensor.shape}, expected (1, height, width, channels) of RGB or grey, or "
+            "(1, channels, height, width)"
+        )
+    first = tensor.shape[3] not in (1, 3)
+    channels, height, width = tensor.shape[1:] if first else (tensor.shape[3], *tensor.shape[1:3])
+    mean, std = _levels(graph, tensor, pixels)
+    return Input(
+        height,
+        mean,
+        std,
+        width=width,
+        colours="grey" if channels == 1 else colours,
+        layout="first" if first else "last",
+        fit=fit,
+    )
+
+
+def _levels(graph: Graph, tensor: Tensor, pixels: str | None) -> tuple[Levels, Levels]:
     if pixels is not None:
-        mean, std = PIXELS[pixels]
-    elif tensor.dtype in ("int8", "uint8") and tensor.scale > 0:  # one stored level is one level of a pixel
-        darkest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
-        mean, std = darkest / 255, 1 / (255 * tensor.scale)
-    else:
-        known = ", ".join(PIXELS)
-        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {known}")
-    return Input(tensor.shape[1], (mean,) * 3, (std,) * 3, width=tensor.shape[2])
-
-
-def task_of(graph: Graph) -> str:
-    """The task that a graph's outputs look like. Raises ModelError when they look like none."""
-    outputs = [graph.tensors[i] for i in graph.outputs]
-    shapes = [t.shape for t in outputs]
-    if len(outputs) == 1 and len(shapes[0]) == 2:
-        return "classification-probabilities" if _ends_in_softmax(graph) else "classification"
-    if len(outputs) == 1 and len(shapes[0]) in (3, 4) and min(shapes[0][1:3]) > 1:
-        return "segmentation"
-    if len(outputs) in (3, 4) and shapes[0][-1:] == (4,):
-        return "detection"
-    raise ModelError(f"{graph.path}: gives {shapes}; say what that is: --task {', '.join(TASKS)}")
-
-
-def classes_of(graph: Graph, task: str) -> int | None:
-    """How many classes a graph tells apart; None where its outputs do not say."""
-    shape = graph.tensors[graph.outputs[0]].shape
-    if task.startswith("classification"):
-        return shape[-1] if shape else None
-    last = graph.operators[-1]
-    if task == "segmentation" and last.kind == "ARG_MAX":
-        return graph.tensors[last.inputs[0]].shape[-1]
-    return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
-
-
-EXPECTED = {
-    "segmentation": "a map of classes (H, W), or of scores (H, W, classes)",
-    "detection": "boxes (N, 4), classes (N,), scores (N,) and optionally a count, in this order",
-}
-
-
-def _check_answer(graph: Graph, task: str, arrays: Sequence[NDArray[Any]]) -> None:
-    """Raises ModelError when a graph's outputs, each with its batch, are not those of a task."""
-    if any(array.ndim == 0 for array in arrays):
-        raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
-    shapes = [array.shape[1:] for array in arrays]
-    if task == "detection":
-        places = shapes[0]
-        well = len(shapes) in (3, 4) and len(places) == 2 and places[1] == 4 and shapes[1] == shapes[2] == places[:1]
-    else:
-        well = task != "segmentation" or len(shapes[0]) in (2, 3)
-    if not well:
-        given = ", ".join(str((1, *shape)) for shape in shapes)
-        raise ModelError(f"{graph.path}: --task {task} needs {EXPECTED[task]}; this model gives {given}")
-
-
-def _ends_in_softmax(graph: Graph) -> bool:
-    """Whether the last operator that computes is a softmax."""
-    moving = ("DEQUANTIZE", "QUANTIZE", "RESHAPE", "SQUEEZE")
-    return next((o.kind for o in reversed(graph.operators) if o.kind not in moving), "") == "SOFTMAX"
+        return PIXELS[pixels]
+    if tensor.dtype == "uint8" and tensor.scale <= 0:
+        return PIXELS["0..255"]
+    if tensor.dtype not in ("int8", "uint8") or tensor.scale <= 0:
+        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}")
+    lowest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
+    darkest, brightest = -lowest * tensor.scale, (255 - lowest) * tensor.scale
+    if all(abs(a - b) < 0.1 for a, b in zip((darkest, brightest), IMAGENET_RANGE, strict=True)):
+        return PIXELS["imagenet"]
+    return (lowest / 255,) * 3, (1 / (255 * tensor.scale),) * 3  # one stored level is one level of a pixel
 
 
 def _answers(
@@ -121,7 +104,8 @@ class Uncut:
 
     graph: Graph
     input: Input
-    task: str
+    reading: Reading
+    """What its outputs mean."""
     images: tuple[NDArray[np.float32], ...]
     """The pictures, each (1, H, W, 3), real values."""
     packed: tuple[Packed, ...]
@@ -131,20 +115,23 @@ class Uncut:
     """The pictures that quantiser and temperatures are fitted on."""
     measuring: NDArray[np.intp]
     """The numbers of the pictures that measure, and fit nothing."""
+    placings: tuple[Placing, ...]
+    """Where each picture lies in what the graph takes."""
 
     @classmethod
     def of(
         cls,
         graph: Graph,
         input_: Input,
-        task: str,
+        reading: Reading | None,
         pictures: Sequence[NDArray[np.uint8]],
         *,
         fit_first: int | None = None,
     ) -> Uncut:
         """Run the graph on every picture; the first `fit_first` are for fitting, or else every other one.
 
-        Raises DataError when there are too few.
+        What its outputs mean is told, or else found in them. Raises DataError when there are too few pictures, ModelError
+        when outputs mean nothing that is certain, or cannot be what was told.
         """
         if len(pictures) < FEWEST:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
@@ -152,17 +139,30 @@ class Uncut:
         intake = Intake(input_)
         signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        outputs = _answers(graph, signature, images)
-        _check_answer(graph, task, list(outputs[0].values()))
-        packed = tuple(TASKS[task]().pack([array[0] for array in out.values()]) for out in outputs)
-        first = tuple(next(iter(out.values()))[0] for out in outputs)
+        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
+        reading = reading or reading_of(graph, input_.shape, arrays)
+        check(graph, reading, input_.shape, arrays)
+        if input_.fit == "letterbox" and reading.task == "segmentation":
+            raise ModelError(f"{graph.path}: a mask would show the border of a letterbox; use --fit stretch")
+        task = reading.opened(input_.shape)
+        packed, first = tuple(map(task.pack, arrays)), tuple(each[0] for each in arrays)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
-        return cls(graph, input_, task, images, packed, first, *roles)
+        placings = tuple(placing(picture.shape, input_) for picture in pictures)
+        return cls(graph, input_, reading, images, packed, first, *roles, placings)
+
+    @property
+    def task(self) -> Task:
+        """How its outputs are packed and read."""
+        return self.reading.opened(self.input.shape)
 
     def guesses(self) -> list[Guess]:
         """The answers, uncalibrated."""
-        task = TASKS[self.task]()
-        return [task.guess(packed, temperature=1.0, accuracy=1.0) for packed in self.packed]
+        return self.read(self.packed)
+
+    def read(self, packed: Sequence[Packed]) -> list[Guess]:
+        """What was answered to the pictures as the graph takes them, uncalibrated, about the whole ones."""
+        guesses = [self.task.guess(each, temperature=1.0, accuracy=1.0) for each in packed]
+        return [where.outward(guess) for where, guess in zip(self.placings, guesses, strict=True)]
 
 
 class Activations:

@@ -15,9 +15,9 @@ from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import CODABLE, IMAGE, TAIL, cuts
-from isthmus.models.splitting.uncut import task_of
+from isthmus.models.splitting.outputs import task_of
 from isthmus.proto.errors import ModelError
-from isthmus.proto.tasks import Classification
+from isthmus.proto.tasks.classification import Classification
 
 Stored = NDArray[Any]
 HINT_SHARE = 0.75

@@ -11,17 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.proto.tasks import (
-    BOXES,
-    MASK_ROOM_BYTES,
-    Arrays,
-    Classification,
-    Detection,
-    Packed,
-    Segmentation,
-    Task,
-    pixels,
-)
+from isthmus.proto.tasks.boxes import Boxes
+from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.detection import Detection
+from isthmus.proto.tasks.segmentation import MASK_ROOM_BYTES, Segmentation, pixels
+from isthmus.proto.tasks.task import Arrays, Packed, Task
 from isthmus.proto.vocabulary import Box, Guess, Mask
 
 HUGE_REST = bytes.fromhex("".join(f"{k:02x}00" for k in range(16)) + "0000803f" * 16 + "00000060")
@@ -95,7 +89,7 @@ def deflated(mask: np.ndarray) -> bytes:
         (Detection(), struct.pack("<6f", 3e38, 0.5, 0, 0, 1, 1)),
         (Detection(), struct.pack("<6f", 1, 7.0, 0, 0, 1, 1)),
         (Detection(), struct.pack("<12f", 1, 0.2, 0, 0, 1, 1, 1, 0.9, 0, 0, 1, 1)),
-        (Detection(), bytes(24 * (BOXES + 1))),
+        (Detection(), bytes(24 * (Boxes().most + 1))),
     ],
 )
 def test_what_cannot_be_read_is_refused(task: Task, packed: tuple[float, ...] | bytes) -> None:
@@ -171,13 +165,13 @@ def boxes(*rows: tuple[float, float, float, float, int, float]) -> Arrays:
 
 
 def test_boxes_cross_surest_first() -> None:
-    outputs = boxes((0, 0, 0.5, 0.5, 2, 0.25), (0.1, 0.2, 0.3, 0.4, 1, 0.75))
+    outputs = boxes((0, 0, 0.5, 0.5, 2, 0.35), (0.1, 0.2, 0.3, 0.4, 1, 0.75))
     guess = told(Detection(), outputs)
     assert guess.detail is not None
     assert guess.detail[0] == Box(1, 0.75, *map(float, np.array([0.1, 0.2, 0.3, 0.4], np.float32)))  # type: ignore[index]
     assert (guess.label, guess.confidence) == (1, 0.75)
     assert told(Detection(), boxes(), accuracy=0.8) == Guess(0, 0.8, ())
-    assert len(Detection().pack(boxes(*[(0, 0, 1, 1, 1, 0.5)] * 200))) == BOXES * 24
+    assert told(Detection(), boxes(*[(0, 0, 1, 1, 1, 0.5)] * 200)).detail == (Box(1, 0.5, 0.0, 0.0, 1.0, 1.0),)
 
 
 def test_boxes_agree_by_class_and_place() -> None:

@@ -1,0 +1,74 @@
+"""`isthmus models pair`: a small model on the device and a larger one behind the picture itself, as one bundle."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
+from isthmus.models import flatbuffer, pictures
+from isthmus.models.bundling.writer import check_replaceable
+from isthmus.models.splitting import outputs
+from isthmus.models.splitting import pair as pairing
+from isthmus.models.splitting.outputs import Reading
+from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
+from isthmus.proto.errors import ConfigError
+from isthmus.proto.picture_codec import Pixels
+from isthmus.proto.tasks import TASKS
+
+FINEST = 100
+
+
+def pair(
+    small: Path = typer.Argument(help="The device's .tflite model."),
+    large: Path = typer.Argument(help="The server's .tflite model, of the same kind of answers."),
+    samples: Path = typer.Option(..., "--pictures", help="Sample pictures: a folder, or a zip archive. No labels."),
+    most: int = typer.Option(200, "--samples", help="Use at most so many: half to fit, half to measure.", min=4),
+    out: Path | None = typer.Option(None, help="The bundle's folder [bundles/SMALL-LARGE]."),
+    format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
+    qualities: str = typer.Option(",".join(map(str, pairing.QUALITIES)), help="The coder's, finest first."),
+    labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
+    small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
+    large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
+    task: str | None = typer.Option(None, help=f"What both give [told by their outputs]: {', '.join(TASKS)}."),
+    small_boxes: str | None = typer.Option(None, help="How a small detector's boxes are read; see `models split`."),
+    large_boxes: str | None = typer.Option(None, help="How a large detector's boxes are read."),
+    fit: Fit = FIT,
+) -> None:
+    """Make a bundle of two models without any training: the device's own answers, and the server's to the picture itself."""
+    for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
+        check(flag, value, PIXELS)
+    check("--task", task, TASKS)
+    target, ladder = out or BUNDLES / f"{small.stem}-{large.stem}", _ladder(qualities)
+    check_replaceable(target, (small, large, samples, labels))
+    shown = pictures.samples(samples, most)
+    device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
+    server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
+    names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
+    made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
+    alone = made.answered[0].point.accuracy
+    pairing.write(target, made, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
+    typer.echo(f"the device alone agrees in {alone:.2%}, on {len(made.truth)} pictures that fitted nothing")
+    typer.echo(
+        f"bundle: {target}\nserver: isthmus serve --bundle {target}\ndevice: isthmus agent --bundle {target} --server HOST:PORT"
+    )
+
+
+def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels], fit: Fit) -> Uncut:
+    graph = flatbuffer.read(model)
+    return Uncut.of(graph, input_of(graph, pixels, fit=fit), reading, pictures)
+
+
+def _ladder(text: str) -> list[int]:
+    try:
+        ladder = [int(word) for word in text.split(",")]
+    except ValueError:
+        ladder = []
+    if not ladder or ladder != sorted(set(ladder), reverse=True) or not all(1 <= q <= FINEST for q in ladder):
+        raise ConfigError(f"--qualities: '{text}' is no ladder; write numbers of 1 to {FINEST}, finest first: 90,50,10")
+    return ladder
