@@ -21,7 +21,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer_check, trial
-from isthmus.models.operators import CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
+from isthmus.models.operators import CARRIED, CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
 
 IDENTIFIER = b"TFL3"
@@ -41,6 +41,8 @@ class Tensor:
     scale: float
     zero_point: int
     constant: bool
+    sized: bool = True
+    """Whether its size is known before it is computed."""
 
     @property
     def elements(self) -> int:
@@ -96,8 +98,25 @@ def read(path: Path) -> Graph:
     model = _parsed(path, raw)
     _refuse(path, model)
     subgraph = model.subgraphs[0]
+    _fill_in_shapes(path, raw, subgraph)
     tensors, operators = _contents(path, model, subgraph)
     return Graph(path, tensors, operators, _indices(subgraph.inputs), _indices(subgraph.outputs), model)
+
+
+def _fill_in_shapes(path: Path, raw: bytes, subgraph: Any) -> None:
+    """Give a carried operator's outputs, whose shapes stand as () in the file, the shapes that LiteRT finds for them."""
+    made = {i for operator in subgraph.operators or [] for i in _indices(operator.outputs)}
+    missing = {i for i in made if subgraph.tensors[i].shape is None or not len(subgraph.tensors[i].shape)}
+    if not missing:
+        return
+    interpreter = Interpreter(model_content=raw)
+    try:
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{path}: LiteRT cannot run it ({str(error).strip()})") from error
+    for details in interpreter.get_tensor_details():
+        if details["index"] in missing:
+            subgraph.tensors[details["index"]].shape = [int(size) for size in details["shape"]]
 
 
 class Signature(NamedTuple):
@@ -127,7 +146,8 @@ def _signature(path: Path, model: Any, signature: Any) -> Signature:
 
 
 def _contents(path: Path, model: Any, subgraph: Any) -> tuple[tuple[Tensor, ...], tuple[Operator, ...]]:
-    tensors = tuple(_tensor(model, i, t) for i, t in enumerate(subgraph.tensors or []))
+    free = {i for o in subgraph.operators or [] if _kind(model, o) in UNKNOWN_SIZE for i in _indices(o.outputs)}
+    tensors = tuple(_tensor(model, i, t, i not in free) for i, t in enumerate(subgraph.tensors or []))
     try:
         return tensors, tuple(_operator(model, i, o, tensors) for i, o in enumerate(subgraph.operators or []))
     except ModelError as error:
@@ -195,13 +215,14 @@ def _refuse_operator(path: Path, model: Any, subgraph: Any, where: str, operator
     kind = _kind(model, operator)
     code = model.operatorCodes[operator.opcodeIndex]
     if kind == "CUSTOM":
-        raise ModelError(f"{path}: {where}, custom {_text(code.customCode)}: custom operators cannot be cut around")
+        raise ModelError(
+            f"{path}: {where}, custom {_text(code.customCode)}: custom operators cannot be cut around, but for "
+            f"{', '.join(CARRIED)}"
+        )
     if kind in CONTROL_FLOW:
         raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; export the model without it")
     if kind in STATEFUL:
         raise ModelError(f"{path}: {where}, {kind}: keeps state from frame to frame; it cannot be cut")
-    if kind in UNKNOWN_SIZE or any(_is_dynamic(subgraph.tensors[i]) for i in _indices(operator.outputs)):
-        raise ModelError(f"{path}: {where}, {kind}: {_DYNAMIC}")
 
 
 def _is_dynamic(tensor: Any) -> bool:
@@ -214,10 +235,11 @@ def _is_dynamic(tensor: Any) -> bool:
 def _kind(model: Any, operator: Any) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     number = int(max(code.builtinCode, code.deprecatedBuiltinCode))
-    return _KINDS.get(number, f"builtin {number}")
+    custom = _text(code.customCode)
+    return custom if custom in CARRIED else _KINDS.get(number, f"builtin {number}")
 
 
-def _tensor(model: Any, index: int, tensor: Any) -> Tensor:
+def _tensor(model: Any, index: int, tensor: Any, sized: bool) -> Tensor:
     quantisation = tensor.quantization
     scales = [] if quantisation is None or quantisation.scale is None else list(quantisation.scale)
     zeros = [] if quantisation is None or quantisation.zeroPoint is None else list(quantisation.zeroPoint)
@@ -230,6 +252,7 @@ def _tensor(model: Any, index: int, tensor: Any) -> Tensor:
         scale=float(scales[0]) if len(scales) == 1 else 0.0,
         zero_point=int(zeros[0]) if len(zeros) == 1 else 0,
         constant=data is not None and len(data) > 0,
+        sized=sized and not _is_dynamic(tensor),
     )
 
 

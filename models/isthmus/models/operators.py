@@ -8,6 +8,8 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
+CARRIED = ("TFLite_Detection_PostProcess",)
+"""Custom operators that LiteRT itself brings; they run whole in one half."""
 CONTROL_FLOW = frozenset(
     {"CALL", "CALL_ONCE", "IF", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE", "WHILE"}
 )

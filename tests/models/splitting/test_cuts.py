@@ -172,13 +172,28 @@ def test_a_dynamic_shape_is_named(tmp_path: Path) -> None:
         b.write(tmp_path / "m.tflite", [image], [b.conv(image, 3, 4, 8)]), r"m\.tflite: input t0: a shape .* run time"
     )
 
-    def middle(b: Builder, x: int) -> int:
-        found = b.tensor((1, 8, 8, 4), np.int64)
-        return b.add("WHERE", [x], [found])
 
-    refused(
-        around(tmp_path / "w.tflite", middle), r"w\.tflite: operator 1, WHERE: a shape that is only known at run time"
+def test_what_has_no_size_before_it_runs_stays_in_one_half(tmp_path: Path) -> None:
+    """Keras' Flatten of an open batch: the shape is computed, and the tensor that it gives is sized at run time only."""
+    b = Builder()
+    image = b.tensor((1, 8, 8, 3))
+    features = b.conv(image, 3, 4, 8)
+    shape = b.add("SHAPE", [features], [b.tensor((4,), np.int32)], "ShapeOptions", outType=2)
+    begin, end, strides = (b.constant(np.array([n], np.int32)) for n in (0, 1, 1))
+    batch = b.add(
+        "STRIDED_SLICE", [shape, begin, end, strides], [b.tensor((), np.int32)], "StridedSliceOptions", shrinkAxisMask=1
     )
+    rest = b.constant(np.array(256, np.int32))
+    b.graph.tensors[rest].shape = []
+    target = b.add("PACK", [batch, rest], [b.tensor((2,), np.int32)], "PackOptions", valuesCount=2)
+    flat = b.tensor((1, 1))
+    b.graph.tensors[flat].shapeSignature = [-1, -1]
+    b.add("RESHAPE", [features, target], [flat])
+    graph = flatbuffer.read(b.write(tmp_path / "flatten.tflite", [image], [b.dense(flat, 256, 4)]))
+    found = {cut.after: cut.obstacle for cut in cuts(graph)}
+    assert found[0] is None
+    assert "whose size is only known at run time, would have to cross" in str(found[4])
+    assert_exact(graph, [cut for cut in cuts(graph) if not cut.obstacle])
 
 
 def test_a_batch_of_any_size_is_taken_as_one(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def _obstacle(graph: Graph, crossing: tuple[Tensor, ...]) -> str | None:
             return "the picture itself is needed behind it"
         if tensor.index in graph.outputs:
             return f"{tensor.name}, an answer of the model, is made before it"
+        if not tensor.sized:
+            return f"{tensor.name}, whose size is only known at run time, would have to cross"
         if tensor.dtype not in CODABLE:
             return f"{tensor.name}, a tensor of {tensor.dtype}, would have to cross"
         if tensor.dtype != "float32" and tensor.scale <= 0:

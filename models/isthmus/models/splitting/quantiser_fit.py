@@ -66,6 +66,11 @@ def coded(graph: Graph, cut: Cut, features: Features) -> Coding:
     return _coded(graph, cut, features, None)
 
 
+def is_finite(features: Features) -> bool:
+    """Whether what crosses can be coded: the padding of a pool, minus infinity, cannot."""
+    return all(bool(np.abs(values).max(initial=0) <= FARTHEST) for outputs in features for values in outputs.values())
+
+
 def nominal_bytes(graph: Graph, cut: Cut, features: Features) -> float:
     """The mean bytes at the step that cuts are compared at."""
     coding = _coded(graph, cut, features, NOMINAL)

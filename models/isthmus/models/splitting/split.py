@@ -121,10 +121,16 @@ def listed(uncut: Uncut) -> tuple[Place, ...]:
     found = cuts(uncut.graph)
     usable = [cut for cut in found if not cut.obstacle]
     activations = Activations(uncut, usable, most=LISTED_PICTURES, values=LISTED_VALUES)
-    return tuple(
-        Place(cut, None if cut.obstacle else quantiser_fit.nominal_bytes(uncut.graph, cut, activations.at(cut)))
-        for cut in found
-    )
+    return tuple(_place(uncut, cut, activations) for cut in found)
+
+
+def _place(uncut: Uncut, cut: Cut, activations: Activations) -> Place:
+    if cut.obstacle:
+        return Place(cut, None)
+    features = activations.at(cut)
+    if not quantiser_fit.is_finite(features):
+        return Place(replace(cut, obstacle="values that are not finite would have to cross"), None)
+    return Place(cut, quantiser_fit.nominal_bytes(uncut.graph, cut, features))
 
 
 def best(
