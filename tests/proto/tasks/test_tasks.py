@@ -142,6 +142,16 @@ def test_scores_are_a_mask_too() -> None:
     np.testing.assert_array_equal(pixels(guess.detail), scores.argmax(-1))
 
 
+def test_a_mask_of_one_channel_is_the_probability_of_its_class() -> None:
+    """It once was the greatest of one channel: class 0 everywhere, in whatever picture, and agreed with itself."""
+    probability = np.array([[[0.9], [0.2]], [[0.6], [0.5]]], np.float32)
+    guess = told(Segmentation(), [probability])
+    assert isinstance(guess.detail, Mask)
+    assert pixels(guess.detail).tolist() == [[1, 0], [1, 0]]
+    with pytest.raises(ValueError, match="must hold probabilities"):
+        Segmentation().pack([probability * 8])
+
+
 def test_a_mask_of_noise_still_fits() -> None:
     packed = Segmentation().pack([np.random.default_rng(0).integers(0, 256, (513, 513))])
     assert len(packed) < MASK_ROOM_BYTES + 4

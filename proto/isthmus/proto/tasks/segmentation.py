@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +12,32 @@ from numpy.typing import NDArray
 from isthmus.proto.tasks.task import Arrays, Packed
 from isthmus.proto.vocabulary import Guess, Mask
 
+HALF = 0.5
+"""A pixel that is likelier class 1 than not is of class 1."""
 MASK_ROOM_BYTES = 60_000
 """A mask that does not shrink to this crosses at half its size, as often as it takes."""
 MOST_PIXELS = 4_000_000
 """A mask of more crosses at half its size: counting its classes takes eight bytes for each pixel."""
 
 
+def _classes(scores: NDArray[Any]) -> NDArray[Any]:
+    """The class of each pixel. Raises ValueError when a single channel holds no probabilities."""
+    if scores.ndim != 3 or scores.shape[-1] > 1:
+        return scores.argmax(axis=-1) if scores.ndim == 3 else scores
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("a mask of one channel must hold probabilities; end the model with a sigmoid")
+    return scores[..., 0] > HALF
+
+
 class Segmentation:
-    """A class for each pixel: `outputs` are classes (H, W), or scores (H, W, K)."""
+    """A class for each pixel: `outputs` are classes (H, W), scores (H, W, K), or the probability of class 1 (H, W, 1)."""
 
     def __init__(self, *, classes: int | None = None) -> None:
         self._classes = classes
 
     def pack(self, outputs: Arrays) -> Packed:
         """Height, width, and the mask deflated."""
-        mask = outputs[0].argmax(axis=-1) if outputs[0].ndim == 3 else outputs[0]
-        mask = mask.astype(np.uint8)
+        mask = _classes(outputs[0]).astype(np.uint8)
         while mask.size > MOST_PIXELS or len(coded := zlib.compress(mask.tobytes(), 6)) > MASK_ROOM_BYTES:
             mask = mask[::2, ::2]
         return struct.pack("<HH", *mask.shape) + coded
