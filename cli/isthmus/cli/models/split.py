@@ -68,6 +68,7 @@ def split(
         return
     chosen = cut_after(graph, at) if at is not None else None
     input_ = input_of(graph, pixels, fit=fit)
+    label_names(labels, outputs.classes_told(graph, reading))  # before any picture is read
     shown = pictures.samples(samples, most)
     uncut = Uncut.of(graph, input_, reading, shown)
     names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))

@@ -103,6 +103,14 @@ def classes_of(graph: Graph, task: str) -> int | None:
     return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
 
 
+def classes_told(graph: Graph, reading: Reading | None) -> int | None:
+    """How many classes a graph tells apart, as far as that is certain before it has answered anything."""
+    if reading is not None:
+        return classes_of(graph, reading.task)
+    flat = len(graph.outputs) == 1 and len(graph.tensors[graph.outputs[0]].shape) == 2
+    return classes_of(graph, "classification") if flat else None
+
+
 def unbatched(graph: Graph, outputs: Iterable[NDArray[Any]]) -> list[NDArray[Any]]:
     """What a graph gives to one picture, without the batch of one. Raises ModelError when an output has none."""
     arrays = list(outputs)
