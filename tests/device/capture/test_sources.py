@@ -259,3 +259,18 @@ def test_an_unplugged_camera_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert camera.read() is not None
     with pytest.raises(SourceError, match="camera 0: gave no picture after 1 frames; unplugged"):
         camera.read()
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("rtsp://user:secret@10.0.0.9/stream", r"rtsp://10\.0\.0\.9/stream: streams are not read; let ffmpeg"),
+        ("http://10.0.0.9/video.mjpg", "streams are not read"),
+        ("/dev/video77", "where there is one it is camera:77"),
+        ("nowhere", "no such file or folder; a source is"),
+    ],
+)
+def test_what_is_no_source_is_named_with_the_way_out(spec: str, told: str) -> None:
+    with pytest.raises(SourceError, match=told) as refused:
+        open_source(spec)
+    assert "secret" not in str(refused.value)

@@ -7,6 +7,7 @@ read is given too, without pixels and with the reason: it is answered for, never
 from __future__ import annotations
 
 import logging
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -291,4 +292,17 @@ def open_source(spec: str, labels: tuple[str, ...] = ()) -> Source:
         return Folder(path, labels)
     if path.is_file():
         return Video(path)
-    raise SourceError(f"{spec}: no such file or folder; a source is a folder, a video, camera:N or generated:SEED")
+    raise SourceError(_unopened(spec))
+
+
+def _unopened(spec: str) -> str:
+    """What is said of a name that is no source, with the way out; a password in an address is not repeated."""
+    if "://" in spec:
+        address = re.sub(r"//[^/@]*@", "//", spec)
+        return (
+            f"{address}: streams are not read; let ffmpeg make a camera of it: "
+            f"`ffmpeg -i {address} -f v4l2 /dev/video9` (v4l2loopback), and take camera:9"
+        )
+    if number := re.fullmatch(r"/dev/video(\d+)", spec):
+        return f"{spec}: no such camera here; where there is one it is camera:{number[1]}"
+    return f"{spec}: no such file or folder; a source is a folder, a video, camera:N or generated:SEED"
