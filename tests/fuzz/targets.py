@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -327,6 +328,9 @@ def traces_seeds() -> Iterator[bytes]:
 
 # --- flatbuffer ---
 
+TRIAL_S = 3
+"""Well under the search's own limit for one input: LiteRT does not come to an end with every file."""
+
 
 def flatbuffer(data: bytes) -> None:
     """A .tflite as `models split` reads it: what would kill LiteRT is refused before."""
@@ -350,11 +354,13 @@ def _forked_trial(path: Path) -> None:
     trial: Any = import_module("isthmus.models.trial")
     if (child := os.fork()) == 0:
         os.closerange(1, 3)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(TRIAL_S)
         with contextlib.suppress(BaseException):
             trial._open(str(path))
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 0:
-        raise ModelError(f"{path}: LiteRT dies of it")
+        raise ModelError(f"{path}: LiteRT dies of it, or never ends")
 
 
 def flatbuffer_seeds() -> Iterator[bytes]:
