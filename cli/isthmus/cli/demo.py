@@ -11,6 +11,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,8 @@ from isthmus.proto.vocabulary import Guess
 
 BUNDLE = "signs"
 AGENT_LOG, PREVIEW = "agent.log", "preview.png"
+ENDED = (0, 130, -signal.SIGTERM)
+"""How an agent ends that has nothing to complain of: by itself, by Ctrl-C, or by our word while it was still closing."""
 NICER = 5
 """The viewer shares its processor with what it shows, and must not disturb it."""
 DRAW_EVERY_S = 0.1
@@ -90,7 +93,7 @@ def demo(
         raise typer.Exit(code)
     path = _complete(scenario, folder, began_s, lag)
     _show(record.summary(record.read(folder / report.RECORDS)[1]), path)
-    if code not in (0, 130):  # what was answered until then is in the report all the same
+    if code not in ENDED:  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)
 
