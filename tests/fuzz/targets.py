@@ -330,6 +330,7 @@ def traces_seeds() -> Iterator[bytes]:
 
 TRIAL_S = 3
 """Well under the search's own limit for one input: LiteRT does not come to an end with every file."""
+DEADLY = (signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 
 def flatbuffer(data: bytes) -> None:
@@ -354,7 +355,8 @@ def _forked_trial(path: Path) -> None:
     trial: Any = import_module("isthmus.models.trial")
     if (child := os.fork()) == 0:
         os.closerange(1, 3)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number in DEADLY:  # the search's own handlers would end the child with a code instead
+            signal.signal(number, signal.SIG_DFL)
         signal.alarm(TRIAL_S)
         with contextlib.suppress(BaseException):
             trial._open(str(path))
