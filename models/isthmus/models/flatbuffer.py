@@ -109,8 +109,8 @@ def _fill_in_shapes(path: Path, raw: bytes, subgraph: Any) -> None:
     missing = {i for i in made if subgraph.tensors[i].shape is None or not len(subgraph.tensors[i].shape)}
     if not missing:
         return
-    interpreter = Interpreter(model_content=raw)
     try:
+        interpreter = Interpreter(model_content=raw)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: LiteRT cannot run it ({str(error).strip()})") from error
