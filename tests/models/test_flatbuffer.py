@@ -107,3 +107,18 @@ def _vectors(model: Any, rng: np.random.Generator) -> list[list[int]]:
     for owner, name in chosen:
         setattr(owner, name, [int(i) for i in getattr(owner, name)])
     return [getattr(owner, name) for owner, name in chosen]
+
+
+def test_an_operator_that_litert_does_not_know_is_named(tmp_path: Path) -> None:
+    """Though its own name has the word custom in it."""
+    import flatbuffers
+
+    path = classifier(tmp_path / "new.tflite", size=4)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    model.operatorCodes[0].builtinCode = schema.BuiltinOperator.STABLEHLO_CUSTOM_CALL
+    model.operatorCodes[0].deprecatedBuiltinCode = 127
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    with pytest.raises(ModelError, match=r"new\.tflite: needs a newer LiteRT .*STABLEHLO_CUSTOM_CALL"):
+        flatbuffer.read(path)

@@ -181,8 +181,11 @@ def _parsed(path: Path, raw: bytes) -> Any:
             model_content=raw
         )  # its verifier checks every offset; the schema's Python would follow them anywhere
     except (ValueError, RuntimeError) as error:
-        if "custom" not in str(error).lower():  # which is named below
-            raise ModelError(f"{path}: truncated or damaged ({str(error).strip() or 'LiteRT refuses it'})") from error
+        why = str(error).strip()
+        if "for builtin opcode" in why:
+            raise ModelError(f"{path}: needs a newer LiteRT ({why.splitlines()[0]})") from error
+        if "custom op" not in why:  # which is named below
+            raise ModelError(f"{path}: truncated or damaged ({why or 'LiteRT refuses it'})") from error
     model = schema.ModelT.InitFromPackedBuf(raw, 0)
     if fault := flatbuffer_check.fault(model, frozenset(_TYPES)):
         raise ModelError(f"{path}: damaged: {fault} is not there; convert or fetch it again")
