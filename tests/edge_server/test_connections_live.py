@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,11 +16,11 @@ import pytest
 from isthmus.edge_server import connections
 from isthmus.edge_server import service as services
 from isthmus.edge_server.admission import HELLO_S
-from isthmus.edge_server.server import bind, run
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto import messages as m
+from live_server import live, running
 from raw_http2 import END_STREAM, HEADERS, PREFACE, RST_STREAM, Peer, packed
 
 PATIENCE_S = 30.0
@@ -29,23 +29,6 @@ PATIENCE_S = 30.0
 @pytest.fixture
 def service(served: Served, engine: Any) -> EdgeService:
     return EdgeService(served, engine)
-
-
-@contextlib.asynccontextmanager
-async def running(service: EdgeService, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    grpc_server, status, address = bind(service, listen, None)
-    up = asyncio.Event()
-    task = asyncio.create_task(run(service, grpc_server, status, grace_s=1.0, ready=up.set))
-    await up.wait()
-    try:
-        yield address
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def live(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 2 * PATIENCE_S))
 
 
 async def beside(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -81,7 +64,7 @@ def ends(peer: Peer, streams: set[int]) -> set[int]:
 
 def test_silent_streams_lock_nobody_out_and_are_ended(service: EdgeService, hello: m.Hello, frame: Any) -> None:
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             peer = await beside(lambda: Peer(address, window=65_535))
             streams = {peer.open() for _ in range(100)}
             await served_at(address, hello, frame)
@@ -96,7 +79,7 @@ def test_a_stream_without_a_window_is_told_its_end_all_the_same(service: EdgeSer
     """Trailers need no window, as long as no reply waits before them."""
 
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             peer = await beside(lambda: Peer(address, window=0))
             stream = peer.open()
             assert await beside(ends, peer, {stream}) == {stream}
@@ -114,7 +97,7 @@ def test_a_device_that_reads_nothing_loses_its_connection(
     caplog.set_level("INFO")
 
     async def check() -> None:
-        async with running(service, listen) as address:
+        async with running(service, listen) as (address, _):
             address = f"127.0.0.1:{address.rpartition(':')[2]}"
             peer = await beside(lambda: Peer(address, window=0))
             greedy, quiet = peer.open(), peer.open()
@@ -138,7 +121,7 @@ def test_one_reply_left_unread_is_enough_after_a_while(
     monkeypatch.setattr(services, "UNREAD_S", 1.0)
 
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             peer = await beside(lambda: Peer(address, window=0))
             await beside(peer.say, peer.open(), hello)
             await beside(lambda: list(peer.frames()))
@@ -170,7 +153,7 @@ def test_a_trickle_of_bytes_is_no_connection(
                 pass
 
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             tricklers = [asyncio.create_task(beside(trickle, address)) for _ in range(4)]
             await served_at(address, hello, frame)
             await asyncio.gather(*tricklers)
@@ -189,7 +172,7 @@ def test_calls_that_are_never_finished_are_bounded_on_a_connection(
         return sum(kind == RST_STREAM for kind, _, _ in itertools.takewhile(lambda f: f[2] != calls[-1], peer.frames()))
 
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             peer = await beside(lambda: Peer(address, window=65_535, method="Describe"))
             assert await beside(refused, peer) >= 99
             await served_at(address, hello, frame)
@@ -205,7 +188,7 @@ def test_a_hello_that_never_ends_is_no_hello(service: EdgeService, hello: m.Hell
             await asyncio.sleep(0.2)
 
     async def check() -> None:
-        async with running(service) as address:
+        async with running(service) as (address, _):
             peer = await beside(lambda: Peer(address, window=65_535))
             stream = peer.open()
             began_s = asyncio.get_running_loop().time()

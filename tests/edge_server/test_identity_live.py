@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,14 @@ from isthmus.edge_server import security
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import REVOKED, Certificates
 from isthmus.edge_server.security import add_device, init, revoke
-from isthmus.edge_server.server import bind, run
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.security import SHARED_NAME, channel_credentials, part, read
+from live_server import live, running
 
 PATIENCE_S = 30.0
-
-
-@contextlib.asynccontextmanager
-async def running(service: EdgeService, certs: Path) -> AsyncIterator[str]:
-    shown = Certificates(certs)
-    server, status, address = bind(service, "127.0.0.1:0", shown.credentials())
-    up = asyncio.Event()
-    task = asyncio.create_task(run(service, server, status, grace_s=1.0, ready=up.set, shown=shown))
-    await up.wait()
-    try:
-        yield address
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def live(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 2 * PATIENCE_S))
 
 
 class Visit:
@@ -109,7 +90,7 @@ def test_only_our_authoritys_devices_get_in_and_only_under_their_name(
     authority, certificate, key = read(certs, "server")
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             assert await said(address, of(certs, "cam0"), hello) is None
             assert await said(address, channel_credentials(certs), replace(hello, client_id="device")) is None
             assert await said(address, of(certs, "device"), hello) is grpc.StatusCode.FAILED_PRECONDITION
@@ -125,7 +106,7 @@ def test_one_certificate_has_one_stream_its_newest(service: EdgeService, hello: 
     """Sixty-four streams of one certificate once took every place."""
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             visits = [Visit(address, of(certs, "cam0")) for _ in range(6)]
             for visit in visits:
                 assert await visit.hello(hello) is None
@@ -146,7 +127,7 @@ def test_a_revoked_device_is_put_out_and_stays_out(
     caplog.set_level("INFO")
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             visit = Visit(address, of(certs, "cam0"))
             assert await visit.hello(hello) is None
             revoke(certs, "cam0")
@@ -166,7 +147,7 @@ def test_a_server_knows_the_list_from_its_start(service: EdgeService, hello: m.H
     revoke(certs, "cam0")
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             assert await said(address, of(certs, "cam0"), hello) is grpc.StatusCode.PERMISSION_DENIED
 
     live(check)
@@ -188,7 +169,7 @@ def test_new_certificates_are_taken_up_without_a_restart(
     first = replace(hello, client_id="device")
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             connected = Visit(address, of(certs, "device"))
             assert await connected.hello(first) is None
             copy(theirs / "server", certs / "server", "server.pem")
@@ -214,7 +195,7 @@ def test_a_hangup_reads_the_files_anew_and_ends_nothing(
     caplog.set_level("INFO")
 
     async def check() -> None:
-        async with running(service, certs) as address:
+        async with running(service, shown=Certificates(certs)) as (address, _):
             os.kill(os.getpid(), signal.SIGHUP)
             while "read anew" not in caplog.text:
                 await asyncio.sleep(0.05)
@@ -237,7 +218,7 @@ def test_a_folder_of_before_still_serves(
     add_device(flat, "cam1")
 
     async def check() -> None:
-        async with running(service, flat) as address:
+        async with running(service, shown=Certificates(flat)) as (address, _):
             visits = [Visit(address, channel_credentials(flat)) for _ in range(2)]
             assert [await visit.hello(hello) for visit in visits] == [None, None]
             revoke(flat, SHARED_NAME)

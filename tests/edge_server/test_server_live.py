@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.server import bind, run, serve
+from isthmus.edge_server.server import bind, serve
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BindError, ConfigError, SecurityError
 from isthmus.proto.tasks.task import Packed
+from live_server import live, running
 
 PATIENCE_S = 20.0
 Stream = grpc.aio.StreamStreamCall[edge_pb2.DeviceMessage, edge_pb2.ServerMessage]
@@ -61,25 +62,6 @@ class Device:
         return await self.call.code(), await self.call.details()
 
 
-@contextlib.asynccontextmanager
-async def running(
-    service: EdgeService, *, debug: bool = False, grace_s: float = 5.0
-) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
-    server, status, address = bind(service, "127.0.0.1:0", None, debug=debug)
-    up = asyncio.Event()
-    task = asyncio.create_task(run(service, server, status, grace_s=grace_s, ready=up.set))
-    await up.wait()
-    try:
-        yield address, task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def live(test: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
-    asyncio.run(asyncio.wait_for(test(*arguments), 60.0))
-
-
 @pytest.fixture(autouse=True)
 def blameless(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What a device does, or a stream that we close, is no fault of the server's, and leaves no traceback in its log."""
@@ -95,7 +77,7 @@ def service(served: Served, engine: Any) -> EdgeService:
 
 def test_frames_are_answered(service: EdgeService, hello: m.Hello, frame: Any) -> None:
     async def check() -> None:
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             device = Device(channel)
             await device.say(hello)
             assert isinstance(await device.hear(), m.Welcome)
@@ -127,7 +109,7 @@ async def counters(metrics: Metrics) -> dict[str, float]:
 
 def test_a_mismatch_is_refused_at_hello(service: EdgeService, hello: m.Hello) -> None:
     async def check() -> None:
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             device = Device(channel)
             await device.say(m.Hello("signs", b"\x89" * 32, hello.codec_version, "cam0"))
             code, why = await device.ending()
@@ -157,7 +139,7 @@ def test_what_breaks_the_protocol_ends_that_stream_only(
     service: EdgeService, hello: m.Hello, frame: Any, make: Any, codes: Any, greeted: bool
 ) -> None:
     async def check() -> None:
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             good, bad = Device(channel), Device(channel)
             await good.say(hello)
             await good.hear_until(m.Welcome)
@@ -174,7 +156,7 @@ def test_what_breaks_the_protocol_ends_that_stream_only(
 
 def test_bytes_that_are_no_message_end_that_stream_only(service: EdgeService, hello: m.Hello, frame: Any) -> None:
     async def check() -> None:
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             good = Device(channel)
             await good.say(hello)
             await good.hear_until(m.Welcome)
@@ -191,7 +173,7 @@ def test_bytes_that_are_no_message_end_that_stream_only(service: EdgeService, he
 def test_one_stream_too_many(served: Served, engine: Any, hello: m.Hello) -> None:
     async def check() -> None:
         service = EdgeService(served, engine, limits=Limits(streams=1))
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             first = Device(channel)
             await first.say(hello)
             await first.hear_until(m.Welcome)
@@ -222,7 +204,7 @@ def test_a_device_that_vanishes_leaves_nothing_behind(
     service: EdgeService, hello: m.Hello, frame: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def check() -> None:
-        async with running(service) as (address, _):
+        async with running(service, grace_s=5.0) as (address, _):
             for abruptly in (True, False):
                 async with grpc.aio.insecure_channel(address) as channel:
                     device = Device(channel)
@@ -246,7 +228,7 @@ def test_sigterm_drains(served: Served, hello: m.Hello, frame: Any) -> None:
         engine = Held()
         service = EdgeService(served, engine)
         engine.gate.clear()
-        async with running(service) as (address, task), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, task), grpc.aio.insecure_channel(address) as channel:
             device, other = Device(channel), Device(channel)
             for greeting in (device, other):
                 await greeting.say(hello)
@@ -300,7 +282,7 @@ def test_a_failing_engine_costs_its_batch_only(served: Served, hello: m.Hello, f
     async def check() -> None:
         engine = Broken()
         service = EdgeService(served, engine)
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             device = Device(channel)
             engine.warm = False
             await device.say(hello, *frame(1))
@@ -314,7 +296,10 @@ def test_a_failing_engine_costs_its_batch_only(served: Served, hello: m.Hello, f
 
 def test_describe_health_and_reflection(service: EdgeService, served: Served) -> None:
     async def check() -> None:
-        async with running(service, debug=True) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with (
+            running(service, debug=True, grace_s=5.0) as (address, _),
+            grpc.aio.insecure_channel(address) as channel,
+        ):
             description = await edge_pb2_grpc.EdgeStub(channel).Describe(edge_pb2.DescribeRequest())
             assert (description.bundle_name, description.bundle_sha256) == ("tiny", served.sha256)
             assert await health(channel, "isthmus.v1.Edge") == health_pb2.HealthCheckResponse.SERVING
@@ -358,7 +343,7 @@ def test_the_journal_says_who_came_was_refused_and_left_a_line_each(
     caplog.set_level("INFO", "isthmus.edge_server.journal")
 
     async def check() -> None:
-        async with running(service) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        async with running(service, grace_s=5.0) as (address, _), grpc.aio.insecure_channel(address) as channel:
             good, forger, giant = Device(channel), Device(channel), Device(channel)
             await good.say(hello)
             await good.hear_until(m.Welcome)
