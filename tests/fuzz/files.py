@@ -146,7 +146,10 @@ DEADLY = (signal.SIGALRM, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.
 
 
 def flatbuffer(data: bytes) -> None:
-    """A .tflite as `models split` reads it: what would kill LiteRT is refused before."""
+    """A .tflite as `models split` reads it: what would kill LiteRT is refused before.
+
+    From then on this process tries every file in a fork, which is only right for one that does nothing else.
+    """
     from isthmus.models import flatbuffer as parser
 
     trial: Any = import_module("isthmus.models.trial")
