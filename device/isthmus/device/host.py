@@ -92,6 +92,14 @@ class Host:
             await self._reader.close()
             self._head.shutdown()
 
+    async def serve(self) -> None:
+        """Answer what is given to `take`, until `stop`; what was taken before is answered all the same."""
+        try:
+            await self._stopped.wait()
+        finally:
+            await self._answered_all.wait()
+            self._head.shutdown()
+
     def stop(self) -> None:
         """Take no further frames."""
         self._stopped.set()
@@ -113,7 +121,7 @@ class Host:
             if now < due_s - EARLY * period_s:
                 continue
             due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
-            self._take(picture, count, deadline_s)
+            self.take(picture, count, deadline_s=deadline_s)
             count += 1
 
     def connected(self, welcome: Welcome) -> None:
@@ -135,7 +143,8 @@ class Host:
         self._session.on_disconnected(now=self._loop.time())
         self._perform()
 
-    def _take(self, picture: Picture, frame_id: int, deadline_s: float) -> None:
+    def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
+        """Answer a picture that is there now within `deadline_s`; its one answer carries `frame_id`, which nobody else has."""
         now = self._loop.time()
         frame = Frame(frame_id, now, now + deadline_s, picture.label)
         try:

@@ -45,6 +45,8 @@ SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
 OnRecord = Callable[[FrameRecord], None]
+Answering = Callable[[Host], Coroutine[None, None, None]]
+"""What gives a host its pictures until they end."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,22 @@ async def answer_all(device: Opened, source: Source, on_answer: OnRecord, *, sig
 
     Raises what `on_answer` raises (IsthmusError, OSError) too.
     """
-    manifest, config = device.bundle.manifest, device.config
+    config, period_s = device.config, _period_s(device.config, source)
+
+    def answering(host: Host) -> Coroutine[None, None, None]:
+        return host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
+
+    await answer_with(device, answering, on_answer, signals=signals)
+
+
+async def answer_with(device: Opened, answering: Answering, on_answer: OnRecord, *, signals: bool = False) -> None:
+    """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
+    manifest = device.bundle.manifest
     host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
     transport = _transport(device, host)
     if signals:
         handle(host.stop, _nothing if transport is None else transport.reload)
-    answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
-    await _beside(answering, host, transport)
+    await _beside(answering(host), host, transport)
 
 
 def _nothing() -> None:
