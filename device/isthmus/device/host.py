@@ -50,8 +50,10 @@ class AnsweredFrame:
 
     frame: Frame
     answer: Answer
-    picture: str
-    """What the source calls the frame."""
+    picture: Picture
+    """What was captured."""
+    link: LinkState
+    """What was known of the server at the time of the answer."""
     local: Guess | None = None
     """What the device's last early exit said."""
     goodput_Bps: float | None = None
@@ -69,7 +71,7 @@ class Host:
         """Fails when answers can no longer be told."""
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._timer: asyncio.TimerHandle | None = None
-        self._frames: dict[int, tuple[Frame, str]] = {}
+        self._frames: dict[int, tuple[Frame, Picture]] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
@@ -153,9 +155,9 @@ class Host:
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._report(AnsweredFrame(frame, _unusable(frame, now), picture.name))
+            self._report(AnsweredFrame(frame, _unusable(frame, now), picture, self._session.state))
             return
-        self._frames[frame_id] = frame, picture.name
+        self._frames[frame_id] = frame, picture
         self._answered_all.clear()
         sketch = sketched(picture.pixels) if self._session.gated else None
         self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
@@ -187,8 +189,9 @@ class Host:
             case actions.Send():
                 self._send(action)
             case actions.Emit(answer, local):
-                frame, name = self._frames[answer.frame_id]
-                self._report(AnsweredFrame(frame, answer, name, local, self._goodput_Bps))
+                frame, picture = self._frames[answer.frame_id]
+                link = self._session.state
+                self._report(AnsweredFrame(frame, answer, picture, link, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._frames[frame_id]
