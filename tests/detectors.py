@@ -31,7 +31,9 @@ def detector(path: Path, *, size: int, extent: float = -9) -> Path:
     how: dict[str, Any] = {"strideH": side, "strideW": side, "filterHeight": side, "filterWidth": side}
     cells = b.add("AVERAGE_POOL_2D", [image], [b.tensor((1, CELLS, CELLS, 3))], "Pool2DOptions", **how)
     # rows: objectness of red or blue light, place in the cell's middle, small, red more than blue, blue more than red
-    weights = np.array([[20, -20, 20], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [20, 0, -20], [-20, 0, 20]], np.float32)
+    weights = np.array(
+        [[20, -20, 20], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [20, 0, -20], [-20, 0, 20]], np.float32
+    )
     bias = np.array([-10, -9, -9, extent, extent, 0, 0], np.float32)
     inputs = [cells, b.constant(weights.reshape(7, 1, 1, 3)), b.constant(bias)]
     strides: dict[str, Any] = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
@@ -45,7 +47,9 @@ def scene(seed: int, *, size: int = 64) -> tuple[NDArray[np.uint8], set[tuple[in
     side, pixels = size // CELLS, np.full((size, size, 3), 20, np.uint8)
     seen = {(int(rng.integers(2)), *divmod(int(cell), CELLS)) for cell in rng.choice(CELLS**2, 3, replace=False)}
     for label, row, column in seen:
-        pixels[row * side : (row + 1) * side, column * side : (column + 1) * side] = (235, 20, 20) if not label else (20, 20, 235)
+        pixels[row * side : (row + 1) * side, column * side : (column + 1) * side] = (
+            (235, 20, 20) if not label else (20, 20, 235)
+        )
     return pixels, seen
 
 

@@ -43,7 +43,9 @@ class Street:
         self._check_time(reply)
         found = reply.rows[reply.rows[:, 1] > 0]
         sides = (found[:, 4] - found[:, 2]).max(initial=0)
-        assert {int(row[0]) for row in found} == {label for label, _, _ in seen}, "a picture was answered wrong, or empty"
+        assert {int(row[0]) for row in found} == {label for label, _, _ in seen}, (
+            "a picture was answered wrong, or empty"
+        )
         assert len(found) == len(seen)
         return "device" if abs(sides - detectors.DEVICE_SIDE) < abs(sides - detectors.SERVER_SIDE) else "server"
 
@@ -51,7 +53,9 @@ class Street:
         """What the machine made either process wait for a CPU is none of ours."""
         held_s = sum(waits.between(reply.began_s, reply.ended_s) for waits in self._waits)
         took_s = reply.ended_s - reply.began_s - held_s
-        assert took_s <= PATIENCE_MS / 1e3, f"a reply after {took_s * 1e3:.0f} ms, without {held_s * 1e3:.0f} ms of waiting"
+        assert took_s <= PATIENCE_MS / 1e3, (
+            f"a reply after {took_s * 1e3:.0f} ms, without {held_s * 1e3:.0f} ms of waiting"
+        )
 
     def looks(self, count: int = PICTURES) -> list[str]:
         """Several pictures, one after the other."""

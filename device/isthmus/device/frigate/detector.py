@@ -45,7 +45,9 @@ class Detector:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise BindError(f"{endpoint}: {error.strerror}; give --listen another ipc://PATH or tcp://HOST:PORT") from error
+            raise BindError(
+                f"{endpoint}: {error.strerror}; give --listen another ipc://PATH or tcp://HOST:PORT"
+            ) from error
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._asking: dict[int, Sequence[bytes]] = {}
         """Whom the answer to a frame is for: the parts of its address."""

@@ -8,6 +8,7 @@ its model is there, in one part of JSON, and is told so in one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -55,11 +56,11 @@ def picture(told: Header, tensor: bytes, channels: Channels = "rgb") -> NDArray[
     """
     shape = told.shape or ()
     plain = shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
-    if len(plain) != 3 or 3 not in (plain[0], plain[2]) or not 0 < np.prod(plain, dtype=object) <= 3 * MOST_PIXELS:
+    if len(plain) != 3 or 3 not in (plain[0], plain[2]) or min(plain) < 1 or math.prod(plain) > 3 * MOST_PIXELS:
         raise DataError(f"request: shape {list(shape)}; set Frigate's input_tensor to nhwc, of one RGB picture")
     if (kind := _SHOWN.get(told.dtype)) is None:
         raise DataError(f"request: dtype '{told.dtype}'; set Frigate's input_dtype to int")
-    count = int(np.prod(plain))
+    count = math.prod(plain)
     if len(tensor) != count * np.dtype(kind).itemsize:
         raise DataError(f"request: {len(tensor)} bytes, its header says {list(shape)} of {told.dtype}")
     values: NDArray[Any] = np.frombuffer(tensor, kind).reshape(plain)
