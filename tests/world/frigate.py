@@ -1,4 +1,4 @@
-"""Asks as Frigate's ZMQ detector does: one REQ socket, JSON and tensor there, 20 x 6 numbers back. Its patience is measured, not kept."""
+"""Asks as Frigate's ZMQ detector does: one REQ socket, JSON and a tensor there, 20 x 6 numbers back."""
 
 from __future__ import annotations
 

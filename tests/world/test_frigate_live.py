@@ -85,7 +85,7 @@ def test_frigate_asks_for_its_model_then_for_boxes_and_is_never_left_without(lab
     with street(lab, eyes, "tcp://127.0.0.1:*", None) as alone:
         assert alone.frigate.model_is_there()
         assert set(alone.looks()) == {"device"}
-        (header, rows) = alone.frigate.said(b'{"shape": [1, 4, 4, 7], "dtype": "uint8"}', bytes(112))
+        _, rows = alone.frigate.said(b'{"shape": [1, 4, 4, 7], "dtype": "uint8"}', bytes(112))
         assert not np.frombuffer(rows, np.float32).any()
         alone.frigate.said(b"no JSON", b"")
         alone.frigate.said(b"")

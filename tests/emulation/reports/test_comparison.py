@@ -220,7 +220,14 @@ def test_the_page_of_a_small_comparison(folder: Path, tmp_path: Path) -> None:
     assert Skeleton(text).lines[: len(expected)] == expected
     assert not re.search(r"<script|<link|@import|url\((?!#)", text)
     assert text.count("<svg") == 2 * text.count("<figure") == 2 * 6
-    assert {p.stem for p in tmp_path.glob("*.png")} == {"accuracy", "cost", "latencies", "timeline-1", "timeline-2"}
+    assert {p.stem for p in tmp_path.glob("*.png")} == {
+        "accuracy",
+        "tradeoff",
+        "cost",
+        "latencies",
+        "timeline-1",
+        "timeline-2",
+    }
     assert "not every policy has played in every setting" in text
     facts = json.loads(done.stdout)
     assert [entry["recovered"] for entry in facts["entries"] if entry["policy"] == "mine"] == [pytest.approx(0.5)]

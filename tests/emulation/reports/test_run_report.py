@@ -172,10 +172,8 @@ def test_the_link_s_rows_go_round_from_where_the_run_began() -> None:
 
 def test_marks_that_are_drawn_as_points_have_dark_ones_for_dark_pages(drawn: Path) -> None:
     text = drawn.read_text(encoding="utf-8")
-    found = {
-        kind: re.findall(rf'<image class="{kind}" xlink:href="data:image/png;base64,([^"]*)"', text)
-        for kind in ("light", "dark")
-    }
+    image = re.compile(r'<image class="(light|dark)" xlink:href="data:image/png;base64,([^"]*)"')
+    found = {kind: [png for of, png in image.findall(text) if of == kind] for kind in ("light", "dark")}
     assert len(found["light"]) == len(found["dark"]) > 0
     shown = {
         kind: [cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED) for png in pictures]
