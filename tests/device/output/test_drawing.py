@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from isthmus.device.output.drawing import LEAST, colour, drawn
-from isthmus.proto.tasks.depth import Depth as DepthTask
+from isthmus.proto.tasks.depth import DepthEstimation
 from isthmus.proto.vocabulary import (
     Answer,
     AnswerSource,
@@ -58,8 +58,8 @@ def mask() -> Mask:
 
 
 def depth() -> Depth:
-    packed = DepthTask().pack([np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)])
-    detail = DepthTask().guess(packed, temperature=1.0, accuracy=0.9).detail
+    packed = DepthEstimation().pack([np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)])
+    detail = DepthEstimation().guess(packed, temperature=1.0, accuracy=0.9).detail
     assert isinstance(detail, Depth)
     return detail
 

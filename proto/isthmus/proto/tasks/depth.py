@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from isthmus.proto.tasks.inflation import inflated
 from isthmus.proto.tasks.segmentation import MASK_ROOM_BYTES, MOST_PIXELS
 from isthmus.proto.tasks.task import Arrays, Packed
-from isthmus.proto.vocabulary import Depth as Map
-from isthmus.proto.vocabulary import Guess
+from isthmus.proto.vocabulary import Depth, Guess
 
 HEADER = struct.Struct("<HHff")
 LEVELS = 255
 """A map crosses in so many levels between its least and its greatest value, and one more: an error of 0.2 % at most."""
 EQUAL = 1 / LEVELS
-"""Of a map's span: maps that vary no more than this are flat, and what is left of them is rounding."""
+"""Of a map's span: where nearly all pixels have one value, what they differ by counts for no less, which is rounding."""
 
 
-class Depth:
+class DepthEstimation:
     """A value for each pixel: `outputs` are (H, W) or (H, W, 1), in whatever unit the network has."""
 
     def __init__(self, *, classes: int | None = None) -> None:
@@ -51,35 +50,35 @@ class Depth:
             raise ValueError("depth: values that are not finite; the model or its outputs are damaged")
         coded = packed[HEADER.size :]
         inflated(coded, height * width, "depth")
-        return Guess(0, accuracy, Map(height, width, low, high, coded))
+        return Guess(0, accuracy, Depth(height, width, low, high, coded))
 
     def agreement(self, one: Guess, other: Guess) -> float:
         """One less the error in shares of what there is to know: 1 - sum |a - b| / sum |b - median(b)|, at least 0.
 
-        It does not change when both maps are scaled or shifted, since many networks tell depth up to a scale and a shift.
+        It does not change when both maps are scaled or shifted, since many networks tell depth up to a scale and a shift. Of a
+        map `b` that is flat, the error is in shares of its value.
         """
         a, b = values_of(one), values_of(other)
         if a.shape != b.shape:
             raise ValueError(f"depth: {a.shape} against {b.shape}")
-        least = EQUAL * max(float(np.abs(b).max()), float(np.ptp(b))) * b.size
-        spread = max(float(np.abs(b - np.median(b)).sum()), least)
-        error = float(np.abs(a - b).sum())
+        error, spread = float(np.abs(a - b).sum()), float(np.abs(b - np.median(b)).sum())
+        spread = max(spread, EQUAL * float(np.ptp(b)) * b.size) or float(np.abs(b).sum())
         return max(0.0, 1 - error / spread) if spread else float(error == 0)
 
 
 def values_of(guess: Guess) -> NDArray[np.float32]:
     """The values (H, W) of an answer. Raises ValueError when it holds no map."""
-    if not isinstance(guess.detail, Map):
+    if not isinstance(guess.detail, Depth):
         raise ValueError("depth: an answer without one")
     return values(guess.detail)
 
 
-def values(depth: Map) -> NDArray[np.float32]:
+def values(depth: Depth) -> NDArray[np.float32]:
     """The value of each pixel: (H, W)."""
     return (depth.low + (depth.high - depth.low) / LEVELS * levels(depth)).astype(np.float32)
 
 
-def levels(depth: Map) -> NDArray[np.uint8]:
+def levels(depth: Depth) -> NDArray[np.uint8]:
     """The level of each pixel, 0 for the least value and 255 for the greatest: (H, W)."""
     raw = inflated(depth.deflated, depth.height * depth.width, "depth")
     steps = np.frombuffer(raw, np.uint8).reshape(depth.height, depth.width)
