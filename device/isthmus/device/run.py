@@ -15,10 +15,12 @@ from pathlib import Path
 from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
-from isthmus.device.capture.sources import Previewed, Source
+from isthmus.device.capture.sources import Source, Wish
+from isthmus.device.capture.sources.address import public
+from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
-from isthmus.device.config import AgentConfig
+from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
@@ -38,6 +40,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
+from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
@@ -84,7 +87,8 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    source = opened(config.source, device.bundle.manifest.labels)
+    wish = Wish(None if config.size is None else size_of(config.size), config.fps)
+    source = opened(config.source, device.bundle.manifest.labels, wish, config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:
@@ -208,7 +212,7 @@ def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
 def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
-    return manifest.name_of(answer.label)
+    return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
 def _sinks(device: Opened) -> list[Sink]:
@@ -235,7 +239,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         profile=config.as_device,
         deadline_s=config.deadline_s,
         fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
-        command=command,
+        command=public(command),
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},

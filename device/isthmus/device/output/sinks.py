@@ -140,7 +140,7 @@ class Sinks:
         for inbox in self._inboxes.values():
             inbox.close()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=CLOSING_S)
+            late = (await asyncio.wait(self._tasks, timeout=CLOSING_S))[1]
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
