@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
 from isthmus.device.capture.sources import Source, Wish
@@ -75,6 +74,8 @@ def open_device(config: AgentConfig) -> Opened:
     if config.as_device is None:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
+        from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
+
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, certificates, bundle, executor)
 
