@@ -21,8 +21,8 @@ from isthmus.models.flatbuffer import written
 from isthmus.models.litert import signature_of
 from isthmus.models.pictures import Intake, sendable
 from isthmus.models.progress import Report
+from isthmus.models.splitting.answered import WIDTH, Answered, answered, by_confidence, from_fallback, outcomes_of
 from isthmus.models.splitting.cuts import IMAGE, whole
-from isthmus.models.splitting.split import Answered, answered, by_confidence, from_fallback, outcomes_of
 from isthmus.models.splitting.uncut import Uncut
 from isthmus.proto import picture_codec
 from isthmus.proto.codec import HEADER_BYTES
@@ -33,7 +33,6 @@ from isthmus.proto.vocabulary import Guess
 QUALITIES = (90, 70, 50, 30, 15, 5, 1)
 """WebP's own, finest first: from 16 kB to 2 kB of a picture of 416 x 416 pixels."""
 SMALL, LARGE, LARGE_FILE = "small", "large", "large.tflite"
-WIDTH = 1.0
 NO_FEATURES = Bottleneck(0, 0, 0, (), (), (), ())
 
 

@@ -13,6 +13,7 @@ from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake, placing
+from isthmus.models.progress import Tick, unheard
 from isthmus.models.splitting import metadata
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, unbatched
@@ -100,11 +101,15 @@ def _same_range(own: tuple[Levels, Levels], darkest: float, brightest: float) ->
 
 
 def _answers(
-    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
+    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]], tick: Tick
 ) -> list[dict[str, NDArray[Any]]]:
     """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    found = []
     try:
-        return [signature(image=image) for image in images]
+        for number, image in enumerate(images):
+            tick(f"pictures answered by {graph.path.name}", number, len(images))
+            found.append(signature(image=image))
+        return found
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
 
@@ -147,6 +152,7 @@ class Uncut:
         pictures: Sequence[NDArray[np.uint8]],
         *,
         fit_first: int | None = None,
+        tick: Tick = unheard,
     ) -> Uncut:
         """Run the graph on every picture; the first `fit_first` are for fitting, or else every other one.
 
@@ -159,7 +165,7 @@ class Uncut:
         intake = Intake(input_)
         signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
+        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images, tick)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
         if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
