@@ -21,7 +21,7 @@ from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing, trial
 from isthmus.models.bundle import Bundle, Input, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake, placing, sendable
+from isthmus.models.pictures import Intake, placing, resized, sendable
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
@@ -62,7 +62,7 @@ class Executor:
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{bundle.head_path}: not a head of this bundle ({error})") from error
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
-        self._last_stage = len(manifest.stages) - 1
+        self._last_stage, self._picture_stage = len(manifest.stages) - 1, manifest.picture_stage
         self._bottleneck = manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
@@ -106,9 +106,11 @@ class Executor:
         sizes, placings = None, tuple[Placing, ...]()
         if "hidden" in out:
             held.hidden = out["hidden"]
-        if stage == self._last_stage:
-            held.features = crossing.joined(out, self._bottleneck) if out else None
-            held.picture = None if self._sent is None else sendable(held.pixels, self._sent)
+        if stage == self._last_stage and out:
+            held.features = crossing.joined(out, self._bottleneck)
+        if self._sent is not None and stage == self._picture_stage:
+            held.picture = sendable(held.pixels, self._sent)
+        if held.features is not None or held.picture is not None:
             sizes = self._sizes(held)
             placings = tuple(placing(held.pixels.shape, taken) for taken in self._answered)
         if part.facts.exit:
@@ -119,12 +121,13 @@ class Executor:
         return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes, placings)
 
     def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
-        """Predicted payload bytes; None when the features cannot be coded, so that the frame stays on the device."""
+        """Predicted payload bytes; features that cannot be coded are left out, and a frame without any stays on the device."""
         try:
             return self._predictor.predict(held.features, held.picture)
         except CodecError as error:
-            log.warning("features: %s; answered from the device", error)
-            return None
+            log.warning("features: %s; not sent", error)
+            held.features = None
+            return None if held.picture is None else self._predictor.predict(None, held.picture)
 
     def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
         """What must be coded in the worker thread before `encode`: a picture, which takes milliseconds; else None."""
@@ -192,3 +195,23 @@ def measure_stages(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> d
                 seconds.setdefault((stage, width), []).append(result.compute_s)
     executor.forget(0)
     return {key: sorted(values)[len(values) // 2] for key, values in seconds.items()}
+
+
+def measure_coding(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> float:
+    """Median seconds of coding a picture at the finest quality, soft noise that no coder finds easy; 0 where none crosses."""
+    manifest = bundle.manifest
+    if manifest.picture is None:
+        return 0.0
+    height, width = manifest.picture.input.shape
+    noise = np.random.default_rng(0).integers(0, 256, (-(-height // 4), -(-width // 4), 3), np.uint8)
+    pixels, step, seconds = resized(noise, (height, width)), len(manifest.bottleneck.steps), []
+    for _ in range(repeats):
+        executor.hold(0, pixels)
+        for stage in range(manifest.picture_stage + 1):
+            executor.job(0, stage, manifest.widths[0])()
+        began = time.perf_counter()
+        if (job := executor.coding_job(0, step)) is not None:
+            job()
+        seconds.append(time.perf_counter() - began)
+        executor.forget(0)
+    return sorted(seconds)[len(seconds) // 2]

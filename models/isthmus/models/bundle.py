@@ -145,8 +145,8 @@ class Bottleneck(Strict, frozen=True):
 class Stage(Strict, frozen=True):
     """A part of the head that ends in an early exit or in the bottleneck, at one width.
 
-    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A last
-    stage without a signature computes nothing: only the picture can cross.
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A stage
+    without a signature computes nothing: it makes the picture ready, which can be sent from then on.
     """
 
     width: float
@@ -254,10 +254,23 @@ class Manifest(Strict, frozen=True):
         """How the outputs of the model that is given the picture are read. Raises BundleError as `answers` does."""
         return self._task(ladder.boxes, ladder.input)
 
+    @property
+    def picture_stage(self) -> int:
+        """The stage after which the picture can be sent: the one without a signature, or else the last."""
+        silent = (i for i, stage in enumerate(self.stages) if not stage[0].signature)
+        return next(silent, len(self.stages) - 1)
+
     def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
         return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
+
+    def step_name(self, step: int) -> str:
+        """How a step of the ladder is called: the quantiser's step, or the picture's format and quality."""
+        steps = self.bottleneck.steps
+        if step < len(steps) or self.picture is None:
+            return f"{steps[step]:.4g}"
+        return f"{self.picture.format} {self.picture.qualities[step - len(steps)]}"
 
     def name_of(self, label: int) -> str:
         """The name of a class."""

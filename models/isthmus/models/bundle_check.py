@@ -78,8 +78,10 @@ def _stage_faults(m: Manifest) -> Iterator[str]:
             yield f"stages[{i}]: must have each of the widths once"
         if any(not (0 < s.temperature < math.inf) or s.flops < 0 for s in stage):
             yield f"stages[{i}]: temperature must be above 0, flops not below"
-        if any(not s.signature and (s.exit or i < len(m.stages) - 1 or m.picture is None) for s in stage):
-            yield f"stages[{i}]: needs a signature; only a last stage without an exit, where the picture crosses, has none"
+        if any(not s.signature and (s.exit or m.picture is None) for s in stage):
+            yield f"stages[{i}]: needs a signature; only a stage without an exit, where the picture can cross, has none"
+    if m.bottleneck.steps and any(not s.signature for s in m.stages[-1:] for s in s):
+        yield f"stages[{len(m.stages) - 1}]: needs a signature, which gives the features"
 
 
 def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:

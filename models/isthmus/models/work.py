@@ -43,12 +43,19 @@ pixels of WebP 14.4 ms, of JPEG 0.44 ms; FastestDet, 246 MFLOP, 7.7 ms)."""
 
 
 def _of_picture(bundle: Bundle) -> Work:
-    """Making the picture small enough and coding it; a frame that is not sent is spared the coding, which is not seen here."""
+    """The work of making the picture small enough; it is coded only when it is sent."""
+    picture = bundle.manifest.picture
+    pixels = 0 if picture is None else math.prod(picture.input.shape)
+    return Work(0, 2 * 3 * pixels, 1, False)
+
+
+def coding_s(profile: Profile, bundle: Bundle) -> float:
+    """Seconds that `profile` takes to code a picture that is sent, on one thread; 0 where none crosses."""
     picture = bundle.manifest.picture
     if picture is None:
-        return Work(0, 0, 0, False)
+        return 0.0
     pixels = math.prod(picture.input.shape)
-    return Work(CODING_FLOPS[picture.format] * pixels, 2 * 3 * pixels, 1, False)
+    return _seconds(profile, Work(CODING_FLOPS[picture.format] * pixels, 2 * 3 * pixels, 1, False), "one")
 
 
 def _work(s: Signature) -> Work:

@@ -43,9 +43,11 @@ class FrameCodec:
     def predict(self, features: Floats | None, picture: Pixels | None) -> tuple[tuple[int, ...], ...]:
         """Payload bytes [step][layer] that `encode` is likely to give, without encoding, for what there is of a frame.
 
+        Steps of the ladder for which there is nothing yet have no layers.
+
         Raises CodecError on another shape or type than the config's, NaN or infinity.
         """
-        sizes: tuple[tuple[int, ...], ...] = ()
+        sizes: tuple[tuple[int, ...], ...] = ((),) * self._steps
         if self._features is not None and features is not None:
             sizes = self._features.predict(features)
         if self.config.picture is not None and picture is not None:

@@ -25,6 +25,7 @@ from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.profiles import load as profile
 from isthmus.models.splitting import pair
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.codec import PICTURE
@@ -35,6 +36,7 @@ from isthmus.proto.picture_codec import Pixels
 
 PICTURES = [np.ascontiguousarray(cv2.resize(image, (80, 60)).astype(np.uint8)) for image in scenes.samples(24, 5)[0]]
 QUALITIES = (90, 40, 5)
+CODER = Coder("webp", QUALITIES)
 
 
 def silent(_: str) -> None:
@@ -50,7 +52,7 @@ def shown(path: Path, pictures: list[Pixels] = PICTURES) -> Uncut:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("pair")
     small, large = classifier(folder / "small.tflite", size=16), classifier(folder / "large.tflite", size=48, seed=1)
-    found = pair.pair(shown(small), shown(large), PICTURES, "webp", QUALITIES, silent)
+    found = pair.pair(shown(small), shown(large), PICTURES, CODER, silent)
     pair.write(folder / "bundle", found, labels=["a", "b", "c", "d"])
     return load(str(folder / "bundle"))
 
@@ -124,7 +126,7 @@ def test_models_that_answer_otherwise_are_no_pair(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"four\.tflite: gives classification-probabilities \(4,\), five\.tflite gives"
     ):
-        pair.pair(shown(four), shown(five), PICTURES, "webp", QUALITIES, silent)
+        pair.pair(shown(four), shown(five), PICTURES, CODER, silent)
 
 
 def test_the_verb_makes_a_pair_of_two_files(tmp_path: Path) -> None:
@@ -245,4 +247,4 @@ def test_a_large_detector_gives_no_more_boxes_than_the_device_reads(tmp_path: Pa
     graph = flatbuffer.read(path)
     few, many = (Uncut.of(graph, input_of(graph, "0..1"), told(None, f"places,most={n}"), PICTURES) for n in (5, 9))
     with pytest.raises(ModelError, match=r"gives up to 9 boxes, sees\.tflite up to 5; say most=9"):
-        pair.pair(few, many, PICTURES, "webp", QUALITIES, silent)
+        pair.pair(few, many, PICTURES, CODER, silent)

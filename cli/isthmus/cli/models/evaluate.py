@@ -84,8 +84,7 @@ def _sent(m: bundle.Manifest, point: bundle.Point) -> str:
     step, steps = point.step or 0, m.bottleneck.steps
     if step < len(steps):
         return f"tail, step {steps[step]:g}, {point.layers} layer(s)"
-    assert m.picture is not None  # or the ladder would end here
-    return f"{m.picture.format} {m.picture.qualities[step - len(steps)]}"
+    return m.step_name(step)
 
 
 def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -> None:

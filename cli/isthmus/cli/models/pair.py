@@ -10,18 +10,16 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
+from isthmus.cli.options import BUNDLES, FIT, QUALITIES, Fit, check, label_names, quality_ladder
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting import outputs
 from isthmus.models.splitting import pair as pairing
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
-from isthmus.proto.errors import ConfigError
 from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.tasks import TASKS
-
-FINEST = 100
 
 
 def pair(
@@ -31,7 +29,7 @@ def pair(
     most: int = typer.Option(200, "--samples", help="Use at most so many: half to fit, half to measure.", min=4),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/SMALL-LARGE]."),
     format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
-    qualities: str = typer.Option(",".join(map(str, pairing.QUALITIES)), help="The coder's, finest first."),
+    qualities: str = QUALITIES,
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
     large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
@@ -44,13 +42,13 @@ def pair(
     for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
         check(flag, value, PIXELS)
     check("--task", task, TASKS)
-    target, ladder = out or BUNDLES / f"{small.stem}-{large.stem}", _ladder(qualities)
+    target, coder = out or BUNDLES / f"{small.stem}-{large.stem}", Coder(format_, quality_ladder(qualities))
     check_replaceable(target, (small, large, samples, labels))
     shown = pictures.samples(samples, most)
     device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
     server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
     names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
-    made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
+    made = pairing.pair(device, server, shown, coder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
     pairing.write(target, made, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     typer.echo(f"the device alone agrees in {alone:.2%}, on {len(made.truth)} pictures that fitted nothing")
@@ -62,13 +60,3 @@ def pair(
 def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels], fit: Fit) -> Uncut:
     graph = flatbuffer.read(model)
     return Uncut.of(graph, input_of(graph, pixels, fit=fit), reading, pictures)
-
-
-def _ladder(text: str) -> list[int]:
-    try:
-        ladder = [int(word) for word in text.split(",")]
-    except ValueError:
-        ladder = []
-    if not ladder or ladder != sorted(set(ladder), reverse=True) or not all(1 <= q <= FINEST for q in ladder):
-        raise ConfigError(f"--qualities: '{text}' is no ladder; write numbers of 1 to {FINEST}, finest first: 90,50,10")
-    return ladder

@@ -7,20 +7,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
+from isthmus.cli.options import FIT, FORMAT, QUALITIES, Fit, Format, check, label_names, quality_ladder, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
-from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting import ladder as ladders
 from isthmus.models.splitting import outputs
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.split import Conditions, Place, Split
 from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
@@ -50,14 +52,23 @@ def split(
         None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
     ),
     fit: Fit = FIT,
+    pictures_too: bool = typer.Option(
+        False, "--pictures-too", help="The picture itself may be sent as well, to the uncut model on the server."
+    ),
+    larger: Path | None = typer.Option(
+        None, help="With it: a larger .tflite that pictures are sent to instead; right is then what that one answers."
+    ),
+    picture_format: Literal["webp", "jpeg"] = typer.Option("webp", help="With it: how pictures are coded."),
+    qualities: str = QUALITIES,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
-    reading = outputs.told(task, boxes)
+    reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
+    coder = Coder(picture_format, quality_ladder(qualities))
     if out is not None:
-        check_replaceable(out, (model, samples, fallback, labels))
+        check_replaceable(out, (model, samples, fallback, larger, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -90,13 +101,29 @@ def split(
         small = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )
+    server = uncut
+    if larger is not None:
+        second = flatbuffer.read(larger)
+        server = splits.fallback_of(
+            uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
+        )
+    truth = server.guesses()
     if chosen is not None:
-        found = splits.measured(uncut, chosen, small)
+        found = splits.measured(uncut, chosen, small, truth)
     else:
-        found = splits.best(uncut, splits.listed(uncut), limits, lambda line: typer.echo(line, err=True), small)
+        found = splits.best(uncut, splits.listed(uncut), limits, _report, small, truth)
+    if pictures_too:
+        exits = [answered for answered in found.answered if answered.point.exit is not None]
+        first_step = len(found.coding.codec.steps)
+        ladder = ladders.measured(server, shown, coder, truth, _report, exits=exits, first_step=first_step)
+        found = splits.with_pictures(found, ladder)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     _show(found, limits, out, format_)
+
+
+def _report(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _list(graph: Graph, places: Sequence[Place], limits: Conditions | None, format_: str) -> None:
@@ -176,13 +203,19 @@ def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> N
     )
     typer.echo(f"agreement with the uncut model on {len(found.truth)} pictures that fitted nothing:")
     for p in points:
-        where = (
-            "fallback on the device"
-            if p.exit is not None
-            else f"step {p.step}, {p.layers} of {found.coding.codec.layers} layers"
-        )
-        typer.echo(f"  {where:24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%}{'  <- ' if p is best else ''}")
+        typer.echo(f"  {_where(found, p):24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%}{'  <- ' if p is best else ''}")
     if out is not None:
         typer.echo(
             f"bundle: {out}\nserver: isthmus serve --bundle {out}\ndevice: isthmus agent --bundle {out} --server HOST:PORT"
         )
+
+
+def _where(found: Split, point: bundle.Point) -> str:
+    """Where an operating point's answer is from, and what crosses for it."""
+    if point.exit is not None:
+        return "fallback on the device"
+    assert point.step is not None
+    steps = len(found.coding.codec.steps)
+    if found.ladder is None or point.step < steps:
+        return f"step {point.step}, {point.layers} of {found.coding.codec.layers} layers"
+    return f"{found.ladder.config.format} {found.ladder.config.qualities[point.step - steps]}"

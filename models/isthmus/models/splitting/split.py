@@ -10,6 +10,7 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -34,7 +35,10 @@ from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess
 
-FALLBACK = "fallback"
+if TYPE_CHECKING:
+    from isthmus.models.splitting.ladder import Ladder
+
+FALLBACK, WHOLE_FILE = "fallback", "whole.tflite"
 WIDTH = 1.0
 """The one width of a cut model."""
 LISTED_PICTURES = 12
@@ -105,6 +109,8 @@ class Split:
     layer_bytes: NDArray[np.uint32]
     """(N, 1, S, L)"""
     fallback: Uncut | None
+    ladder: Ladder | None = None
+    """How the picture crosses, where it may too."""
 
     def best(self, agreement: float, max_bytes: float = float("inf")) -> Point | None:
         """The smallest point that agrees so well in so many bytes."""
@@ -134,13 +140,18 @@ def _place(uncut: Uncut, cut: Cut, activations: Activations) -> Place:
 
 
 def best(
-    uncut: Uncut, places: Sequence[Place], conditions: Conditions, report: Report, fallback: Uncut | None = None
+    uncut: Uncut,
+    places: Sequence[Place],
+    conditions: Conditions,
+    report: Report,
+    fallback: Uncut | None = None,
+    truth: Sequence[Guess] | None = None,
 ) -> Split:
     """The quickest cut that agrees well enough in time and in size; raises ModelError saying how close the tried ones came."""
     ranked = sorted(_promising(places, conditions), key=lambda place: place[0])
     tried = []
     for _, cut in ranked[:TRIES]:
-        split = measured(uncut, cut, fallback)
+        split = measured(uncut, cut, fallback, truth)
         points = [a.point for a in split.answered if a.point.exit is None and a.point.bytes <= conditions.max_bytes]
         in_time = [p for p in points if conditions.seconds(cut, p.bytes) <= conditions.deadline_s]
         closest = max(in_time, key=lambda p: p.accuracy, default=None)
@@ -165,8 +176,11 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
             yield seconds, place.cut
 
 
-def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
-    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
+def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None, truth: Sequence[Guess] | None = None) -> Split:
+    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others.
+
+    Right is what the uncut model answers, or the `truth` where that is somebody else's.
+    """
     head_file, tail_file = cut_files(uncut.graph, cut)
     whose = uncut.graph.path
     head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
@@ -175,14 +189,23 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
-    guesses = uncut.guesses()
+    guesses = uncut.guesses() if truth is None else list(truth)
     bench = _Bench(uncut, coding, tail, guesses)
     exits = [from_fallback(fallback, guesses)] if fallback is not None else []
     steps = [bench.at(step, x) for step in range(len(coding.codec.steps))]
     sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
-    truth = tuple(guesses[i] for i in uncut.measuring)
-    return Split(uncut, cut, coding, (*exits, *sent), truth, layer_bytes, fallback)
+    kept = tuple(guesses[i] for i in uncut.measuring)
+    return Split(uncut, cut, coding, (*exits, *sent), kept, layer_bytes, fallback)
+
+
+def with_pictures(split: Split, ladder: Ladder) -> Split:
+    """A split whose picture may cross as well; what crosses as a picture has one layer."""
+    count, _, _, layers = split.layer_bytes.shape
+    pictures = np.zeros((count, 1, ladder.sizes.shape[1], layers), np.uint32)
+    pictures[:, 0, :, 0] = ladder.sizes
+    sizes = np.concatenate([split.layer_bytes, pictures], axis=2)
+    return replace(split, answered=(*split.answered, *ladder.answered), layer_bytes=sizes, ladder=ladder)
 
 
 class _Bench:
@@ -258,6 +281,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
+        if split.ladder is not None:
+            (folder / WHOLE_FILE).write_bytes(split.ladder.model)
         table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
@@ -269,6 +294,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
 def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) -> Manifest:
     graph, cut, fallback = split.uncut.graph, split.cut, split.fallback
     stages = [(Stage(WIDTH, HEAD, cut.head_flops, exit=()),)]
+    if split.ladder is not None:  # the picture needs no head, and can be sent before it
+        stages.insert(0, (Stage(WIDTH, "", 0, exit=()),))
     if fallback is not None:
         outputs = tuple(f"output{i}" for i in range(len(fallback.graph.outputs)))
         temperature = split.answered[0].point.temperature
@@ -300,12 +327,13 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         made_by=f"{made_by or 'isthmus.models.split'} ({graph.path.name} cut after operator {cut.after}; isthmus {version})",
         reference="uncut",
         tail=(TailPart("tail.tflite", "litert"),),
+        picture=None if split.ladder is None else split.ladder.table(WHOLE_FILE),
     )
 
 
 def _schema(split: Split) -> int:
     """The least that its bundle must name."""
-    if split.uncut.reading.boxes is not None:
+    if split.uncut.reading.boxes is not None or split.ladder is not None:
         return SCHEMA
     pictures = [split.uncut.input] if split.fallback is None else [split.uncut.input, split.fallback.input]
     return max(split.coding.bottleneck.schema, *(picture.schema for picture in pictures))
@@ -342,7 +370,7 @@ def _card(m: Manifest, split: Split) -> str:
         "|---|---|---|---|",
     ]
     for point in m.points:
-        step = "fallback" if point.step is None else f"{m.bottleneck.steps[point.step]:.4g}"
+        step = "fallback" if point.step is None else m.step_name(point.step)
         lines.append(f"| {step} | {point.layers} | {point.bytes:.0f} | {100 * point.accuracy:.2f} |")
     return "\n".join([*lines, ""])
 
