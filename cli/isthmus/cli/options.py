@@ -22,6 +22,9 @@ FORMAT = typer.Option("text", "--format", help="text or json.")
 Fit = Literal["stretch", "letterbox"]
 FIT = typer.Option("stretch", "--fit", help="How the model is given a picture of another shape: stretch, or letterbox.")
 QUALITIES = typer.Option("90,70,50,30,15,5,1", help="Qualities of pictures that cross, the coder's own, finest first.")
+PICTURE_SIZE = typer.Option(
+    None, "--picture-size", help="Longer side of pictures that cross [as the model takes them].", min=8
+)
 FINEST = 100
 """The best quality of JPEG and WebP."""
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -23,6 +23,7 @@ from isthmus.proto.vocabulary import FilterResult, StageResult
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made", StageResult, FilterResult)
+Given = TypeVar("Given")
 
 
 class PacedExecutor(Executor):
@@ -83,7 +84,7 @@ class PacedExecutor(Executor):
         result = self._fill(run, stage_s, what)
         return replace(result, compute_s=time.perf_counter() - began_s)
 
-    def _fill(self, run: Callable[[], Any], stage_s: float, what: str) -> Any:
+    def _fill(self, run: Callable[[], Given], stage_s: float, what: str) -> Given:
         """What `run` gives, not before `stage_s` are over."""
         began_s = time.perf_counter()
         result = run()

@@ -68,7 +68,7 @@ class Executor:
         self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
-        self._sent = None if manifest.picture is None else manifest.picture.input
+        self._sent = None if manifest.picture is None else manifest.picture.crossing
         self._answered = _answered(manifest)
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
@@ -143,6 +143,14 @@ class Executor:
             self._code(held, frame_id, step)
         return held.payloads[layer]
 
+    def uncoded(self, frame_id: int) -> NDArray[Any]:
+        """What would cross of a frame if nothing were lost: the picture, where it may, or else its features."""
+        held = self._held[frame_id]
+        crossing_ = held.features if held.picture is None else held.picture
+        if crossing_ is None:
+            raise DataError(f"frame {frame_id}: nothing to send; its last stage has not run")
+        return crossing_
+
     def _code(self, held: _Held, frame_id: int, step: int) -> None:
         if held.features is None and held.picture is None:
             raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
@@ -157,7 +165,7 @@ def _answered(manifest: Manifest) -> tuple[Input, ...]:
     """By step of the ladder: the picture that the server's answer is about; empty where all of them are the whole one."""
     by_step = [manifest.input] * len(manifest.bottleneck.steps)
     if manifest.picture is not None:
-        by_step += [manifest.picture.input] * len(manifest.picture.qualities)
+        by_step += [manifest.picture.crossing] * len(manifest.picture.qualities)
     return tuple(by_step) if any(taken.fit != "stretch" for taken in by_step) else ()
 
 
@@ -202,7 +210,7 @@ def measure_coding(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> f
     manifest = bundle.manifest
     if manifest.picture is None:
         return 0.0
-    height, width = manifest.picture.input.shape
+    height, width = manifest.picture.crossing.shape
     noise = np.random.default_rng(0).integers(0, 256, (-(-height // 4), -(-width // 4), 3), np.uint8)
     pixels, step, seconds = resized(noise, (height, width)), len(manifest.bottleneck.steps), []
     for _ in range(repeats):

@@ -173,7 +173,7 @@ class PictureLadder(Strict, frozen=True):
     """The picture itself as something that can cross, and the model that then answers: the uncut one, or a larger one."""
 
     input: Input
-    """The picture that crosses, of this size, and the values that the model takes."""
+    """The picture that the model takes."""
     format: Literal["webp", "jpeg"]
     qualities: tuple[int, ...]
     """Further steps of the ladder, behind those of the features; finest first."""
@@ -184,11 +184,20 @@ class PictureLadder(Strict, frozen=True):
     flops: int
     boxes: Boxes | None = None
     """How its boxes are read."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the picture that crosses, where that is smaller than what the model takes."""
+
+    @property
+    def crossing(self) -> Input:
+        """The picture that crosses."""
+        if self.size is None:
+            return self.input
+        return msgspec.structs.replace(self.input, size=self.size[0], width=self.size[1])
 
     @property
     def codec(self) -> PictureConfig:
         """What both halves must know of pictures that cross."""
-        return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
+        return PictureConfig(*self.crossing.shape, self.format, self.qualities, self.size_fit)
 
 
 class Point(Strict, frozen=True):

@@ -31,7 +31,7 @@ def fault(manifest: Manifest) -> str | None:
 
 def _faults(m: Manifest) -> Iterator[str]:
     yield from _file_faults(m)
-    sent = () if m.picture is None else (m.picture.input,)
+    sent = () if m.picture is None else (m.picture.input, m.picture.crossing)
     for taken in (m.input, *sent, *(s.input for stage in m.stages for s in stage if s.input is not None)):
         yield from picture_faults(taken)
     yield from _stage_faults(m)
@@ -80,7 +80,7 @@ def _stage_faults(m: Manifest) -> Iterator[str]:
             yield f"stages[{i}]: temperature must be above 0, flops not below"
         if any(not s.signature and (s.exit or m.picture is None) for s in stage):
             yield f"stages[{i}]: needs a signature; only a stage without an exit, where the picture can cross, has none"
-    if m.bottleneck.steps and any(not s.signature for s in m.stages[-1:] for s in s):
+    if m.bottleneck.steps and any(not s.signature for stage in m.stages[-1:] for s in stage):
         yield f"stages[{len(m.stages) - 1}]: needs a signature, which gives the features"
 
 

@@ -15,7 +15,7 @@ import tomli_w
 
 from graphs import Builder, classifier
 from isthmus.cli.main import application
-from isthmus.cli.models import evaluate
+from isthmus.cli.models.halves import Halves, unsure
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
@@ -187,7 +187,8 @@ def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> N
             ["models", "evaluate", str(tmp_path / "made"), "--pictures", str(tmp_path / "truth.json")],
             standalone_mode=False,
         )
-    for guess, _ in evaluate._Halves(found).answers(np.zeros((80, 40, 3), np.uint8)):
+    for guess, _ in Halves(found, unsure(found.manifest)).answers(np.zeros((80, 40, 3), np.uint8)):
+        assert guess is not None
         assert isinstance(guess.detail, tuple)
         (box,) = guess.detail
         assert (box.top, box.left, box.bottom, box.right) == pytest.approx((0.25, 0, 0.75, 0.25), abs=1e-6)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from isthmus.cli.options import FORMAT, Format, check, missing
-from isthmus.device.executor import Executor
+from isthmus.cli.models.halves import Halves, unsure
+from isthmus.cli.options import FORMAT, Format, check
 from isthmus.models import bundle
 from isthmus.models.bundle import Bundle
 from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
-from isthmus.proto.frame_codec import FrameCodec
-from isthmus.proto.tasks.boxes import Boxes
-from isthmus.proto.vocabulary import Guess, OperatingPoint, Placing
 
 FEW = 5
 """So many names of classes are enough to see that they are others."""
-LEAST_SCORE = 0.01
-"""Boxes less sure than this change no average precision worth telling."""
 UNCUT = typer.Option(None, "--uncut", help="The .tflite that the bundle was made of: no labels then, it answers them.")
 UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {', '.join(PIXELS)}.")
 
@@ -104,12 +98,12 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
         )
     judged: list[list[Judged]] = [[] for _ in m.points]
     sizes = np.zeros((len(pictures), len(m.points)))
-    halves = _Halves(found)
+    halves = Halves(found, unsure(m))
     for n, picture in enumerate(pictures):
         pixels = picture.pixels()
         height, width = pixels.shape[:2]
         for i, (guess, size_bytes) in enumerate(halves.answers(pixels)):
-            boxes = guess.detail if isinstance(guess.detail, tuple) else ()
+            boxes = guess.detail if guess is not None and isinstance(guess.detail, tuple) else ()
             judged[i].append(Judged(height, width, picture.boxes, boxes))
             sizes[n, i] = size_bytes
     scores = [scored(every, m.labels) for every in judged]
@@ -126,52 +120,3 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
     by_class = ", ".join(f"{name} {value:.3f}" for name, value in best.by_class.items())
     typer.echo(f"\naccuracy is AP50 on {len(pictures):,} pictures; of the best point AP50-95 is {best.ap50_95:.3f},")
     typer.echo(f"AP50 whatever the class {best.agnostic50:.3f}, by class: {by_class}")
-
-
-class _Halves:
-    """A detector's two halves as they run live, asked for unsure boxes as well: average precision counts them all."""
-
-    def __init__(self, found: Bundle) -> None:
-        try:
-            from isthmus.edge_server.engines import Tail
-        except ImportError as error:
-            raise missing(error, "server") from error
-        self._manifest = manifest = _unsure(found.manifest)
-        whole = replace(found, manifest=manifest)
-        self._executor, self._tail, self._codec = Executor(whole), Tail(whole, 1), FrameCodec(found.codec)
-
-    def answers(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[Guess, int]]:
-        """The answer of each operating point, in the manifest's order, and the bytes that it takes."""
-        by_exit: dict[tuple[float, int], Guess | None] = {}
-        by_point: dict[OperatingPoint, tuple[Guess, int]] = {}
-        for width in self._manifest.widths:
-            self._executor.hold(0, pixels)
-            for stage in range(len(self._manifest.stages)):
-                result = self._executor.job(0, stage, width)()
-                by_exit[width, stage] = result.guess
-            for point in self._manifest.points:
-                if point.width == width and point.step is not None:
-                    by_point[point.key] = self._from_server(point.step, point.layers, result.placings)
-            self._executor.forget(0)
-        for point in self._manifest.points:
-            nothing = Guess(0, 0.0, ())
-            yield by_point.get(point.key) or (by_exit[point.width, point.exit or 0] or nothing, 0)
-
-    def _from_server(self, step: int, layers: int, placings: Sequence[Placing]) -> tuple[Guess, int]:
-        payloads = [self._executor.encode(0, step, layer) for layer in range(layers)]
-        (packed,) = self._tail.run([self._codec.decode(payloads)])
-        if packed is None:
-            return Guess(0, 0.0, ()), sum(map(len, payloads))  # no number: the device would answer for itself
-        guess = self._manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
-        return placings[step].outward(guess) if placings else guess, sum(map(len, payloads))
-
-
-def _unsure(m: bundle.Manifest) -> bundle.Manifest:
-    """`m`, with boxes of any score."""
-
-    def low(boxes: Boxes | None) -> Boxes:
-        return msgspec.structs.replace(boxes or Boxes(), score=LEAST_SCORE)
-
-    stages = tuple(tuple(msgspec.structs.replace(s, boxes=low(s.boxes)) for s in row) for row in m.stages)
-    sent = m.picture and msgspec.structs.replace(m.picture, boxes=low(m.picture.boxes))
-    return msgspec.structs.replace(m, boxes=low(m.boxes), stages=stages, picture=sent)

@@ -10,10 +10,11 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, FIT, QUALITIES, Fit, check, label_names, quality_ladder
+from isthmus.cli.options import BUNDLES, FIT, PICTURE_SIZE, QUALITIES, Fit, check, label_names, quality_ladder
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
-from isthmus.models.splitting import outputs
+from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting import onnx_model, outputs
 from isthmus.models.splitting import pair as pairing
 from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.outputs import Reading
@@ -24,15 +25,17 @@ from isthmus.proto.tasks import TASKS
 
 def pair(
     small: Path = typer.Argument(help="The device's .tflite model."),
-    large: Path = typer.Argument(help="The server's .tflite model, of the same kind of answers."),
+    large: Path = typer.Argument(help="The server's .tflite or .onnx model, of the same kind of answers."),
     samples: Path = typer.Option(..., "--pictures", help="Sample pictures: a folder, or a zip archive. No labels."),
     most: int = typer.Option(200, "--samples", help="Use at most so many: half to fit, half to measure.", min=4),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/SMALL-LARGE]."),
     format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
     qualities: str = QUALITIES,
+    picture_size: int | None = PICTURE_SIZE,
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
     large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
+    large_colours: Literal["rgb", "bgr"] = typer.Option("rgb", help="The order of the large model's channels."),
     task: str | None = typer.Option(None, help=f"What both give [told by their outputs]: {', '.join(TASKS)}."),
     small_boxes: str | None = typer.Option(None, help="How a small detector's boxes are read; see `models split`."),
     large_boxes: str | None = typer.Option(None, help="How a large detector's boxes are read."),
@@ -42,11 +45,15 @@ def pair(
     for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
         check(flag, value, PIXELS)
     check("--task", task, TASKS)
-    target, coder = out or BUNDLES / f"{small.stem}-{large.stem}", Coder(format_, quality_ladder(qualities))
+    target, coder = (
+        out or BUNDLES / f"{small.stem}-{large.stem}",
+        Coder(format_, quality_ladder(qualities), picture_size),
+    )
     check_replaceable(target, (small, large, samples, labels))
     shown = pictures.samples(samples, most)
-    device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
-    server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
+    device = _shown(flatbuffer.read(small), small_pixels, outputs.told(task, small_boxes), shown, fit)
+    second = onnx_model.read(large) if onnx_model.is_onnx(large) else flatbuffer.read(large)
+    server = _shown(second, large_pixels, outputs.told(task, large_boxes), shown, fit, large_colours)
     names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
     made = pairing.pair(device, server, shown, coder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
@@ -57,6 +64,12 @@ def pair(
     )
 
 
-def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels], fit: Fit) -> Uncut:
-    graph = flatbuffer.read(model)
-    return Uncut.of(graph, input_of(graph, pixels, fit=fit), reading, pictures)
+def _shown(
+    graph: Graph,
+    pixels: str | None,
+    reading: Reading | None,
+    pictures: Sequence[Pixels],
+    fit: Fit,
+    colours: Literal["rgb", "bgr"] = "rgb",
+) -> Uncut:
+    return Uncut.of(graph, input_of(graph, pixels, fit=fit, colours=colours), reading, pictures)

@@ -13,13 +13,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import FIT, FORMAT, QUALITIES, Fit, Format, check, label_names, quality_ladder, seconds
+from isthmus.cli.options import (
+    FIT,
+    FORMAT,
+    PICTURE_SIZE,
+    QUALITIES,
+    Fit,
+    Format,
+    check,
+    label_names,
+    quality_ladder,
+    seconds,
+)
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting import ladder as ladders
-from isthmus.models.splitting import outputs
+from isthmus.models.splitting import onnx_model, outputs
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import Cut, cut_after, cuts
 from isthmus.models.splitting.ladder import Coder
@@ -56,17 +67,19 @@ def split(
         False, "--pictures-too", help="The picture itself may be sent as well, to the uncut model on the server."
     ),
     larger: Path | None = typer.Option(
-        None, help="With it: a larger .tflite that pictures are sent to instead; right is then what that one answers."
+        None,
+        help="With it: a larger .tflite or .onnx that pictures are sent to instead; right is then what that one answers.",
     ),
     picture_format: Literal["webp", "jpeg"] = typer.Option("webp", help="With it: how pictures are coded."),
     qualities: str = QUALITIES,
+    picture_size: int | None = PICTURE_SIZE,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
     reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
-    coder = Coder(picture_format, quality_ladder(qualities))
+    coder = Coder(picture_format, quality_ladder(qualities), picture_size)
     if out is not None:
         check_replaceable(out, (model, samples, fallback, larger, labels))
     graph = flatbuffer.read(model)
@@ -103,7 +116,7 @@ def split(
         )
     server = uncut
     if larger is not None:
-        second = flatbuffer.read(larger)
+        second = onnx_model.read(larger) if onnx_model.is_onnx(larger) else flatbuffer.read(larger)
         server = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )

@@ -27,7 +27,7 @@ from isthmus.proto.errors import ModelError
 from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.vocabulary import Guess
 
-SMALL, LARGE_FILE = "small", "large.tflite"
+SMALL = "small"
 NO_FEATURES = Bottleneck(0, 0, 0, (), (), (), ())
 
 
@@ -83,7 +83,7 @@ def write(target: Path, made: Pair, *, labels: Sequence[str] = (), made_by: str 
 
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written([whole(made.small.graph, SMALL)]))
-        (folder / LARGE_FILE).write_bytes(made.ladder.model)
+        (folder / made.ladder.file).write_bytes(made.ladder.model)
         sizes = made.ladder.sizes[:, None, :, None]  # (N, 1, Q, 1)
         table = outcomes_of(made.answered, made.truth, sizes, made.large.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
@@ -118,13 +118,13 @@ def _manifest(name: str, made: Pair, labels: tuple[str, ...], made_by: str) -> M
         reference="uncut",
         tail=(),
         boxes=small.reading.boxes,
-        picture=made.ladder.table(LARGE_FILE),
+        picture=made.ladder.table,
     )
 
 
 def _card(m: Manifest, made: Pair) -> str:
     small, large = made.small, made.large
-    height, width = large.input.shape
+    height, width = made.ladder.config.height, made.ladder.config.width
     lines = [
         f"# {m.name}",
         "",

@@ -38,7 +38,7 @@ from isthmus.proto.vocabulary import Guess
 if TYPE_CHECKING:
     from isthmus.models.splitting.ladder import Ladder
 
-FALLBACK, WHOLE_FILE = "fallback", "whole.tflite"
+FALLBACK = "fallback"
 WIDTH = 1.0
 """The one width of a cut model."""
 LISTED_PICTURES = 12
@@ -282,7 +282,7 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
         if split.ladder is not None:
-            (folder / WHOLE_FILE).write_bytes(split.ladder.model)
+            (folder / split.ladder.file).write_bytes(split.ladder.model)
         table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
@@ -327,7 +327,7 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         made_by=f"{made_by or 'isthmus.models.split'} ({graph.path.name} cut after operator {cut.after}; isthmus {version})",
         reference="uncut",
         tail=(TailPart("tail.tflite", "litert"),),
-        picture=None if split.ladder is None else split.ladder.table(WHOLE_FILE),
+        picture=None if split.ladder is None else split.ladder.table,
     )
 
 
