@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -59,7 +60,7 @@ CONTENDERS = st.lists(st.lists(WAYS, min_size=1, max_size=4), min_size=1, max_si
 def test_stretches_follow_each_other_and_nobody_is_much_better_inside_one(table: list[list[Way]]) -> None:
     contenders = [Contender(str(i), tuple(ways)) for i, ways in enumerate(table)]
     found = stretches(contenders, DEADLINE_S, RTT_S)
-    for one, following in zip(found, found[1:], strict=False):
+    for one, following in itertools.pairwise(found):
         assert one.to_Bps == following.from_Bps
     for each in found:
         assert each.from_Bps < each.to_Bps

@@ -19,7 +19,7 @@ from isthmus.cli.models.halves import Halves, unsure
 from isthmus.cli.options import FORMAT, QUALITIES, Format, quality_ladder, require, seconds
 from isthmus.emulation.reports.contenders import Contender, Stretch, Way, led, stretches
 from isthmus.models import bundle, pictures, profiles, work
-from isthmus.models.bundle import Bundle, Input, Point
+from isthmus.models.bundle import Bundle, Input, Manifest, Point
 from isthmus.models.pictures import placing, sendable
 from isthmus.models.profiles import Profile
 from isthmus.proto import picture_codec
@@ -149,9 +149,9 @@ def _called(found: Sequence[Bundle]) -> list[str]:
 
 
 def _bundle(one: Bundle, name: str, kit: _Kit, limits: Limits) -> Contender:
-    """Every operating point that its own validation did not find beaten in both bytes and accuracy."""
+    """Every operating point that its own validation did not find beaten."""
     m, halves = one.manifest, kit.halves(one)
-    points = _promising(m.points)
+    points = _promising(m)
     answers: list[list[Guess | None]] = [[] for _ in points]
     sizes = np.zeros(len(points))
     for pixels in kit.pictures:
@@ -166,13 +166,17 @@ def _bundle(one: Bundle, name: str, kit: _Kit, limits: Limits) -> Contender:
     return Contender(name, tuple(ways))
 
 
-def _promising(points: Sequence[Point]) -> list[Point]:
-    return [
-        p
-        for p in points
-        if not any(q.bytes <= p.bytes and q.accuracy >= p.accuracy and (q.bytes, q.accuracy) != (p.bytes, p.accuracy)
-                   for q in points if (q.exit is None) == (p.exit is None))
-    ]  # fmt: skip
+def _promising(m: Manifest) -> list[Point]:
+    """The points that none of their kind (exit, features, picture) beats in both: pictures need no head, and are no rivals."""
+
+    def kind(p: Point) -> tuple[bool, bool]:
+        return p.step is None, p.step is not None and p.step >= len(m.bottleneck.steps)
+
+    def beats(q: Point, p: Point) -> bool:
+        better = q.bytes <= p.bytes and q.accuracy >= p.accuracy and (q.bytes, q.accuracy) != (p.bytes, p.accuracy)
+        return better and kind(q) == kind(p)
+
+    return [p for p in m.points if not any(beats(q, p) for q in m.points)]
 
 
 def _point_name(one: Bundle, point: Point) -> str:
