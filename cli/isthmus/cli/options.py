@@ -21,12 +21,6 @@ Format = Literal["text", "json"]
 FORMAT = typer.Option("text", "--format", help="text or json.")
 Fit = Literal["stretch", "letterbox"]
 FIT = typer.Option("stretch", "--fit", help="How the model is given a picture of another shape: stretch, or letterbox.")
-QUALITIES = typer.Option("90,70,50,30,15,5,1", help="Qualities of pictures that cross, the coder's own, finest first.")
-PICTURE_SIZE = typer.Option(
-    None, "--picture-size", help="Longer side of pictures that cross [as the model takes them].", min=8
-)
-FINEST = 100
-"""The best quality of JPEG and WebP."""
 INSECURE = typer.Option(None, "--insecure", help="Plaintext instead of TLS.")
 CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 """The folders for trainings and bundles where no other is named."""
@@ -72,17 +66,6 @@ def check(flag: str, value: str | None, known: Sequence[str] | Any) -> None:
     """Raises ConfigError unless `value` is one of `known`, or none."""
     if value is not None and value not in known:
         raise ConfigError(f"{flag}: '{value}' is not one of {', '.join(known)}")
-
-
-def quality_ladder(text: str) -> tuple[int, ...]:
-    """'90,50,10' as numbers; ConfigError unless they are qualities of a picture, finest first."""
-    try:
-        ladder = [int(word) for word in text.split(",")]
-    except ValueError:
-        ladder = []
-    if not ladder or ladder != sorted(set(ladder), reverse=True) or not all(1 <= q <= FINEST for q in ladder):
-        raise ConfigError(f"--qualities: '{text}' is no ladder; write numbers of 1 to {FINEST}, finest first: 90,50,10")
-    return tuple(ladder)
 
 
 def label_names(path: Path | None, classes: int | None) -> tuple[str, ...]:

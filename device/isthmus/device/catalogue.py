@@ -117,7 +117,7 @@ class Catalogue:
 
 def _layers(manifest: Manifest) -> list[int]:
     """[step]: how many layers a frame has; those of the features all have as many, a picture has one."""
-    pictures = 0 if manifest.picture is None else len(manifest.picture.qualities)
+    pictures = 0 if manifest.picture is None else len(manifest.picture.steps)
     steps = len(manifest.bottleneck.steps)
     most = max((p.layers for p in manifest.points if p.step is not None and p.step < steps), default=0)
     return [most] * steps + [1] * pictures

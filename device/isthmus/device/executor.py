@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing, trial
-from isthmus.models.bundle import Bundle, Input, Manifest, Stage
+from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake, placing, resized, sendable
+from isthmus.models.pictures import Intake, placing, resized
+from isthmus.models.regions import seen
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
@@ -38,8 +39,8 @@ class _Held:
     pixels: NDArray[Any]
     hidden: Floats | None = None
     features: Floats | None = None
-    picture: NDArray[np.uint8] | None = None
-    """As it may cross, of the size that the server's model takes."""
+    views: tuple[tuple[NDArray[np.uint8], Placing], ...] = ()
+    """The pictures that may cross, and where the whole one lies in what the server is then asked about."""
     guess: Guess | None = None
     payloads: tuple[bytes, ...] = ()
     step: int = -1
@@ -68,8 +69,8 @@ class Executor:
         self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
-        self._sent = None if manifest.picture is None else manifest.picture.crossing
-        self._answered = _answered(manifest)
+        self._ladder = manifest.picture
+        self._input = manifest.input
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -108,11 +109,11 @@ class Executor:
             held.hidden = out["hidden"]
         if stage == self._last_stage and out:
             held.features = crossing.joined(out, self._bottleneck)
-        if self._sent is not None and stage == self._picture_stage:
-            held.picture = sendable(held.pixels, self._sent)
-        if held.features is not None or held.picture is not None:
+        if self._ladder is not None and stage == self._picture_stage:
+            held.views = seen(held.pixels, self._ladder, held.guess)
+        if held.features is not None or held.views:
             sizes = self._sizes(held)
-            placings = tuple(placing(held.pixels.shape, taken) for taken in self._answered)
+            placings = self._placings(held)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
@@ -122,12 +123,21 @@ class Executor:
 
     def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
         """Predicted payload bytes; features that cannot be coded are left out, and a frame without any stays on the device."""
+        pictures = [pixels for pixels, _ in held.views]
         try:
-            return self._predictor.predict(held.features, held.picture)
+            return self._predictor.predict(held.features, pictures)
         except CodecError as error:
             log.warning("features: %s; not sent", error)
             held.features = None
-            return None if held.picture is None else self._predictor.predict(None, held.picture)
+            return self._predictor.predict(None, pictures) if pictures else None
+
+    def _placings(self, held: _Held) -> tuple[Placing, ...]:
+        """By step of the ladder, where the whole picture lies in what the server answers about; none: everywhere as a whole."""
+        by_step = [placing(held.pixels.shape, self._input)] * len(self._bottleneck.steps)
+        if self._ladder is not None and held.views:
+            for view, (_, where) in zip(self._ladder.views, held.views, strict=True):
+                by_step += [where] * len(view.qualities)
+        return tuple(by_step) if any(where != Placing() for where in by_step) else ()
 
     def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
         """What must be coded in the worker thread before `encode`: a picture, which takes milliseconds; else None."""
@@ -143,30 +153,21 @@ class Executor:
             self._code(held, frame_id, step)
         return held.payloads[layer]
 
-    def uncoded(self, frame_id: int) -> NDArray[Any]:
-        """What would cross of a frame if nothing were lost: the picture, where it may, or else its features."""
-        held = self._held[frame_id]
-        crossing_ = held.features if held.picture is None else held.picture
-        if crossing_ is None:
-            raise DataError(f"frame {frame_id}: nothing to send; its last stage has not run")
-        return crossing_
+    def features(self, frame_id: int) -> Floats:
+        """The features (H, W, C) of a frame before they are coded. Raises DataError when its last stage has not run."""
+        features = self._held[frame_id].features
+        if features is None:
+            raise DataError(f"frame {frame_id}: no features; its last stage has not run")
+        return features
 
     def _code(self, held: _Held, frame_id: int, step: int) -> None:
-        if held.features is None and held.picture is None:
+        if held.features is None and not held.views:
             raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
-        held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
+        held.payloads, held.step = self._codec.encode(held.features, [pixels for pixels, _ in held.views], step), step
 
     def forget(self, frame_id: int) -> None:
         """Drop everything of a frame."""
         self._held.pop(frame_id, None)
-
-
-def _answered(manifest: Manifest) -> tuple[Input, ...]:
-    """By step of the ladder: the picture that the server's answer is about; empty where all of them are the whole one."""
-    by_step = [manifest.input] * len(manifest.bottleneck.steps)
-    if manifest.picture is not None:
-        by_step += [manifest.picture.crossing] * len(manifest.picture.qualities)
-    return tuple(by_step) if any(taken.fit != "stretch" for taken in by_step) else ()
 
 
 class _Stage:

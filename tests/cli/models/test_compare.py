@@ -21,7 +21,7 @@ from isthmus.models.bundling import judging
 from isthmus.models.data import truth
 from isthmus.models.splitting import ladder, split
 from isthmus.models.splitting.cuts import cuts
-from isthmus.models.splitting.ladder import Coder
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.errors import ConfigError, DataError
 from isthmus.proto.tasks.segmentation import Segmentation
@@ -47,7 +47,13 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = split.measured(uncut, cut, uncut)
     steps = len(found.coding.codec.steps)
     sent = ladder.measured(
-        uncut, PICTURES, Coder("jpeg", (90,)), uncut.guesses(), silent, exits=found.answered[:1], first_step=steps
+        uncut,
+        PICTURES,
+        Coder("jpeg", (Sight((90,)),)),
+        uncut.guesses(),
+        silent,
+        exits=found.answered[:1],
+        first_step=steps,
     )
     split.write(folder / "bundle", split.with_pictures(found, sent), labels=["a", "b", "c", "d"])
     return folder

@@ -26,7 +26,7 @@ from isthmus.models import flatbuffer, scenes, seal
 from isthmus.models.bundle import Bundle, load
 from isthmus.models.splitting import ladder, split
 from isthmus.models.splitting.cuts import cuts
-from isthmus.models.splitting.ladder import Coder
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
@@ -36,7 +36,7 @@ from isthmus.proto.vocabulary import Guess, StageResult
 from situations import link
 
 PICTURES = [np.ascontiguousarray(cv2.resize(image, (80, 60)).astype(np.uint8)) for image in scenes.samples(24, 5)[0]]
-CODER = Coder("jpeg", (95, 30))
+CODER = Coder("jpeg", (Sight((95, 30)),))
 HEAD_S, CODING_S = 0.05, 0.002
 
 

@@ -19,7 +19,7 @@ from isthmus.models import flatbuffer, scenes
 from isthmus.models.bundle import load
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting import onnx_model, pair
-from isthmus.models.splitting.ladder import Coder
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.errors import ModelError
@@ -60,7 +60,7 @@ def test_a_pair_with_it_answers_live_as_it_does(tmp_path: Path) -> None:
     reading = told("classification-probabilities", None)
     device = Uncut.of(small, input_of(small, "0..1"), reading, PICTURES)
     server = Uncut.of(large, input_of(large, "0..1", colours="bgr"), reading, PICTURES)
-    made = pair.pair(device, server, PICTURES, Coder("webp", (90, 20), 20), lambda _: None)
+    made = pair.pair(device, server, PICTURES, Coder("webp", (Sight((90, 20), 20),)), lambda _: None)
     pair.write(tmp_path / "pair", made, labels=["a", "b", "c", "d"])
     found = load(str(tmp_path / "pair"))
     assert found.manifest.picture is not None

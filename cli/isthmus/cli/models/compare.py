@@ -16,7 +16,8 @@ import typer
 from numpy.typing import NDArray
 
 from isthmus.cli.models.halves import Halves, unsure
-from isthmus.cli.options import FORMAT, QUALITIES, Format, quality_ladder, require, seconds
+from isthmus.cli.models.sights import QUALITIES, quality_ladder
+from isthmus.cli.options import FORMAT, Format, require, seconds
 from isthmus.emulation.reports.contenders import Contender, Stretch, Way, led, stretches
 from isthmus.models import bundle, pictures, profiles, work
 from isthmus.models.bundle import Bundle, Input, Manifest, Point

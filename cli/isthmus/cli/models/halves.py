@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from isthmus.cli.options import missing
 from isthmus.device.executor import Executor
 from isthmus.models.bundle import Bundle, Manifest, Point
+from isthmus.models.pictures import placing, sendable
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.vocabulary import Guess, OperatingPoint, Placing
@@ -51,24 +52,20 @@ class Halves:
 
     def whole(self, pixels: NDArray[np.uint8]) -> Guess | None:
         """What the server's model answers when nothing is lost on the way: the uncut model, or the larger one of a pair."""
-        placings = self._run(pixels, max(self.manifest.widths), {}, until_picture=True)
-        (packed,) = self._tail.run([self._executor.uncoded(0)])
-        self._executor.forget(0)
-        return self._read(packed, placings[-1:])
+        if (ladder := self.manifest.picture) is not None:
+            frame, where = sendable(pixels, ladder.input), placing(pixels.shape, ladder.input)
+        else:
+            self._run(pixels, max(self.manifest.widths), {})
+            frame, where = self._executor.features(0), placing(pixels.shape, self.manifest.input)
+            self._executor.forget(0)
+        (packed,) = self._tail.run([frame])
+        return self._read(packed, [where])
 
     def _run(
-        self,
-        pixels: NDArray[np.uint8],
-        width: float,
-        by_exit: dict[tuple[float, int], Guess | None],
-        *,
-        until_picture: bool = False,
+        self, pixels: NDArray[np.uint8], width: float, by_exit: dict[tuple[float, int], Guess | None]
     ) -> tuple[Placing, ...]:
-        """Run the head, or only what makes the picture ready where that may cross."""
         self._executor.hold(0, pixels)
-        alone = until_picture and self.manifest.picture is not None
-        stages = [self.manifest.picture_stage] if alone else range(len(self.manifest.stages))
-        for stage in stages:
+        for stage in range(len(self.manifest.stages)):
             result = self._executor.job(0, stage, width)()
             by_exit[width, stage] = result.guess
         return result.placings

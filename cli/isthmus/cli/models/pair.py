@@ -10,7 +10,8 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, FIT, PICTURE_SIZE, QUALITIES, Fit, check, label_names, quality_ladder
+from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
+from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
@@ -32,6 +33,8 @@ def pair(
     format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
     qualities: str = QUALITIES,
     picture_size: int | None = PICTURE_SIZE,
+    smaller: list[str] | None = SMALLER,
+    region: list[str] | None = REGION,
     labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
     small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
     large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
@@ -47,7 +50,7 @@ def pair(
     check("--task", task, TASKS)
     target, coder = (
         out or BUNDLES / f"{small.stem}-{large.stem}",
-        Coder(format_, quality_ladder(qualities), picture_size),
+        Coder(format_, sights(qualities, picture_size, smaller, region)),
     )
     check_replaceable(target, (small, large, samples, labels))
     shown = pictures.samples(samples, most)

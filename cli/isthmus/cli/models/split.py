@@ -13,18 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from isthmus.cli.options import (
-    FIT,
-    FORMAT,
-    PICTURE_SIZE,
-    QUALITIES,
-    Fit,
-    Format,
-    check,
-    label_names,
-    quality_ladder,
-    seconds,
-)
+from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
+from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
@@ -73,13 +63,15 @@ def split(
     picture_format: Literal["webp", "jpeg"] = typer.Option("webp", help="With it: how pictures are coded."),
     qualities: str = QUALITIES,
     picture_size: int | None = PICTURE_SIZE,
+    smaller: list[str] | None = SMALLER,
+    region: list[str] | None = REGION,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
     reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
-    coder = Coder(picture_format, quality_ladder(qualities), picture_size)
+    coder = Coder(picture_format, sights(qualities, picture_size, smaller, region))
     if out is not None:
         check_replaceable(out, (model, samples, fallback, larger, labels))
     graph = flatbuffer.read(model)
@@ -128,7 +120,9 @@ def split(
     if pictures_too:
         exits = [answered for answered in found.answered if answered.point.exit is not None]
         first_step = len(found.coding.codec.steps)
-        ladder = ladders.measured(server, shown, coder, truth, _report, exits=exits, first_step=first_step)
+        ladder = ladders.measured(
+            server, shown, coder, truth, _report, device=small, exits=exits, first_step=first_step
+        )
         found = splits.with_pictures(found, ladder)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
@@ -231,4 +225,4 @@ def _where(found: Split, point: bundle.Point) -> str:
     steps = len(found.coding.codec.steps)
     if found.ladder is None or point.step < steps:
         return f"step {point.step}, {point.layers} of {found.coding.codec.layers} layers"
-    return f"{found.ladder.config.format} {found.ladder.config.qualities[point.step - steps]}"
+    return found.ladder.table.named(point.step - steps)

@@ -5,17 +5,20 @@ Half of the sample pictures fit sizes and temperatures, the other half, which th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input, PictureLadder, Point, TailPart
+from isthmus.models.bundle import Input, PictureLadder, Point, Region, TailPart, View
 from isthmus.models.flatbuffer import written
-from isthmus.models.pictures import Intake, resized, sendable
+from isthmus.models.pictures import Intake, resized
 from isthmus.models.progress import Report
+from isthmus.models.regions import seen
 from isthmus.models.splitting.cuts import whole
 from isthmus.models.splitting.onnx_model import OnnxGraph
 from isthmus.models.splitting.split import WIDTH, Answered, answered, by_confidence
@@ -24,10 +27,38 @@ from isthmus.proto import picture_codec
 from isthmus.proto.codec import HEADER_BYTES
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.picture_codec import Format, PictureConfig, Pixels
-from isthmus.proto.vocabulary import Guess
+from isthmus.proto.vocabulary import Guess, Placing
 
 QUALITIES = (90, 70, 50, 30, 15, 5, 1)
 """WebP's own, finest first: from 16 kB to 2 kB of a picture of 416 x 416 pixels."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One view of the picture that is to be in the ladder."""
+
+    qualities: tuple[int, ...]
+    longest: int | None = None
+    """The longer side of what crosses; None: as the server's model takes it."""
+    region: bool = False
+    """Whether only the part crosses where the device's own answer says something is."""
+
+    def of(self, taken: Input) -> View:
+        """The view, for a model that takes `taken`. Raises ConfigError where that is smaller."""
+        most = max(taken.shape)
+        longest = self.longest or most
+        if longest > most:
+            raise ConfigError(f"pictures of {longest} pixels: the server's model takes {most}; send no more")
+        height, width = (max(1, round(side * longest / most)) for side in taken.shape)
+        return View((height, width), self.qualities, (), Region() if self.region else None)
+
+
+@dataclass(frozen=True)
+class Coder:
+    """How pictures are to be coded, in which views; the first is of the whole picture."""
+
+    format: Format = "webp"
+    sights: tuple[Sight, ...] = (Sight(QUALITIES),)
 
 
 @dataclass(frozen=True)
@@ -35,7 +66,8 @@ class Ladder:
     """How the picture crosses to `server`, and what the operating points answer."""
 
     server: Uncut
-    config: PictureConfig
+    table: PictureLadder
+    """Its table in `bundle.toml`."""
     answered: tuple[Answered, ...]
     """One for each quality."""
     sizes: NDArray[np.uint32]
@@ -44,48 +76,13 @@ class Ladder:
     @property
     def file(self) -> str:
         """The name of the server's model in a bundle."""
-        return "large.onnx" if isinstance(self.server.graph, OnnxGraph) else "large.tflite"
+        return self.table.tail[0].file
 
     @property
     def model(self) -> bytes:
         """The server's model, as it is put into a bundle."""
         graph = self.server.graph
         return graph.path.read_bytes() if isinstance(graph, OnnxGraph) else written([whole(graph, "large")])
-
-    @property
-    def table(self) -> PictureLadder:
-        """The table of `bundle.toml`."""
-        engine = "onnx" if isinstance(self.server.graph, OnnxGraph) else "litert"
-        return PictureLadder(
-            input=self.server.input,
-            format=self.config.format,
-            qualities=self.config.qualities,
-            size_fit=self.config.size_fit,
-            tail=(TailPart(self.file, engine),),
-            flops=self.server.graph.flops,
-            boxes=self.server.reading.boxes,
-            size=None if (shape := (self.config.height, self.config.width)) == self.server.input.shape else shape,
-        )
-
-
-@dataclass(frozen=True)
-class Coder:
-    """How pictures are to be coded."""
-
-    format: Format = "webp"
-    qualities: tuple[int, ...] = QUALITIES
-    longest: int | None = None
-    """The picture's longer side, where it is sent smaller than the server's model takes it."""
-
-    def crossing(self, taken: Input) -> Input:
-        """The picture that crosses, for a model that takes `taken`. Raises ConfigError where that is smaller still."""
-        most = max(taken.shape)
-        if self.longest is None or self.longest == most:
-            return taken
-        if self.longest > most:
-            raise ConfigError(f"picture size {self.longest}: the model takes {most} pixels; send no more")
-        height, width = (max(1, round(side * self.longest / most)) for side in taken.shape)
-        return msgspec.structs.replace(taken, size=height, width=width)
 
 
 def measured(
@@ -95,28 +92,74 @@ def measured(
     truth: Sequence[Guess],
     report: Report,
     *,
+    device: Uncut | None = None,
     exits: Sequence[Answered] = (),
     first_step: int = 0,
 ) -> Ladder:
     """Code the `pictures` that `server` was shown at every quality, and compare what it then answers with the truth.
 
-    The qualities are steps of the bundle's ladder from `first_step` on; `exits` are those that may have spoken before.
+    The qualities are steps of the bundle's ladder from `first_step` on. `device` is the model whose answer says where
+    something is, `exits` what that answers where measured. Raises ConfigError where parts are asked for and there is none.
     """
-    small = coder.crossing(server.input)
-    sent = [sendable(picture, small) for picture in pictures]
-    config = picture_codec.fit([sent[i] for i in server.fitting], coder.format, coder.qualities)
-    run = runner(server.graph)
-    intake, shape = Intake(server.input), server.input.shape
-    steps, sizes = [], np.zeros((len(server.measuring), len(coder.qualities)), np.uint32)
-    for quality, value in enumerate(coder.qualities):
-        files = [picture_codec.encode(pixels, config, quality) for pixels in sent]
-        seen = (picture_codec.decode(file, config) for file in files)
-        outputs = [[a[0] for a in run(intake(resized(pixels, shape))).values()] for pixels in seen]
-        sizes[:, quality] = [HEADER_BYTES + len(files[i]) for i in server.measuring]
-        mean = round(float(sizes[:, quality].mean()), 1)
-        point = Point(width=WIDTH, step=first_step + quality, layers=1, bytes=mean)
+    if device is None and any(sight.region for sight in coder.sights):
+        raise ConfigError("a part of the picture: the device has no answer of its own to say which; name a --fallback")
+    table = _table(server, coder)
+    own = [None] * len(pictures) if device is None else device.guesses()
+    shown = [seen(picture, table, guess) for picture, guess in zip(pictures, own, strict=True)]
+    views, bench = [], _Bench(server, truth, exits)
+    for n, view in enumerate(table.views):
+        sent = [of[n] for of in shown]
+        config = picture_codec.fit([sent[i][0] for i in server.fitting], coder.format, view.qualities)
+        views.append(msgspec.structs.replace(view, size_fit=config.size_fit))
+        for quality in range(len(view.qualities)):
+            step = first_step + len(bench.answered)
+            bench.add(sent, config, quality, step)
+            point = bench.answered[-1].point
+            report(f"{table.named(step - first_step)}: {point.bytes:,.0f} bytes, agreement {point.accuracy:.2%}")
+    first, *more = views
+    table = msgspec.structs.replace(table, size_fit=first.size_fit, more=tuple(more))
+    return Ladder(server, table, tuple(bench.answered), np.stack(bench.sizes, axis=1))
+
+
+def _table(server: Uncut, coder: Coder) -> PictureLadder:
+    """The table of `bundle.toml`, but for what is to be fitted."""
+    onnx = isinstance(server.graph, OnnxGraph)
+    first, *more = (sight.of(server.input) for sight in coder.sights)
+    return PictureLadder(
+        input=server.input,
+        format=coder.format,
+        qualities=first.qualities,
+        size_fit=(),
+        tail=(TailPart("large.onnx", "onnx") if onnx else TailPart("large.tflite", "litert"),),
+        flops=server.graph.flops,
+        boxes=server.reading.boxes,
+        size=None if first.size == server.input.shape else first.size,
+        more=tuple(more),
+    )
+
+
+class _Bench:
+    """Codes pictures, asks the server's model about what is left of them, and compares."""
+
+    def __init__(self, server: Uncut, truth: Sequence[Guess], exits: Sequence[Answered]) -> None:
+        self._server, self._truth, self._exits = server, truth, exits
+        self._run, self._intake = runner(server.graph), Intake(server.input)
+        self.answered: list[Answered] = []
+        self.sizes: list[NDArray[np.uint32]] = []
+
+    def add(self, sent: Sequence[tuple[Pixels, Placing]], config: PictureConfig, quality: int, step: int) -> None:
+        """One more operating point: every picture at one quality of one view."""
+        server = self._server
+        files = [picture_codec.encode(pixels, config, quality) for pixels, _ in sent]
+        outputs = [self._answer(picture_codec.decode(file, config)) for file in files]
+        sizes = np.array([HEADER_BYTES + len(files[i]) for i in server.measuring], np.uint32)
+        point = Point(width=WIDTH, step=step, layers=1, bytes=round(float(sizes.mean()), 1))
         packed = [server.task.pack(arrays) for arrays in outputs]
-        found = answered(server, point, [arrays[0] for arrays in outputs], packed, truth)
-        steps.append(by_confidence(found, exits))
-        report(f"{coder.format} {value}: {point.bytes:,.0f} bytes, agreement {found.point.accuracy:.2%}")
-    return Ladder(server, config, tuple(steps), sizes)
+        there = dataclasses.replace(server, placings=tuple(where for _, where in sent))
+        found = answered(there, point, [arrays[0] for arrays in outputs], packed, self._truth)
+        self.answered.append(by_confidence(found, self._exits))
+        self.sizes.append(sizes)
+
+    def _answer(self, pixels: Pixels) -> list[NDArray[Any]]:
+        arrays = self._run(self._intake(resized(pixels, self._server.input.shape)))
+        return [array[0] for array in arrays.values()]

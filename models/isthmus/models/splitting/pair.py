@@ -58,7 +58,7 @@ def pair(small: Uncut, large: Uncut, pictures: Sequence[Pixels], coder: Coder, r
     _check(small, large)
     truth = large.guesses()
     alone = from_fallback(small, truth)
-    ladder = ladders.measured(large, pictures, coder, truth, report, exits=[alone])
+    ladder = ladders.measured(large, pictures, coder, truth, report, device=small, exits=[alone])
     return Pair(small, alone, ladder, tuple(truth[i] for i in large.measuring))
 
 
@@ -124,7 +124,7 @@ def _manifest(name: str, made: Pair, labels: tuple[str, ...], made_by: str) -> M
 
 def _card(m: Manifest, made: Pair) -> str:
     small, large = made.small, made.large
-    height, width = made.ladder.config.height, made.ladder.config.width
+    height, width = made.ladder.table.crossing.shape
     lines = [
         f"# {m.name}",
         "",
@@ -135,10 +135,10 @@ def _card(m: Manifest, made: Pair) -> str:
         f"Made by `{m.made_by}`. Agreement is with what the server's model answers to the undamaged picture, on "
         f"{len(made.truth)} pictures that fitted nothing.",
         "",
-        f"| {made.ladder.config.format} quality | bytes | agreement % |",
+        "| sent | bytes | agreement % |",
         "|---|---|---|",
     ]
     for point in m.points:
-        quality = "device alone" if point.step is None else str(made.ladder.config.qualities[point.step])
-        lines.append(f"| {quality} | {point.bytes:.0f} | {100 * point.accuracy:.2f} |")
+        sent = "device alone" if point.step is None else m.step_name(point.step)
+        lines.append(f"| {sent} | {point.bytes:.0f} | {100 * point.accuracy:.2f} |")
     return "\n".join([*lines, ""])
