@@ -177,7 +177,7 @@ def test_long_work_counts_what_is_done(small: Uncut) -> None:
     places = split.listed(small, lambda *tick: heard.append(tick))
     assert heard == [("cuts coded", n, len(places)) for n in range(len(places))]
     heard.clear()
-    found = split.measured(small, cut_after(small.graph, 0), None, lambda *tick: heard.append(tick))
+    found = split.measured(small, cut_after(small.graph, 0), tick=lambda *tick: heard.append(tick))
     steps = len(found.coding.codec.steps)
     assert heard == [("steps measured of the cut after 0", n, steps) for n in range(steps)]
 

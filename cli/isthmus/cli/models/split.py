@@ -8,20 +8,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from isthmus.cli.models import cut_list
+from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
 from isthmus.cli.models.told import class_names, tell
 from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
-from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.progress import Countdown
-from isthmus.models.splitting import outputs
+from isthmus.models.splitting import ladder as ladders
+from isthmus.models.splitting import onnx_model, outputs
 from isthmus.models.splitting import split as splits
 from isthmus.models.splitting.cuts import cut_after, cuts
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.split import Conditions, Place, Split
 from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
@@ -52,14 +56,27 @@ def split(
     ),
     fit: Fit = FIT,
     every: bool = typer.Option(False, "--all", help="List every cut, not only those that pay."),
+    pictures_too: bool = typer.Option(
+        False, "--pictures-too", help="The picture itself may be sent as well, to the uncut model on the server."
+    ),
+    larger: Path | None = typer.Option(
+        None,
+        help="With it: a larger .tflite or .onnx that pictures are sent to instead; right is then what that one answers.",
+    ),
+    picture_format: Literal["webp", "jpeg"] = typer.Option("webp", help="With it: how pictures are coded."),
+    qualities: str = QUALITIES,
+    picture_size: int | None = PICTURE_SIZE,
+    smaller: list[str] | None = SMALLER,
+    region: list[str] | None = REGION,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
-    reading = outputs.told(task, boxes)
+    reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
+    coder = Coder(picture_format, sights(qualities, picture_size, smaller, region))
     if out is not None:
-        check_replaceable(out, (model, samples, fallback, labels))
+        check_replaceable(out, (model, samples, fallback, larger, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
@@ -94,10 +111,22 @@ def split(
         small = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )
+    behind = uncut
+    if larger is not None:
+        second = onnx_model.read(larger) if onnx_model.is_onnx(larger) else flatbuffer.read(larger)
+        behind = splits.fallback_of(
+            uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
+        )
+    truth = behind.guesses()
     if chosen is not None:
-        found = splits.measured(uncut, chosen, small, tick)
+        found = splits.measured(uncut, chosen, small, truth, tick)
     else:
-        found = splits.best(uncut, splits.listed(uncut, tick), limits, said, small, tick)
+        found = splits.best(uncut, splits.listed(uncut, tick), limits, said, small, truth, tick)
+    if pictures_too:
+        exits = [answered for answered in found.answered if answered.point.exit is not None]
+        first_step = len(found.coding.codec.steps)
+        ladder = ladders.measured(behind, shown, coder, truth, said, device=small, exits=exits, first_step=first_step)
+        found = splits.with_pictures(found, ladder)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     _show(found, limits, out, format_)
@@ -144,16 +173,20 @@ def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> N
     )
     typer.echo(f"agreement with the uncut model on {len(found.truth)} pictures that fitted nothing:")
     for a in found.answered:
-        p = a.point
-        where = (
-            "fallback on the device"
-            if p.exit is not None
-            else f"step {p.step}, {p.layers} of {found.coding.codec.layers} layers"
-        )
-        typer.echo(
-            f"  {where:24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%} ± {a.error:.1%}{'  <-' if p is best else ''}"
-        )
+        p, mark = a.point, "  <-" if a.point is best else ""
+        typer.echo(f"  {_where(found, p):24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%} ± {a.error:.1%}{mark}")
     if out is not None:
         typer.echo(
             f"bundle: {out}\nserver: isthmus serve --bundle {out}\ndevice: isthmus agent --bundle {out} --server HOST:PORT"
         )
+
+
+def _where(found: Split, point: bundle.Point) -> str:
+    """Where an operating point's answer is from, and what crosses for it."""
+    if point.exit is not None:
+        return "fallback on the device"
+    assert point.step is not None
+    steps = len(found.coding.codec.steps)
+    if found.ladder is None or point.step < steps:
+        return f"step {point.step}, {point.layers} of {found.coding.codec.layers} layers"
+    return found.ladder.table.named(point.step - steps)

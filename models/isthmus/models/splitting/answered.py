@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Outcomes, Point
 from isthmus.models.bundling import calibration
+from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.splitting.uncut import Uncut
+from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Guess
+from isthmus.proto.vocabulary import Box, Guess
+
+Rows = Iterable[Sequence[str]]
+GRID = 1000
+"""Pixels high and wide that boxes in shares are counted on; their overlaps are the same on any."""
+BOX_SCORES = (
+    "Agreement is the mean over pictures of F1: boxes of one class that overlap by half are the same, as the outcome table "
+    "counts each frame too. AP is COCO's average precision of the boxes as they are sent, against the uncut model's as truth."
+)
 
 WIDTH = 1.0
 """The one width of a cut model."""
@@ -88,3 +98,53 @@ def outcomes_of(
         layer_bytes=layer_bytes,
         score=None if classes else np.array([a.score for a in answered], np.float16).T,
     )
+
+
+def card_table(answers: Sequence[Answered], truth: Sequence[Guess], columns: Sequence[str], cells: Rows) -> list[str]:
+    """The operating points as a table of a model card: `columns` and each point's `cells`, then bytes, agreement and its error.
+
+    Of boxes also average precision against the uncut model's, and below the table how each is counted.
+    """
+    precision = _precision(answers, truth)
+    more = ["AP50 %", "AP50-95 %"] if precision else []
+    titles = [*columns, "bytes", "agreement %", "±", *more]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for number, (a, first) in enumerate(zip(answers, cells, strict=True)):
+        shares = [f"{100 * a.point.accuracy:.2f}", f"{100 * a.error:.1f}"]
+        scores = [f"{100 * score:.1f}" for score in precision[number]] if precision else []
+        lines.append(f"| {' | '.join([*first, f'{a.point.bytes:.0f}', *shares, *scores])} |")
+    if any(isinstance(guess.detail, tuple) for guess in truth):
+        lines += ["", BOX_SCORES if precision else f"{BOX_SCORES.split('. ')[0]}."]
+    return lines
+
+
+def _precision(answers: Sequence[Answered], truth: Sequence[Guess]) -> list[tuple[float, float]]:
+    """AP50 and AP50-95 of each point's boxes against the uncut model's; none where answers are no boxes, or nobody can count."""
+    if not any(isinstance(guess.detail, tuple) and guess.detail for guess in truth):
+        return []
+    try:
+        found = [scored(_judged(a.guesses, truth), _names((*a.guesses, *truth))) for a in answers]
+    except ConfigError:  # the evaluator is an extra
+        return []
+    return [(score.ap50, score.ap50_95) for score in found]
+
+
+def _judged(guesses: Sequence[Guess], truth: Sequence[Guess]) -> list[Judged]:
+    """Both answers' boxes by picture, as of pictures of `GRID` by `GRID` pixels: only shares are known here."""
+    return [
+        Judged(GRID, GRID, tuple((str(b.label), _place(b)) for b in _boxes(right)), _boxes(told))
+        for told, right in zip(guesses, truth, strict=True)
+    ]
+
+
+def _place(box: Box) -> tuple[float, float, float, float]:
+    return GRID * box.top, GRID * box.left, GRID * box.bottom, GRID * box.right
+
+
+def _boxes(guess: Guess) -> tuple[Box, ...]:
+    return guess.detail if isinstance(guess.detail, tuple) else ()
+
+
+def _names(guesses: Sequence[Guess]) -> list[str]:
+    """Every class by its number."""
+    return [str(label) for label in range(1 + max((b.label for g in guesses for b in _boxes(g)), default=0))]

@@ -10,6 +10,7 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,15 @@ from isthmus.models.litert import Signature, signature_of
 from isthmus.models.profiles import Profile
 from isthmus.models.progress import Report, Tick, unheard
 from isthmus.models.splitting import quantiser_fit
-from isthmus.models.splitting.answered import WIDTH, Answered, answered, by_confidence, from_fallback, outcomes_of
+from isthmus.models.splitting.answered import (
+    WIDTH,
+    Answered,
+    answered,
+    by_confidence,
+    card_table,
+    from_fallback,
+    outcomes_of,
+)
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
 from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.quantiser_fit import Coding
@@ -31,6 +40,9 @@ from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
 from isthmus.proto.vocabulary import Guess
+
+if TYPE_CHECKING:
+    from isthmus.models.splitting.ladder import Ladder
 
 FALLBACK = "fallback"
 LISTED_PICTURES = 12
@@ -89,6 +101,8 @@ class Split:
     layer_bytes: NDArray[np.uint32]
     """(N, 1, S, L)"""
     fallback: Uncut | None
+    ladder: Ladder | None = None
+    """How the picture crosses, where it may too."""
 
     def best(self, agreement: float, max_bytes: float = float("inf")) -> Point | None:
         """The smallest point that agrees so well in so many bytes, as far as its pictures can tell."""
@@ -128,6 +142,7 @@ def best(
     conditions: Conditions,
     report: Report,
     fallback: Uncut | None = None,
+    truth: Sequence[Guess] | None = None,
     tick: Tick = unheard,
 ) -> Split:
     """The quickest cut that agrees well enough in time and in size, as far as the pictures can tell.
@@ -137,7 +152,7 @@ def best(
     ranked = sorted(_promising(places, conditions), key=lambda place: place[0])[:TRIES]
     kept: tuple[float, Split] | None = None
     for number, (_, cut) in enumerate(ranked, 1):
-        split = measured(uncut, cut, fallback, tick)
+        split = measured(uncut, cut, fallback, truth, tick)
         closest = max(_in_time(split, conditions), key=lambda a: a.point.accuracy, default=None)
         if closest is not None and closest.agrees(conditions.agreement):
             return split
@@ -175,8 +190,17 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
             yield seconds, place.cut
 
 
-def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None, tick: Tick = unheard) -> Split:
-    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
+def measured(
+    uncut: Uncut,
+    cut: Cut,
+    fallback: Uncut | None = None,
+    truth: Sequence[Guess] | None = None,
+    tick: Tick = unheard,
+) -> Split:
+    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others.
+
+    Right is what the uncut model answers, or the `truth` where that is somebody else's.
+    """
     head_file, tail_file = cut_files(uncut.graph, cut)
     whose = uncut.graph.path
     head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
@@ -185,7 +209,7 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None, tick: Tick =
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
-    guesses = uncut.guesses()
+    guesses = uncut.guesses() if truth is None else list(truth)
     bench = _Bench(uncut, coding, tail, guesses)
     exits = [from_fallback(fallback, guesses)] if fallback is not None else []
     steps = []
@@ -194,8 +218,17 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None, tick: Tick =
         steps.append(bench.at(step, x))
     sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
-    truth = tuple(guesses[i] for i in uncut.measuring)
-    return Split(uncut, cut, coding, (*exits, *sent), truth, layer_bytes, fallback)
+    kept = tuple(guesses[i] for i in uncut.measuring)
+    return Split(uncut, cut, coding, (*exits, *sent), kept, layer_bytes, fallback)
+
+
+def with_pictures(split: Split, ladder: Ladder) -> Split:
+    """A split whose picture may cross as well; what crosses as a picture has one layer."""
+    count, _, _, layers = split.layer_bytes.shape
+    pictures = np.zeros((count, 1, ladder.sizes.shape[1], layers), np.uint32)
+    pictures[:, 0, :, 0] = ladder.sizes
+    sizes = np.concatenate([split.layer_bytes, pictures], axis=2)
+    return replace(split, answered=(*split.answered, *ladder.answered), layer_bytes=sizes, ladder=ladder)
 
 
 class _Bench:
@@ -237,6 +270,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
+        if split.ladder is not None:
+            (folder / split.ladder.file).write_bytes(split.ladder.model)
         table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
@@ -248,6 +283,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
 def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) -> Manifest:
     graph, cut, fallback = split.uncut.graph, split.cut, split.fallback
     stages = [(Stage(WIDTH, HEAD, cut.head_flops, exit=()),)]
+    if split.ladder is not None:  # the picture needs no head, and can be sent before it
+        stages.insert(0, (Stage(WIDTH, "", 0, exit=()),))
     if fallback is not None:
         outputs = tuple(f"output{i}" for i in range(len(fallback.graph.outputs)))
         temperature = split.answered[0].point.temperature
@@ -279,12 +316,13 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         made_by=f"{made_by or 'isthmus.models.split'} ({graph.path.name} cut after operator {cut.after}; isthmus {version})",
         reference="uncut",
         tail=(TailPart("tail.tflite", "litert"),),
+        picture=None if split.ladder is None else split.ladder.table,
     )
 
 
 def _schema(split: Split) -> int:
     """The least that its bundle must name."""
-    if split.uncut.reading.boxes is not None:
+    if split.uncut.reading.boxes is not None or split.ladder is not None:
         return SCHEMA
     pictures = [split.uncut.input] if split.fallback is None else [split.uncut.input, split.fallback.input]
     return max(split.coding.bottleneck.schema, *(picture.schema for picture in pictures))
@@ -303,15 +341,10 @@ def _card(m: Manifest, split: Split) -> str:
         f"Made by `{m.made_by}`. Head after tail is the uncut model bit for bit; agreement with it is what the quantiser "
         f"leaves, on {len(split.truth)} pictures that fitted nothing.",
         "",
-        "| step | layers | bytes | agreement % | ± |",
-        "|---|---|---|---|---|",
     ]
-    for a in split.answered:
-        point = a.point
-        step = "fallback" if point.step is None else f"{m.bottleneck.steps[point.step]:.4g}"
-        share = f"{100 * point.accuracy:.2f} | {100 * a.error:.1f}"
-        lines.append(f"| {step} | {point.layers} | {point.bytes:.0f} | {share} |")
-    return "\n".join([*lines, ""])
+    steps = ["fallback" if p.step is None else m.step_name(p.step) for p in m.points]
+    cells = [(step, str(point.layers)) for step, point in zip(steps, m.points, strict=True)]
+    return "\n".join([*lines, *card_table(split.answered, split.truth, ("step", "layers"), cells), ""])
 
 
 def fallback_of(
