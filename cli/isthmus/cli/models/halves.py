@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -53,7 +54,8 @@ class Halves:
     def whole(self, pixels: NDArray[np.uint8]) -> Guess | None:
         """What the server's model answers when nothing is lost on the way: the uncut model, or the larger one of a pair."""
         if (ladder := self.manifest.picture) is not None:
-            frame, where = sendable(pixels, ladder.input), placing(pixels.shape, ladder.input)
+            frame: NDArray[Any] = sendable(pixels, ladder.input)
+            where = placing(pixels.shape, ladder.input)
         else:
             self._run(pixels, max(self.manifest.widths), {})
             frame, where = self._executor.features(0), placing(pixels.shape, self.manifest.input)
