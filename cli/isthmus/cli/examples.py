@@ -13,6 +13,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "isthmus serve --bundle signs --listen 0.0.0.0:50551 --certs keys/server --metrics 127.0.0.1:9464",
         "isthmus serve --bundle signs --insecure",
     ),
+    "frigate": (
+        "isthmus frigate --bundle street --listen ipc:///tmp/isthmus.sock --server edge.local:50551 --certs keys",
+    ),
     "relay": ("isthmus relay --to 127.0.0.1:50551 --listen 127.0.0.1:50552 --trace demo",),
     "shape": ("isthmus shape --trace demo -- isthmus agent --server {server} --insecure --frames 100",),
     "demo": ("isthmus demo", "isthmus demo --duration 20s --policy always-offload"),
@@ -27,8 +30,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench": ("isthmus bench profiles", "isthmus bench device --out mine.toml"),
 }
 PAGES = {
-    "agent": "docs/failure-behaviour.md",
+    "agent": "docs/sources.md",
     "serve": "docs/failure-behaviour.md",
+    "frigate": "docs/frigate.md",
     "relay": "docs/links.md",
     "shape": "docs/links.md",
     "emulate": "docs/emulation.md",

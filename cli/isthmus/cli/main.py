@@ -24,9 +24,10 @@ from isthmus.proto.errors import IsthmusError
 
 COMMANDS = {
     "agent": "agent:agent",
+    "frigate": "frigate:frigate",
     "serve": "serve:serve",
-    "relay": "relay:relay",
-    "shape": "shape:shape",
+    "relay": "links.relay:relay",
+    "shape": "links.shape:shape",
     "demo": "demo:demo",
     "emulate": "emulate:app",
     "sweep": "sweep:sweep",
@@ -122,7 +123,7 @@ def _options(
 
 def main() -> None:
     """Entry point of the `isthmus` command."""
-    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["serve"]):
+    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["frigate"], ["serve"]):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a role reads things anew on it, and must not die of it before
     try:
         arguments = everywhere_first(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,14 +28,18 @@ UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {',
 def evaluate(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(
-        None, help="Your own: a folder of class folders, or a COCO-style .json [those it was validated on]."
+        None,
+        help="Your own: a folder of class folders, a COCO-style .json, or any folder beside --uncut [those it was validated on].",
     ),
     uncut: Path | None = UNCUT,
     pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
     format_: Format = FORMAT,
 ) -> None:
-    """Answer labelled pictures at every operating point with the bundle's own files, and count; of boxes, average precision."""
+    """Answer pictures at every operating point with the bundle's own files, and count what is right.
+
+    Of boxes, right is average precision; with --uncut, right is what the uncut model answers.
+    """
     from isthmus.models.bundling.evaluate import evaluate
     from isthmus.models.bundling.shipped import Shipped
     from isthmus.models.data import corpora
@@ -42,6 +47,9 @@ def evaluate(
 
     found = bundle.load(name)
     m = found.manifest
+    if uncut is not None and (m.task != "classification" or any(part.engine != "onnx" for part in m.tail)):
+        _agreement(found, uncut, pictures, most, format_)
+        return
     if m.task == "detection":
         _boxes(found, pictures, most, format_)
         return
@@ -120,3 +128,31 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
     by_class = ", ".join(f"{name} {value:.3f}" for name, value in best.by_class.items())
     typer.echo(f"\naccuracy is AP50 on {len(pictures):,} pictures; of the best point AP50-95 is {best.ap50_95:.3f},")
     typer.echo(f"AP50 whatever the class {best.agnostic50:.3f}, by class: {by_class}")
+
+
+def _agreement(found: Bundle, model: Path, folder: Path | None, most: int | None, format_: str) -> None:
+    """Mean agreement with what an uncut model answers to unlabelled pictures, at every operating point."""
+    from isthmus.models import flatbuffer, pictures
+    from isthmus.models.splitting.outputs import Reading
+    from isthmus.models.splitting.uncut import Uncut
+
+    m = found.manifest
+    if folder is None:
+        raise ConfigError("--uncut: needs pictures without labels: name a folder or archive of them with --pictures")
+    whole = m.picture if m.picture is not None and not m.bottleneck.steps else m
+    shown = pictures.samples(folder, most or sys.maxsize)
+    uncut = Uncut.of(flatbuffer.read(model), whole.input, Reading(m.task, whole.boxes), shown)
+    halves, task = Halves(found, m), uncut.task
+    scores, sizes = np.zeros((2, len(shown), len(m.points)))
+    for n, (picture, truth) in enumerate(zip(shown, uncut.guesses(), strict=True)):
+        for i, (guess, size_bytes) in enumerate(halves.answers(picture)):
+            scores[n, i] = 0.0 if guess is None else task.agreement(guess, truth)
+            sizes[n, i] = size_bytes
+    measured = zip(m.points, scores.mean(0).tolist(), sizes.mean(0).tolist(), strict=True)
+    points = [msgspec.structs.replace(p, accuracy=score, bytes=size) for p, score, size in measured]
+    if format_ == "json":
+        rows = [msgspec.to_builtins(p) for p in points]
+        typer.echo(json.dumps({"bundle": m.name, "pictures": len(shown), "reference": str(model), "points": rows}))
+        return
+    tell(m, points)
+    typer.echo(f"\naccuracy is agreement with what {model.name} answers, on {len(shown):,} pictures")

@@ -18,7 +18,7 @@ from isthmus.models.splitting.onnx_model import OnnxGraph, OnnxRun
 from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
-from isthmus.proto.vocabulary import Guess, Placing
+from isthmus.proto.vocabulary import Guess, Placing, Pose
 
 Run = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
 """A picture as a model takes it, to what the model gives, by output."""
@@ -150,8 +150,8 @@ class Uncut:
         arrays = [unbatched(graph, out.values()) for out in _answers(graph, runner(graph), images)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
-        if input_.fit == "letterbox" and reading.task == "segmentation":
-            raise ModelError(f"{graph.path}: a mask would show the border of a letterbox; use --fit stretch")
+        if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
+            raise ModelError(f"{graph.path}: {reading.task} would show the border of a letterbox; use --fit stretch")
         task = reading.opened(input_.shape)
         packed, first = tuple(map(task.pack, arrays)), tuple(each[0] for each in arrays)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
@@ -162,6 +162,14 @@ class Uncut:
     def task(self) -> Task:
         """How its outputs are packed and read."""
         return self.reading.opened(self.input.shape)
+
+    @property
+    def form(self) -> tuple[int, ...] | None:
+        """What its answers must have in common with another model's to be compared; None for boxes, which always can be."""
+        if self.reading.boxes is not None:
+            return None
+        detail = self.guesses()[0].detail
+        return (len(detail.points),) if isinstance(detail, Pose) else self.outputs[0].shape
 
     def guesses(self) -> list[Guess]:
         """The answers, uncalibrated."""
