@@ -55,7 +55,8 @@ class Halves:
         """What the server's model answers when nothing is lost on the way: the uncut model, or the larger one of a pair."""
         frame: NDArray[Any]
         if (ladder := self.manifest.picture) is not None:
-            frame, where = sendable(pixels, ladder.input), placing(pixels.shape, ladder.input)
+            frame: NDArray[Any] = sendable(pixels, ladder.input)
+            where = placing(pixels.shape, ladder.input)
         else:
             self._run(pixels, max(self.manifest.widths), {})
             frame, where = self._executor.features(0), placing(pixels.shape, self.manifest.input)

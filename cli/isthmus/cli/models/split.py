@@ -111,13 +111,13 @@ def split(
         small = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )
-    behind = uncut
+    whole = uncut
     if larger is not None:
         second = onnx_model.read(larger) if onnx_model.is_onnx(larger) else flatbuffer.read(larger)
-        behind = splits.fallback_of(
+        whole = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )
-    truth = behind.guesses()
+    truth = whole.guesses()
     if chosen is not None:
         found = splits.measured(uncut, chosen, small, truth, tick)
     else:
@@ -125,7 +125,7 @@ def split(
     if pictures_too:
         exits = [answered for answered in found.answered if answered.point.exit is not None]
         first_step = len(found.coding.codec.steps)
-        ladder = ladders.measured(behind, shown, coder, truth, said, device=small, exits=exits, first_step=first_step)
+        ladder = ladders.measured(whole, shown, coder, truth, said, device=small, exits=exits, first_step=first_step)
         found = splits.with_pictures(found, ladder)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))

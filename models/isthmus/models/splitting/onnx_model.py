@@ -100,7 +100,7 @@ def _picture(path: Path, ports: Sequence[Any]) -> Tensor:
 
 def _run(path: Path, session: Any, name: str, image: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[Any]]:
     try:
-        found = session.run(list(outputs), {name: image})
+        found: list[NDArray[Any]] = session.run(list(outputs), {name: image})
     except Exception as error:  # as above
         raise ModelError(f"{path}: ONNX Runtime cannot run it on a picture ({error})") from error
     if not all(isinstance(array, np.ndarray) and array.shape[:1] == (1,) for array in found):
