@@ -55,7 +55,7 @@ class Halves:
         """What the server's model answers when nothing is lost on the way: the uncut model, or the larger one of a pair."""
         frame: NDArray[Any]
         if (ladder := self.manifest.picture) is not None:
-            frame: NDArray[Any] = sendable(pixels, ladder.input)
+            frame = sendable(pixels, ladder.input)
             where = placing(pixels.shape, ladder.input)
         else:
             self._run(pixels, max(self.manifest.widths), {})
