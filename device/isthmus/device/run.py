@@ -20,7 +20,7 @@ from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
-from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.history import History, Limits
@@ -149,7 +149,7 @@ def _session(device: Opened) -> Session:
     return Session(
         catalogue,
         POLICIES[config.policy](catalogue),
-        StageTimes(profile_s),
+        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
     )
