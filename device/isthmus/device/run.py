@@ -24,6 +24,7 @@ from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
@@ -92,7 +93,9 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:
-        await answer_all(device, source, writers.write, sinks=_sinks(device), signals=True)
+        fps = config.fps or source.fps or DEFAULT_FPS
+        sinks = sinks_of(config, device.bundle.manifest, fps)
+        await answer_all(device, source, writers.write, sinks=sinks, signals=True)
         writers.check()
 
 
@@ -213,11 +216,6 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
     return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
-
-
-def _sinks(device: Opened) -> list[Sink]:
-    """Whoever is shown answers with their pictures, as it is configured."""
-    return []
 
 
 def _writers(device: Opened, source: Source, command: str) -> Writers:
