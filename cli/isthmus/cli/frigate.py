@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, run_role, seconds
+from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
 from isthmus.models import bundle as bundles
 from isthmus.models.bundling.writer import check_writable
 from isthmus.proto import config
@@ -38,7 +38,7 @@ def frigate(
         "listen": listen,
         "channels": channels,
         "server": server,
-        "deadline_s": seconds(deadline, "--deadline"),
+        "deadline_s": deadline,
         "certs": certs_,
         "insecure": insecure,
         "policy": policy,

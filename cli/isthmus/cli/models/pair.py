@@ -10,7 +10,8 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
+from isthmus.cli.models.told import class_names, tell
+from isthmus.cli.options import BUNDLES, FIT, Fit, check
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting import outputs
@@ -32,9 +33,13 @@ def pair(
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/SMALL-LARGE]."),
     format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
     qualities: str = typer.Option(",".join(map(str, pairing.QUALITIES)), help="The coder's, finest first."),
-    labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
-    small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
-    large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
+    labels: Path | None = typer.Option(None, help="Names of the classes, one a line [the large model's own]."),
+    small_pixels: str | None = typer.Option(
+        None, help=f"What the small model takes, if float [its metadata]: {', '.join(PIXELS)}."
+    ),
+    large_pixels: str | None = typer.Option(
+        None, help=f"What the large model takes, if float [its metadata]: {', '.join(PIXELS)}."
+    ),
     task: str | None = typer.Option(None, help=f"What both give [told by their outputs]: {', '.join(TASKS)}."),
     small_boxes: str | None = typer.Option(None, help="How a small detector's boxes are read; see `models split`."),
     large_boxes: str | None = typer.Option(None, help="How a large detector's boxes are read."),
@@ -49,7 +54,9 @@ def pair(
     shown = pictures.samples(samples, most)
     device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
     server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
-    names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
+    tell(device, task=task or small_boxes, pixels=small_pixels)
+    tell(server, task=task or large_boxes, pixels=large_pixels)
+    names = class_names(server, labels)
     made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
     pairing.write(target, made, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from isthmus.cli.models.told import class_names, tell
 from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import flatbuffer, pictures, profiles
@@ -43,8 +44,8 @@ def split(
     fallback: Path | None = typer.Option(
         None, help="A small .tflite that answers on the device [a late frame is late]."
     ),
-    labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
-    pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
+    labels: Path | None = typer.Option(None, help="Names of the classes, one a line [the model's own, if it has any]."),
+    pixels: str | None = typer.Option(None, help=f"What a float model takes [its metadata]: {', '.join(PIXELS)}."),
     task: str | None = typer.Option(None, help=f"What its outputs are [told by their shapes]: {', '.join(TASKS)}."),
     boxes: str | None = typer.Option(
         None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
@@ -71,7 +72,8 @@ def split(
     label_names(labels, outputs.classes_told(graph, reading))  # before any picture is read
     shown = pictures.samples(samples, most)
     uncut = Uncut.of(graph, input_, reading, shown)
-    names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))
+    tell(uncut, task=task or boxes, pixels=pixels)
+    names = class_names(uncut, labels)
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),

@@ -13,8 +13,9 @@ from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, signature_of
 from isthmus.models.pictures import Intake, placing
+from isthmus.models.splitting import metadata
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
-from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
+from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess, Placing, Pose
@@ -29,6 +30,8 @@ PIXELS: Mapping[str, tuple[Levels, Levels]] = {
 """(mean, std) of `Input` for what a float model takes: the values of its darkest and brightest pixel, or torchvision's."""
 IMAGENET_RANGE = (-2.12, 2.64)
 """What torchvision's normalisation makes of the darkest and the brightest pixel, at most."""
+ALIKE = 0.01
+"""Of the range of an 8-bit input: 2.5 levels."""
 FEWEST = 4
 
 
@@ -39,7 +42,8 @@ def input_of(
     fit: Literal["stretch", "letterbox"] = "stretch",
     colours: Literal["rgb", "bgr"] = "rgb",
 ) -> Input:
-    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input, and one of bare bytes, tell by themselves.
+    """The picture that a graph takes. `pixels` is a key of PIXELS; without it the file tells: by its input's quantisation, by its
+    bare bytes, or by its metadata.
 
     Raises ModelError when it takes no picture, or when a float model's pixels are not told.
     """
@@ -70,13 +74,29 @@ def _levels(graph: Graph, tensor: Tensor, pixels: str | None) -> tuple[Levels, L
         return PIXELS[pixels]
     if tensor.dtype == "uint8" and tensor.scale <= 0:
         return PIXELS["0..255"]
+    own = metadata.of(graph).normalisation
     if tensor.dtype not in ("int8", "uint8") or tensor.scale <= 0:
-        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}")
+        if own is None:
+            raise ModelError(
+                f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}"
+            )
+        return own
     lowest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
     darkest, brightest = -lowest * tensor.scale, (255 - lowest) * tensor.scale
+    if own is not None and not _same_range(own, darkest, brightest):
+        return own
     if all(abs(a - b) < 0.1 for a, b in zip((darkest, brightest), IMAGENET_RANGE, strict=True)):
         return PIXELS["imagenet"]
     return (lowest / 255,) * 3, (1 / (255 * tensor.scale),) * 3  # one stored level is one level of a pixel
+
+
+def _same_range(own: tuple[Levels, Levels], darkest: float, brightest: float) -> bool:
+    """Whether a normalisation is what the quantisation says too: it is then kept, where no level is rounded to another."""
+    span = brightest - darkest
+    return all(
+        abs(-m / s - darkest) < ALIKE * span and abs((1 - m) / s - brightest) < ALIKE * span
+        for m, s in zip(*own, strict=True)
+    )
 
 
 def _answers(
@@ -154,6 +174,11 @@ class Uncut:
     def task(self) -> Task:
         """How its outputs are packed and read."""
         return self.reading.opened(self.input.shape)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it tells apart, or keypoints it finds; None where its outputs do not say."""
+        return classes_of(self.graph, self.reading.task, self.reading.boxes)
 
     @property
     def form(self) -> tuple[int, ...] | None:
