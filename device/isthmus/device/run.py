@@ -40,6 +40,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
+from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
@@ -199,7 +200,7 @@ def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
 def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
-    return manifest.name_of(answer.label)
+    return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
 def _sinks(device: Opened) -> list[Sink]:
