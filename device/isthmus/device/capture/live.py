@@ -32,14 +32,19 @@ class LiveReader:
         self._news, self._stopped = asyncio.Event(), asyncio.Event()
         self._trouble_s: float | None = None
         """Since when the source has given nothing."""
-        self._lost = 0
-        """Pictures that former grabbers let go."""
+        self._lost = self._came = 0
+        """Pictures that former grabbers let go, and all that came to them."""
         self._grabber = self._grabbing(lambda: source)
 
     @property
     def stale(self) -> int:
         """Pictures that a newer one replaced before anybody asked for them."""
         return self._lost + self._grabber.stale
+
+    @property
+    def captured(self) -> int:
+        """All pictures that came."""
+        return self._came + self._grabber.captured
 
     async def read(self) -> Picture | None:
         """The newest picture that was not read yet; None at the end, or after `stop`.
@@ -74,7 +79,13 @@ class LiveReader:
         while not self._grabber.over:
             self._news.clear()
             if not await self._told(self._news, CLOSING_S):
-                return
+                break
+        self._retire()
+
+    def _retire(self) -> None:
+        """Count what a grabber that gives no more has let go, and with it what nobody took."""
+        came, stale = self._grabber.retire()
+        self._came, self._lost = self._came + came, self._lost + stale
 
     def _well(self) -> None:
         now = self._loop.time()
@@ -95,7 +106,7 @@ class LiveReader:
         self._grabber.end()
         if await self._told(self._stopped, pause_s):
             return
-        self._lost += self._grabber.stale
+        self._retire()
         self._grabber = self._grabbing(self._source.again)
 
     def _grabbing(self, open_: Callable[[], Source]) -> _Grabber:
@@ -123,9 +134,10 @@ class _Grabber:
     def __init__(self, open_: Callable[[], Source], clock: Callable[[], float], wake: Callable[[], None]) -> None:
         self._open, self._clock, self._wake = open_, clock, wake
         self._newest: Picture | None = None
+        self._retired = False
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._source: Source | None = None
-        self.stale = 0
+        self.stale = self.captured = 0
         self.over = False
         """The source ended, failed or was closed."""
         self.error: BaseException | None = None
@@ -135,6 +147,13 @@ class _Grabber:
         with self._lock:
             picture, self._newest = self._newest, None
             return picture
+
+    def retire(self) -> tuple[int, int]:
+        """How many pictures came, and how many nobody took; from now on neither is counted here, and none comes."""
+        with self._lock:
+            came, stale = self.captured, self.stale + (self._newest is not None)
+            self._newest, self._retired, self.captured, self.stale = None, True, 0, 0
+            return came, stale
 
     def end(self) -> None:
         """Read no further, and close the source."""
@@ -162,6 +181,9 @@ class _Grabber:
                 self._ended.wait(due_s - self._clock())
                 due_s = max(due_s + 1 / source.fps, self._clock())
             with self._lock:
+                if self._retired:
+                    return
+                self.captured += 1
                 self.stale += self._newest is not None
                 self._newest = replace(picture, captured_s=self._clock())
             self._wake()

@@ -66,7 +66,7 @@ class Clips(Sink):
         came = [change.label for change in self._presence.answered(row)]
         if answered.pixels is None:
             return
-        pixels = drawn(answered.pixels, row, self._labels)
+        pixels = drawn(answered.pixels, answered.answer, self._labels)
         if self._presence.labels:
             self._seen_s = row.captured_s
         if self._film is None and came:

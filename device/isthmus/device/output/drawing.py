@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.proto.record import FrameRecord
 from isthmus.proto.tasks import depth, segmentation
 from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Depth, Detail, Embedding, Mask, Pose, Values
 
@@ -40,7 +39,7 @@ MARGIN, CUT = 6, ".."
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def drawn(picture: Pixels, answer: Answer | FrameRecord, labels: Sequence[str] = ()) -> Pixels:
+def drawn(picture: Pixels, answer: Answer, labels: Sequence[str] = ()) -> Pixels:
     """A copy of `picture` (H, W, 3) RGB with what was answered, and how: in colours, with names, a caption below.
 
     Small pictures are enlarged. `labels` name the classes. An answer without a label, or whose mask is damaged, is a caption
@@ -48,7 +47,7 @@ def drawn(picture: Pixels, answer: Answer | FrameRecord, labels: Sequence[str] =
     """
     canvas, said = _enlarged(picture), _said(answer, labels)
     try:
-        _draw(canvas, _detail(answer), labels)
+        _draw(canvas, answer.detail, labels)
     except ValueError:  # a damaged mask: the answer is still worth its caption
         said = f"damaged: {said}"
     return _captioned(canvas, said, _provenance(answer))
@@ -60,7 +59,7 @@ def colour(label: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _provenance(answer: Answer | FrameRecord) -> str:
+def _provenance(answer: Answer) -> str:
     """From where, why and how soon."""
     took = f"{answer.latency_s * 1000:.0f} ms" + ("" if answer.on_time else ", late")
     aged = f", {answer.age_s:.1f} s old" if answer.source is AnswerSource.REPEAT else ""
@@ -68,15 +67,8 @@ def _provenance(answer: Answer | FrameRecord) -> str:
     return f"{whence}{answer.reason.value}, {took}{aged}"
 
 
-def _detail(answer: Answer | FrameRecord) -> Detail | None:
-    if isinstance(answer, Answer):
-        return answer.detail
-    kept = (answer.mask, answer.boxes, answer.pose, answer.depth, answer.embedding, answer.values)
-    return next((detail for detail in kept if detail is not None), None)
-
-
-def _said(answer: Answer | FrameRecord, labels: Sequence[str]) -> str:
-    detail, sure = _detail(answer), f"{answer.confidence:.0%}"
+def _said(answer: Answer, labels: Sequence[str]) -> str:
+    detail, sure = answer.detail, f"{answer.confidence:.0%}"
     if answer.label is None:
         return "no answer"
     if isinstance(detail, tuple):

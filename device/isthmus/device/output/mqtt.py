@@ -111,7 +111,7 @@ class Mqtt(Sink):
             self._publish(self._card.picture(await asyncio.to_thread(self._drawn, answered)))
 
     def _drawn(self, answered: AnsweredPicture) -> bytes:
-        pixels = drawn(answered.pixels, answered.row, self._labels)
+        pixels = drawn(answered.pixels, answered.answer, self._labels)
         return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
     def _patience_s(self) -> float | None:

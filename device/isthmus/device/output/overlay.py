@@ -92,4 +92,4 @@ class Overlay(Sink):
             await asyncio.to_thread(self._film.close)
 
     def _take(self, answered: AnsweredPicture) -> None:
-        self._film.add(drawn(answered.pixels, answered.row, self._labels), answered.row.captured_s)
+        self._film.add(drawn(answered.pixels, answered.answer, self._labels), answered.row.captured_s)
