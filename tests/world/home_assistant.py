@@ -83,11 +83,12 @@ class HomeAssistant:
         self._client.subscribe([(entity.config[key], 0) for key in keys if key in entity.config])
 
     def _heard(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        payload = bytes(message.payload)
         with self._lock:
             if message.topic.startswith("homeassistant/") and message.topic.endswith("/config"):
-                self._discovered(message.topic, message.payload)
+                self._discovered(message.topic, payload)
             for entity in self.entities.values():
-                self._told(entity, message.topic, message.payload)
+                self._told(entity, message.topic, payload)
 
     def _discovered(self, topic: str, payload: bytes) -> None:
         if not payload:

@@ -24,7 +24,7 @@ from isthmus.device.output.overlay import Overlay
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.device.output.webhook import Webhook
 from isthmus.proto.errors import ConfigError, DataError
-from isthmus.proto.vocabulary import LinkState
+from isthmus.proto.vocabulary import Answer, LinkState
 
 LABELS = ("person", "car")
 PIXELS = np.full((48, 64, 3), 90, np.uint8)
@@ -45,7 +45,9 @@ def shown(sink: Sink, *answers: AnsweredPicture) -> None:
 
 
 def answered(at_s: float, *boxes: int) -> AnsweredPicture:
-    return AnsweredPicture(row(at_s, boxes=boxes), PIXELS, LinkState.DOWN)
+    told = row(at_s, boxes=boxes)
+    answer = Answer(0, 1, 0.9, told.source, told.reason, None, at_s, 0.0, True, 0, detail=told.boxes)
+    return AnsweredPicture(told, PIXELS, LinkState.DOWN, answer)
 
 
 class Receiver(HTTPServer):

@@ -13,13 +13,10 @@ from collections import deque
 from datetime import datetime
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from isthmus.device.output.drawing import drawn
+from isthmus.device.output.drawing import Pixels
 from isthmus.device.output.overlay import Film
 from isthmus.device.output.presence import Presence
+from isthmus.device.output.shown import from_jpeg, jpeg, with_answer
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.proto.errors import DataError
 
@@ -27,7 +24,6 @@ log = logging.getLogger(__name__)
 
 BEFORE_S, AFTER_S, LONGEST_S = 3.0, 3.0, 60.0
 """A clip begins so long before something came and ends so long after all has gone, or after the third at the latest."""
-QUALITY = 85
 _OURS = re.compile(r"\d{8}-\d{6}(-\d+)?-[\w-]+\.(jpg|mp4)")
 
 
@@ -64,9 +60,8 @@ class Clips(Sink):
         row = answered.row
         self._presence.step(row.answered_s)
         came = [change.label for change in self._presence.answered(row)]
-        if answered.pixels is None:
+        if (pixels := with_answer(answered, self._labels)) is None:
             return
-        pixels = drawn(answered.pixels, answered.answer, self._labels)
         if self._presence.labels:
             self._seen_s = row.captured_s
         if self._film is None and came:
@@ -78,20 +73,19 @@ class Clips(Sink):
         if row.captured_s > min(self._seen_s + AFTER_S, self._began_s + LONGEST_S):
             self._end()
 
-    def _remember(self, pixels: NDArray[np.uint8], at_s: float) -> None:
-        self._before.append((at_s, _jpeg(pixels)))
+    def _remember(self, pixels: Pixels, at_s: float) -> None:
+        self._before.append((at_s, jpeg(pixels)))
         while self._before[0][0] < at_s - BEFORE_S:
             self._before.popleft()
 
-    def _begin(self, label: int, pixels: NDArray[np.uint8], at_s: float) -> None:
+    def _begin(self, label: int, pixels: Pixels, at_s: float) -> None:
         self._make_room()
         stem = self._name(self._labels[label] if label < len(self._labels) else str(label))
-        (self._folder / f"{stem}.jpg").write_bytes(_jpeg(pixels))
+        (self._folder / f"{stem}.jpg").write_bytes(jpeg(pixels))
         self._film, self._began_s = Film(self._folder / f"{stem}.mp4", self._fps), at_s
         while self._before:
-            before_s, jpeg = self._before.popleft()
-            picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-            self._film.add(np.asarray(picture[..., ::-1], np.uint8), before_s)
+            before_s, file = self._before.popleft()
+            self._film.add(from_jpeg(file), before_s)
 
     def _name(self, what: str) -> str:
         stem, word = datetime.now().strftime("%Y%m%d-%H%M%S"), re.sub(r"\W+", "_", what)[:40]
@@ -113,7 +107,3 @@ class Clips(Sink):
                 break
             path.unlink()
             sizes.remove(size)
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import cv2
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from isthmus.device.output.drawing import drawn
 from isthmus.device.output.home_assistant import Card, Message
+from isthmus.device.output.shown import jpeg, with_answer
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.printable import printable
@@ -32,7 +31,6 @@ RETRY_S = (1, 2)
 """From the first try to those after a long time: a broker that is back is found within seconds."""
 PICTURE_S = 1.0
 """A picture at most so often: it is for people who look."""
-QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,12 @@ class Mqtt(Sink):
         self._publish(self._card.answered(row, answered.link))
         if self._up and answered.pixels is not None and now >= self._picture_s + PICTURE_S:
             self._picture_s = now
-            self._publish(self._card.picture(await asyncio.to_thread(self._drawn, answered)))
+            if (file := await asyncio.to_thread(self._file, answered)) is not None:
+                self._publish(self._card.picture(file))
 
-    def _drawn(self, answered: AnsweredPicture) -> bytes:
-        pixels = drawn(answered.pixels, answered.answer, self._labels)
-        return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    def _file(self, answered: AnsweredPicture) -> bytes | None:
+        pixels = with_answer(answered, self._labels)
+        return None if pixels is None else jpeg(pixels)
 
     def _patience_s(self) -> float | None:
         due_s = self._card.due_at

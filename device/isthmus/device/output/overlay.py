@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.device.output.drawing import drawn
+from isthmus.device.output.shown import with_answer
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.proto.errors import DataError
 
@@ -86,10 +86,10 @@ class Overlay(Sink):
         """Draw and write in a thread, one picture after the other."""
         try:
             async for answered in inbox:
-                if answered.pixels is not None:
-                    await asyncio.to_thread(self._take, answered)
+                await asyncio.to_thread(self._take, answered)
         finally:
             await asyncio.to_thread(self._film.close)
 
     def _take(self, answered: AnsweredPicture) -> None:
-        self._film.add(drawn(answered.pixels, answered.answer, self._labels), answered.row.captured_s)
+        if (pixels := with_answer(answered, self._labels)) is not None:
+            self._film.add(pixels, answered.row.captured_s)
