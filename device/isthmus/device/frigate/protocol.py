@@ -74,7 +74,7 @@ def _grey_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     if not np.isfinite(values).all():
         raise DataError("request: values that are NaN or infinite")
     scale = 255.0 if values.max() <= 1 else 1.0
-    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values * scale), 0, 255), np.uint8)
 
 
 def detections(boxes: Sequence[Box]) -> list[bytes]:
