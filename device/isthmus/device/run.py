@@ -51,6 +51,8 @@ SWITCH_S = 0.0005
 
 OnRecord = Callable[[FrameRecord], None]
 OnEnd = Callable[[RunEnd], None]
+Answering = Callable[[Host], Coroutine[None, None, None]]
+"""What gives a host its pictures until they end."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,25 @@ async def answer_all(
     `on_answer` is waited for; what it raises (IsthmusError, OSError) is raised here too. `sinks` are not waited for.
     `on_end` is told how many pictures came and were skipped, however it ends.
     """
-    manifest, config, shown = device.bundle.manifest, device.config, Sinks(sinks)
+    config, period_s = device.config, _period_s(device.config, source)
+
+    def answering(host: Host) -> Coroutine[None, None, None]:
+        return host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
+
+    await answer_with(device, answering, on_answer, sinks=sinks, on_end=on_end, signals=signals)
+
+
+async def answer_with(
+    device: Opened,
+    answering: Answering,
+    on_answer: OnRecord,
+    *,
+    sinks: Sequence[Sink] = (),
+    on_end: OnEnd | None = None,
+    signals: bool = False,
+) -> None:
+    """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
+    manifest, shown = device.bundle.manifest, Sinks(sinks)
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
@@ -123,9 +143,7 @@ async def answer_all(
         handle(host.stop, _nothing if transport is None else transport.reload)
     try:
         async with shown:
-            period_s = _period_s(config, source)
-            answering = host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
-            await _beside(answering, host, transport)
+            await _beside(answering(host), host, transport)
     finally:
         if on_end is not None:
             on_end(_ended(host))
