@@ -102,6 +102,8 @@ class Host:
         self._reader: Reader | LiveReader | None = None
         self._early = self._aged = 0
         """Pictures that were read and not taken up: they came too soon, or were too old already."""
+        self._given = 0
+        """Pictures that no reader gave."""
         self._told_skipped = Skipped()
         self._why_down = ""
 
@@ -122,6 +124,17 @@ class Host:
             await self._reader.close()
             self._head.shutdown()
 
+    @property
+    def captured(self) -> int:
+        """All pictures that came, taken up or skipped."""
+        return self._given + (0 if self._reader is None else self._reader.captured)
+
+    @property
+    def skipped(self) -> Skipped:
+        """All pictures that were let go."""
+        stale = 0 if self._reader is None else self._reader.stale
+        return Skipped(stale + self._aged, self._early)
+
     async def serve(self) -> None:
         """Answer what is given to `take`, until `stop`; what was taken before is answered all the same."""
         try:
@@ -129,17 +142,6 @@ class Host:
         finally:
             await self._answered_all.wait()
             self._head.shutdown()
-
-    @property
-    def captured(self) -> int:
-        """All pictures that came, taken up or skipped."""
-        return 0 if self._reader is None else self._reader.captured
-
-    @property
-    def skipped(self) -> Skipped:
-        """All pictures that were let go."""
-        stale = 0 if self._reader is None else self._reader.stale
-        return Skipped(stale + self._aged, self._early)
 
     def stop(self) -> None:
         """Take no further frames."""
@@ -193,6 +195,7 @@ class Host:
     def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
         """Answer a picture that is there now within `deadline_s`; its one answer carries `frame_id`, which nobody else has."""
         now = self._loop.time()
+        self._given += self._reader is None
         captured_s = now if picture.captured_s is None else picture.captured_s
         frame = Frame(frame_id, captured_s, captured_s + deadline_s, picture.label)
         taken = Taken(frame, picture, time.time() - (now - captured_s), self._skipped_since())

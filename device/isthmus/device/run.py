@@ -51,9 +51,9 @@ SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
 OnRecord = Callable[[FrameRecord], None]
+OnEnd = Callable[[RunEnd], None]
 Answering = Callable[[Host], Coroutine[None, None, None]]
 """What gives a host its pictures until they end."""
-OnEnd = Callable[[RunEnd], None]
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,23 @@ def test_the_newest_picture_wins_and_the_others_are_counted() -> None:
     limited(run())
 
 
+def test_what_piled_up_while_it_was_opened_is_let_go() -> None:
+    class Backlog(Flaky):
+        def read(self) -> Picture | None:
+            if self._count >= 10:
+                time.sleep(0.03)
+            return super().read()
+
+    async def run() -> None:
+        reader = LiveReader(Backlog(100), quick())
+        names = [picture.name async for picture in taken(reader, 3)]
+        assert int(names[0][1:]) >= 10
+        assert reader.stale >= 10
+        await reader.close()
+
+    limited(run())
+
+
 def test_what_goes_away_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         reader = LiveReader(Flaky(3, every_s=0.02, refusals=2), quick())

@@ -23,6 +23,13 @@ CLOSING_S = 1.0
 """A read that is under way when all is over may take so long to end; what still hangs then is not closed."""
 
 
+WAITED_S = 0.01
+"""A read that took so long had to wait for its picture. After two in a row, or one of ten times that, what piled up while the
+source was opened has been read; a short one alone may be a busy processor's."""
+SETTLING_S = 1.0
+"""After so long it counts as read in any case: a slow device never waits."""
+
+
 class LiveReader:
     """One live source, read on the running event loop. Time is the loop's."""
 
@@ -134,7 +141,7 @@ class _Grabber:
     def __init__(self, open_: Callable[[], Source], clock: Callable[[], float], wake: Callable[[], None]) -> None:
         self._open, self._clock, self._wake = open_, clock, wake
         self._newest: Picture | None = None
-        self._retired = False
+        self._retired = self._settled = False
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._source: Source | None = None
         self.stale = self.captured = 0
@@ -143,8 +150,10 @@ class _Grabber:
         self.error: BaseException | None = None
 
     def take(self) -> Picture | None:
-        """The newest picture, once."""
+        """The newest picture, once; none before what piled up while the source was opened has been read."""
         with self._lock:
+            if not (self._settled or self.over):
+                return None
             picture, self._newest = self._newest, None
             return picture
 
@@ -175,8 +184,12 @@ class _Grabber:
         self._wake()
 
     def _read(self, source: Source) -> None:
-        due_s = self._clock()
+        due_s = began_s = asked_s = self._clock()
+        waited = 0
         while not self._ended.is_set() and (picture := source.read()) is not None:
+            now = self._clock()
+            waited = waited + 1 if now - asked_s > WAITED_S else 0
+            self._settled |= waited == 2 or now - asked_s > 10 * WAITED_S or now - began_s > SETTLING_S or source.bursts
             if source.bursts and source.fps:
                 self._ended.wait(due_s - self._clock())
                 due_s = max(due_s + 1 / source.fps, self._clock())
@@ -187,3 +200,4 @@ class _Grabber:
                 self.stale += self._newest is not None
                 self._newest = replace(picture, captured_s=self._clock())
             self._wake()
+            asked_s = self._clock()
