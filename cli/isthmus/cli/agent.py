@@ -43,6 +43,9 @@ def agent(
     record_file_bytes: str | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
     record_age: str | None = typer.Option(None, help="Go on in another file after so long [1d]."),
     record_total_bytes: str | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    watch: str | None = typer.Option(
+        None, help="Classes that mqtt, webhook and clips are about, e.g. person,car [all]."
+    ),
     mqtt: str | None = typer.Option(
         None, help="mqtt://[USER[:PASSWORD]@]HOST[:PORT]: be a device of Home Assistant's."
     ),
@@ -75,6 +78,7 @@ def agent(
         "record_file_bytes": record_file_bytes,
         "record_age_s": record_age,
         "record_total_bytes": record_total_bytes,
+        "watch": watch,
         "mqtt": mqtt,
         "webhook": webhook,
         "overlay": overlay,

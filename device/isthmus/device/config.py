@@ -51,6 +51,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many seconds is followed by the next: a day."""
     record_total_bytes: int = 1_000_000_000
     """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
+    watch: str | None = None
+    """Classes, with commas between, that mqtt, webhook and clips are about; None is all of the bundle's."""
     mqtt: str | None = None
     """mqtt://[USER[:PASSWORD]@]HOST[:PORT] of a broker, to which the device is a device of Home Assistant's; mqtts:// is TLS."""
     webhook: str | None = None

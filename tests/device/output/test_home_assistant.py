@@ -6,7 +6,7 @@ import json
 
 from device.output.test_presence import row
 from isthmus.device.output.home_assistant import Card, Message
-from isthmus.device.output.presence import HOLD_S
+from isthmus.device.output.presence import HOLD_S, Presence
 from isthmus.proto.vocabulary import LinkState
 
 LABELS = ("person", "car")
@@ -70,3 +70,13 @@ def test_what_an_earlier_run_announced_is_taken_up_as_off_and_what_is_of_another
     assert c.heard(CONFIG.format(1).replace("class_1", "someone_else"), b"{}") == [
         Message(CONFIG.format(1).replace("class_1", "someone_else"), "")
     ]
+
+
+def test_what_is_watched_is_announced_before_it_was_ever_seen_and_nothing_else_is() -> None:
+    c = Card("front door", bundle="street", version="1.0", labels=LABELS, presence=Presence({1}))
+    told = dict(c.connected())
+    assert told["isthmus/front_door/class/1"] == "OFF"
+    assert CONFIG.format(1) in told
+    assert not c.heard(CONFIG.format(1), b"{}")
+    assert c.heard(CONFIG.format(0), b"{}") == [Message(CONFIG.format(0), "")]
+    assert "isthmus/front_door/class/0" not in topics(c.answered(row(1.0, boxes=(0,)), LinkState.UP))

@@ -24,18 +24,17 @@ def row(at_s: float, label: int | None = 1, *, boxes: tuple[int, ...] | None = N
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (row(0, boxes=(3, 3, 5)), {3, 5}),
-        (row(0, 0, boxes=()), set()),
-        (row(0, 7), {7}),
-        (row(0, 7, confidence=0.4), set()),
-        (row(0, 7, answer="nothing"), set()),
-        (row(0, 7, answer=None), set()),
-        (row(0, 7, source=AnswerSource.FILTER), set()),
-        (row(0, None, source=AnswerSource.NONE), set()),
-        (row(0, 2, mask=Mask(1, 1, b"", {0: 0.9, 2: 0.1})), {2}),
+        (row(0, boxes=(3, 3, 5)), {3: 0.8, 5: 0.8}),
+        (row(0, 0, boxes=()), {}),
+        (row(0, 7), {7: 0.9}),
+        (row(0, 7, answer="nothing"), {}),
+        (row(0, 7, answer=None), {}),
+        (row(0, 7, source=AnswerSource.FILTER), {}),
+        (row(0, None, source=AnswerSource.NONE), {}),
+        (row(0, 2, mask=Mask(1, 1, b"", {0: 0.9, 2: 0.1})), {2: 1.0}),
     ],
 )
-def test_what_an_answer_says_is_in_its_picture(answer: FrameRecord, expected: set[int]) -> None:
+def test_what_an_answer_says_is_in_its_picture(answer: FrameRecord, expected: dict[int, float]) -> None:
     assert seen(answer) == expected
 
 
@@ -57,3 +56,18 @@ def test_an_answer_that_is_none_is_no_sign_of_absence() -> None:
     presence.answered(row(1.0, boxes=(2,)))
     assert presence.answered(row(1.1, None, source=AnswerSource.NONE)) == []
     assert presence.labels == {2}
+
+
+def test_it_takes_a_sure_answer_to_come_and_any_to_stay() -> None:
+    presence = Presence()
+    assert presence.answered(row(1.0, 7, confidence=0.4)) == []
+    assert presence.answered(row(1.1, 7, confidence=0.6)) == [Change(7, True, 1.1)]
+    presence.answered(row(3.0, 7, confidence=0.4))
+    assert presence.step(4.0) == []
+    assert presence.labels == {7}
+
+
+def test_only_what_is_watched_comes() -> None:
+    presence = Presence({4})
+    assert presence.answered(row(1.0, boxes=(2, 4))) == [Change(4, True, 1.0)]
+    assert not presence.watches(2)

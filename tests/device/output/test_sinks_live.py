@@ -19,10 +19,13 @@ from device.output.test_presence import row
 from isthmus.device.config import AgentConfig
 from isthmus.device.output import webhook
 from isthmus.device.output.clips import Clips
+from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.mqtt import Broker
 from isthmus.device.output.overlay import Overlay
+from isthmus.device.output.presence import Presence
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.device.output.webhook import Webhook
+from isthmus.models import bundle
 from isthmus.proto.errors import ConfigError, DataError
 from isthmus.proto.vocabulary import Answer, LinkState
 
@@ -90,7 +93,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 def test_a_webhook_is_told_once_what_came_though_its_receiver_failed_before(receiver: Receiver) -> None:
-    sink, now = Webhook(receiver.url, "door", LABELS), time.monotonic()
+    sink, now = Webhook(receiver.url, "door", LABELS, Presence()), time.monotonic()
     shown(sink, answered(now, 0), answered(now, 0), answered(now, 0, 1))
     assert [(told["event"], told["class"]) for told in receiver.news] == [("came", "person"), ("came", "car")]
     assert receiver.news[0]["device"] == "door"
@@ -100,7 +103,7 @@ def test_a_webhook_is_told_once_what_came_though_its_receiver_failed_before(rece
 
 def test_a_receiver_that_will_never_take_it_is_not_asked_again(receiver: Receiver) -> None:
     receiver.codes = [404]
-    sink, now = Webhook(receiver.url, "door", LABELS), time.monotonic()
+    sink, now = Webhook(receiver.url, "door", LABELS, Presence()), time.monotonic()
     shown(sink, answered(now, 0), answered(now, 0, 1))
     assert [told["class"] for told in receiver.news] == ["car"]
     assert sink.lost == 1
@@ -125,7 +128,7 @@ def test_what_comes_leaves_a_snapshot_and_a_clip_with_what_was_before_and_the_ol
     (tmp_path / "20200101-000000-person.jpg").write_bytes(bytes(1_000_000))
     (tmp_path / "mine.jpg").write_bytes(bytes(900_000))
     walk = [answered(i / 10, *((0,) if 50 <= i < 60 else ())) for i in range(200)]
-    shown(Clips(tmp_path, 1_000_000, 10.0, LABELS), *walk)
+    shown(Clips(tmp_path, 1_000_000, 10.0, LABELS, Presence()), *walk)
     (snapshot,) = tmp_path.glob("2*-person.jpg")
     (clip,) = tmp_path.glob("*.mp4")
     assert snapshot.stem == clip.stem
@@ -152,3 +155,13 @@ def test_a_broker_s_address_is_said_without_its_password() -> None:
 def test_the_room_for_clips_is_checked() -> None:
     with pytest.raises(ValueError, match="clips_total_bytes"):
         AgentConfig(clips_total_bytes=10)
+
+
+def test_what_is_watched_is_named_as_the_bundle_names_it() -> None:
+    manifest = bundle.load("signs", half="head").manifest
+    sinks = sinks_of(AgentConfig(watch="stop, yield", webhook="http://door.lan/hook"), manifest, 10.0)
+    assert [sink.name for sink in sinks] == ["webhook http://door.lan"]
+    with pytest.raises(ConfigError, match="watch: 'person' is no class of signs; known: nothing, stop"):
+        sinks_of(AgentConfig(watch="person"), manifest, 10.0)
+    with pytest.raises(ConfigError, match="webhook: expected http://"):
+        sinks_of(AgentConfig(webhook="door"), manifest, 10.0)

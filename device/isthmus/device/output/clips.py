@@ -32,10 +32,10 @@ class Clips(Sink):
 
     capacity, pictures = 16, True
 
-    def __init__(self, folder: Path, total_bytes: int, fps: float, labels: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, total_bytes: int, fps: float, labels: tuple[str, ...], presence: Presence) -> None:
         self.name, self._folder, self._total_bytes = f"clips {folder}", folder, total_bytes
         self._fps, self._labels = fps, labels
-        self._presence = Presence()
+        self._presence = presence
         self._before: deque[tuple[float, bytes]] = deque()
         """Times of capture and drawn pictures, as JPEG, of the last seconds."""
         self._film: Film | None = None

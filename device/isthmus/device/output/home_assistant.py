@@ -36,8 +36,10 @@ class Message(NamedTuple):
 class Card:
     """One device: its link, its last answer, its picture, and every class that it has ever seen."""
 
-    def __init__(self, device: str, *, bundle: str, version: str, labels: tuple[str, ...]) -> None:
-        """`device` names it in topics; what may not stand there becomes `_`."""
+    def __init__(
+        self, device: str, *, bundle: str, version: str, labels: tuple[str, ...], presence: Presence | None = None
+    ) -> None:
+        """`device` names it in topics; what may not stand there becomes `_`. `presence` says which classes matter."""
         self.device = re.sub(r"[^A-Za-z0-9_-]", "_", device)
         self._base, self._node, self._labels = f"{TOPIC}/{self.device}", f"isthmus_{self.device}", labels
         self._about = {
@@ -47,10 +49,10 @@ class Card:
             "model": bundle,
             "sw_version": version,
         }
-        self._presence = Presence()
-        self._known: set[int] = set()
-        """Classes that Home Assistant has a sensor for."""
-        self._said: dict[str, str | bytes] = {}
+        self._presence = presence or Presence()
+        self._known = set(self._presence.watched or ())
+        """Classes that Home Assistant has a sensor for: those that are watched from the beginning, others once they are seen."""
+        self._said: dict[str, str | bytes] = {self._state_of(label): OFF for label in sorted(self._known)}
         """What stands at each topic of a state."""
         self._figures_s = float("-inf")
         self._link = LinkState.DOWN
@@ -84,8 +86,8 @@ class Card:
         label = int(name.removeprefix("class_")) if re.fullmatch(r"class_[0-9]{1,9}", name) else -1
         if not payload or label in self._known:
             return []
-        if not 0 <= label < len(self._labels):
-            return [Message(topic, "")]  # of a bundle that this device no longer has
+        if not 0 <= label < len(self._labels) or not self._presence.watches(label):
+            return [Message(topic, "")]  # of a bundle that this device no longer has, or no longer watched
         return self._announced(label)
 
     def answered(self, row: FrameRecord, link: LinkState) -> list[Message]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from isthmus.device.neural_filter import NOTHING
@@ -11,7 +12,7 @@ from isthmus.proto.vocabulary import AnswerSource
 HOLD_S = 2.0
 """A class that was not seen for so long has gone: longer than a detector blinks, shorter than somebody waits for a lamp."""
 SURE = 0.5
-"""An answer that is less sure is no sighting; a detector's boxes have their own bound, in the bundle."""
+"""A class comes into view when an answer is so sure of it; once there, whatever the answer holds keeps it there."""
 
 
 class Change(NamedTuple):
@@ -23,22 +24,28 @@ class Change(NamedTuple):
     """When, on the clock of the answers."""
 
 
-def seen(row: FrameRecord) -> set[int]:
-    """The classes that an answer says are in its picture."""
+def seen(row: FrameRecord) -> dict[int, float]:
+    """The classes that an answer says are in its picture, and how sure it is of each, 0 to 1."""
     if row.source in (AnswerSource.NONE, AnswerSource.FILTER) or row.label is None:
-        return set()
+        return {}
     if row.boxes is not None:
-        return {box.label for box in row.boxes}
+        return {box.label: box.score for box in reversed(row.boxes)}  # the surest comes first, and stays
     if row.mask is not None:
-        return {label for label in row.mask.covered if label}
-    return {row.label} if row.confidence >= SURE and row.answer not in (None, *NOTHING) else set()
+        return {label: 1.0 for label in row.mask.covered if label}
+    return {} if row.answer in (None, *NOTHING) else {row.label: row.confidence}
 
 
 class Presence:
     """The classes that are in view now."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: Collection[int] | None = None) -> None:
+        """`watched` are the classes that matter; None: all."""
+        self.watched = watched
         self._last_s: dict[int, float] = {}
+
+    def watches(self, label: int) -> bool:
+        """Whether a class matters."""
+        return self.watched is None or label in self.watched
 
     @property
     def labels(self) -> frozenset[int]:
@@ -54,10 +61,10 @@ class Presence:
         """What an answer changes; one that is no answer changes nothing, since nobody looked."""
         if row.source is AnswerSource.NONE:
             return []
-        found = seen(row)
-        came = [Change(label, True, row.answered_s) for label in sorted(found - self._last_s.keys())]
-        self._last_s.update(dict.fromkeys(found, row.answered_s))
-        return came
+        found = {label: sure for label, sure in seen(row).items() if self.watches(label)}
+        came = sorted(label for label, sure in found.items() if sure >= SURE and label not in self._last_s)
+        self._last_s.update({label: row.answered_s for label in found if label in self._last_s or label in came})
+        return [Change(label, True, row.answered_s) for label in came]
 
     def step(self, now: float) -> list[Change]:
         """The classes that have gone by `now`."""

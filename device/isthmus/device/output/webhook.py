@@ -44,11 +44,11 @@ class Webhook(Sink):
 
     capacity, pictures = 64, False
 
-    def __init__(self, url: str, device: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, url: str, device: str, labels: tuple[str, ...], presence: Presence) -> None:
         self._url, self._device, self._labels = checked(url), device, labels
         parts = urlsplit(url)
         self.name = f"webhook {parts.scheme}://{parts.hostname}"  # its path may be a secret
-        self._presence = Presence()
+        self._presence = presence
         self._news: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._there, self._all_told = asyncio.Event(), asyncio.Event()
         self._all_told.set()
