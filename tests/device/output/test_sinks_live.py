@@ -97,7 +97,8 @@ def test_a_webhook_is_told_once_what_came_though_its_receiver_failed_before(rece
     shown(sink, answered(now, 0), answered(now, 0), answered(now, 0, 1))
     assert [(told["event"], told["class"]) for told in receiver.news] == [("came", "person"), ("came", "car")]
     assert receiver.news[0]["device"] == "door"
-    assert receiver.news[0]["boxes"][0]["score"] == 0.8
+    assert receiver.news[0]["confidence"] == 0.8
+    assert receiver.news[0]["boxes"] == [{"score": 0.8, "top": 0.1, "left": 0.1, "bottom": 0.5, "right": 0.5}]
     assert sink.lost == 0
 
 

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from isthmus.device.output.presence import Change, Presence
+from isthmus.device.output.presence import Change, Presence, seen
 from isthmus.device.output.sinks import Inbox, Sink
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.printable import printable
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import Box
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,15 @@ class Webhook(Sink):
             "device": self._device,
             "event": "came" if change.began else "went",
             "class": self._labels[change.label] if change.label < len(self._labels) else str(change.label),
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "time": _moment(None if row is None else row.captured_unix_s),
         }
         if row is not None:
-            found = [box for box in row.boxes or () if box.label == change.label]
-            told |= {"confidence": round(row.confidence, 4), "source": row.source.value, "frame_id": row.frame_id}
+            told |= {
+                "confidence": round(seen(row)[change.label], 4),
+                "source": row.source.value,
+                "frame_id": row.frame_id,
+            }
+            found = [_rounded(box) for box in row.boxes or () if box.label == change.label]
             told |= {"boxes": found} if row.boxes is not None else {}
         return told
 
@@ -132,3 +137,14 @@ class Webhook(Sink):
                 return f"answers {error.code}", error.code >= 500 or error.code in (408, 425, 429)
         except (OSError, http.client.HTTPException) as error:
             return f"cannot be reached ({printable(str(error))})", True
+
+
+def _rounded(box: Box) -> dict[str, float]:
+    """A box as people read it: to a thousandth of the picture."""
+    return {name: round(value, 3) for name, value in msgspec.structs.asdict(box).items() if name != "label"}
+
+
+def _moment(unix_s: float | None) -> str:
+    """A time of day in ISO 8601, UTC; None is now."""
+    at = datetime.now(timezone.utc) if unix_s is None else datetime.fromtimestamp(unix_s, timezone.utc)
+    return at.isoformat(timespec="milliseconds")
