@@ -27,6 +27,7 @@ PARTS = {
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("matplotlib",),
     "frigate": ("pyzmq",),
+    "mqtt": ("paho-mqtt",),
 }  # fmt: skip
 
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
