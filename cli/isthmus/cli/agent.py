@@ -43,6 +43,10 @@ def agent(
     record_file_bytes: str | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
     record_age: str | None = typer.Option(None, help="Go on in another file after so long [1d]."),
     record_total_bytes: str | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    page: str | None = typer.Option(None, help="Show a live page at HOST:PORT, e.g. 127.0.0.1:8070 [none]."),
+    page_token: str | None = typer.Option(
+        None, help="Of a page that other machines can reach [made up at each start]."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -68,6 +72,8 @@ def agent(
         "record_file_bytes": record_file_bytes,
         "record_age_s": record_age,
         "record_total_bytes": record_total_bytes,
+        "page": page,
+        "page_token": page_token,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

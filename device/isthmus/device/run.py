@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import secrets
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from isthmus.device.capture.sources.address import public
 from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
-from isthmus.device.config import AgentConfig, size_of
+from isthmus.device.config import AgentConfig, page_address, size_of
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.history import History, Limits
+from isthmus.device.output.page.access import is_loopback
+from isthmus.device.output.page.page import Facts, Page
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
@@ -131,6 +134,9 @@ async def answer_with(
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
+    for sink in sinks:
+        if isinstance(sink, Page):
+            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
@@ -248,7 +254,27 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
 
 def _sinks(device: Opened) -> list[Sink]:
     """Whoever is shown answers with their pictures, as it is configured."""
-    return []
+    sinks = list[Sink]()
+    if device.config.page is not None:
+        sinks.append(_page(device, device.config.page))
+    return sinks
+
+
+def _page(device: Opened, address: str) -> Page:
+    """The live page: for this machine alone, or for whoever has its token."""
+    config, (host, port) = device.config, page_address(address)
+    token = config.page_token or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    facts = Facts(
+        bundle=device.bundle.manifest.name,
+        source=public(config.source),
+        client_id=config.client_id,
+        policy=config.policy,
+        server=config.server,
+        deadline_s=config.deadline_s,
+        version=metadata.version("isthmus"),
+        labels=device.bundle.manifest.labels,
+    )
+    return Page(host, port, token, facts)
 
 
 def _writers(device: Opened, source: Source, command: str) -> Writers:
