@@ -47,6 +47,7 @@ def agent(
     page_token: str | None = typer.Option(
         None, help="Of a page that other machines can reach [made up at each start]."
     ),
+    open_page: bool | None = typer.Option(None, "--open", help="Open the page in this machine's browser."),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -74,6 +75,7 @@ def agent(
         "record_total_bytes": record_total_bytes,
         "page": page,
         "page_token": page_token,
+        "open_page": open_page,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

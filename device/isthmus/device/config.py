@@ -55,6 +55,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """HOST:PORT of the live page, to be looked at in a browser; 127.0.0.1:8070 is for this machine alone."""
     page_token: str | None = None
     """Who looks at a page that other machines can reach must have this; None makes one up at every start."""
+    open_page: bool = False
+    """Open the page in this machine's browser."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -89,6 +91,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_server(self.server)
         if self.page is not None:
             page_address(self.page)
+        if self.open_page and self.page is None:
+            raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
         if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):
             raise ValueError("page_token, expected at least 16 letters, digits, - or _")
 

@@ -7,6 +7,7 @@ import contextlib
 import platform
 import secrets
 import sys
+import webbrowser
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -274,7 +275,7 @@ def _page(device: Opened, address: str) -> Page:
         version=metadata.version("isthmus"),
         labels=device.bundle.manifest.labels,
     )
-    return Page(host, port, token, facts)
+    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
 
 
 def _writers(device: Opened, source: Source, command: str) -> Writers:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from isthmus.device.output.page import page as pages
 from isthmus.device.output.page.page import Facts, Page
@@ -23,7 +24,7 @@ FACTS = Facts("signs", "rtsp://camera/x", "porch", "local-only", None, 0.1, "1.2
 PIXELS = np.full((240, 320, 3), 120, np.uint8)
 
 
-def answered(i: int, pixels: np.ndarray | None = PIXELS) -> AnsweredPicture:  # type: ignore[type-arg]
+def answered(i: int, pixels: NDArray[np.uint8] | None = PIXELS) -> AnsweredPicture:
     boxes = (Box(1, 0.9, 0.1, 0.1, 0.9, 0.5), Box(1, 0.8, 0.1, 0.6, 0.9, 0.9))
     answer = Answer(
         i, 1, 0.9, AnswerSource.EXIT, Reason.CONFIDENT, OperatingPoint(1.0, 0), 1.0 + i, 0.05, True, 0, detail=boxes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -12,7 +14,7 @@ from isthmus.proto.vocabulary import AnswerSource, LinkState, Reason
 UP = LinkState.UP
 
 
-def row(i: int, at_s: float, latency_s: float = 0.05, **changes: object) -> FrameRecord:
+def row(i: int, at_s: float, latency_s: float = 0.05, **changes: Any) -> FrameRecord:
     made = FrameRecord(
         frame_id=i, captured_s=at_s - latency_s, deadline_s=at_s - latency_s + 0.1, confidence=0.9, label=1,
         source=AnswerSource.EXIT, reason=Reason.CONFIDENT, answered_s=at_s, latency_s=latency_s, on_time=latency_s <= 0.1,
@@ -75,7 +77,7 @@ def test_before_the_first_answer_nothing_is_claimed() -> None:
         ({"width": None, "exit": None, "source": AnswerSource.NONE}, "none"),
     ],
 )
-def test_an_operating_point_in_words(changes: dict[str, object], words: str) -> None:
+def test_an_operating_point_in_words(changes: dict[str, Any], words: str) -> None:
     assert point(row(0, 1.0, **changes)) == words
 
 

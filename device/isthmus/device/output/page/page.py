@@ -63,8 +63,11 @@ class Page(Sink):
     name = "page"
     capacity = 8
 
-    def __init__(self, host: str, port: int, token: str | None, facts: Facts) -> None:
-        """With a `token`, only who has it may look."""
+    def __init__(
+        self, host: str, port: int, token: str | None, facts: Facts, *, browse: Callable[[str], object] | None = None
+    ) -> None:
+        """With a `token`, only who has it may look. `browse` is given the address once it can be looked at."""
+        self._browse = browse
         self._host, self._port, self._access, self._facts = host, port, Access(token), facts
         self._minute = LastMinute(facts.deadline_s)
         self._newest: AnsweredPicture | None = None
@@ -98,6 +101,8 @@ class Page(Sink):
             raise BindError(f"{where}: page: {error.strerror}; choose another --page HOST:PORT") from error
         self._port = self._server.sockets[0].getsockname()[1]
         log.warning("page: %s", self.address)
+        if self._browse is not None:
+            await asyncio.to_thread(self._browse, self.address)
 
     async def run(self, inbox: Inbox) -> None:
         """Show what comes, until the end."""
