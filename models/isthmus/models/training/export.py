@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isthmus.models import bundle
-from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage, TailPart
+from isthmus.models.bundle import Bottleneck, Manifest, Stage
 from isthmus.models.bundling import card, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES, Evaluation, measured, save
+from isthmus.models.picture_ladder import Input, TailPart
 from isthmus.models.training.backbones import Network, TailModule
 from isthmus.models.training.layers import width_key
 from isthmus.proto.errors import BundleError
