@@ -13,6 +13,7 @@ from isthmus.proto.errors import DataError
 from isthmus.proto.packing import Packing
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.detection import Detection
+from small_skies import sky
 
 torch = pytest.importorskip("torch")
 
@@ -24,24 +25,6 @@ from isthmus.models.detection.trainer import Trainer, normalised  # noqa: E402
 
 SMALL = Architecture(height=64, width=96, classes=2, channels=(8, 8, 16), bottleneck=4, tail=(16, 16), small=8)
 RECIPE = replace(RECIPES["skywatch"], arch=SMALL, epochs=4, epoch_pictures=16, batch=8, judged_every=2)
-
-
-def sky(clips: int = 6, frames: int = 4, seed: int = 0) -> BoxedFrames:
-    """Clips of a bright or a dark square before a background of each clip's own."""
-    rng = np.random.default_rng(seed)
-    images, boxes, of_clip = [], [], []
-    for clip in range(clips):
-        ground = rng.integers(60, 200, (16, 24, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
-        for _ in range(frames):
-            image = ground.copy()
-            left, top = rng.integers(4, 76), rng.integers(4, 44)
-            image[top : top + 12, left : left + 16] = 255 * (clip % 2)
-            images.append(image)
-            boxes.append(np.array([[clip % 2, left, top, left + 16, top + 12]], np.float32))
-            of_clip.append(clip)
-    names = tuple(f"clip{i}" for i in range(clips))
-    numbers = np.tile(np.arange(frames), clips)
-    return BoxedFrames(np.stack(images), tuple(boxes), np.array(of_clip), numbers, names, ("dark", "bright"))
 
 
 def test_every_place_is_held_out_whole() -> None:

@@ -47,4 +47,4 @@ class Recipe:
     """After so many epochs the averaged network is judged on the held-out places, and kept when it is the best."""
 
 
-RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=10)}
+RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=26)}

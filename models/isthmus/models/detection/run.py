@@ -12,7 +12,7 @@ import torch
 from isthmus.models.bundle import Bundle
 from isthmus.models.data import clips
 from isthmus.models.data.clips import BoxedFrames
-from isthmus.models.detection import measuring, places
+from isthmus.models.detection import card, measuring, places
 from isthmus.models.detection.judging import HeldOut
 from isthmus.models.detection.network import Detector
 from isthmus.models.detection.recipes import RECIPES, Recipe
@@ -116,6 +116,7 @@ class DetectorRun:
             images=images,
             made_by=made_by,
         )
+        card.write(bundle)
         report(f"{target}: bundle {bundle.sha256.hex()}")
         return bundle
 
