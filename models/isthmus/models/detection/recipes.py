@@ -28,10 +28,10 @@ class Recipe:
     tail_decay: float = 0.02
     averaging: float = 0.998
     """The share of themselves that the averaged weights keep at every step; less in a run too short for it."""
-    bits_weight: float = 4e-6
-    """What a bit of a frame costs."""
-    bits_from: float = 0.15
-    """The share of the training over which that price rises from nothing."""
+    bits_weight: tuple[float, float] = (4e-6, 1.5e-5)
+    """What a bit of a frame costs, at first and later on: what is dear from the beginning is not learnt at all."""
+    bits_from: tuple[float, float] = (0.15, 0.45)
+    """The shares of the training over which the first price rises from nothing, and after which the second one holds."""
     steps: tuple[float, ...] = (1 / 3, 0.5, 2 / 3, 1.0)
     """The quantiser's ladder; the base alone has steps three times as wide, and is what is sent as a rule."""
     base_alone: float = 0.8
@@ -41,10 +41,10 @@ class Recipe:
     distil_weight: float = 0.5
     wide_every: int = 4
     """Before the tail is trained alone, its wide branch takes part in every so many steps: it is most of a step's work."""
-    tail_from: float = 0.65
+    tail_from: float = 0.79
     """The share of the training after which the averaged head stays as it is, and the tail is trained on what it gives."""
     judged_every: int = 3
     """After so many epochs the averaged network is judged on the held-out places, and kept when it is the best."""
 
 
-RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=26)}
+RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=34)}

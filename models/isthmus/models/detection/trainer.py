@@ -160,7 +160,7 @@ class Trainer(ResumableRun[Detector]):
             total = total + recipe.distil_weight * parts["teacher"]
         mean_bits = torch.cat(bits).mean()
         parts["kbit"] = mean_bits / 1000
-        return total + recipe.bits_weight * min(1.0, progress / recipe.bits_from) * mean_bits, parts
+        return total + _price(recipe, progress) * mean_bits, parts
 
     def _tail_loss(self, images: Tensor, label: Tensor, place: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Of both branches of the tail, on what the frozen head gives."""
@@ -183,6 +183,12 @@ class Trainer(ResumableRun[Detector]):
         index = torch.randint(len(self.step), (n,), generator=self.generator)
         base = torch.rand(n, generator=self.generator) < self.recipe.base_alone
         return self.step[index].reshape(-1, 1, 1, 1).to(self.device), base.reshape(-1, 1, 1, 1).to(self.device)
+
+
+def _price(recipe: Recipe, progress: float) -> float:
+    """What a bit costs at `progress` in [0, 1]."""
+    (first, later), (risen, begun) = recipe.bits_weight, recipe.bits_from
+    return later if progress >= begun else first * min(1.0, progress / risen)
 
 
 def normalised(images: NDArray[np.uint8]) -> Tensor:
