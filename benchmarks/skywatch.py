@@ -28,11 +28,12 @@ from isthmus.models.bundling.box_score import BoxScore
 from isthmus.models.colours import OKABE_ITO
 from isthmus.models.data import clips
 from isthmus.models.data.clips import BoxedFrames
-from isthmus.models.detection import measuring
+from isthmus.models.detection import card, measuring
 from isthmus.models.detection.judging import score
 from isthmus.models.detection.measuring import Answered, Maps
 from isthmus.models.detection.shipped import Shipped
 from isthmus.models.pictures import data_root
+from isthmus.proto.codec import Codec
 from isthmus.proto.messages import Layer
 from isthmus.proto.wire import to_device_pb
 
@@ -58,6 +59,10 @@ def main() -> None:
     options.add_argument("--every", type=int, default=10, help="of a clip's frames")
     options.add_argument("--checkpoint", type=Path, default=None, help="the training's; a copy of it is tuned to WebP")
     options.add_argument("--steps", type=int, default=300, help="of that tuning")
+    options.add_argument(
+        "--int8", action="store_true", help="also with the head quantised to int8, on the training's clips"
+    )
+    options.add_argument("--card", action="store_true", help="write the tables into the bundle's model card")
     options.add_argument("--out", type=Path, default=Path("docs/results/skywatch"))
     given = options.parse_args()
     found = bundle.load(given.bundle)
@@ -68,12 +73,17 @@ def main() -> None:
     answers, layer_bytes = measuring.answered(Shipped(found), m.widths, found.codec, frames.images, print)
     result = measured(found, frames, answers, layer_bytes)
     result["webp"] = {"untuned": webp(Shipped(found), frames)}
+    if given.int8:
+        result["int8"] = int8(found, frames)
     if given.checkpoint is not None:
         result["webp"]["tuned"] = webp(tuned(given.checkpoint, given.steps), frames)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "skywatch.json").write_text(json.dumps(result, indent=1))
     plot(result, given.out / "skywatch.png")
-    tell(result)
+    print(text := told(result))
+    if given.card:
+        card.write(found, text)
+        plot(result, found.folder / "accuracy_bytes.png")
 
 
 def measured(
@@ -161,23 +171,69 @@ def compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
-def tell(result: dict[str, Any]) -> None:
+def int8(found: Bundle, frames: BoxedFrames) -> list[dict[str, Any]]:
+    """Exit and server at the second step's base, with an int8 head that was calibrated on clips of the training."""
+    from isthmus.models.compression.quantize import HeadQuantiser, Options
+
+    folder = data_root() / "video" / "drone" / "train"
+    known = clips.decoded(clips.clips(folder)[::3], found.manifest.input.shape, 40, found.manifest.labels)
+    head = HeadQuantiser(found, known.images[:128]).head(Options("channel", "min-max", 128, "nothing"))
+    halves, codec, rows = Shipped(found, head), Codec(found.codec), []
+    for width in found.manifest.widths:
+        features, exits = halves.head(frames.images, width)
+        decoded = np.stack([codec.decode(codec.encode(x, 1)[:1]) for x in features])
+        rows.append(
+            {"width": width, "exit": of(score(exits, frames)), "server": of(score(halves.tail(decoded), frames))}
+        )
+    return rows
+
+
+def told(result: dict[str, Any]) -> str:
+    """The tables as Markdown: sections of a model card."""
     labels = sorted(result["points"][0]["by_class"])
-    print(f"\n| width | answer | bytes | AP50 | whatever the class | {' | '.join(labels)} |")
-    print("|" + "---|" * (5 + len(labels)))
+    lines = [
+        f"## On {len(result['points'][0]['clips'])} clips that nothing was fitted on",
+        "",
+        f"`python benchmarks/skywatch.py`: {result['frames']} frames, AP50 over all of them, with the bundle's own files and the "
+        "real codec. Bytes are those of the wire: payload, message, gRPC's and HTTP/2's framing, below TLS.",
+        "",
+        "![AP50 against bytes](accuracy_bytes.png)",
+        "",
+        f"| width | answer | bytes | AP50 | whatever the class | {' | '.join(labels)} |",
+        "|" + "---|" * (5 + len(labels)),
+    ]
     for p in result["points"]:
         answer = "exit" if p["exit"] else f"step {p['step']:.2g}, {p['layers']} layer(s)"
         classes = " | ".join(f"{p['by_class'][name]:.3f}" for name in labels)
-        print(f"| {p['width']:g} | {answer} | {p['bytes']:.0f} | {p['ap50']:.3f} | {p['agnostic50']:.3f} | {classes} |")
+        cells = f"{p['width']:g} | {answer} | {p['bytes']:.0f} | {p['ap50']:.3f} | {p['agnostic50']:.3f}"
+        lines.append(f"| {cells} | {classes} |")
+    if "int8" in result:
+        lines += [
+            "",
+            "With the head in int8 (server: step 1.5, 1 layer):",
+            "",
+            "| width | exit | server |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {r['width']:g} | {r['exit']['ap50']:.3f} | {r['server']['ap50']:.3f} |" for r in result["int8"]]
+    lines += ["", "The picture as WebP, answered by the whole network at full width, unrounded:", ""]
+    lines += ["| network | quality | bytes | AP50 | whatever the class |", "|---|---|---|---|---|"]
     for kind, rows in result["webp"].items():
-        for row in rows:
-            print(
-                f"| WebP {row['quality']}, {kind} | {row['bytes']:.0f} bytes | {row['ap50']:.3f} | {row['agnostic50']:.3f} |"
-            )
-    exits, server = result["points"][0], result["points"][1]
-    print(f"\n| clip | exit at {exits['width']:g} | server, step {server['step']:.2g} |\n|---|---|---|")
-    for name, value in exits["clips"].items():
-        print(f"| {name} | {value:.3f} | {server['clips'][name]:.3f} |")
+        for r in rows:
+            lines.append(f"| {kind} | {r['quality']} | {r['bytes']:.0f} | {r['ap50']:.3f} | {r['agnostic50']:.3f} |")
+    narrow, full = (next(p for p in result["points"] if p["width"] == w and p["exit"]) for w in (0.5, 1.0))
+    sent = [
+        next(p for p in result["points"] if p["width"] == w and p["layers"] == 1 and p["step"] > 1.4)
+        for w in (0.5, 1.0)
+    ]
+    lines += ["", f"By clip, AP50 of each alone (server: step {sent[0]['step']:.2g}, 1 layer):", ""]
+    lines += [
+        "| clip | exit, width 0.5 | exit, width 1 | server, width 0.5 | server, width 1 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in narrow["clips"]:
+        lines.append("| " + " | ".join([name, *(f"{p['clips'][name]:.3f}" for p in (narrow, full, *sent))]) + " |")
+    return "\n".join([*lines, ""])
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -85,7 +85,9 @@ def test_the_loss_is_nothing_for_the_right_answer_and_decoding_gives_the_box_bac
     assert float(losses.detection(answer, label, place)) == pytest.approx(0, abs=1e-3)
     assert float(losses.detection(answer.roll(1, 1), label, place)) > 1
     task = Detection(Boxes("cells"), (64, 96), classes=2)
-    (found,) = task.guess(task.pack([answer[0].permute(1, 2, 0).numpy()]), temperature=1.0, accuracy=0.0).detail or ()
+    guess = task.guess(task.pack([answer[0].permute(1, 2, 0).numpy()]), temperature=1.0, accuracy=0.0)
+    assert isinstance(guess.detail, tuple)
+    (found,) = guess.detail
     assert (found.label, round(found.left * 96), round(found.bottom * 64)) == (1, 20, 36)
 
 
@@ -168,6 +170,7 @@ def test_operating_points_with_the_real_codec() -> None:
     ]
     heard = judging.heard(network, frames.images, 0.5, 0.5)
     np.testing.assert_allclose(heard.server, answers[1].maps, atol=0.2)  # the trainer's own rounding, and bfloat16
+    assert judging.by_crossing(network, frames, 0.5, 0.5).keys() == {"rounded", "noisy", "as they are"}
     result = measuring.evaluated(answers, layer_bytes, frames, Boxes("cells", score=0.1), codec)
     assert result.outcomes.score is not None
     assert result.outcomes.score.shape == (24, 15)

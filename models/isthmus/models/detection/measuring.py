@@ -25,7 +25,7 @@ from isthmus.proto.tasks.detection import Detection
 from isthmus.proto.vocabulary import Box, Guess
 
 Maps = NDArray[np.float32]
-SCORES = tuple(round(0.1 + 0.025 * i, 3) for i in range(19))
+SCORES = tuple(round(0.1 + 0.05 * i, 2) for i in range(10))
 """Where an answer's least score is searched."""
 MOST = 20
 """Boxes of an answer: more things than this are a flock."""
@@ -91,8 +91,8 @@ def truth_of(boxes: NDArray[np.float32], shape: tuple[int, int]) -> Guess:
 
 
 def fitted_boxes(answers: Sequence[Answered], frames: BoxedFrames) -> Boxes:
-    """How boxes are read: from which score on they agree best with the truth, over all points alike."""
-    chosen = [a for a in answers if a.point.exit is not None or a.point.layers == 1]
+    """How boxes are read: from which score on they agree best with the truth, at the exits and at the finest step alike."""
+    chosen = [a for a in answers if a.point.step in (None, 0)]
     return max(
         (Boxes("cells", score=score, most=MOST) for score in SCORES),
         key=lambda boxes: sum(float(_scores(guesses(a.maps, frames, boxes), frames, boxes).mean()) for a in chosen),

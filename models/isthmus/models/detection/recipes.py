@@ -28,11 +28,11 @@ class Recipe:
     tail_decay: float = 0.02
     averaging: float = 0.998
     """The share of themselves that the averaged weights keep at every step; less in a run too short for it."""
-    bits_weight: tuple[float, float] = (4e-6, 1.5e-5)
+    bits_weight: tuple[float, float] = (4e-6, 3e-5)
     """What a bit of a frame costs, at first and later on: what is dear from the beginning is not learnt at all."""
     bits_from: tuple[float, float] = (0.15, 0.45)
     """The shares of the training over which the first price rises from nothing, and after which the second one holds."""
-    steps: tuple[float, ...] = (1 / 3, 0.5, 2 / 3, 1.0)
+    steps: tuple[float, ...] = (0.5, 2 / 3, 1.0, 1.5)
     """The quantiser's ladder; the base alone has steps three times as wide, and is what is sent as a rule."""
     base_alone: float = 0.8
     """The share of the pictures of which the tail is given the base alone."""

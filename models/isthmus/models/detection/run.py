@@ -12,8 +12,7 @@ import torch
 from isthmus.models.bundle import Bundle
 from isthmus.models.data import clips
 from isthmus.models.data.clips import BoxedFrames
-from isthmus.models.detection import card, measuring, places
-from isthmus.models.detection.judging import HeldOut
+from isthmus.models.detection import card, judging, measuring, places
 from isthmus.models.detection.network import Detector
 from isthmus.models.detection.recipes import RECIPES, Recipe
 from isthmus.models.detection.trainer import Trainer
@@ -89,7 +88,7 @@ class DetectorRun:
             f"{len(self.training)} frames; {len(held_out)} of other places judge: "
             + ", ".join(sorted({held_out.names[i] for i in np.unique(held_out.clip)}))
         )
-        judge = HeldOut(held_out, recipe.arch.widths, recipe.steps[JUDGING_STEP])
+        judge = judging.HeldOut(held_out, recipe.arch.widths, recipe.steps[JUDGING_STEP])
         Trainer(recipe, self.training, judge, seed=seed).run(checkpoint, report)
 
     def export(self, checkpoint: Path, target: Path, *, threads: int, report: Report) -> Bundle:
@@ -117,6 +116,11 @@ class DetectorRun:
             made_by=made_by,
         )
         card.write(bundle)
+        for width in (widths[0], widths[-1]):
+            crossed = judging.by_crossing(best.network, frames, width, recipe.steps[JUDGING_STEP])
+            told = ", ".join(f"{how} {value:.3f}" for how, value in crossed.items())
+            wrong = max(crossed.values()) - min(crossed.values()) > judging.APART
+            report(f"width {width:g}, AP50 of what crosses: {told}{'; they should agree, train on' if wrong else ''}")
         report(f"{target}: bundle {bundle.sha256.hex()}")
         return bundle
 
