@@ -44,7 +44,8 @@ class Recipe:
     tail_from: float = 0.79
     """The share of the training after which the averaged head stays as it is, and the tail is trained on what it gives."""
     judged_every: int = 3
-    """After so many epochs the averaged network is judged on the held-out places, and kept when it is the best."""
+    """After so many epochs the averaged network is judged on the held-out places. It is kept when it is the best of those whose
+    tail has been trained alone."""
 
 
 RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=34)}

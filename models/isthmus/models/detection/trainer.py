@@ -103,8 +103,10 @@ class Trainer(ResumableRun[Detector]):
         done = self.epochs_done + 1
         if done % self.recipe.judged_every == 0 or done == self.epochs:
             score = self.judge(self.averaged)
-            self.kept.offer(self.averaged, score, done)
-            told += f"; held out {score:.3f} (best {float(self.kept.score):.3f} at {int(self.kept.epoch)})"
+            told += f"; held out {score:.3f}"
+            if alone:  # before, the tail has not yet learnt from the head as it is shipped
+                self.kept.offer(self.averaged, score, done)
+                told += f" (best {float(self.kept.score):.3f} at {int(self.kept.epoch)})"
         return told
 
     def _learn(self, progress: float, step: int, *, alone: bool) -> dict[str, float]:
