@@ -122,10 +122,10 @@ def export_tail(network: Network, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
-    _store_in_half(path)
+    store_in_half(path)
 
 
-def _store_in_half(path: Path) -> None:
+def store_in_half(path: Path) -> None:
     """Keep the tail's weights as float16 on disk: half the megabytes; the engine widens them once, when it loads."""
     model = onnx.load(path)
     widened = []
