@@ -102,7 +102,7 @@ def test_what_is_not_certain_is_asked_for(tmp_path: Path, outputs: Sequence[Sequ
 def test_a_reading_is_told_in_a_word_or_key_by_key() -> None:
     assert told(None, None) is None
     assert told("segmentation", None) == Reading("segmentation")
-    assert told("detection", None) == Reading("detection", Boxes())
+    assert told("detection", None) == Reading("detection")
     assert told(None, "yolox,score=0.25,most=20") == Reading("detection", Boxes("yolox", score=0.25, most=20))
     assert told(None, "places,order=1:3:0:2,form=ltrb") == Reading("detection", Boxes(order=(1, 3, 0, 2), form="ltrb"))
 
