@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from isthmus.models.bundle import Input, PictureLadder, Region, TailPart, View
 from isthmus.models.regions import WHOLE, region_of, seen
-from isthmus.proto.tasks.segmentation import Segmentation
-from isthmus.proto.vocabulary import Box, Guess
+from isthmus.proto.vocabulary import Box, Guess, Keypoint, Pose
 
 GREY = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -37,12 +36,10 @@ def test_the_part_is_around_all_that_was_found(
     assert region_of(guess, Region(margin=0.5, least=0.2)) == pytest.approx(expected)
 
 
-def test_a_mask_tells_a_part_by_what_is_not_background() -> None:
-    task, mask = Segmentation(), np.zeros((10, 20), np.uint8)
-    assert region_of(task.guess(task.pack([mask]), temperature=1.0, accuracy=1.0), Region()) == WHOLE
-    mask[2:4, 10:14] = 3
-    found = region_of(task.guess(task.pack([mask]), temperature=1.0, accuracy=1.0), Region(margin=0.0, least=0.01))
-    assert found == pytest.approx((0.2, 0.5, 0.4, 0.7))
+def test_a_pose_tells_a_part_by_the_points_that_are_sure_to_be_there() -> None:
+    points = tuple(Keypoint(*p) for p in ((0.2, 0.5, 0.9), (0.4, 0.7, 0.8), (0.9, 0.0, 0.01)))
+    assert region_of(Guess(0, 0.9, Pose(points)), Region(margin=0.0, least=0.01)) == pytest.approx((0.2, 0.5, 0.4, 0.7))
+    assert region_of(Guess(0, 0.9, Pose(points[2:])), Region()) == WHOLE
 
 
 SHARES = st.floats(0, 1)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from isthmus.device.executor import Executor
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.models import profiles, work
+from isthmus.models import filters, flatbuffer, profiles, work
 from isthmus.models.bundle import Bundle
 from isthmus.proto.vocabulary import FilterResult, StageResult
 
@@ -60,7 +60,9 @@ class PacedExecutor(Executor):
             neural_filter=neural_filter,
             filter_s=0.0
             if neural_filter is None
-            else work.signature_s(machine, neural_filter.signature, threads=how_many),
+            else work.signature_s(
+                machine, flatbuffer.signatures(neural_filter.path)[filters.SIGNATURE], threads=how_many
+            ),
             coding_s=work.coding_s(machine, bundle),
         )
 

@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import PictureLadder, Region, View
 from isthmus.models.pictures import placing, sendable
-from isthmus.proto.tasks import segmentation
 from isthmus.proto.tasks.pose import SEEN
-from isthmus.proto.vocabulary import Box, Guess, Mask, Placing, Pose
+from isthmus.proto.vocabulary import Guess, Placing, Pose
 
 Place = tuple[float, float, float, float]
 """Top, left, bottom, right, in shares of the picture."""
+PLACED = frozenset({"detection", "pose"})
+"""Tasks whose answers have places, so that those about a part are brought into the whole picture."""
 WHOLE: Place = (0.0, 0.0, 1.0, 1.0)
 
 
 def region_of(guess: Guess | None, rule: Region) -> Place:
-    """The part around an answer's boxes, or around what its mask covers; the whole picture where it found nothing."""
+    """The part around an answer's boxes, or around the points of its pose; the whole picture where it found nothing."""
     found = _extent(guess)
     if found is None:
         return WHOLE
@@ -30,27 +31,15 @@ def region_of(guess: Guess | None, rule: Region) -> Place:
 
 
 def _extent(guess: Guess | None) -> Place | None:
-    if guess is None or not guess.detail:
+    places: list[Place] = []
+    if guess is not None and isinstance(guess.detail, tuple):
+        places = [(box.top, box.left, box.bottom, box.right) for box in guess.detail]
+    elif guess is not None and isinstance(guess.detail, Pose):
+        places = [(p.top, p.left, p.top, p.left) for p in guess.detail.points if p.score >= SEEN]
+    if not places:
         return None
-    if isinstance(guess.detail, Mask):
-        rows, columns = np.nonzero(segmentation.pixels(guess.detail))
-        if not len(rows):
-            return None
-        height, width = guess.detail.height, guess.detail.width
-        return rows.min() / height, columns.min() / width, (rows.max() + 1) / height, (columns.max() + 1) / width
-    if isinstance(guess.detail, Pose):
-        seen = [p for p in guess.detail.points if p.score >= SEEN]
-        boxes = tuple(Box(0, p.score, p.top, p.left, p.top, p.left) for p in seen)
-    else:
-        boxes = guess.detail if isinstance(guess.detail, tuple) else ()
-    if not boxes:
-        return None
-    return (
-        min(b.top for b in boxes),
-        min(b.left for b in boxes),
-        max(b.bottom for b in boxes),
-        max(b.right for b in boxes),
-    )
+    top, left, bottom, right = zip(*places, strict=True)
+    return max(min(top), 0.0), max(min(left), 0.0), min(max(bottom), 1.0), min(max(right), 1.0)
 
 
 def seen(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from isthmus.models import flatbuffer
 from isthmus.models.bundle import Bundle
-from isthmus.models.flatbuffer import Signature
 from isthmus.models.profiles import Profile, Threads
 from isthmus.proto.errors import BundleError
+
+if TYPE_CHECKING:
+    from isthmus.models.flatbuffer import Signature
 
 
 class Work(NamedTuple):
@@ -24,6 +25,8 @@ class Work(NamedTuple):
 
 def of_head(bundle: Bundle) -> dict[tuple[int, float], Work]:
     """The work of every (stage, width). Raises BundleError naming the signature that the head lacks."""
+    from isthmus.models import flatbuffer  # reports need no graphs, and not every runtime brings the means to read them
+
     signatures = flatbuffer.signatures(bundle.head_path)
     found = {}
     for i, stage in enumerate(bundle.manifest.stages):

@@ -239,6 +239,43 @@ class Reason(StrEnum):
     """The filter found nothing of interest."""
 
 
+class Fate(StrEnum):
+    """What became of a picture that was captured: exactly one of these."""
+
+    ANSWERED = "answered"
+    """From an early exit or by the server, for itself."""
+    REPEATED = "repeated"
+    """It shows what the last answered one showed."""
+    DISMISSED = "dismissed"
+    """The neural filter found nothing of interest."""
+    SKIPPED = "skipped"
+    """Let go before anything was made of it: a newer one replaced it (stale), or it came sooner than was asked for (rate)."""
+    REFUSED = "refused"
+    """Taken, and no half had an answer: said honestly, with the reason."""
+
+
+FATES = {
+    AnswerSource.EXIT: Fate.ANSWERED,
+    AnswerSource.SERVER: Fate.ANSWERED,
+    AnswerSource.REPEAT: Fate.REPEATED,
+    AnswerSource.FILTER: Fate.DISMISSED,
+    AnswerSource.NONE: Fate.REFUSED,
+}
+"""The fate of a frame by where its answer came from."""
+
+
+class Skipped(Struct, frozen=True):
+    """How many pictures were let go."""
+
+    stale: int = 0
+    """A newer one came while the device was occupied, or they were too old to be answered by their deadline."""
+    rate: int = 0
+    """They came sooner after the one before than was asked for."""
+
+
+NONE_SKIPPED = Skipped()
+
+
 class Timings(Struct, frozen=True):
     """Where one frame's latency went; zero where it never was. `network_s` is both directions together."""
 

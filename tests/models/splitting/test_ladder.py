@@ -29,7 +29,7 @@ from isthmus.models.splitting.cuts import cuts
 from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.compat import tomllib
-from isthmus.proto.errors import BundleError
+from isthmus.proto.errors import BundleError, ConfigError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.vocabulary import Guess, StageResult
@@ -168,3 +168,13 @@ def test_features_need_a_last_stage_that_gives_them(made: Bundle, tmp_path: Path
     (tmp_path / "copy" / seal.FILE).write_text(tomli_w.dumps(table))
     with pytest.raises(BundleError, match=r"stages\[1\]: needs a signature, which gives the features"):
         load(str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("with_device", "why"), [(False, "the device has no answer of its own"), (True, "have no places")]
+)
+def test_a_part_is_refused_where_nothing_says_which_or_where(tmp_path: Path, *, with_device: bool, why: str) -> None:
+    model = shown(classifier(tmp_path / "model.tflite"))
+    coder, device = Coder("webp", (Sight((50,)), Sight((50,), 12, region=True))), model if with_device else None
+    with pytest.raises(ConfigError, match=f"--region: .*{why}"):
+        ladder.measured(model, PICTURES, coder, model.guesses(), silent, device=device)

@@ -196,7 +196,7 @@ def _points(found: re.Match[str]) -> str:
 
 def _darkened(png: bytes) -> bytes:
     """The same points, each in what dark pages show instead of the nearest of our colours."""
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)  # (H, W, 4) BGRA
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)  # (H, W, 4) BGRA
     light, dark = (np.array([_bgr(colour) for colour in side]) for side in (DARK, DARK.values()))
     colours, places = np.unique(pixels.view(np.uint32).ravel(), return_inverse=True)
     seen = colours.view(np.uint8).reshape(-1, 4)

@@ -18,7 +18,7 @@ from isthmus.models.bundle import Input, PictureLadder, Point, Region, TailPart,
 from isthmus.models.flatbuffer import written
 from isthmus.models.pictures import Intake, resized
 from isthmus.models.progress import Report
-from isthmus.models.regions import seen
+from isthmus.models.regions import PLACED, seen
 from isthmus.models.splitting.answered import WIDTH, Answered, answered, by_confidence
 from isthmus.models.splitting.cuts import whole
 from isthmus.models.splitting.onnx_model import OnnxGraph
@@ -102,7 +102,11 @@ def measured(
     something is, `exits` what that answers where measured. Raises ConfigError where parts are asked for and there is none.
     """
     if device is None and any(sight.region for sight in coder.sights):
-        raise ConfigError("a part of the picture: the device has no answer of its own to say which; name a --fallback")
+        raise ConfigError(
+            "--region: the device has no answer of its own that says where something is; name a --fallback"
+        )
+    if server.reading.task not in PLACED and any(sight.region for sight in coder.sights):
+        raise ConfigError(f"--region: answers of {server.reading.task} have no places; it is for boxes and keypoints")
     table = _table(server, coder)
     own = [None] * len(pictures) if device is None else device.guesses()
     shown = [seen(picture, table, guess) for picture, guess in zip(pictures, own, strict=True)]
