@@ -8,6 +8,7 @@ that it uses, byte for byte; nothing else comes along.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,9 +145,8 @@ def signatures(path: Path) -> dict[str, Signature]:
 
 def _signature(path: Path, model: Any, signature: Any) -> Signature:
     tensors, operators = _contents(path, model, model.subgraphs[signature.subgraphIndex])
-    inputs, outputs = (
-        {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
-    )
+    ports = signature.inputs, signature.outputs
+    inputs, outputs = ({_text(p.name): tensors[p.tensorIndex] for p in s} for s in ports)
     return Signature(tensors, operators, inputs, outputs)
 
 
@@ -213,11 +213,10 @@ def _refuse(path: Path, model: Any) -> None:
             raise ModelError(f"{path}: input {_text(tensors[index].name)}: {_DYNAMIC}")
     for tensor in tensors:
         if tensor.isVariable:
-            raise ModelError(
-                f"{path}: tensor {_text(tensor.name)} keeps state from frame to frame; export the model without it"
-            )
+            raise ModelError(f"{path}: tensor {_text(tensor.name)} keeps state from frame to frame; {_WITHOUT}")
 
 
+_WITHOUT = "export the model without it"
 _DYNAMIC = "a shape that is only known at run time; convert the model again with fixed input sizes"
 
 
@@ -230,12 +229,9 @@ def _refuse_operator(path: Path, model: Any, subgraph: Any, where: str, operator
             f"{', '.join(CARRIED)}; export the model with built-in operators, or ending before this one"
         )
     if kind in CONTROL_FLOW or (kind == BRANCHING and subgraph is not model.subgraphs[0]):
-        raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; export the model without it")
+        raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; {_WITHOUT}")
     if kind in STATEFUL:
-        raise ModelError(
-            f"{path}: {where}, {kind}: keeps state from frame to frame; export the model with its state as input and output, or "
-            "another one"
-        )
+        raise ModelError(f"{path}: {where}, {kind}: keeps state from frame to frame; {_WITHOUT}")
 
 
 BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
@@ -336,8 +332,7 @@ class _Copy:
         self._buffers: dict[int, int] = {0: 0}
         self._codes: dict[int, int] = {}
         self._new = schema.SubGraphT()
-        self._choosing: list[Any] = []
-        """The options of operators that run one of two subgraphs, which come behind the part's own."""
+        self._choosing: list[Any] = []  # options of operators whose branches come behind the part's own subgraph
 
     def add(self) -> None:
         """Append the part's subgraph and its signature."""
@@ -352,14 +347,13 @@ class _Copy:
         signature.outputs = [self._port(name, i) for name, i in part.outputs.items()]
         self._model.subgraphs.append(new)
         self._model.signatureDefs.append(signature)
-        for options in self._choosing:
-            for field in BRANCHES:
-                setattr(options, field, self._branch(getattr(options, field)))
+        for options, field in itertools.product(self._choosing, BRANCHES):
+            setattr(options, field, self._branch(getattr(options, field)))
 
     def _branch(self, number: int) -> int:
         """Append a subgraph of the source as it is; its new number."""
-        self._subgraph, self._tensors, new = self._source.subgraphs[number], {}, schema.SubGraphT()
-        self._new, new.name, new.tensors = new, self._subgraph.name, []
+        self._subgraph, self._tensors, self._new = self._source.subgraphs[number], {}, schema.SubGraphT()
+        new, self._new.name, self._new.tensors = self._new, self._subgraph.name, []
         new.inputs = [self._tensor(i) for i in _indices(self._subgraph.inputs)]
         new.operators = [self._operator(operator) for operator in self._subgraph.operators or []]
         new.outputs = [self._tensor(i) for i in _indices(self._subgraph.outputs)]
