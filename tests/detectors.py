@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graphs import Builder
 from isthmus.models import flatbuffer
 from isthmus.models.splitting import pair
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 
@@ -74,6 +75,6 @@ def bundle(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     small = shown(detector(folder / "small.tflite", size=16, extent=0))
     large = shown(detector(folder / "large.tflite", size=64))
-    made = pair.pair(small, large, pictures, "jpeg", (90, 30), lambda _: None)
+    made = pair.pair(small, large, pictures, Coder("jpeg", (Sight((90, 30)),)), lambda _: None)
     pair.write(folder / "eyes", made, labels=LABELS)
     return folder / "eyes"

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
 from isthmus.device.capture.sources import Source, Wish
@@ -21,7 +20,7 @@ from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
-from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.configured import sinks_of
@@ -78,6 +77,8 @@ def open_device(config: AgentConfig) -> Opened:
     if config.as_device is None:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
+        from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
+
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, certificates, bundle, executor)
 
@@ -180,7 +181,7 @@ def _session(device: Opened) -> Session:
     return Session(
         catalogue,
         POLICIES[config.policy](catalogue),
-        StageTimes(profile_s),
+        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
     )

@@ -137,6 +137,14 @@ def deadline(axis: Axes, at: float, *, vertical: bool) -> None:
         )
 
 
+def standalone(plot: Plot) -> str:
+    """A plot as an SVG file of its own, which brings what a page would give it and follows its reader's light or dark theme."""
+    paper = ":root { --paper: #ffffff; } @media (prefers-color-scheme: dark) { :root { --paper: #17191c; } }"
+    rules = "svg { background: var(--paper); font-family: system-ui, sans-serif; stroke-linejoin: round; }"
+    opening, _, rest = plot.wide_svg.partition(">")
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{css()} {paper} {rules}</style>{rest}\n'
+
+
 def css() -> str:
     """The colours as variables of a page, light and dark."""
 

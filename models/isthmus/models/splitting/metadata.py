@@ -59,7 +59,7 @@ def of(graph: Graph) -> Metadata:
 
 def _entry(model: Any) -> bytes | None:
     """The flatbuffer that is a file's metadata; None where it has none."""
-    for entry in model.metadata or []:
+    for entry in (model and model.metadata) or []:
         name = entry.name.decode(errors="replace") if isinstance(entry.name, bytes) else entry.name
         if name != ENTRY:
             continue

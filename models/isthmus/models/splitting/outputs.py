@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from isthmus.models.flatbuffer import Graph
 from isthmus.proto.errors import ConfigError, ModelError
 from isthmus.proto.tasks import TASKS, WITHOUT_CLASSES, task_called
-from isthmus.proto.tasks.boxes import BINS, DECODERS, STRIDES, Boxes, Floats, Size, cell_count, cells_of
+from isthmus.proto.tasks.boxes import (
+    BINS,
+    DECODERS,
+    FACE,
+    STRIDES,
+    Boxes,
+    Floats,
+    Size,
+    cell_count,
+    cells_of,
+    face_anchors,
+)
 from isthmus.proto.tasks.pose import SEEN
 from isthmus.proto.tasks.task import Arrays, Task
 from isthmus.proto.tasks.vectors import ROOM_BYTES
@@ -121,6 +132,8 @@ def classes_of(graph: Graph, task: str, boxes: Boxes | None = None) -> int | Non
     if task.startswith("classification"):
         return max(shape) if shape else None
     if task == "detection":
+        if boxes is not None and boxes.decoder == "blazeface":
+            return 1
         return None if boxes is None or len(graph.outputs) > 1 else _classes_of_cells(boxes, shape)
     last = graph.operators[-1]
     if last.kind == "ARG_MAX":
@@ -159,6 +172,11 @@ def unbatched(graph: Graph, outputs: Iterable[NDArray[Any]]) -> list[NDArray[Any
     arrays = list(outputs)
     if any(array.ndim == 0 for array in arrays):
         raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
+    for array in arrays:
+        if len(array) != 1:
+            raise ModelError(
+                f"{graph.path}: gives {array.shape} to one picture, without a batch; export the model with a batch of one"
+            )
     return [array[0] for array in arrays]
 
 
@@ -235,6 +253,8 @@ def _boxes_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Boxes | No
     shapes = [a.shape for a in outputs[0]]
     if len(shapes) == 4:
         return _ssd(outputs)
+    if len(shapes) == 2 and _are_faces(shapes, size):
+        return Boxes("blazeface")
     if len(shapes) != 1:
         return None
     every = [np.asarray(arrays[0], np.float32) for arrays in outputs]
@@ -317,6 +337,13 @@ def _is_embedding(outputs: Sequence[Arrays]) -> bool:
         return False
     a = np.stack([np.asarray(arrays[0], np.float32) for arrays in outputs])
     return bool((a < 0).any(axis=1).all() and (np.abs(np.linalg.norm(a, axis=1) - 1) < UNIT).all())
+
+
+def _are_faces(shapes: Sequence[tuple[int, ...]], size: Size) -> bool:
+    """BlazeFace's places (N, 16) and logits (N, 1), for as many cells as a picture of this size has."""
+    counts = [shape[0] for shape in shapes if len(shape) == 2]
+    columns = sorted(shape[-1] for shape in shapes)
+    return columns == [1, FACE] and len(counts) == 2 and counts[0] == counts[1] and counts[0] in face_anchors(size)
 
 
 def _ends_in_softmax(graph: Graph) -> bool:

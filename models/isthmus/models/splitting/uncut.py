@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
-from isthmus.models.litert import Signature, signature_of
+from isthmus.models.litert import signature_of
 from isthmus.models.pictures import Intake, placing
+from isthmus.models.progress import Tick, unheard
 from isthmus.models.splitting import metadata
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
+from isthmus.models.splitting.onnx_model import OnnxGraph, OnnxRun
 from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess, Placing, Pose
 
+Run = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
+"""A picture as a model takes it, to what the model gives, by output."""
 Levels = tuple[float, float, float]
 PIXELS: Mapping[str, tuple[Levels, Levels]] = {
     "0..255": ((0.0,) * 3, (1 / 255,) * 3),
@@ -99,12 +103,24 @@ def _same_range(own: tuple[Levels, Levels], darkest: float, brightest: float) ->
     )
 
 
+def runner(graph: Graph) -> Run:
+    """The whole graph, ready to run on one picture (1, …) as it takes them."""
+    if isinstance(graph, OnnxGraph):
+        return OnnxRun(graph)
+    signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
+    return lambda image: signature(image=image)
+
+
 def _answers(
-    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
-) -> list[dict[str, NDArray[Any]]]:
+    graph: Graph, run: Run, images: Sequence[NDArray[np.float32]], tick: Tick
+) -> list[Mapping[str, NDArray[Any]]]:
     """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    found = []
     try:
-        return [signature(image=image) for image in images]
+        for number, image in enumerate(images):
+            tick(f"pictures answered by {graph.path.name}", number, len(images))
+            found.append(run(image))
+        return found
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
 
@@ -147,6 +163,7 @@ class Uncut:
         pictures: Sequence[NDArray[np.uint8]],
         *,
         fit_first: int | None = None,
+        tick: Tick = unheard,
     ) -> Uncut:
         """Run the graph on every picture; the first `fit_first` are for fitting, or else every other one.
 
@@ -157,9 +174,8 @@ class Uncut:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
         for_fitting = np.arange(len(pictures)) < fit_first if fit_first else np.arange(len(pictures)) % 2 == 0
         intake = Intake(input_)
-        signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
+        arrays = [unbatched(graph, out.values()) for out in _answers(graph, runner(graph), images, tick)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
         if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
