@@ -135,6 +135,9 @@ async def answer_with(
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
+    for sink in sinks:
+        if isinstance(sink, Page):
+            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
