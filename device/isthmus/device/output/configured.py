@@ -40,6 +40,26 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     return sinks
 
 
+def _page(config: AgentConfig, manifest: Manifest, address: str) -> Sink:
+    """The live page: for this machine alone, or for whoever has its token."""
+    from isthmus.device.output.page.access import is_loopback
+    from isthmus.device.output.page.page import Facts, Page
+
+    host, port = page_address(address)
+    token = config.page_token or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    facts = Facts(
+        bundle=manifest.name,
+        source=public(config.source),
+        client_id=config.client_id,
+        policy=config.policy,
+        server=config.server,
+        deadline_s=config.deadline_s,
+        version=metadata.version("isthmus"),
+        labels=manifest.labels,
+    )
+    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
+
+
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:
     """The classes that `watch` names; None where it names none. Raises ConfigError."""
     if config.watch is None:
@@ -63,23 +83,3 @@ def _mqtt(config: AgentConfig, manifest: Manifest, watched: frozenset[int] | Non
     version, presence = metadata.version("isthmus"), Presence(watched)
     card = Card(config.client_id, bundle=manifest.name, version=version, labels=manifest.labels, presence=presence)
     return Mqtt(Broker.of(config.mqtt), card, manifest.labels)
-
-
-def _page(config: AgentConfig, manifest: Manifest, address: str) -> Sink:
-    """The live page: for this machine alone, or for whoever has its token."""
-    from isthmus.device.output.page.access import is_loopback
-    from isthmus.device.output.page.page import Facts, Page
-
-    host, port = page_address(address)
-    token = config.page_token or (None if is_loopback(host) else secrets.token_urlsafe(16))
-    facts = Facts(
-        bundle=manifest.name,
-        source=public(config.source),
-        client_id=config.client_id,
-        policy=config.policy,
-        server=config.server,
-        deadline_s=config.deadline_s,
-        version=metadata.version("isthmus"),
-        labels=manifest.labels,
-    )
-    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
