@@ -47,7 +47,9 @@ def agent(
     page_token: str | None = typer.Option(
         None, help="Of a page that other machines can reach [made up at each start]."
     ),
-    open_page: bool | None = typer.Option(None, "--open", help="Open the page in this machine's browser."),
+    open_page: bool | None = typer.Option(
+        None, "--open", "--open-page", help="Open the page in this machine's browser."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
