@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-import secrets
 import sys
-import webbrowser
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
 from isthmus.device.capture.sources import Source, Wish
@@ -22,13 +19,12 @@ from isthmus.device.capture.sources.address import public
 from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
-from isthmus.device.config import AgentConfig, page_address, size_of
-from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.config import AgentConfig, size_of
+from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
-from isthmus.device.output.page.access import is_loopback
-from isthmus.device.output.page.page import Facts, Page
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
@@ -81,6 +77,8 @@ def open_device(config: AgentConfig) -> Opened:
     if config.as_device is None:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
+        from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
+
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, certificates, bundle, executor)
 
@@ -98,7 +96,9 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:
-        await answer_all(device, source, writers.write, sinks=_sinks(device), on_end=writers.end, signals=True)
+        fps = config.fps or source.fps or DEFAULT_FPS
+        sinks = sinks_of(config, device.bundle.manifest, fps)
+        await answer_all(device, source, writers.write, sinks=sinks, on_end=writers.end, signals=True)
         writers.check()
 
 
@@ -135,9 +135,6 @@ async def answer_with(
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
-    for sink in sinks:
-        if isinstance(sink, Page):
-            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
@@ -184,7 +181,7 @@ def _session(device: Opened) -> Session:
     return Session(
         catalogue,
         POLICIES[config.policy](catalogue),
-        StageTimes(profile_s),
+        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
     )
@@ -251,31 +248,6 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
     return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
-
-
-def _sinks(device: Opened) -> list[Sink]:
-    """Whoever is shown answers with their pictures, as it is configured."""
-    sinks = list[Sink]()
-    if device.config.page is not None:
-        sinks.append(_page(device, device.config.page))
-    return sinks
-
-
-def _page(device: Opened, address: str) -> Page:
-    """The live page: for this machine alone, or for whoever has its token."""
-    config, (host, port) = device.config, page_address(address)
-    token = config.page_token or (None if is_loopback(host) else secrets.token_urlsafe(16))
-    facts = Facts(
-        bundle=device.bundle.manifest.name,
-        source=public(config.source),
-        client_id=config.client_id,
-        policy=config.policy,
-        server=config.server,
-        deadline_s=config.deadline_s,
-        version=metadata.version("isthmus"),
-        labels=device.bundle.manifest.labels,
-    )
-    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
 
 
 def _writers(device: Opened, source: Source, command: str) -> Writers:

@@ -143,7 +143,8 @@ class StageResult(Struct, frozen=True):
     """What one stage of the head produced for one frame.
 
     `guess` is what the last early exit so far has said, None when there was none.
-    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before the last stage.
+    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before anything may, and no layers for
+    a step that may not yet: a picture may cross before the head has made its features.
     `placings[step]` tells where the picture lies in what the server then answers about; none: everywhere as a whole.
     """
 

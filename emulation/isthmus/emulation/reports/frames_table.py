@@ -33,9 +33,9 @@ def _rows(runs: Iterable[tuple[Path, Run]]) -> Iterator[list[object]]:
     fields = FrameRecord.__struct_fields__
     yield [*RUN, *fields]
     for name, run in runs:
-        whence = [str(name), run.header.kind, run.header.policy, run.header.seed]
+        said = [str(name), run.header.kind, run.header.policy, run.header.seed]
         for record in run.records:
-            yield [*whence, *(_cell(getattr(record, field)) for field in fields)]
+            yield [*said, *(_cell(getattr(record, field)) for field in fields)]
 
 
 def _cell(value: object) -> object:

@@ -46,7 +46,6 @@ def with_page(job: Callable[[Page, Sinks], Awaitable[None]], token: str | None =
     async def run() -> None:
         page = Page("127.0.0.1", 0, token, FACTS)
         sinks = Sinks([page])
-        page.dropped = lambda: sinks.dropped
         async with sinks:
             await job(page, sinks)
 

@@ -24,7 +24,7 @@ from isthmus.device.output.drawing import marked
 from isthmus.device.output.page import http
 from isthmus.device.output.page.access import COOKIE, Access
 from isthmus.device.output.page.window import LastMinute, shown
-from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
+from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
 from isthmus.proto.vocabulary import Box
 
@@ -81,14 +81,17 @@ class Page(Sink):
         self._figures_at_s = -FIGURES_EVERY_S
         self._figures: dict[str, Any] = {}
         self._server: asyncio.Server | None = None
-        self.dropped: Callable[[], dict[str, int]] = dict
-        """What all sinks have dropped until now."""
+        self._sinks: Sinks | None = None
 
     @property
     def address(self) -> str:
         """Where a browser finds it, token and all."""
         shown_host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{shown_host}:{self._port}/" + (f"?token={self._access.token}" if self._access.token else "")
+
+    def beside(self, sinks: Sinks) -> None:
+        """Note whose drops are shown."""
+        self._sinks = sinks
 
     async def open(self) -> None:
         """Listen. Raises BindError."""
@@ -156,7 +159,7 @@ class Page(Sink):
         """The figures, not made anew for every picture."""
         if now - self._figures_at_s >= FIGURES_EVERY_S:
             self._figures_at_s = now
-            dropped = self.dropped()
+            dropped = {} if self._sinks is None else self._sinks.dropped
             self._figures = self._minute.figures(now) | {"dropped": dropped, "missed": self._missed}
         return self._figures
 
