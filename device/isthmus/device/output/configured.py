@@ -57,7 +57,8 @@ def _page(config: AgentConfig, address: str, manifest: Manifest) -> Sink:
         version=metadata.version("isthmus"),
         labels=manifest.labels,
     )
-    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
+    browse = webbrowser.open if config.open_page else None
+    return Page(host, port, token, facts, made_up=config.page_token is None, browse=browse)
 
 
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 
 from isthmus.device.output.page import page as pages
 from isthmus.device.output.page.page import Facts, Page
@@ -97,6 +98,16 @@ def test_what_is_asked_for_is_given_and_nothing_else() -> None:
         assert state["facts"]["source"] == "rtsp://camera/x"
         assert state["answer"]["frame"] == 3
         assert state["figures"]["dropped"] == {"page": 0}
+        page_of_metrics = (await ask(page, "/metrics"))[1].decode().partition("\r\n\r\n")[2]
+        samples = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(page_of_metrics)
+            for sample in family.samples
+        }
+        assert samples["isthmus_agent_pictures_total", "answered", "confident"] == 1
+        assert samples["isthmus_agent_sink_dropped_total", "page"] == 0
+        assert samples["isthmus_agent_info", "signs", "porch", "1.2.3"] == 1
+        assert samples["isthmus_agent_link_up",] == 0
         assert (await ask(page, "/picture.jpg"))[1].endswith(b"\xff\xd9")
         assert (await ask(page, "/etc/passwd"))[0] == 404
         assert (await ask(page, "/", method="POST"))[0] == 405
@@ -105,11 +116,13 @@ def test_what_is_asked_for_is_given_and_nothing_else() -> None:
     with_page(job)
 
 
-def test_a_token_is_asked_for_once_and_leaves_the_address() -> None:
+def test_a_token_is_asked_for_once_and_leaves_the_address(caplog: pytest.LogCaptureFixture) -> None:
     token = "a-token-of-some-length"
 
     async def job(page: Page, _: Sinks) -> None:
         assert token in page.address
+        assert token not in caplog.text, "whoever set it knows it"
+        assert "page: http://127.0.0.1:" in caplog.text
         for path in ("/", "/state.json", "/events", "/?token=wrong"):
             assert (await ask(page, path))[0] == 403
         status, content = await ask(page, f"/?token={token}")

@@ -10,6 +10,8 @@ import asyncio
 import base64
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.output.drawing import marked
-from isthmus.device.output.page import http
+from isthmus.device.output.page import http, metrics
 from isthmus.device.output.page.access import COOKIE, Access
 from isthmus.device.output.page.window import LastMinute, shown
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
-from isthmus.proto.vocabulary import Box
+from isthmus.proto.vocabulary import Box, LinkState
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,20 @@ class Page(Sink):
     capacity = 8
 
     def __init__(
-        self, host: str, port: int, token: str | None, facts: Facts, *, browse: Callable[[str], object] | None = None
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        facts: Facts,
+        *,
+        made_up: bool = False,
+        browse: Callable[[str], object] | None = None,
     ) -> None:
-        """With a `token`, only who has it may look. `browse` is given the address once it can be looked at."""
-        self._browse = browse
+        """With a `token`, only who has it may look; one that was `made_up` is told in the log, one that somebody knows is not.
+
+        `browse` is given the address once it can be looked at.
+        """
+        self._browse, self._made_up = browse, made_up
         self._host, self._port, self._access, self._facts = host, port, Access(token), facts
         self._minute = LastMinute(facts.deadline_s)
         self._newest: AnsweredPicture | None = None
@@ -86,8 +98,12 @@ class Page(Sink):
     @property
     def address(self) -> str:
         """Where a browser finds it, token and all."""
-        shown_host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{shown_host}:{self._port}/" + (f"?token={self._access.token}" if self._access.token else "")
+        return self._place + (f"?token={self._access.token}" if self._access.token else "")
+
+    @property
+    def _place(self) -> str:
+        host = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
 
     def beside(self, sinks: Sinks) -> None:
         """Note whose drops are shown."""
@@ -101,9 +117,10 @@ class Page(Sink):
             )
         except OSError as error:
             where = f"{self._host}:{self._port}"
-            raise BindError(f"{where}: page: {error.strerror}; choose another --page HOST:PORT") from error
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise BindError(f"{where}: page: {why}; choose another --page HOST:PORT") from error
         self._port = self._server.sockets[0].getsockname()[1]
-        log.warning("page: %s", self.address)
+        log.warning("page: %s", self.address if self._made_up else self._place)
         if self._browse is not None:
             await asyncio.to_thread(self._browse, self.address)
 
@@ -188,6 +205,8 @@ class Page(Sink):
             writer.write(http.answer(200, HTML.read_bytes(), "text/html; charset=utf-8"))
         elif request.path == "/state.json":
             writer.write(http.answer(200, self._snapshot(), "application/json"))
+        elif request.path == "/metrics":
+            writer.write(http.answer(200, self._metrics().encode(), "text/plain; version=0.0.4; charset=utf-8"))
         elif request.path == "/picture.jpg":
             await self._show_picture(writer)
         elif request.path == "/events":
@@ -201,6 +220,13 @@ class Page(Sink):
         if self._newest is not None:
             told["answer"] = shown(self._newest.row, self._newest.link) | {"label": self._newest.row.answer}
         return msgspec.json.encode(told)
+
+    def _metrics(self) -> str:
+        facts, newest = self._facts, self._newest
+        info = {"bundle": facts.bundle, "client_id": facts.client_id, "version": facts.version}
+        figures = self._state(asyncio.get_running_loop().time())
+        link_up = newest is not None and newest.link is LinkState.UP
+        return metrics.text(figures, info, link_up=link_up, goodput_Bps=newest.row.goodput_Bps if newest else None)
 
     async def _show_picture(self, writer: asyncio.StreamWriter) -> None:
         if self._newest is None or self._newest.pixels is None:
