@@ -83,6 +83,11 @@ def open_device(config: AgentConfig) -> Opened:
     return Opened(config, certificates, bundle, executor)
 
 
+def wish_of(config: AgentConfig) -> Wish:
+    """What a configuration asks of its source."""
+    return Wish(None if config.size is None else size_of(config.size), config.fps)
+
+
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """Run an agent to the end of its source or to SIGTERM, one line of JSON for every answer on standard output.
 
@@ -91,8 +96,7 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    wish = Wish(None if config.size is None else size_of(config.size), config.fps)
-    source = opened(config.source, device.bundle.manifest.labels, wish, config.rotate)
+    source = opened(config.source, device.bundle.manifest.labels, wish_of(config), config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:

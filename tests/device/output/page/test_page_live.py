@@ -155,6 +155,7 @@ def test_garbage_costs_its_own_connection(garbage: bytes, monkeypatch: pytest.Mo
 def test_a_viewer_that_does_not_read_misses_what_comes_and_costs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "EVERY_S", 0.0)
     monkeypatch.setattr(pages, "BEHIND_BYTES", 10_000)
+    monkeypatch.setattr(pages, "GONE_S", 0.5)
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
 
     async def job(page: Page, sinks: Sinks) -> None:
@@ -174,6 +175,12 @@ def test_a_viewer_that_does_not_read_misses_what_comes_and_costs_nobody(monkeypa
                 break
         assert len(await watching) == 3, "another viewer is shown everything"
         assert sinks.dropped == {"page": 0}
+        for i in range(2000):
+            sinks.offer(answered(i, noise))
+            await asyncio.sleep(0.005)
+            if not page._viewers:
+                break
+        assert not page._viewers, "it is let go"
         stuck[1].close()
 
     with_page(job)

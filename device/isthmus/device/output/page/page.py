@@ -42,6 +42,8 @@ QUALITY = 80
 MOST_VIEWERS = 16
 BEHIND_BYTES = 1 << 20
 """A viewer who is so far behind misses what comes."""
+GONE_S = 30.0
+"""A viewer that takes nothing for so long, a telephone out of reach say, is let go, and its place is free."""
 HTML = Path(__file__).with_name("index.html")
 
 
@@ -57,6 +59,15 @@ class Facts:
     deadline_s: float
     version: str
     labels: tuple[str, ...]
+
+
+@dataclass
+class _Viewer:
+    """One who looks on."""
+
+    known: int = 0
+    """How many answers it has been told of."""
+    behind_since_s: float | None = None
 
 
 class Page(Sink):
@@ -85,8 +96,7 @@ class Page(Sink):
         self._newest: AnsweredPicture | None = None
         self._picture: bytes | None = None
         """The newest drawn picture, JPEG."""
-        self._viewers: dict[asyncio.StreamWriter, int] = {}
-        """Who looks on, and how many answers each knows of."""
+        self._viewers: dict[asyncio.StreamWriter, _Viewer] = {}
         self._missed = 0
         """Events that a viewer was too far behind for."""
         self._changed, self._wanted = asyncio.Event(), asyncio.Event()
@@ -162,15 +172,19 @@ class Page(Sink):
         if self._picture is not None:
             told["jpeg"] = base64.b64encode(self._picture).decode()
         whole: dict[int, bytes] = {}
-        for viewer, known in list(self._viewers.items()):
-            if viewer.transport.get_write_buffer_size() > BEHIND_BYTES:
+        for writer, viewer in list(self._viewers.items()):
+            if writer.transport.get_write_buffer_size() > BEHIND_BYTES:
                 self._missed += 1
+                viewer.behind_since_s = now if viewer.behind_since_s is None else viewer.behind_since_s
+                if now - viewer.behind_since_s > GONE_S:
+                    writer.transport.abort()
                 continue
+            known, viewer.behind_since_s = viewer.known, None
             if known not in whole:  # most know the same
                 marks = self._minute.since(known)
                 whole[known] = http.event("answer", msgspec.json.encode(told | {"marks": marks, "now": now}))
-            viewer.write(whole[known])
-            self._viewers[viewer] = self._minute.count
+            writer.write(whole[known])
+            viewer.known = self._minute.count
 
     def _state(self, now: float) -> dict[str, Any]:
         """The figures, not made anew for every picture."""
@@ -241,7 +255,7 @@ class Page(Sink):
             writer.write(http.answer(503, b"enough viewers\n"))
             return
         writer.write(http.stream_head() + http.event("facts", msgspec.json.encode(self._facts)))
-        self._viewers[writer] = 0
+        self._viewers[writer] = _Viewer()
         self._wanted.set()
         self._changed.set()
         try:
