@@ -33,7 +33,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 PAGES = {
     "agent": "docs/sources.md",
     "serve": "docs/failure-behaviour.md",
-    "top": "docs/live-page.md",
     "frigate": "docs/frigate.md",
     "relay": "docs/links.md",
     "shape": "docs/links.md",

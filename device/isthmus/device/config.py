@@ -51,12 +51,6 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many seconds is followed by the next: a day."""
     record_total_bytes: int = 1_000_000_000
     """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
-    page: str | None = None
-    """HOST:PORT of the live page, to be looked at in a browser; 127.0.0.1:8070 is for this machine alone."""
-    page_token: str | None = None
-    """Who looks at a page that other machines can reach must have this; None makes one up at every start."""
-    open_page: bool = False
-    """Open the page in this machine's browser."""
     watch: str | None = None
     """Classes, with commas between, that mqtt, webhook and clips are about; None is all of the bundle's."""
     mqtt: str | None = None
@@ -69,6 +63,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep a snapshot and a clip of everything that comes into view in this folder."""
     clips_total_bytes: int = 1_000_000_000
     """All snapshots and clips together, the oldest are deleted."""
+    page: str | None = None
+    """HOST:PORT of the live page, to be looked at in a browser; 127.0.0.1:8070 is for this machine alone."""
+    page_token: str | None = None
+    """Who looks at a page that other machines can reach must have this; None makes one up at every start."""
+    open_page: bool = False
+    """Open the page in this machine's browser."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 

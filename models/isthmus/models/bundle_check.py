@@ -12,7 +12,8 @@ from isthmus.proto.codec import Codec
 from isthmus.proto.errors import CodecError
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Bottleneck, Input, Manifest, PictureLadder, Point
+    from isthmus.models.bundle import Bottleneck, Manifest, Point
+    from isthmus.models.picture_ladder import Input, PictureLadder
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""
