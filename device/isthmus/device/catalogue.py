@@ -41,6 +41,8 @@ class Catalogue:
     """[width][step][layers - 1]; steps finest first."""
     task: Task = Classification()
     """How answers are read."""
+    delta_steps: int = 0
+    """Steps, finest first, at which a frame may be coded against another."""
 
     @property
     def stages(self) -> int:
@@ -79,6 +81,7 @@ class Catalogue:
                     for w in widths
                 ),
                 task=manifest.answers,
+                delta_steps=0 if manifest.bottleneck.deltas is None else len(manifest.bottleneck.steps),
             )
         except KeyError as error:
             raise BundleError(f"{manifest.name}: bundle.toml lacks {error.args[0]}; export the bundle again") from error
