@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import cache
+from pathlib import Path
 
+import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.models import bundle as bundles
+from isthmus.models.bundle import Bundle
+from isthmus.models.bundling.writer import write
+from isthmus.models.scenes import Drive
 from isthmus.proto.codec import CodecConfig, fit
 from isthmus.proto.temporal.sequences import fit_deltas
 
@@ -34,3 +43,31 @@ def temporal() -> CodecConfig:
     clips = [clip(20, seed=seed) for seed in range(4)]
     config = fit(np.stack([x for frames in clips for x in frames]), (0.0,) * SHAPE[2], STEPS)
     return fit_deltas(config, clips, KEEP, lags=(1, 3))
+
+
+def bundle_with_deltas(target: Path) -> Bundle:
+    """`signs` with deltas whose code was learnt from made features."""
+    whole = bundles.load("signs")
+    bottleneck = whole.manifest.bottleneck
+    shape = bottleneck.height, bottleneck.width, bottleneck.channels
+    codec = fit_deltas(whole.codec, [clip(12, shape=shape)], ((0.8, 0.8),) * len(bottleneck.steps), lags=(1,))
+    manifest = msgspec.structs.replace(whole.manifest, schema=bundles.SCHEMA, bottleneck=bundles.Bottleneck.of(codec))
+
+    def fill(folder: Path) -> None:
+        for name in whole.manifest.files:
+            shutil.copy(whole.folder / name, folder / name)
+
+    return write(target, manifest, fill)
+
+
+def calm_pictures(folder: Path, count: int) -> None:
+    """A scene that hardly changes, as so many pictures: what comes of a camera on a wall."""
+    folder.mkdir()
+    scene, rng = Drive(3).frame(0).image, np.random.default_rng(0)
+    files = [folder / f"{i:05d}.png" for i in range(20)]
+    for i, file in enumerate(files):
+        noisy = scene.astype(np.int16) + rng.integers(-2, 3, scene.shape)
+        noisy[4:8, 4 + i : 8 + i] = 255
+        cv2.imwrite(str(file), np.clip(noisy, 0, 255).astype(np.uint8)[:, :, ::-1])
+    for i in range(20, count):
+        os.link(files[i % 20], folder / f"{i:05d}.png")
