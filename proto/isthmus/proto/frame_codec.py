@@ -136,7 +136,8 @@ class FrameCodec:
             raise CodecError(f"step {step} of {layers} layers: this bundle codes no such delta")
         change = self._deltas.change(self._deltas.packing.distances(features), step, layers, reference)
         body = self._deltas.encode(change, step, layers)
-        return Delta(bytes((DELTA << 4 | layers - 1, step)) + body, change.reconstruction)
+        reconstruction = self._deltas.changed(change, step, layers, reference)
+        return Delta(bytes((DELTA << 4 | layers - 1, step)) + body, reconstruction)
 
     def delta_bytes(self, features: Floats, reference: Reconstruction) -> tuple[tuple[int, ...], ...]:
         """Payload bytes [step][layers - 1] that `delta` gives, exactly; empty where no deltas are coded.

@@ -42,8 +42,10 @@ class Change(NamedTuple):
     symbols: Indices
     """Of the code of changes."""
     gaps: Indices
-    reconstruction: Reconstruction
-    """What both halves then hold."""
+    places: Indices
+    """Where symbols changed, in (H, W, C) row by row."""
+    new: Symbols
+    """What they are now, in units of the step that so many layers make."""
 
 
 class DeltaCodec:
@@ -78,17 +80,22 @@ class DeltaCodec:
 
     def change(self, distances: Floats, step: int, layers: int, reference: Reconstruction) -> Change:
         """What a frame is against `reference`, at `step` and as fine as so many layers make it."""
-        before = self._before(reference, step, layers)
+        before, most = self._before(reference, step, layers), limit(layers)
         value = (distances / self._units[step][layers - 1]).ravel()
-        moved = np.flatnonzero(np.abs(value - before) > self._keep[step][layers - 1])
-        most, old = limit(layers), before.take(moved)
-        new = np.clip(np.rint(value.take(moved)), -most, most).astype(np.int8)
+        far = value - before
+        moved = np.flatnonzero(np.abs(far, out=far) > self._keep[step][layers - 1])
+        new = np.minimum(np.maximum(np.rint(value.take(moved)), -most), most).astype(np.int8)
+        old = before.take(moved)
         changed = np.flatnonzero(new != old)
         places, old, new = moved.take(changed), old.take(changed), new.take(changed)
-        after = before.copy()
-        after[places] = new
-        symbols, gaps = letters(places, _outward(new.astype(np.intp) - old, old, layers))
-        return Change(symbols, gaps, self._reconstruction(after, step, layers))
+        return Change(*letters(places, _outward(new, old, most)), places, new)
+
+    def changed(self, change: Change, step: int, layers: int, reference: Reconstruction) -> Reconstruction:
+        """What both halves hold after a change of `reference`."""
+        after = self._before(reference, step, layers).copy()
+        after[change.places] = change.new
+        after *= np.int8(UNITS[layers - 1])
+        return Reconstruction(step, after.reshape(self.packing.shape))
 
     def size_bytes(self, change: Change, step: int, layers: int) -> int:
         """What `encode` takes for it."""
@@ -100,20 +107,18 @@ class DeltaCodec:
 
     def decode(self, body: bytes, step: int, layers: int, reference: Reconstruction) -> Reconstruction:
         """What both halves hold after a change of `reference`. Raises CodecError when `body` is none."""
-        after = self._before(reference, step, layers)
-        places, changes = self._codes[step][layers - 1].decode(body, after.size)
-        old, most = after.take(places), limit(layers)
+        before, most = self._before(reference, step, layers), limit(layers)
+        places, changes = self._codes[step][layers - 1].decode(body, before.size)
+        old = before.take(places)
         new = old + np.where(old < 0, -changes, changes)
-        after[places] = (new + most) % (2 * most + 1) - most
-        return self._reconstruction(after, step, layers)
+        new = (new + most) % (2 * most + 1) - most
+        none = np.zeros(0, np.intp)
+        return self.changed(Change(none, none, places, new.astype(np.int8)), step, layers, reference)
 
     def _before(self, reference: Reconstruction, step: int, layers: int) -> Symbols:
-        """(H * W * C,): the reference's symbols as they are at a step and so many layers; the caller's own."""
+        """(H * W * C,): the reference's symbols as they are at a step and so many layers."""
         table = self._onto[reference.step][step][layers - 1]
-        return table.take(reference.symbols.view(np.uint8).ravel())
-
-    def _reconstruction(self, symbols: Symbols, step: int, layers: int) -> Reconstruction:
-        return Reconstruction(step, (symbols * np.int8(UNITS[layers - 1])).reshape(self.packing.shape))
+        return np.frombuffer(reference.symbols.tobytes().translate(table), np.int8)  # faster than arrays look up
 
 
 UNITS = tuple(COARSER ** (LAYERS - layers) for layers in range(1, LAYERS + 1))
@@ -142,15 +147,15 @@ def _coarser(symbols: NDArray[np.int8]) -> NDArray[np.int8]:
 _BASE = _coarser(_EVERY) * np.int8(COARSER)
 
 
-def _rounded(ratio: np.float32) -> list[NDArray[np.int8]]:
+def _rounded(ratio: np.float32) -> list[bytes]:
     """[layers - 1]: by symbol of a step, the nearest of another that is 1 / `ratio` as large."""
     most = limit(LAYERS)
     fine = np.clip(np.rint(_EVERY.astype(np.float32) * ratio), -most, most).astype(np.int8)
-    return [_coarser(fine), fine]
+    return [_coarser(fine).tobytes(), fine.tobytes()]
 
 
-def _outward(changes: Indices, old: Symbols, layers: int) -> Indices:
+def _outward(new: Symbols, old: Symbols, most: int) -> Indices:
     """Changes counted round the corner of what symbols can be, and away from zero where the old symbol was not zero."""
-    most = limit(layers)
+    changes = new.astype(np.intp) - old
     away = np.where(old < 0, -changes, changes)
     return (away + most) % (2 * most + 1) - most

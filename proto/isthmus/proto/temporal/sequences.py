@@ -62,7 +62,8 @@ def coded(codec: Codec, frames: Iterable[Floats], step: int, layers: int, lag: i
         if len(held) >= lag:
             change = deltas.change(distances, step, layers, held[-lag])
             size = HEADER_BYTES + deltas.size_bytes(change, step, layers)
-            frame = Coded(whole_bytes, size, change.symbols, change.reconstruction if size < whole_bytes else now)
+            now = deltas.changed(change, step, layers, held[-lag]) if size < whole_bytes else now
+            frame = Coded(whole_bytes, size, change.symbols, now)
         held.append(frame.reconstruction)
         del held[:-lag]
         yield frame

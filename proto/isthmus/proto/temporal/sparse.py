@@ -30,7 +30,8 @@ Indices = NDArray[np.intp]
 
 def letters(places: Indices, changes: Indices) -> tuple[Indices, Indices]:
     """Symbols of the code, and gaps: of changes (not 0) at ascending places."""
-    gaps = np.diff(places, prepend=-1) - 1
+    gaps = places.copy()
+    gaps[1:] -= places[:-1] + 1
     value = np.where(changes < 0, changes + LIMIT, changes + LIMIT - 1)
     return _POWER.take(gaps) * np.intp(VALUES) + value, gaps
 
