@@ -1,10 +1,10 @@
 """Time in the codec: bytes of whole frames and of deltas on clips, by step, by what is kept, by lag; and what they are worth.
 
-    python benchmarks/temporal.py BUNDLE CLIP.mp4 … [--keep 0.6 0.8] [--fit CLIP.mp4 …] [--lag 3] [--every 1] [--out FILE]
+    python benchmarks/temporal.py BUNDLE CLIP … [--keep 0.6 0.8] [--fit CLIP …] [--lag 3] [--every 1] [--out FILE]
 
-BUNDLE is one of the zoo or a folder; CLIP a video, with NAME.boxes.csv beside it where AP50 is to be counted. With --keep
-the deltas' code is learnt anew from the clips of --fit, which should not be those that are judged, once for every share of
-a step; without it the bundle's own is used. A stream answers `lag` frames late: each frame is coded against the one so many
+BUNDLE is one of the zoo or a folder; CLIP a video, with NAME.boxes.csv beside it where AP50 is to be counted, or a folder of
+pictures. With --keep the deltas' code is learnt anew from the clips of --fit, which should not be those that are judged, once
+for every share of a step; without it the bundle's own is used. A stream answers `lag` frames late: each frame is coded against the one so many
 before it, as both halves would have it, and sent whole where that is not larger. Frames that are sent whole count too. Bytes
 are payloads of the real coder, headers included; AP50 is of what the server's tail answers to what really arrives.
 """
@@ -12,45 +12,28 @@ are payloads of the real coder, headers included; AP50 is of what the server's t
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.edge_server.engines import Tail
 from isthmus.models import bundle as bundles
-from isthmus.models import crossing
 from isthmus.models.bundle import Bundle
 from isthmus.models.bundling.box_score import Judged, scored
-from isthmus.models.data.boxes import Place
-from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake
+from isthmus.models.bundling.films import FeatureHead, Film, film
 from isthmus.proto.codec import Codec
-from isthmus.proto.errors import DataError
 from isthmus.proto.temporal.sequences import coded, fit_deltas
 
 Floats = NDArray[np.float32]
 LEAST_SCORE = 0.01
 """Boxes below it say nothing; AP counts all others, however unsure."""
-
-
-@dataclass(frozen=True)
-class Film:
-    """A clip as it crosses: features (H, W, C) of its frames, and what is to be seen where it is judged."""
-
-    name: str
-    features: list[Floats]
-    truth: dict[int, tuple[tuple[str, Place], ...]]
-    """What is in every frame, in the video's pixels; empty where there is no table."""
-    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -73,57 +56,6 @@ class Row:
     """The share of frames that were sent as deltas."""
     ap50_whole: float | None = None
     ap50_sent: float | None = None
-
-
-class Head:
-    """A bundle's head at one width, without its exits."""
-
-    def __init__(self, bundle: Bundle, width: float) -> None:
-        interpreter = opened(bundle.head_path, threads=1)
-        self._bundle, self._intake = bundle, Intake(bundle.manifest.input)
-        self._parts = [
-            Signature(interpreter, bundle.stage(i, width).signature) for i in range(len(bundle.manifest.stages))
-        ]
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Features (H, W, C) of an RGB picture."""
-        out: dict[str, Floats] = {}
-        for part in self._parts:
-            out = part(image=self._intake(pixels)) if "image" in part.inputs else part(hidden=out["hidden"])
-        return crossing.joined(out, self._bundle.manifest.bottleneck)
-
-
-def pictures(path: Path, every: int, most: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Every so many frames of a video, numbered from 0, as RGB. Raises DataError when it cannot be read."""
-    video = cv2.VideoCapture(str(path))
-    number = taken = 0
-    while taken < most and video.grab():
-        if number % every == 0:
-            yield number, cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-            taken += 1
-        number += 1
-    video.release()
-    if not taken:
-        raise DataError(f"{path}: not a video that OpenCV can read")
-
-
-def film(path: Path, head: Head, every: int, most: int) -> Film:
-    """Run the head over a clip."""
-    features, numbers, shape = [], [], (0, 0)
-    for number, pixels in pictures(path, every, most):
-        features.append(head(pixels))
-        numbers.append(number)
-        shape = pixels.shape[0], pixels.shape[1]
-    truth: dict[int, list[tuple[str, Place]]] = {}
-    table = path.with_suffix(".boxes.csv")
-    if table.exists():
-        truth = {i: [] for i in range(len(numbers))}
-        place = {number: i for i, number in enumerate(numbers)}
-        for row in csv.DictReader(table.read_text().splitlines()):
-            if (i := place.get(int(row["frame"]))) is not None:
-                x, y, w, h = (float(row[key]) for key in ("x", "y", "w", "h"))
-                truth[i].append((row["label"].lower(), (y, x, y + h, x + w)))
-    return Film(path.stem, features, {i: tuple(boxes) for i, boxes in truth.items()}, shape)
 
 
 class Judge:
@@ -207,13 +139,13 @@ def main() -> None:
     """Print the table; write it as JSON lines too where asked."""
     options = _options()
     bundle = bundles.load(options.bundle)
-    head = Head(bundle, options.width or max(bundle.manifest.widths))
-    films = [film(path, head, options.every, options.frames) for path in options.clips]
+    head = FeatureHead(bundle, options.width or max(bundle.manifest.widths))
+    films = [film(path, head, every=options.every, most=options.frames) for path in options.clips]
     print(f"{len(films)} clips, {sum(len(f.features) for f in films)} frames", file=sys.stderr)
     config, judge = bundle.codec, Judge(bundle) if any(f.truth for f in films) and bundle.manifest.boxes else None
     configs = [config]
     if options.keep:
-        fitted_on = [film(path, head, options.every, options.frames).features for path in options.fit] or [
+        fitted_on = [film(path, head, every=options.every, most=options.frames).features for path in options.fit] or [
             f.features for f in films
         ]
         every = ((0.0,) * 2,) * len(config.steps)

@@ -64,7 +64,7 @@ def calm_pictures(folder: Path, count: int) -> None:
     """A scene that hardly changes, as so many pictures: what comes of a camera on a wall."""
     folder.mkdir()
     scene, rng = Drive(3).frame(0).image, np.random.default_rng(0)
-    files = [folder / f"{i:05d}.png" for i in range(20)]
+    files = [folder / f"{i:05d}.png" for i in range(min(count, 20))]
     for i, file in enumerate(files):
         noisy = scene.astype(np.int16) + rng.integers(-2, 3, scene.shape)
         noisy[4:8, 4 + i : 8 + i] = 255

@@ -1,7 +1,7 @@
 """How much of a step a bundle's frames may keep of the frames before, and the code of what changed, from clips.
 
 The code is learnt from some clips, what may be kept is judged on others: of each step and number of layers the largest share
-whose answers are worth as much as those to whole frames.
+whose answers lose next to nothing against those to whole frames.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from isthmus.proto.temporal.sequences import coded, fit_deltas
 
 KEEPS = (0.5, 0.6, 0.7, 0.8, 1.0)
 """Shares of a step that are tried."""
-TOLERANCE = 0.005
+TOLERANCE = 0.01
 """What answers may lose, of 1."""
 Clips = Sequence[Sequence[Floats]]
-Worth = Callable[[Clips], float]
+Lost = Callable[[Clips, Clips], float]
 
 
 def with_deltas(
-    config: CodecConfig, fitting: Clips, judging: Clips, worth: Worth, *, lag: int = 3, report: Report
+    config: CodecConfig, fitting: Clips, judging: Clips, lost: Lost, *, lag: int = 3, report: Report
 ) -> CodecConfig:
     """`config` with deltas: features (H, W, C) of clips to learn from, and of others to judge by.
 
-    `worth` is given the judging clips' features as they arrive and says what their answers are worth, 0 to 1: AP50, say.
-    Each frame refers to the one `lag` before. Raises CodecError where the config cannot have deltas.
+    `lost` is given the judging clips' features as they arrive whole, and as they arrive as deltas, and says how much less the
+    answers to the latter are worth, of 1: in AP50, say. Each frame refers to the one `lag` before. Raises CodecError where the
+    config cannot have deltas.
     """
     tried = [fit_deltas(config, fitting, _every(config, keep), lags=(1, lag)) for keep in KEEPS]
     found = [
-        [_kept(tried, judging, worth, step, layers, lag, report) for layers in range(1, LAYERS + 1)]
+        [_kept(tried, judging, lost, step, layers, lag, report) for layers in range(1, LAYERS + 1)]
         for step in range(len(config.steps))
     ]
     every = [_deltas(each) for each in tried]
@@ -45,15 +46,15 @@ def with_deltas(
 
 
 def _kept(
-    tried: Sequence[CodecConfig], judging: Clips, worth: Worth, step: int, layers: int, lag: int, report: Report
+    tried: Sequence[CodecConfig], judging: Clips, lost: Lost, step: int, layers: int, lag: int, report: Report
 ) -> int:
-    """The index of the largest share up to which all are worth it."""
-    least = worth([_arriving(tried[0], clip, step, layers, len(clip)) for clip in judging]) - TOLERANCE
+    """The index of the largest share up to which all lose no more than may be lost."""
+    whole = [_arriving(tried[0], clip, step, layers, len(clip)) for clip in judging]
     best = 0
     for i, config in enumerate(tried):
-        found = worth([_arriving(config, clip, step, layers, lag) for clip in judging])
-        report(f"step {step} of {layers} layers, {KEEPS[i]:g} kept: worth {found:.4f}, at least {least:.4f} asked")
-        if found < least:
+        found = lost(whole, [_arriving(config, clip, step, layers, lag) for clip in judging])
+        report(f"step {step} of {layers} layers, {KEEPS[i]:g} kept: {found:.4f} lost")
+        if found > TOLERANCE:
             break
         best = i
     return best
