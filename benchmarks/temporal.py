@@ -4,9 +4,10 @@
 
 BUNDLE is one of the zoo or a folder; CLIP a video, with NAME.boxes.csv beside it where AP50 is to be counted, or a folder of
 pictures. With --keep the deltas' code is learnt anew from the clips of --fit, which should not be those that are judged, once
-for every share of a step; without it the bundle's own is used. A stream answers `lag` frames late: each frame is coded against the one so many
-before it, as both halves would have it, and sent whole where that is not larger. Frames that are sent whole count too. Bytes
-are payloads of the real coder, headers included; AP50 is of what the server's tail answers to what really arrives.
+for every share of a step; without it the bundle's own is used. A stream answers `lag` frames late: each frame is coded
+against the one so many before it, as both halves would have it, and sent whole where that is not larger. Frames that are
+sent whole count too. Bytes are payloads of the real coder, headers included; AP50 is of what the server's tail answers to what
+really arrives.
 """
 
 from __future__ import annotations

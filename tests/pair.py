@@ -46,8 +46,8 @@ def coding() -> tuple[CodecConfig, np.ndarray]:
     return fit(x, (0.0,) * 12, (0.5, 1.0)), x[0]
 
 
-def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalogue:
-    """Two widths, two stages, two steps, two layers; confidence tells nothing but itself."""
+def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95, steps: int = 2) -> Catalogue:
+    """Two widths, two stages, two layers; confidence tells nothing but itself."""
     edges = (0.5, 0.9)
     last = (0.4, exit_accuracy, 0.97)
 
@@ -56,7 +56,7 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
 
     def offload(width: float, step: int, layers: int) -> Known:
         accuracy = tail_accuracy - 0.05 * (layers == 1) - 0.02 * step - 0.02 * (width < 1)
-        size = {(0, 1): 150.0, (0, 2): 330.0, (1, 1): 80.0, (1, 2): 240.0}[step, layers]
+        size = {(0, 1): 150.0, (0, 2): 330.0, (1, 1): 80.0, (1, 2): 240.0}[min(step, 1), layers]
         return Known(OperatingPoint(width, None, step, layers), accuracy, 1.0, ((accuracy,) * 3,) * 2, size)
 
     return Catalogue(
@@ -64,7 +64,7 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
         confidence_edges=edges,
         stage_flops=((1, 4), (1, 4)),
         exits=tuple(tuple(exit_at(w, i) for i in range(2)) for w in WIDTHS),
-        offloads=tuple(tuple(tuple(offload(w, s, n) for n in (1, 2)) for s in (0, 1)) for w in WIDTHS),
+        offloads=tuple(tuple(tuple(offload(w, s, n) for n in (1, 2)) for s in range(steps)) for w in WIDTHS),
     )
 
 
