@@ -106,7 +106,7 @@ class Head:
         if stage != 1:
             return StageResult(frame_id, stage, width, told, took_s)
         reference = self._references.get(frame_id)
-        sizes, deltas = self.coder.sizes(self.features(frame_id), None, reference)
+        sizes, deltas = self.coder.sizes(self.features(frame_id), (), reference)
         return StageResult(
             frame_id, stage, width, told, took_s, sizes, reference=reference if deltas else None, delta_bytes=deltas
         )
@@ -114,9 +114,12 @@ class Head:
     def refer(self, frame_id: int, reference: Reference) -> None:
         self._references[frame_id] = reference
 
+    def coding_s(self, _: int) -> float:
+        return 0.0
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         self.sent.append((frame_id, step, layer))
-        payload = self.coder.whole(frame_id, self.features(frame_id), None, step)[layer]
+        payload = self.coder.whole(frame_id, self.features(frame_id), (), step)[layer]
         self._note(frame_id)
         return payload
 

@@ -75,7 +75,7 @@ class Between:
         frame, x = self.frames, CLIP[self.frames % len(CLIP)]
         self.frames += 1
         reference = self.acknowledged.newest
-        sizes, deltas = self.coder.sizes(x, None, reference)
+        sizes, deltas = self.coder.sizes(x, (), reference)
         result = StageResult(
             frame, 1, 1.0, None, 0.0, sizes, reference=reference if deltas else None, delta_bytes=deltas
         )
@@ -87,7 +87,7 @@ class Between:
             self.deltas += 1
             self.up.append(Layer(frame, 0, True, 1.0, payload, checksum(payload, seal), 0, priced.reference.frame_id))
         else:
-            payloads = self.coder.whole(frame, x, None, step)[:layers]
+            payloads = self.coder.whole(frame, x, (), step)[:layers]
             for i, payload in enumerate(payloads):
                 self.up.append(Layer(frame, i, i == layers - 1, 1.0, payload, checksum(payload)))
         held = self.coder.held(Reference(frame, 2))
@@ -345,7 +345,7 @@ def test_a_moving_camera_is_sent_whole() -> None:
     p = pair(features=lambda i: frames[i % 60]).run(2)
     check(p)
     for frame, answer in p.answers:
-        assert answer.bytes_up <= sum(map(len, CODEC.encode(frames[frame.id % 60], None, 0))) + 2
+        assert answer.bytes_up <= sum(map(len, CODEC.encode(frames[frame.id % 60], (), 0))) + 2
 
 
 def test_memory_is_bounded_on_both_sides() -> None:

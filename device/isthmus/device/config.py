@@ -51,6 +51,18 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many seconds is followed by the next: a day."""
     record_total_bytes: int = 1_000_000_000
     """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
+    watch: str | None = None
+    """Classes, with commas between, that mqtt, webhook and clips are about; None is all of the bundle's."""
+    mqtt: str | None = None
+    """mqtt://[USER[:PASSWORD]@]HOST[:PORT] of a broker, to which the device is a device of Home Assistant's; mqtts:// is TLS."""
+    webhook: str | None = None
+    """URL that is told, in JSON, when a class comes into view and when it has gone."""
+    overlay: str | None = None
+    """Make a video of what was answered, in this new .mp4 file."""
+    clips: str | None = None
+    """Keep a snapshot and a clip of everything that comes into view in this folder."""
+    clips_total_bytes: int = 1_000_000_000
+    """All snapshots and clips together, the oldest are deleted."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -77,6 +89,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not self.record_age_s >= 1:
             raise ValueError(f"record_age_s = {self.record_age_s}, expected at least 1 s")
+        if not self.clips_total_bytes >= 1_000_000:
+            raise ValueError(f"clips_total_bytes = {self.clips_total_bytes}, expected at least 1000000")
         if not 1 <= self.threads <= MOST_THREADS:
             raise ValueError(
                 f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"

@@ -153,8 +153,8 @@ class Bottleneck(Strict, frozen=True):
 class Stage(Strict, frozen=True):
     """A part of the head that ends in an early exit or in the bottleneck, at one width.
 
-    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A last
-    stage without a signature computes nothing: only the picture can cross.
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A stage
+    without a signature computes nothing: it makes the picture ready, which can be sent from then on.
     """
 
     width: float
@@ -177,11 +177,32 @@ class TailPart(Strict, frozen=True):
     engine: str
 
 
+class Region(Strict, frozen=True):
+    """The part of a picture around all that the device's exit found, as high as wide in shares, so of the picture's own shape."""
+
+    margin: float = 0.15
+    """What is left around it, as a share of its longer side."""
+    least: float = 0.25
+    """No part is smaller than this share of the picture's height and width."""
+
+
+class View(Strict, frozen=True):
+    """The picture at another size, or the part of it where the device's own answer says something is."""
+
+    size: tuple[int, int]
+    """(height, width) of what crosses."""
+    qualities: tuple[int, ...]
+    """Further steps of the ladder, behind those of the views before; finest first."""
+    size_fit: tuple[tuple[float, float, float], ...]
+    region: Region | None = None
+    """The part that crosses; none: the whole picture."""
+
+
 class PictureLadder(Strict, frozen=True):
     """The picture itself as something that can cross, and the model that then answers: the uncut one, or a larger one."""
 
     input: Input
-    """The picture that crosses, of this size, and the values that the model takes."""
+    """The picture that the model takes."""
     format: Literal["webp", "jpeg"]
     qualities: tuple[int, ...]
     """Further steps of the ladder, behind those of the features; finest first."""
@@ -192,11 +213,44 @@ class PictureLadder(Strict, frozen=True):
     flops: int
     boxes: Boxes | None = None
     """How its boxes are read."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the picture that crosses, where that is smaller than what the model takes."""
+    more: tuple[View, ...] = ()
+    """Other sizes, and parts of the picture, in the ladder."""
 
     @property
-    def codec(self) -> PictureConfig:
-        """What both halves must know of pictures that cross."""
-        return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
+    def views(self) -> tuple[View, ...]:
+        """All that may cross, in the ladder's order."""
+        return View(self.crossing.shape, self.qualities, self.size_fit), *self.more
+
+    @property
+    def steps(self) -> tuple[tuple[View, int], ...]:
+        """By step of the ladder, behind those of the features: what crosses, at which quality."""
+        return tuple((view, quality) for view in self.views for quality in view.qualities)
+
+    def named(self, step: int) -> str:
+        """How a step is called: format, quality, and size where it is not the first view's; a region's always."""
+        view, quality = self.steps[step]
+        if view.region is not None:
+            return f"region as {self.format} {quality} of {max(view.size)} pixels"
+        size = "" if view.size == self.crossing.shape else f" of {max(view.size)} pixels"
+        return f"{self.format} {quality}{size}"
+
+    def taken(self, view: View) -> Input:
+        """A view as the picture that crosses."""
+        return msgspec.structs.replace(self.input, size=view.size[0], width=view.size[1])
+
+    @property
+    def crossing(self) -> Input:
+        """The picture that crosses."""
+        if self.size is None:
+            return self.input
+        return msgspec.structs.replace(self.input, size=self.size[0], width=self.size[1])
+
+    @property
+    def codecs(self) -> tuple[PictureConfig, ...]:
+        """What both halves must know of pictures that cross, view after view."""
+        return tuple(PictureConfig(*view.size, self.format, view.qualities, view.size_fit) for view in self.views)
 
 
 class Point(Strict, frozen=True):
@@ -262,10 +316,23 @@ class Manifest(Strict, frozen=True):
         """How the outputs of the model that is given the picture are read. Raises BundleError as `answers` does."""
         return self._task(ladder.boxes, ladder.input)
 
+    @property
+    def picture_stage(self) -> int:
+        """The stage after which the picture can be sent: the one without a signature, or else the last."""
+        silent = (i for i, stage in enumerate(self.stages) if not stage[0].signature)
+        return next(silent, len(self.stages) - 1)
+
     def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
         return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
+
+    def step_name(self, step: int) -> str:
+        """How a step of the ladder is called: the quantiser's step, or the picture's format and quality."""
+        steps = self.bottleneck.steps
+        if step < len(steps) or self.picture is None:
+            return f"{steps[step]:.4g}"
+        return self.picture.named(step - len(steps))
 
     def name_of(self, label: int) -> str:
         """The name of a class."""
@@ -294,7 +361,10 @@ class Bundle:
     def codec(self) -> CodecConfig:
         """What the codec must know, the same on both halves."""
         codec, picture = self.manifest.bottleneck.codec, self.manifest.picture
-        return codec if picture is None else replace(codec, picture=picture.codec)
+        if picture is None:
+            return codec
+        first, *others = picture.codecs
+        return replace(codec, picture=first, views=tuple(others))
 
     def stage(self, index: int, width: float) -> Stage:
         """Stage `index` at `width`; BundleError if the bundle has no such width."""

@@ -61,6 +61,8 @@ class CodecConfig:
     """What is coded are frequencies, and steps are in their unit; None: the features themselves."""
     picture: PictureConfig | None = None
     """The picture may cross too (`frame_codec`): its qualities are further steps of the ladder, behind the features'."""
+    views: tuple[PictureConfig, ...] = ()
+    """The picture at other sizes, or a part of it: each one's qualities are steps behind those before."""
     deltas: Deltas | None = None
     """A frame's features may be coded against those of another (`frame_codec`)."""
 
@@ -79,7 +81,7 @@ class CodecConfig:
     @property
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer: what does not shrink travels packed and plain."""
-        picture = 0 if self.picture is None else self.picture.max_bytes
+        picture = max((view.max_bytes for view in (self.picture, *self.views) if view is not None), default=0)
         if self.spectrum is not None:
             return HEADER_BYTES + max(picture, self.spectrum.most_packed_bytes)
         return HEADER_BYTES + max(picture, *(packed_bytes(self.elements, layer) for layer in range(self.layers)))

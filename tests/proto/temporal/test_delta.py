@@ -103,7 +103,7 @@ def test_whole_frames_are_the_same_to_both_halves() -> None:
     """Clipped symbols too; a prefix is the base alone."""
     x = (FRAMES[0] * 6).astype(np.float32)
     for step in (0, 1):
-        payloads, device = CODEC.encode(x, None, step), CODEC.whole(x, step)
+        payloads, device = CODEC.encode(x, (), step), CODEC.whole(x, step)
         assert device is not None
         for layers in (1, 2):
             crossed = CODEC.crossed(payloads[:layers])
@@ -161,7 +161,7 @@ def test_a_delta_stands_alone_and_needs_its_reference() -> None:
     with pytest.raises(CodecError, match="a delta is one"):
         CODEC.crossed([delta, delta], whole(2))
     with pytest.raises(CodecError, match="no delta's"):
-        CODEC.crossed(CODEC.encode(FRAMES[5], None, 0)[:1], whole(2))
+        CODEC.crossed(CODEC.encode(FRAMES[5], (), 0)[:1], whole(2))
     plain = FrameCodec(dataclasses.replace(temporal(), deltas=None))
     with pytest.raises(CodecError, match="does not send"):
         plain.crossed([delta], whole(2))

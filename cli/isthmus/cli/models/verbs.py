@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, deltas, distill, evaluate, pair, prune, split
+from isthmus.cli.models import ablate, compare, deltas, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
@@ -29,6 +29,7 @@ app.command("ablate")(ablate.ablate)
 app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("deltas")(deltas.deltas)
+app.command("compare")(compare.compare)
 app.command("filter")(filtering.filter_)
 
 
@@ -90,7 +91,7 @@ def _crosses(m: bundle.Manifest) -> str:
     if b.steps:
         sent.append(f"bottleneck {b.height} x {b.width} x {b.channels}; tail {' then '.join(p.file for p in m.tail)}")
     if (p := m.picture) is not None:
-        size = f"{p.input.shape[1]} x {p.input.shape[0]}"
+        size = f"{p.crossing.shape[1]} x {p.crossing.shape[0]}"
         sent.append(f"picture {size} as {p.format}; tail {' then '.join(part.file for part in p.tail)}")
     return "; ".join(sent)
 

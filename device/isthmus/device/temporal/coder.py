@@ -7,6 +7,7 @@ bounded; sizes may be asked in one thread while another encodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 from isthmus.proto.codec import CodecConfig
@@ -33,25 +34,25 @@ class Coder:
         self._sent = References()
 
     def sizes(
-        self, features: Floats | None, picture: Pixels | None, reference: Reference | None
+        self, features: Floats | None, pictures: Sequence[Pixels], reference: Reference | None
     ) -> tuple[Sizes, Sizes]:
         """Payload bytes of a frame whole [step][layer], and of its deltas [step][layers - 1], which are exact.
 
         There are none of the latter without a reference. Raises CodecError as `FrameCodec.predict` does.
         """
-        whole, against = self._predictor.predict(features, picture), self.held(reference)
+        whole, against = self._predictor.predict(features, pictures), self.held(reference)
         if features is None or against is None:
             return whole, ()
         deltas = self._predictor.delta_bytes(features, against)
         known = [
-            tuple(map(len, self._predictor.encode(features, None, step))) if _in_doubt(row, delta) else row
+            tuple(map(len, self._predictor.encode(features, (), step))) if _in_doubt(row, delta) else row
             for step, (row, delta) in enumerate(zip(whole, deltas, strict=False))
         ]
         return (*known, *whole[len(known) :]), deltas
 
-    def whole(self, frame_id: int, features: Floats | None, picture: Pixels | None, step: int) -> tuple[bytes, ...]:
+    def whole(self, frame_id: int, features: Floats | None, pictures: Sequence[Pixels], step: int) -> tuple[bytes, ...]:
         """One payload for each layer of a frame. Raises CodecError as `FrameCodec.encode` does."""
-        payloads = self._codec.encode(features, picture, step)
+        payloads = self._codec.encode(features, pictures, step)
         if features is not None and (reconstruction := self._codec.whole(features, step)) is not None:
             self._sent.keep(frame_id, reconstruction)
         return payloads

@@ -36,8 +36,11 @@ class VirtualHead(Protocol):
     def refer(self, frame_id: int, reference: Reference) -> None:
         """Say what a frame may be coded against, before its last stage runs."""
 
+    def coding_s(self, step: int) -> float:
+        """What must be coded before a frame can leave takes so long."""
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
-        """The payload of one layer of a frame's features."""
+        """The payload of one layer of a frame."""
 
     def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
         """The one payload that stands for so many layers of a frame, coded against another; and that one's seal."""
@@ -289,6 +292,14 @@ class DeviceNode:
         self.perform(now)
 
     def _send(self, action: actions.Send, now: float) -> None:
+        if (coding_s := self.executor.coding_s(action.step)) > 0:
+            self._timeline.at(now + coding_s, self._hand_over, action, coding_s)
+        else:
+            self._hand_over(now, action, 0.0)
+
+    def _hand_over(self, now: float, action: actions.Send, encode_s: float) -> None:
+        if action.frame_id not in self._frames:
+            return  # it was answered meanwhile
         reference = action.reference
         if reference is None:
             payload, seal = self.executor.encode(action.frame_id, action.step, action.layer), 0
@@ -299,14 +310,14 @@ class DeviceNode:
             frame_id=action.frame_id,
             layer=action.layer,
             last=action.last,
-            budget_s=action.budget_s,
+            budget_s=action.budget_s - encode_s,
             payload=payload,
             crc=checksum(payload, seal),
             reference=None if reference is None else reference.frame_id,
         )
         self._pass_on(layer, size, now)
         self._layers[action.frame_id] = action.layer + 1 if reference is None else action.layers
-        self.core.on_sent(action.frame_id, action.layer, size, now=now)
+        self.core.on_sent(action.frame_id, action.layer, size, now=now, encode_s=encode_s)
 
     def _pass_on(self, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:
         if self._stream is not None:
