@@ -14,9 +14,9 @@ import tomli_w
 
 from isthmus.models import bundle, seal
 from isthmus.models.bundling import writer
+from isthmus.proto.bits.spectrum import Spectrum
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
-from isthmus.proto.spectrum import Spectrum
 from moving import temporal
 
 NAMES = sorted(p.parent.name for p in bundle.ZOO.glob("*/bundle.toml"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.models.bundle import Input, PictureLadder, Region, TailPart, View
+from isthmus.models.picture_ladder import Input, PictureLadder, Region, TailPart, View
 from isthmus.models.regions import WHOLE, region_of, seen
 from isthmus.proto.vocabulary import Box, Guess, Keypoint, Pose
 

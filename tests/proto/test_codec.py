@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import StaticCode, block_header, code_lengths
+from isthmus.proto.bits.packing import ALPHABET, MAX_RUN, Packing
 from isthmus.proto.codec import HEADER_BYTES, LAYERS, RAW, STATIC, ZSTD, Codec, CodecConfig, checksum, fit
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import StaticCode, block_header, code_lengths
-from isthmus.proto.packing import ALPHABET, MAX_RUN, Packing
 
 STEPS = (0.5, 0.7, 1.0, 1.4)
 Features = NDArray[np.float32]

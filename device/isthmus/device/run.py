@@ -25,6 +25,7 @@ from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
+from isthmus.device.output.page.page import Page
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
@@ -135,6 +136,9 @@ async def answer_with(
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
+    for sink in sinks:
+        if isinstance(sink, Page):
+            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)

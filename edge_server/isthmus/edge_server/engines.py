@@ -15,9 +15,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from isthmus.models import trial
-from isthmus.models.bundle import Bundle, TailPart
+from isthmus.models.bundle import Bundle
 from isthmus.models.crossing import parted
 from isthmus.models.litert import Signature, opened
+from isthmus.models.picture_ladder import TailPart
 from isthmus.models.pictures import Intake, resized
 from isthmus.proto.errors import BundleError, ConfigError, ModelError
 from isthmus.proto.tasks.task import Packed, Task

@@ -13,7 +13,8 @@ from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import deltas_of
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Bottleneck, Input, Manifest, PictureLadder, Point
+    from isthmus.models.bundle import Bottleneck, Manifest, Point
+    from isthmus.models.picture_ladder import Input, PictureLadder
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""

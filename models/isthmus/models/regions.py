@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import PictureLadder, Region, View
+from isthmus.models.picture_ladder import PictureLadder, Region, View
 from isthmus.models.pictures import placing, sendable
 from isthmus.proto.tasks.pose import SEEN
 from isthmus.proto.vocabulary import Guess, Placing, Pose

@@ -16,11 +16,11 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import SYMBOLS, StaticCode, code_lengths
+from isthmus.proto.bits.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
+from isthmus.proto.bits.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
-from isthmus.proto.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
 from isthmus.proto.picture_codec import PictureConfig
-from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 from isthmus.proto.temporal.delta import Deltas
 
 CODEC_VERSION = 1

@@ -13,9 +13,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from isthmus.proto import picture_codec
+from isthmus.proto.bits.packing import Packing
 from isthmus.proto.codec import DELTA, HEADER_BYTES, PICTURE, STATIC_MAX_ELEMENTS, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
-from isthmus.proto.packing import Packing
 from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.temporal.delta import DeltaCodec
 from isthmus.proto.temporal.reconstruction import Reconstruction

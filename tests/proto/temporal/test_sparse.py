@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.proto.bits.huffman import SYMBOLS, code_lengths
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import SYMBOLS, code_lengths
 from isthmus.proto.temporal.sparse import ALPHABET, LIMIT, SparseCode, letters
 
 ELEMENTS = 2000

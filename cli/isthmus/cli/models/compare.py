@@ -20,7 +20,8 @@ from isthmus.cli.models.sights import QUALITIES, quality_ladder
 from isthmus.cli.options import FORMAT, Format, require, seconds
 from isthmus.emulation.reports.contenders import Contender, Stretch, Way, led, stretches
 from isthmus.models import bundle, pictures, profiles, work
-from isthmus.models.bundle import Bundle, Input, Manifest, Point
+from isthmus.models.bundle import Bundle, Manifest, Point
+from isthmus.models.picture_ladder import Input
 from isthmus.models.pictures import placing, sendable
 from isthmus.models.profiles import Profile
 from isthmus.proto import picture_codec

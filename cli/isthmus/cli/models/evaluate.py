@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -29,11 +30,13 @@ def evaluate(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(
         None,
-        help="Your own: a folder of class folders, a COCO-style .json, or any folder beside --uncut [those it was validated on].",
+        help="Your own: a folder of class folders or of clips, a COCO-style .json, or any folder beside --uncut "
+        "[those it was validated on].",
     ),
     uncut: Path | None = UNCUT,
     pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
+    every: int = typer.Option(1, help="Of clips with boxes: every so many frames.", min=1),
     format_: Format = FORMAT,
 ) -> None:
     """Answer pictures at every operating point with the bundle's own files, and count what is right.
@@ -51,7 +54,7 @@ def evaluate(
         _agreement(found, uncut, pictures, most, format_)
         return
     if m.task == "detection":
-        _boxes(found, pictures, most, format_)
+        _boxes(found, pictures, most, every, format_)
         return
     if uncut is None:
         validation = corpora.validation_of(m, pictures, most)
@@ -97,45 +100,47 @@ def _sent(m: bundle.Manifest, point: bundle.Point) -> str:
     return m.step_name(step)
 
 
-def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -> None:
-    """Average precision of a detector at every operating point, against labels in COCO's format."""
+def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, format_: str) -> None:
+    """Average precision of a detector at every operating point, against clips' tables or labels in COCO's format."""
     from isthmus.models.bundling.box_score import Judged, scored
-    from isthmus.models.data.boxes import boxed
+    from isthmus.models.data.clips import classes, shown
 
     m = found.manifest
     if labels is None:
-        raise ConfigError(f"--pictures: needed to judge {m.name}; name a COCO-style .json of labelled pictures")
-    pictures = boxed(labels, most)
-    shown = sorted({name for picture in pictures for name, _ in picture.boxes})
-    if not set(shown) & set(m.labels):
+        raise ConfigError(
+            f"--pictures: needed to judge {m.name}; name a COCO-style .json of labelled pictures, or a folder of clips"
+        )
+    names = classes(labels)
+    if not set(names) & set(m.labels):
         raise ConfigError(
             f"{m.name}: none of its classes ({', '.join(m.labels[:FEW]) or 'without names'}) is in {labels} "
-            f"({', '.join(shown[:FEW])}); make it again with --labels, named as they are there"
+            f"({', '.join(names[:FEW])}); make it again with --labels, named as they are there"
         )
     judged: list[list[Judged]] = [[] for _ in m.points]
-    sizes = np.zeros((len(pictures), len(m.points)))
+    counted: list[list[int]] = []
     halves = Halves(found, unsure(m))
-    for n, picture in enumerate(pictures):
-        pixels = picture.pixels()
-        height, width = pixels.shape[:2]
-        for i, (guess, size_bytes) in enumerate(halves.answers(pixels)):
+    for picture in islice(shown(labels, every_), most):
+        height, width = picture.pixels.shape[:2]
+        counted.append([])
+        for i, (guess, size_bytes) in enumerate(halves.answers(picture.pixels)):
             boxes = guess.detail if guess is not None and isinstance(guess.detail, tuple) else ()
             judged[i].append(Judged(height, width, picture.boxes, boxes))
-            sizes[n, i] = size_bytes
+            counted[-1].append(size_bytes)
+    sizes, pictures = np.array(counted), len(counted)
     scores = [scored(every, m.labels) for every in judged]
     if format_ == "json":
         rows = [
             {"width": p.width, "exit": p.exit, "step": p.step, "layers": p.layers, "bytes": b, **asdict(score)}
             for p, b, score in zip(m.points, sizes.mean(0).tolist(), scores, strict=True)
         ]
-        typer.echo(json.dumps({"bundle": m.name, "pictures": len(pictures), "points": rows}))
+        typer.echo(json.dumps({"bundle": m.name, "pictures": pictures, "points": rows}))
         return
     measured = zip(m.points, sizes.mean(0).tolist(), scores, strict=True)
     points = [msgspec.structs.replace(p, accuracy=score.ap50, bytes=size) for p, size, score in measured]
     tell(m, points, measure="AP50", also=("AP50-95", [score.ap50_95 for score in scores]))
     best = max(scores, key=lambda score: score.ap50)
     by_class = ", ".join(f"{name} {value:.3f}" for name, value in best.by_class.items())
-    typer.echo(f"\naverage precision on {len(pictures):,} pictures, boxes of any score; the best point's AP50")
+    typer.echo(f"\naverage precision on {pictures:,} pictures, boxes of any score; the best point's AP50")
     typer.echo(f"whatever the class {best.agnostic50:.3f}, by class: {by_class}")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import webbrowser
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.config import AgentConfig
+from isthmus.device.capture.sources.address import public
+from isthmus.device.config import AgentConfig, page_address
 from isthmus.device.output.presence import Presence
 from isthmus.device.output.sinks import Sink
 from isthmus.models.bundle import Manifest
@@ -18,6 +21,8 @@ MOST_NAMED = 20
 def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     """Every sink that is configured, for pictures that come at about `fps` a second. Raises ConfigError."""
     sinks, labels, watched = list[Sink](), manifest.labels, _watched(config, manifest)
+    if config.page is not None:
+        sinks.append(_page(config, manifest, config.page))
     if config.mqtt is not None:
         sinks.append(_mqtt(config, manifest, watched))
     if config.webhook is not None:
@@ -33,6 +38,26 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
 
         sinks.append(Clips(Path(config.clips), config.clips_total_bytes, fps, labels, Presence(watched)))
     return sinks
+
+
+def _page(config: AgentConfig, manifest: Manifest, address: str) -> Sink:
+    """The live page: for this machine alone, or for whoever has its token."""
+    from isthmus.device.output.page.access import is_loopback
+    from isthmus.device.output.page.page import Facts, Page
+
+    host, port = page_address(address)
+    token = config.page_token or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    facts = Facts(
+        bundle=manifest.name,
+        source=public(config.source),
+        client_id=config.client_id,
+        policy=config.policy,
+        server=config.server,
+        deadline_s=config.deadline_s,
+        version=metadata.version("isthmus"),
+        labels=manifest.labels,
+    )
+    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
 
 
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:

@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isthmus.models.colours import OKABE_ITO
+from isthmus.proto.colours import OKABE_ITO
 
 # Okabe and Ito's colours, and others beside them. DARK gives each the one that dark pages show instead.
 FOREGROUND, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"

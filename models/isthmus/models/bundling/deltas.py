@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from isthmus.models.progress import Report
+from isthmus.proto.bits.packing import LAYERS
 from isthmus.proto.codec import Codec, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import Floats, deltas_of
-from isthmus.proto.packing import LAYERS
 from isthmus.proto.temporal.delta import Deltas
 from isthmus.proto.temporal.sequences import coded, fit_deltas
 

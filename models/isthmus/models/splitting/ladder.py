@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input, PictureLadder, Point, Region, TailPart, View
+from isthmus.models.bundle import Point
 from isthmus.models.flatbuffer import written
+from isthmus.models.picture_ladder import Input, PictureLadder, Region, TailPart, View
 from isthmus.models.pictures import Intake, resized
 from isthmus.models.progress import Report
 from isthmus.models.regions import PLACED, seen

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import SCHEMA, Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
+from isthmus.models.bundle import SCHEMA, Bundle, Manifest, Outcomes, Point, Stage
 from isthmus.models.bundling import writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
 from isthmus.models.litert import Signature, signature_of
+from isthmus.models.picture_ladder import Input, TailPart
 from isthmus.models.profiles import Profile
 from isthmus.models.progress import Report, Tick, unheard
 from isthmus.models.splitting import quantiser_fit

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import signature_of
+from isthmus.models.picture_ladder import Input
 from isthmus.models.pictures import Intake, placing
 from isthmus.models.progress import Tick, unheard
 from isthmus.models.splitting import metadata

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.packing import LAYERS, Packing, limit
 from isthmus.proto.errors import CodecError
-from isthmus.proto.packing import LAYERS, Packing, limit
 from isthmus.proto.temporal.reconstruction import Reconstruction, Symbols
 from isthmus.proto.temporal.sparse import Indices, SparseCode, letters
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import SYMBOLS, code_lengths
+from isthmus.proto.bits.packing import LAYERS
 from isthmus.proto.codec import HEADER_BYTES, Codec, CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import Floats, deltas_of
-from isthmus.proto.huffman import SYMBOLS, code_lengths
-from isthmus.proto.packing import LAYERS
 from isthmus.proto.temporal.delta import Deltas, upto
 from isthmus.proto.temporal.reconstruction import Reconstruction
 from isthmus.proto.temporal.sparse import ALPHABET, Indices

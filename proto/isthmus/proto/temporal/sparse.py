@@ -12,8 +12,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import SYMBOLS, block_header, canonical, complete, written
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import SYMBOLS, block_header, canonical, complete, written
 
 LIMIT = 7
 """Changes are -7 to 7: of symbols of two layers, counted round the corner."""
