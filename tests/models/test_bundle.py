@@ -13,9 +13,11 @@ import pytest
 import tomli_w
 
 from isthmus.models import bundle, seal
+from isthmus.models.bundling import writer
 from isthmus.proto.bits.spectrum import Spectrum
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
+from moving import temporal
 
 NAMES = sorted(p.parent.name for p in bundle.ZOO.glob("*/bundle.toml"))
 
@@ -111,12 +113,32 @@ def test_a_bundle_names_the_least_schema_that_it_needs() -> None:
     assert plain.schema == plain.bottleneck.schema == 2
     spectrum = Spectrum(tilt=0.0, order="", bands=(), floor=(), spread=(), restored=())
     assert msgspec.structs.replace(plain.bottleneck, spectrum=spectrum).schema == 3
+    assert bundle.Bottleneck.of(temporal()).schema == 5
+
+
+def test_how_frames_are_coded_against_others_is_written_and_read(tmp_path: Path) -> None:
+    """Whatever contradicts itself is named; older bundles have none of it."""
+    told = bundle.Bottleneck.of(temporal())
+    writer.write_table(tmp_path / "bottleneck.toml", told)
+    read = msgspec.convert(tomllib.loads((tmp_path / "bottleneck.toml").read_text()), bundle.Bottleneck)
+    assert read == told
+    assert read.codec == temporal()
+    assert all(bundle.load(name).codec.deltas is None for name in NAMES)
+
+
+def test_deltas_that_do_not_fit_are_named(copy: Path) -> None:
+    path = copy / "bundle.toml"
+    table = tomllib.loads(path.read_text())
+    table["bottleneck"]["deltas"] = {"keep": [[0.8, 0.8]], "tables": []}
+    path.write_text(tomli_w.dumps(table))
+    with pytest.raises(BundleError, match=r"bottleneck: config: deltas.keep must have 4 steps of 2 layers"):
+        bundle.load(str(copy))
 
 
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 2", "schema = 5", 1))
-    with pytest.raises(BundleError, match="schema 5, this Isthmus reads 1 to 4"):
+    path.write_text(path.read_text().replace("schema = 2", "schema = 6", 1))
+    with pytest.raises(BundleError, match="schema 6, this Isthmus reads 1 to 5"):
         bundle.load(str(copy))
 
 
