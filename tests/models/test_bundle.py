@@ -28,8 +28,8 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle.ZOO / "signs", tmp_path / "signs"))
 
 
-def test_the_zoo_has_both_bundles() -> None:
-    assert NAMES == ["cifar10", "signs"]
+def test_the_zoo_has_all_bundles() -> None:
+    assert NAMES == ["cifar10", "signs", "skywatch"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,7 +47,8 @@ def test_the_outcome_table_and_the_manifest_tell_the_same(name: str) -> None:
     found = bundle.load(name)
     table = found.outcomes()
     for column, point in enumerate(found.manifest.points):
-        assert (table.label[:, column] == table.truth).mean() == pytest.approx(point.accuracy, abs=1e-4)
+        right = table.label == table.truth[:, None] if table.score is None else table.score
+        assert right[:, column].mean(dtype=float) == pytest.approx(point.accuracy, abs=1e-4)
         if point.step is not None:
             width = found.manifest.widths.index(point.width)
             sent = table.layer_bytes[:, width, point.step, : point.layers].sum(axis=1).mean()
@@ -64,7 +65,7 @@ def test_accuracy_given_confidence_rises_with_it(name: str) -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BundleError, match=r"sings: no bundle .* the zoo has cifar10, signs"):
+    with pytest.raises(BundleError, match=r"sings: no bundle .* the zoo has cifar10, signs, skywatch"):
         bundle.load("sings")
 
 
@@ -94,7 +95,7 @@ def test_a_corrupted_file_is_named(copy: Path) -> None:
         bundle.load(str(copy))
 
 
-@pytest.mark.parametrize("name", ["cifar10", "signs"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_shipped_does_not_tell_where_it_was_made(name: str) -> None:
     folder = bundle.load(name).folder
     for path in folder.iterdir():
