@@ -61,7 +61,7 @@ def test_boxes_beside_a_clip_are_read_by_frame(tmp_path: Path) -> None:
     table.write_text("frame,label,x,y,w,h\n2,Bird,1,2,3,4\n3,Bird,1,2,3,4\n")
     found = film(tmp_path / "clip", FeatureHead(bundles.load("signs"), 1.0), every=2)
     assert len(found.features) == 3
-    assert found.truth == [(), (("bird", (2.0, 1.0, 6.0, 4.0)),), ()]
+    assert found.truth == [(), (("Bird", (2.0, 1.0, 6.0, 4.0)),), ()]
     table.write_text("frame,name\n2,Bird\n")
     with pytest.raises(DataError, match=r"clip.boxes.csv: not a table of frame, label, x, y, w, h"):
         film(tmp_path / "clip", FeatureHead(bundles.load("signs"), 1.0))

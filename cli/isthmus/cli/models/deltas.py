@@ -77,10 +77,13 @@ class _Judge:
             boxes = msgspec.structs.replace(manifest.boxes, score=LEAST_SCORE)
             manifest = msgspec.structs.replace(manifest, boxes=boxes)
         self._task = manifest.answers
+        self._whole: tuple[Clips, list[Guess]] = (), []
 
     def __call__(self, whole: Clips, sent: Clips) -> float:
         """How much less the answers to `sent` are worth than those to `whole`."""
-        before, after = self._guesses(whole), self._guesses(sent)
+        if self._whole[0] is not whole:  # asked again and again of the same
+            self._whole = whole, self._guesses(whole)
+        before, after = self._whole[1], self._guesses(sent)
         if self._boxed:
             return self._ap50(before) - self._ap50(after)
         return 1 - sum(map(self._task.agreement, after, before)) / len(after)

@@ -92,7 +92,7 @@ def _truth(table: Path, numbers: list[int]) -> list[tuple[tuple[str, Place], ...
         for row in csv.DictReader(table.read_text().splitlines()):
             x, y, width, height = (float(row[key]) for key in ("x", "y", "w", "h"))
             if (boxes := found.get(int(row["frame"]))) is not None:
-                boxes.append((row["label"].lower(), (y, x, y + height, x + width)))
+                boxes.append((row["label"].strip(), (y, x, y + height, x + width)))
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise DataError(f"{table}: not a table of frame, label, x, y, w, h ({error})") from error
     return [tuple(found[number]) for number in numbers]
