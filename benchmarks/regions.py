@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer, pictures
-from isthmus.models.bundle import Region
 from isthmus.models.flatbuffer import written
 from isthmus.models.litert import signature_of
+from isthmus.models.picture_ladder import Region
 from isthmus.models.pictures import Intake, placing
 from isthmus.models.regions import WHOLE, region_of
 from isthmus.models.splitting.cuts import whole
