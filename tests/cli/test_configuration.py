@@ -65,3 +65,10 @@ def test_the_schema_names_every_key_and_lets_quantities_be_text(role: str) -> No
     assert schema["additionalProperties"] is False
     key = {"agent": "deadline_s", "server": "grace_s"}[role]
     assert {"type": "string", "examples": ["100ms"]} in schema["properties"][key]["anyOf"]
+
+
+def test_no_password_is_shown(file: Path) -> None:
+    file.write_text('mqtt = "mqtt://me:secret@broker"')
+    shown = invoke("show", "agent", "--config", str(file))
+    assert '"mqtt://broker"' in shown
+    assert "secret" not in shown

@@ -10,17 +10,21 @@ import msgspec
 import typer
 
 from isthmus.cli.options import CONFIG, FORMAT, Format, missing
+from isthmus.device.capture.sources.address import public
 from isthmus.device.config import AgentConfig
+from isthmus.device.frigate.config import FrigateConfig
 from isthmus.proto import config, quantities
 
 app = typer.Typer(help="A role's configuration: checked, shown with its origins, as JSON Schema.", no_args_is_help=True)
-Role = Literal["agent", "server"]
-ROLE = typer.Argument(help="agent or server.")
+Role = Literal["agent", "frigate", "server"]
+ROLE = typer.Argument(help="agent, frigate or server.")
 
 
 def _kind(role: Role) -> type[msgspec.Struct]:
     if role == "agent":
         return AgentConfig
+    if role == "frigate":
+        return FrigateConfig
     try:
         from isthmus.edge_server.config import ServerConfig
     except ImportError as error:
@@ -41,15 +45,19 @@ def check(role: Role = ROLE, file: Path = typer.Argument(help="The TOML file."))
 
 @app.command()
 def show(role: Role = ROLE, file: Path | None = CONFIG, format_: Format = FORMAT) -> None:
-    """Show every value that holds, and where it comes from: a file, a variable, or the default."""
+    """Show every value that holds, and where it comes from: a file, a variable, or the default. Passwords are left out."""
     found, origin = _resolved(role, file)
-    rows = [(key, getattr(found, key), origin.get(key, "default")) for key in found.__struct_fields__]
+    rows = [(key, _shown(getattr(found, key)), origin.get(key, "default")) for key in found.__struct_fields__]
     if format_ == "json":
         typer.echo(json.dumps({key: {"value": value, "from": where} for key, value, where in rows}, indent=2))
         return
     wide = max(len(key) for key, _, _ in rows)
     for key, value, where in rows:
         typer.echo(f"{key:<{wide}}  {json.dumps(value):<24}  {where}")
+
+
+def _shown(value: object) -> object:
+    return public(value) if isinstance(value, str) else value
 
 
 @app.command()

@@ -41,6 +41,8 @@ class Catalogue:
     """[width][step][layers - 1]; steps finest first."""
     task: Task = Classification()
     """How answers are read."""
+    delta_steps: int = 0
+    """Steps, finest first, at which a frame may be coded against another."""
     feature_steps: int | None = None
     """Steps from here on are qualities of the picture; None: there are none of these."""
     picture_stage: int = 0
@@ -83,6 +85,7 @@ class Catalogue:
                     for w in widths
                 ),
                 task=manifest.answers,
+                delta_steps=0 if manifest.bottleneck.deltas is None else len(manifest.bottleneck.steps),
                 feature_steps=None if manifest.picture is None else len(manifest.bottleneck.steps),
                 picture_stage=manifest.picture_stage,
             )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from isthmus.proto.errors import ModelError
 
 try:
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter as Interpreter
 except ImportError:  # 32-bit and older systems have its predecessor only, which runs the same heads
-    from tflite_runtime.interpreter import Interpreter
+    from tflite_runtime.interpreter import Interpreter as Interpreter
 
 Array = NDArray[Any]
 
