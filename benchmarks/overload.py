@@ -48,6 +48,7 @@ from isthmus.models import profiles
 from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION, Codec, checksum
+from isthmus.proto.frame_codec import Crossed
 from isthmus.proto.machine import earliest
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Hello, Layer, Result
 
@@ -165,8 +166,8 @@ class _NoCodec:
 
     max_layer_bytes = 1 << 20
 
-    def decode(self, payloads: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        return np.zeros(1, np.float32)
+    def crossed(self, payloads: object, reference: object = None) -> Crossed:
+        return Crossed(np.zeros(1, np.float32), 1)
 
 
 # In real time: the server's CPU is the limit.
