@@ -13,12 +13,16 @@ from typing import Protocol
 from msgspec import Struct
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.link_estimator import Outlook
+from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.stage_times import StageTimes
 from isthmus.proto.vocabulary import StageResult
 
-PRICE_OF_LINK = 0.003
-"""Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
+PRICE_OF_LINK = 0.002
+"""Utility that an idle link costs, times 1 / (1 - use): the nearer to all of it, the longer what swings must wait."""
+FULL_USE = 0.95
+"""The use of a link at which its price grows no further."""
+PRICE_AT_LEISURE = 0.003
+"""The same where no period is known, and so no use: what takes the link for the whole budget must win so much."""
 INDIFFERENCE = 0.001
 """Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
@@ -40,7 +44,7 @@ class Offload(Struct, frozen=True):
 
 Decision = Stop | GoOn | Offload
 Ways = tuple[tuple[float, float], ...]
-"""Mean bytes and accuracy of ways to offload, the most accurate first."""
+"""Mean bytes and accuracy of ways to offload, the most accurate first. The bytes hold the framing between layers."""
 STOP, GO_ON = Stop(), GoOn()
 
 
@@ -69,7 +73,7 @@ class ExpectedUtility:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._last = catalogue.stages - 1
-        self._ways = tuple(_best_first((k.mean_bytes, k.accuracy) for k in known) for known in _known(catalogue))
+        self._ways = tuple(_best_first((_carried_bytes(k), k.accuracy) for k in known) for known in _known(catalogue))
         """[width]: every way to offload."""
         alone = (exits[self._last].accuracy for exits in catalogue.exits)
         self._most = tuple(
@@ -79,7 +83,7 @@ class ExpectedUtility:
         self._ways_given = tuple(
             tuple(
                 tuple(
-                    _best_first((k.mean_bytes, k.given[stage][b]) for k in known)
+                    _best_first((_carried_bytes(k), k.given[stage][b]) for k in known)
                     for b in range(len(catalogue.confidence_edges) + 1)
                 )
                 for stage in range(catalogue.stages)
@@ -125,13 +129,16 @@ class ExpectedUtility:
 
         Drift plus penalty (Neely 2010): the length of the queue, as a share of what a frame may wait, times the share of
         the link's capacity that one such message a frame would take. Queue that is gone before the next frame comes is
-        in nobody's way. An idle link is almost free; a sender that fills its own queue stops while the queue is still
+        in nobody's way. An idle link is almost free, until what is sent for each frame takes most of it: the queue of a
+        link whose rate swings goes with 1 / (1 - use). A sender that fills its own queue stops while the queue is still
         short enough for what is in it to be in time.
         """
         period_s = situation.period_s or situation.budget_s
         service_s = outlook.service_s(size_bytes)
+        use = service_s / period_s
+        idle = PRICE_OF_LINK / (1 - min(use, FULL_USE)) if situation.period_s else PRICE_AT_LEISURE
         left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
-        return (left_s / situation.budget_s + PRICE_OF_LINK) * service_s / period_s
+        return (left_s / situation.budget_s + idle) * use
 
     def _further(self, w: int, result: StageResult, situation: Situation, ahead_s: float) -> float:
         """What running to the end of the head promises, judged by this exit's confidence."""
@@ -162,9 +169,9 @@ class ExpectedUtility:
             return best, decision
         given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
         for step, sizes in enumerate(result.layer_bytes):
-            points, sent, p_before = self._catalogue.offloads[w][step], 0, None
+            points, sent, p_before = self._catalogue.offloads[w][step], -MESSAGE_BYTES, None
             for layers, size in enumerate(sizes, start=1):
-                sent += size
+                sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, situation.budget_s)
                 gain = points[layers - 1].given[self._last][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
@@ -179,6 +186,11 @@ class ExpectedUtility:
 def _known(catalogue: Catalogue) -> list[list[Known]]:
     """[width]: every operating point that offloads."""
     return [[known for step in width for known in step] for width in catalogue.offloads]
+
+
+def _carried_bytes(known: Known) -> float:
+    """Its mean bytes with the framing of every layer but one, which the link counts itself."""
+    return known.mean_bytes + MESSAGE_BYTES * (known.point.layers - 1)
 
 
 def _best_first(ways: Iterable[tuple[float, float]]) -> Ways:

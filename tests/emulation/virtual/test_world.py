@@ -233,3 +233,13 @@ def test_devices_that_always_send_do_not_make_the_server_work_for_nothing() -> N
     answers = [record for run in simulate(asked) for record in run.records]
     in_time = sum(record.source is AnswerSource.SERVER and record.on_time for record in answers)
     assert in_time / 4.0 > 200
+
+
+def test_on_a_steady_link_of_a_hundred_bytes_a_frame_nobody_who_always_sends_the_same_is_ahead(tmp_path: Path) -> None:
+    """Such a link carries one small base a frame, and not much more; whoever sends more waits in a queue of its own."""
+    narrow = tmp_path / "narrow.csv"
+    narrow.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,0.0125,1,40,0\n1000,0.0125,1,40,0\n")
+    steady = changed(WIFI, trace=str(narrow), fps=15.0, duration_s=60.0, deadline_s=0.15)
+    both = (changed(steady, policy=policy) for policy in ("expected-utility", "static-split"))
+    ours, static = (summary(simulate(one)[0].records).accuracy or 0.0 for one in both)
+    assert ours >= static
