@@ -2,7 +2,8 @@
 
 Always one rule: take the option with the greatest expected utility, E[u] = Σ_j P(prefix j is back in time) · its accuracy
 + (otherwise) the exit's accuracy - price of the bytes. All accuracies are what validation counted where the exit was so
-confident; its confidence itself is a probability over all pictures together only, and no match for theirs.
+confident, or what the bundle's predictor makes of what the exits said (`deciding.expectation`); a confidence itself is a
+probability over all pictures together only, and no match for theirs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from isthmus.device.catalogue import Catalogue, Known
+from isthmus.device.deciding.expectation import Chances, Expectation
 from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.stage_times import StageTimes
-from isthmus.proto.vocabulary import StageResult
+from isthmus.proto.vocabulary import Guess, StageResult
 
 PRICE_OF_LINK = 0.002
 """Utility that an idle link costs, times 1 / (1 - use): the nearer to all of it, the longer what swings must wait."""
@@ -91,6 +93,9 @@ class ExpectedUtility:
             for known in _known(catalogue)
         )
         """[width][stage][confidence bin]: the same where the exit after that stage was so confident."""
+        self._expectation = Expectation(catalogue)
+        self._said: tuple[int, Guess | None] = -1, None
+        """The frame whose head ran last, and what its exit before the last said."""
 
     def width(self, situation: Situation) -> int:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
@@ -111,14 +116,17 @@ class ExpectedUtility:
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop, go on, or send: whatever promises most."""
         w = self._catalogue.width_index(result.width)
-        stop = self._alone(w, result)
         if result.stage < self._last:
+            self._said = result.frame_id, result.guess
+            stop = self._alone(w, result)
             ahead_s = situation.times.ahead_s(result.stage + 1, w)
             if ahead_s > situation.budget_s:
                 return STOP
             return GO_ON if self._further(w, result, situation, ahead_s) > stop + INDIFFERENCE else STOP
-        worth, decision = self._sending(w, result, situation)
-        return decision if worth > stop + INDIFFERENCE else STOP
+        before = self._said[1] if self._said[0] == result.frame_id else None
+        chances = self._expectation.chances(w, result.guess, before)
+        worth, decision = self._sending(chances, result, situation)
+        return decision if worth > chances.exit + INDIFFERENCE else STOP
 
     def _alone(self, w: int, result: StageResult) -> float:
         """How often this exit was right where it was so confident."""
@@ -160,20 +168,20 @@ class ExpectedUtility:
             worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
-    def _sending(self, w: int, result: StageResult, situation: Situation) -> tuple[float, Decision]:
+    def _sending(self, chances: Chances, result: StageResult, situation: Situation) -> tuple[float, Decision]:
         """The best (step, layers) by the sizes predicted for these very features."""
         best: float = -1.0
         decision: Decision = STOP
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
-        given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
-        for step, sizes in enumerate(result.layer_bytes):
-            points, sent, p_before = self._catalogue.offloads[w][step], -MESSAGE_BYTES, None
+        alone = chances.exit
+        for right, (step, sizes) in zip(chances.sent, enumerate(result.layer_bytes), strict=True):
+            sent, p_before = -MESSAGE_BYTES, None
             for layers, size in enumerate(sizes, start=1):
                 sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, situation.budget_s)
-                gain = points[layers - 1].given[self._last][given] - alone
+                gain = right[layers - 1] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
@@ -223,9 +231,10 @@ class LocalOnly:
         self._widths, self._last = len(catalogue.widths), catalogue.stages - 1
 
     def width(self, situation: Situation) -> int:
-        """The index of the widest head that finishes in time."""
+        """The index of the widest head that finishes in time, and before the next frame comes."""
+        limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
         for w in range(self._widths - 1, 0, -1):
-            if situation.times.ahead_s(0, w) <= situation.budget_s:
+            if situation.times.ahead_s(0, w) <= limit_s:
                 return w
         return 0
 
