@@ -19,12 +19,12 @@ from isthmus.device.capture.sources import Previewed, Source
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig
+from isthmus.device.deciding import outside
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import Sink, Sinks, StandardOutput
-from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
@@ -34,7 +34,7 @@ from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import ConfigError, SecurityError
+from isthmus.proto.errors import SecurityError
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.vocabulary import Answer, Reason
@@ -59,8 +59,7 @@ class Opened:
 
 def open_device(config: AgentConfig) -> Opened:
     """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
-    if config.policy not in POLICIES:
-        raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
+    outside.factory(config.policy)
     certificates = _certificates(config)
     bundle = bundles.load(config.bundle, half="head")
     neural_filter = None
@@ -120,7 +119,7 @@ def _session(device: Opened) -> Session:
     config = device.config
     return Session(
         catalogue,
-        POLICIES[config.policy](catalogue),
+        outside.factory(config.policy)(catalogue),
         StageTimes(profile_s),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.session import Session
+from isthmus.emulation.link import LinkTables
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
@@ -243,3 +244,13 @@ def test_on_a_steady_link_of_a_hundred_bytes_a_frame_nobody_who_always_sends_the
     both = (changed(steady, policy=policy) for policy in ("expected-utility", "static-split"))
     ours, static = (summary(simulate(one)[0].records).accuracy or 0.0 for one in both)
     assert ours >= static
+
+
+def test_devices_that_share_a_trace_share_its_tables_and_their_records_do_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = changed(WIFI, sessions=5, duration_s=4.0)
+    shared = msgspec.json.encode(simulate(fleet))
+    fresh = property(lambda setting: tuple(LinkTables.of(setting.trace, way) for way in ("up", "down")))
+    monkeypatch.setattr(OpenedScenario, "_tables", fresh)
+    assert msgspec.json.encode(simulate(fleet)) == shared
