@@ -17,7 +17,8 @@ from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
-from isthmus.proto.record import FrameRecord
+from isthmus.proto.fates import RunEnd
+from isthmus.proto.record import FrameRecord, summary
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 PIXELS = Drive(3).frame(0).image
@@ -73,7 +74,7 @@ def test_a_source_that_goes_away_ends_the_run_after_its_last_answer() -> None:
 
     rows, error = answered(device(), Scripted(unplugged(), live=True))
     assert isinstance(error, SourceError)
-    assert sorted(row.frame_id for row in rows) == [0, 1, 2]
+    assert rows[-1].picture == "#2"
 
 
 def test_a_picture_that_cannot_be_used_is_answered_for_and_the_next_one_is() -> None:
@@ -140,9 +141,51 @@ def test_a_live_source_is_thinned_to_the_rate_that_was_asked_for() -> None:
     assert len(rows) <= 10 * span_s(rows) + 2
 
 
-def test_a_live_source_without_a_rate_gives_every_picture() -> None:
+def test_a_live_source_is_answered_at_its_newest_picture() -> None:
+    """All twelve come at once: the newest wins, and nothing waits in a queue."""
     rows, _ = answered(device(), Scripted(pictures(12), live=True))
-    assert len(rows) == 12
+    assert 1 <= len(rows) < 12
+    assert rows[-1].picture == "#11"
+
+
+def test_a_live_source_that_the_device_keeps_up_with_loses_nothing() -> None:
+    def slowly() -> Iterator[Picture]:
+        for picture in pictures(4):
+            time.sleep(0.3)
+            yield picture
+
+    rows, _ = answered(device(), Scripted(slowly(), live=True))
+    assert [row.picture for row in rows] == ["#0", "#1", "#2", "#3"]
+
+
+def test_every_picture_that_came_has_one_fate() -> None:
+    """A source that is too quick, pictures that cannot be read, ones that are repeated, ones that come too soon."""
+
+    def camera() -> Iterator[Picture]:
+        for number in range(120):
+            time.sleep(0.005)
+            pixels = PIXELS if number % 40 < 30 else np.full_like(PIXELS, number)
+            yield Picture(f"#{number}", None if number % 7 == 0 else pixels, why="broken")
+
+    ends: list[RunEnd] = []
+    rows: list[FrameRecord] = []
+    source = Scripted(camera(), live=True)
+    opened = device(fps=40, gate=10.0)
+    began_s = time.time()
+    asyncio.run(asyncio.wait_for(answer_all(opened, source, rows.append, on_end=ends.append), 60))
+    figures, (end,) = summary(rows), ends
+    assert end.captured == 120
+    assert end.captured == len(rows) + end.skipped_stale + end.skipped_rate
+    assert sum(figures.by_fate.values()) == figures.captured <= end.captured
+    assert figures.by_fate["skipped"] <= end.skipped_stale + end.skipped_rate
+    assert end.captured - figures.captured < 20, "what was skipped after the last answer is in the end alone"
+    assert all(began_s - 1 <= (row.captured_unix_s or 0) <= time.time() + 1 for row in rows)
+
+
+def test_a_folder_skips_nothing() -> None:
+    ends: list[RunEnd] = []
+    asyncio.run(answer_all(device(fps=100), Scripted(pictures(5)), lambda _: None, on_end=ends.append))
+    assert (ends[0].captured, ends[0].skipped_stale, ends[0].skipped_rate) == (5, 0, 0)
 
 
 def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:

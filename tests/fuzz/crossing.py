@@ -36,8 +36,8 @@ def _codecs() -> list[Any]:
 
 
 def _spectral() -> Any:
+    from isthmus.proto.bits.spectrum import Spectrum
     from isthmus.proto.codec import Codec, fit
-    from isthmus.proto.spectrum import Spectrum
 
     shape, steps = (4, 4, 3), (0.25, 1.0)
     samples = np.random.default_rng(1).normal(size=(32, *shape)).astype(np.float32)
@@ -183,6 +183,9 @@ def tasks_seeds() -> Iterator[bytes]:
     outputs: dict[str, list[list[Any]]] = {
         "segmentation": [[rng.integers(0, 3, (8, 8)).astype(np.uint8)]],
         "detection": [boxes, [*boxes, np.array([2.0])]],
+        "pose": [[rng.random((1, 5, 3), np.float32)]],
+        "depth": [[rng.random((6, 8), np.float32)]],
+        "values": [[classes], boxes],
     }
     for number, (name, make) in enumerate(_tasks()):
         for each in outputs.get(name, [[classes], [many]]):

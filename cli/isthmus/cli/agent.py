@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, run_role, seconds
+from isthmus.cli.options import CONFIG, INSECURE, run_role
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import run_agent
 from isthmus.proto import config
@@ -21,10 +21,12 @@ from isthmus.proto import config
 def agent(
     config_file: Path | None = CONFIG,
     bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
-    source: str | None = typer.Option(None, help="Folder, video file, camera:N or generated:SEED [generated:0]."),
+    source: str | None = typer.Option(None, help="Camera, address, folder, video: see docs/sources.md [generated:0]."),
     server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
     deadline: str | None = typer.Option(None, help="From capture to answer, e.g. 100ms [100ms]."),
     fps: float | None = typer.Option(None, help="Frames a second [the source's own, or 10]."),
+    size: str | None = typer.Option(None, help="Ask a camera for pictures of this size, e.g. 1280x720 [its own]."),
+    rotate: int | None = typer.Option(None, help="Turn pictures clockwise by 90, 180 or 270 degrees [0]."),
     frames: int | None = typer.Option(None, help="Stop after so many frames."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
     insecure: bool | None = INSECURE,
@@ -40,9 +42,26 @@ def agent(
     as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
-    record_file_bytes: int | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
-    record_age: str | None = typer.Option(None, help="Go on in another file after so long [86400s]."),
-    record_total_bytes: int | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    record_file_bytes: str | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
+    record_age: str | None = typer.Option(None, help="Go on in another file after so long [1d]."),
+    record_total_bytes: str | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    watch: str | None = typer.Option(
+        None, help="Classes that mqtt, webhook and clips are about, e.g. person,car [all]."
+    ),
+    mqtt: str | None = typer.Option(
+        None, help="mqtt://[USER[:PASSWORD]@]HOST[:PORT]: be a device of Home Assistant's."
+    ),
+    webhook: str | None = typer.Option(None, help="URL that is told what comes into view, and what has gone."),
+    overlay: str | None = typer.Option(None, help="Make a video of what was answered, in this new .mp4 file."),
+    clips: str | None = typer.Option(None, help="Keep a snapshot and a clip of what comes into view in this folder."),
+    clips_total_bytes: str | None = typer.Option(None, help="Delete the oldest of them beyond so much [1 GB]."),
+    page: str | None = typer.Option(None, help="Show a live page at HOST:PORT, e.g. 127.0.0.1:8070 [none]."),
+    page_token: str | None = typer.Option(
+        None, help="Of a page that other machines can reach [made up at each start]."
+    ),
+    open_page: bool | None = typer.Option(
+        None, "--open", "--open-page", help="Open the page in this machine's browser."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -50,8 +69,10 @@ def agent(
         "bundle": bundle,
         "source": source,
         "server": server,
-        "deadline_s": seconds(deadline, "--deadline"),
+        "deadline_s": deadline,
         "fps": fps,
+        "size": size,
+        "rotate": rotate,
         "frames": frames,
         "certs": certs_,
         "insecure": insecure,
@@ -59,13 +80,22 @@ def agent(
         "threads": threads,
         "filter": filter_,
         "gate": gate,
-        "gate_age_s": seconds(gate_age, "--gate-age"),
+        "gate_age_s": gate_age,
         "as_device": as_device,
         "client_id": client_id,
         "record": record,
         "record_file_bytes": record_file_bytes,
-        "record_age_s": seconds(record_age, "--record-age"),
+        "record_age_s": record_age,
         "record_total_bytes": record_total_bytes,
+        "watch": watch,
+        "mqtt": mqtt,
+        "webhook": webhook,
+        "overlay": overlay,
+        "clips": clips,
+        "clips_total_bytes": clips_total_bytes,
+        "page": page,
+        "page_token": page_token,
+        "open_page": open_page,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

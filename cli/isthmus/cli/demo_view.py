@@ -19,7 +19,7 @@ from isthmus.proto.vocabulary import AnswerSource
 
 ROWS = 22
 """The most rows of the picture, two pixels to a cell; it is twice as many columns wide."""
-BESIDE, ABOVE_AND_BELOW = 52, 6
+BESIDE, ABOVE_AND_BELOW = 56, 6
 """Columns and rows that everything else takes."""
 MARGINS = 9
 """Columns of the strip that show no frame."""
@@ -47,6 +47,8 @@ class View:
         """`columns` and `rows` are the terminal's; the picture takes what is left of them."""
         self._labels, self._deadline_s, self._title = labels, deadline_s, title
         self._rows = max(4, min(ROWS, rows - ABOVE_AND_BELOW, (columns - BESIDE) // 2))
+        self.page = ""
+        """Where the same is shown in a browser."""
         history = 2 * self._rows + BESIDE - MARGINS
         self._pixels: NDArray[np.uint8] | None = None
         self._last: FrameRecord | None = None
@@ -84,9 +86,8 @@ class View:
         unseen = Text("starting ..." + "\n" * self._rows)
         picture = unseen if self._pixels is None else half_blocks(self._pixels, self._rows)
         row.add_row(picture, Group(self._answer(), Text(), self._tally()))
-        return Panel(
-            Group(row, Text(), self._strip()), title=self._title, width=2 * self._rows + BESIDE, border_style="dim"
-        )
+        body, width = Group(row, Text(), self._strip()), 2 * self._rows + BESIDE
+        return Panel(body, title=self._title, subtitle=self.page or None, width=width, border_style="dim")
 
     def _answer(self) -> RenderableType:
         r = self._last

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from isthmus.device import actions
 from isthmus.device.capture.gate import sketched
+from isthmus.device.capture.live import LiveReader
 from isthmus.device.capture.reader import Reader
 from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.executor import Executor
@@ -25,7 +27,17 @@ from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
 from isthmus.proto.printable import printable
-from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, Guess, LinkState, Reason, StageResult
+from isthmus.proto.vocabulary import (
+    Answer,
+    AnswerSource,
+    FilterResult,
+    Frame,
+    Guess,
+    LinkState,
+    Reason,
+    Skipped,
+    StageResult,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +57,25 @@ class Uplink(Protocol):
 
 
 @dataclass(frozen=True)
+class Taken:
+    """A picture that was taken up."""
+
+    frame: Frame
+    picture: Picture
+    unix_s: float
+    """When it was captured, by the wall clock."""
+    skipped: Skipped
+    """What was let go since the one before."""
+
+
+@dataclass(frozen=True)
 class AnsweredFrame:
     """One answer and what belongs to it."""
 
-    frame: Frame
+    taken: Taken
     answer: Answer
-    picture: str
-    """What the source calls the frame."""
+    link: LinkState
+    """What was known of the server at the time of the answer."""
     local: Guess | None = None
     """What the device's last early exit said."""
     goodput_Bps: float | None = None
@@ -69,27 +93,54 @@ class Host:
         """Fails when answers can no longer be told."""
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
         self._timer: asyncio.TimerHandle | None = None
-        self._frames: dict[int, tuple[Frame, str]] = {}
+        self._taken: dict[int, Taken] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
-        self._reader: Reader | None = None
+        self._free = asyncio.Event()
+        self._free.set()
+        self._reader: Reader | LiveReader | None = None
+        self._early = self._aged = 0
+        """Pictures that were read and not taken up: they came too soon, or were too old already."""
+        self._given = 0
+        """Pictures that no reader gave."""
+        self._told_skipped = Skipped()
         self._why_down = ""
 
     async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
         """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
 
-        A live source gives its pictures when it has them: those that come sooner than `period_s` after the one before
-        are let go. However it ends, what was captured before is answered and the source closed. Raises SourceError when the
-        source goes away; one that hangs is waited for, and `stop` ends that too.
+        A live source gives its pictures when it has them: while the head is occupied only the newest is kept, and those
+        that come sooner than `period_s` after the one before are let go. However it ends, what was captured before is
+        answered and the source closed. Raises SourceError when the source goes away; one that hangs is waited for, and
+        `stop` ends that too.
         """
-        self._reader = Reader(source)
+        self._reader = LiveReader(source) if source.live else Reader(source)
         try:
             if not self._stopped.is_set():
                 await self._take_all(source.live, self._reader, deadline_s, period_s, frames)
         finally:
             await self._answered_all.wait()
             await self._reader.close()
+            self._head.shutdown()
+
+    @property
+    def captured(self) -> int:
+        """All pictures that came, taken up or skipped."""
+        return self._given + (0 if self._reader is None else self._reader.captured)
+
+    @property
+    def skipped(self) -> Skipped:
+        """All pictures that were let go."""
+        stale = 0 if self._reader is None else self._reader.stale
+        return Skipped(stale + self._aged, self._early)
+
+    async def serve(self) -> None:
+        """Answer what is given to `take`, until `stop`; what was taken before is answered all the same."""
+        try:
+            await self._stopped.wait()
+        finally:
+            await self._answered_all.wait()
             self._head.shutdown()
 
     def stop(self) -> None:
@@ -99,10 +150,12 @@ class Host:
             self._reader.stop()
 
     async def _take_all(
-        self, live: bool, reader: Reader, deadline_s: float, period_s: float, frames: int | None
+        self, live: bool, reader: Reader | LiveReader, deadline_s: float, period_s: float, frames: int | None
     ) -> None:
         due_s, count = self._loop.time(), 0
         while (frames is None or count < frames) and not self._stopped.is_set():
+            if live:
+                await self._free.wait()
             picture = await reader.read()
             if picture is None:
                 break
@@ -111,9 +164,13 @@ class Host:
                     await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
             now = self._loop.time()
             if now < due_s - EARLY * period_s:
+                self._early += 1
+                continue
+            if now > (picture.captured_s or now) + deadline_s:
+                self._aged += 1
                 continue
             due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
-            self._take(picture, count, deadline_s)
+            self.take(picture, count, deadline_s=deadline_s)
             count += 1
 
     def connected(self, welcome: Welcome) -> None:
@@ -135,28 +192,42 @@ class Host:
         self._session.on_disconnected(now=self._loop.time())
         self._perform()
 
-    def _take(self, picture: Picture, frame_id: int, deadline_s: float) -> None:
+    def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
+        """Answer a picture that is there now within `deadline_s`; its one answer carries `frame_id`, which nobody else has."""
         now = self._loop.time()
-        frame = Frame(frame_id, now, now + deadline_s, picture.label)
+        self._given += self._reader is None
+        captured_s = now if picture.captured_s is None else picture.captured_s
+        frame = Frame(frame_id, captured_s, captured_s + deadline_s, picture.label)
+        taken = Taken(frame, picture, time.time() - (now - captured_s), self._skipped_since())
         try:
             if picture.pixels is None:
                 raise DataError(picture.why)
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._report(AnsweredFrame(frame, _unusable(frame, now), picture.name))
+            self._report(AnsweredFrame(taken, _unusable(frame, now), self._session.state))
             return
-        self._frames[frame_id] = frame, picture.name
+        self._taken[frame_id] = taken
         self._answered_all.clear()
         sketch = sketched(picture.pixels) if self._session.gated else None
         self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
         self._perform()
+
+    def _skipped_since(self) -> Skipped:
+        """What was let go since this was asked last."""
+        now, before = self.skipped, self._told_skipped
+        self._told_skipped = now
+        return Skipped(now.stale - before.stale, now.rate - before.rate)
 
     def _perform(self) -> None:
         """Carry out what the session asks, until it asks nothing more; then wait for its next wake-up."""
         while asked := self._session.actions():
             for action in asked:
                 self._perform_one(action)
+        if self._session.free:
+            self._free.set()
+        else:
+            self._free.clear()
         if self._timer is not None:
             self._timer.cancel()
         due = self._session.due_at
@@ -178,12 +249,12 @@ class Host:
             case actions.Send():
                 self._send(action)
             case actions.Emit(answer, local):
-                frame, name = self._frames[answer.frame_id]
-                self._report(AnsweredFrame(frame, answer, name, local, self._goodput_Bps))
+                taken, link = self._taken[answer.frame_id], self._session.state
+                self._report(AnsweredFrame(taken, answer, link, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
-                del self._frames[frame_id]
-                if not self._frames:
+                del self._taken[frame_id]
+                if not self._taken:
                     self._answered_all.set()
             case actions.Beat(sequence):
                 self._pass_on(Heartbeat(sequence))
@@ -228,7 +299,7 @@ class Host:
 
     def _hand_over(self, action: actions.Send, began_s: float) -> None:
         """Send what is coded, unless the frame was answered while it was."""
-        if action.frame_id not in self._frames:
+        if action.frame_id not in self._taken:
             return
         payload = self._executor.encode(action.frame_id, action.step, action.layer)
         encoded_s = self._loop.time()

@@ -1,4 +1,4 @@
-"""Opens what an agent's configuration names (bundle, source, sinks, transport) and runs the agent."""
+"""Opens what an agent's configuration names (bundle, source, writers, sinks, transport) and runs the agent."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import platform
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
-from isthmus.device.capture.sources import Previewed, Source
+from isthmus.device.capture.sources import Source, Wish
+from isthmus.device.capture.sources.address import public
+from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
-from isthmus.device.config import AgentConfig
+from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.deciding import outside
-from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
-from isthmus.device.output.sinks import Sink, Sinks, StandardOutput
+from isthmus.device.output.page.page import Page
+from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
+from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
@@ -35,8 +39,10 @@ from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import SecurityError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
+from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
@@ -45,6 +51,9 @@ SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
 OnRecord = Callable[[FrameRecord], None]
+OnEnd = Callable[[RunEnd], None]
+Answering = Callable[[Host], Coroutine[None, None, None]]
+"""What gives a host its pictures until they end."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ def open_device(config: AgentConfig) -> Opened:
     if config.as_device is None:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
+        from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
+
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, certificates, bundle, executor)
 
@@ -80,26 +91,79 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    source = opened(config.source, device.bundle.manifest.labels)
+    wish = Wish(None if config.size is None else size_of(config.size), config.fps)
+    source = opened(config.source, device.bundle.manifest.labels, wish, config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with contextlib.closing(_sinks(device, source, command)) as sinks:
-        await answer_all(device, source, sinks.write, signals=True)
-        sinks.check()
+    with contextlib.closing(_writers(device, source, command)) as writers:
+        fps = config.fps or source.fps or DEFAULT_FPS
+        sinks = sinks_of(config, device.bundle.manifest, fps)
+        await answer_all(device, source, writers.write, sinks=sinks, on_end=writers.end, signals=True)
+        writers.check()
 
 
-async def answer_all(device: Opened, source: Source, on_answer: OnRecord, *, signals: bool = False) -> None:
+async def answer_all(
+    device: Opened,
+    source: Source,
+    on_answer: OnRecord,
+    *,
+    sinks: Sequence[Sink] = (),
+    on_end: OnEnd | None = None,
+    signals: bool = False,
+) -> None:
     """Answer every frame of `source`; with `signals`, SIGTERM ends it early and SIGHUP reads certificates anew.
 
-    Raises what `on_answer` raises (IsthmusError, OSError) too.
+    `on_answer` is waited for; what it raises (IsthmusError, OSError) is raised here too. `sinks` are not waited for.
+    `on_end` is told how many pictures came and were skipped, however it ends.
     """
-    manifest, config = device.bundle.manifest, device.config
-    host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
+    config, period_s = device.config, _period_s(device.config, source)
+
+    def answering(host: Host) -> Coroutine[None, None, None]:
+        return host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
+
+    await answer_with(device, answering, on_answer, sinks=sinks, on_end=on_end, signals=signals)
+
+
+async def answer_with(
+    device: Opened,
+    answering: Answering,
+    on_answer: OnRecord,
+    *,
+    sinks: Sequence[Sink] = (),
+    on_end: OnEnd | None = None,
+    signals: bool = False,
+) -> None:
+    """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
+    manifest, shown = device.bundle.manifest, Sinks(sinks)
+    for sink in sinks:
+        if isinstance(sink, Page):
+            sink.dropped = lambda: shown.dropped
+
+    def tell(answered: AnsweredFrame) -> None:
+        row = _record(answered, manifest)
+        on_answer(row)
+        shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
+
+    host = Host(_session(device), device.executor, tell)
     transport = _transport(device, host)
     if signals:
         handle(host.stop, _nothing if transport is None else transport.reload)
-    answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
-    await _beside(answering, host, transport)
+    try:
+        async with shown:
+            await _beside(answering(host), host, transport)
+    finally:
+        if on_end is not None:
+            on_end(_ended(host))
+
+
+def _ended(host: Host) -> RunEnd:
+    skipped = host.skipped
+    return RunEnd(
+        ended=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        captured=host.captured,
+        skipped_stale=skipped.stale,
+        skipped_rate=skipped.rate,
+    )
 
 
 def _nothing() -> None:
@@ -120,7 +184,7 @@ def _session(device: Opened) -> Session:
     return Session(
         catalogue,
         outside.factory(config.policy)(catalogue),
-        StageTimes(profile_s),
+        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
     )
@@ -172,11 +236,13 @@ async def _beside(answering: Coroutine[None, None, None], host: Host, transport:
 
 def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
     return FrameRecord.from_answer(
-        answered.frame,
+        answered.taken.frame,
         answered.answer,
         answered.local,
         goodput_Bps=answered.goodput_Bps,
-        picture=answered.picture,
+        picture=answered.taken.picture.name,
+        captured_unix_s=round(answered.taken.unix_s, 3),
+        skipped=answered.taken.skipped,
         answer_name=_named(answered.answer, manifest),
     )
 
@@ -184,16 +250,16 @@ def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
 def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
-    return manifest.name_of(answer.label)
+    return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
-def _sinks(device: Opened, source: Source, command: str) -> Sinks:
+def _writers(device: Opened, source: Source, command: str) -> Writers:
     """Standard output and, if it is configured, the record."""
-    config, sinks = device.config, list[Sink]()
+    config, writers = device.config, list[Writer]()
     if config.record is not None:
         limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
-        sinks.append(History(Path(config.record), _header(device, source, command), limits))
-    return Sinks([*sinks, StandardOutput(sys.stdout.fileno())])
+        writers.append(History(Path(config.record), _header(device, source, command), limits))
+    return Writers([*writers, StandardOutput(sys.stdout.fileno())])
 
 
 def _header(device: Opened, source: Source, command: str) -> RunHeader:
@@ -206,7 +272,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         profile=config.as_device,
         deadline_s=config.deadline_s,
         fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
-        command=command,
+        command=public(command),
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},

@@ -131,6 +131,11 @@ class Session:
         """Whether frames should come with their sketches."""
         return self._gate is not None
 
+    @property
+    def free(self) -> bool:
+        """Whether a picture that came now would be begun at once."""
+        return self._running is None and all(o.phase is not Phase.WAITING for o in self._open.values())
+
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
         asked, self._actions = self._actions, []
@@ -139,12 +144,8 @@ class Session:
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        timers = [o.due_s for o in self._open.values()]
-        if self._beat_at_s is not None:
-            timers.append(self._beat_at_s)
-        if (lost_at_s := self._lost_at_s) is not None:
-            timers.append(lost_at_s)
-        return min(timers) if timers else None
+        timers = [*(o.due_s for o in self._open.values()), self._beat_at_s, self._lost_at_s]
+        return min((due_s for due_s in timers if due_s is not None), default=None)
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -20,8 +19,23 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.files import Lines, write_whole
-from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
+from isthmus.proto.fates import END_BEGINS, RunEnd, Tally
+from isthmus.proto.files import Lines, unfolded, write_whole
+from isthmus.proto.vocabulary import (
+    NONE_SKIPPED,
+    Answer,
+    AnswerSource,
+    Box,
+    Depth,
+    Embedding,
+    Frame,
+    Guess,
+    Mask,
+    Pose,
+    Reason,
+    Skipped,
+    Values,
+)
 
 SCHEMA = 1
 """The form of files of records; another one is refused."""
@@ -109,8 +123,18 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """A class for each pixel, where the task is segmentation; its bytes are in base 64."""
     boxes: tuple[Box, ...] | None = None
     """What was found, surest first, where the task is detection."""
+    pose: Pose | None = None
+    depth: Depth | None = None
+    embedding: Embedding | None = None
+    values: Values | None = None
     age_s: float = 0.0
     """How much older the picture is that a repeated answer is really of."""
+    captured_unix_s: float | None = None
+    """When the picture was captured by the wall clock, in seconds since 1970 (UTC)."""
+    skipped_stale: int = 0
+    """Pictures let go since the frame before this: newer ones came while the device was occupied."""
+    skipped_rate: int = 0
+    """And those that came sooner than was asked for."""
 
     @classmethod
     def from_answer(
@@ -123,6 +147,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         energy_J: float | None = None,
         picture: str | None = None,
         answer_name: str | None = None,
+        captured_unix_s: float | None = None,
+        skipped: Skipped = NONE_SKIPPED,
     ) -> FrameRecord:
         """The record of `frame` and its `answer`; `local` is the last early exit's guess, None if no exit had run."""
         point, timings = answer.point, answer.timings
@@ -159,7 +185,14 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             answer=answer_name,
             mask=answer.detail if isinstance(answer.detail, Mask) else None,
             boxes=answer.detail if isinstance(answer.detail, tuple) else None,
+            pose=answer.detail if isinstance(answer.detail, Pose) else None,
+            depth=answer.detail if isinstance(answer.detail, Depth) else None,
+            embedding=answer.detail if isinstance(answer.detail, Embedding) else None,
+            values=answer.detail if isinstance(answer.detail, Values) else None,
             age_s=answer.age_s,
+            captured_unix_s=captured_unix_s,
+            skipped_stale=skipped.stale,
+            skipped_rate=skipped.rate,
         )
 
     @property
@@ -199,6 +232,10 @@ class Recorder:
         """Append one record. Raises DataError on a full disk; what was written before is whole, and a later one may fit."""
         self._line(record)
 
+    def end(self, end: RunEnd) -> None:
+        """Append how the run ended. Raises DataError."""
+        self._line(end)
+
     def close(self) -> None:
         """Close the file; further writes raise ValueError."""
         self._file.close()
@@ -206,9 +243,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _line(self, value: msgspec.Struct) -> None:
@@ -223,7 +258,8 @@ class Recorder:
 
 def save(path: Path, *runs: Run) -> None:
     """Write finished runs at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
-    lines = msgspec.json.Encoder().encode_lines([row for run in runs for row in (run.header, *run.records)])
+    rows = [row for run in runs for row in (run.header, *run.records, *([run.end] if run.end else []))]
+    lines = msgspec.json.Encoder().encode_lines(rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
@@ -238,6 +274,8 @@ class Run(NamedTuple):
     records: list[FrameRecord]
     cut_lines: int
     """1 when the last line was cut short and left out."""
+    end: RunEnd | None = None
+    """How the run ended; None where it was cut off, and for runs that lose no frame before it is taken."""
 
 
 def read(path: Path) -> tuple[RunHeader, list[FrameRecord]]:
@@ -258,7 +296,7 @@ def load_all(path: Path) -> list[Run]:
     """
     try:
         content = path.read_bytes()
-        lines = (_unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
+        lines = (unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except zstandard.ZstdError as error:
@@ -273,6 +311,8 @@ def load_all(path: Path) -> list[Run]:
         where = f"{path}: line {number}"
         if not runs or line.startswith(HEADER_BEGINS):
             runs.append(Run(_header(line, where), [], 0))
+        elif line.startswith(END_BEGINS):
+            runs[-1] = runs[-1]._replace(end=_decoded(line, RunEnd, where))
         else:
             runs[-1].records.append(_decoded(line, FrameRecord, where))
     runs[-1] = runs[-1]._replace(cut_lines=int(cut))
@@ -290,6 +330,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A run in figures. Shares are 0 to 1; None where nothing could be counted."""
 
     frames: int
+    captured: int
+    """Those, and the pictures that were let go before anything was made of them."""
+    by_fate: dict[str, int]
+    """What became of all that were captured."""
     labelled_frames: int
     """Those with a known truth: the only ones that accuracy counts."""
     answered_by_deadline: float | None
@@ -312,12 +356,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summary(records: Sequence[FrameRecord]) -> Summary:
     """The figures of a run; order does not matter."""
+    tally = Tally()
+    for record in records:
+        tally.add(record.source, record.reason, Skipped(record.skipped_stale, record.skipped_rate))
     bytes_up = sum(record.bytes_up for record in records)
     latencies = [record.latency_s for record in records]
     energies = [record.energy_J for record in records if record.energy_J is not None]
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
     return Summary(
         frames=len(records),
+        captured=tally.captured,
+        by_fate=tally.by_fate,
         labelled_frames=sum(record.truth is not None for record in records),
         answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
@@ -348,15 +397,3 @@ def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a {kind.__name__} ({error})") from error
-
-
-MOST_BYTES = 1 << 30
-"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
-
-
-def _unfolded(content: bytes) -> bytes:
-    """What a compressed run unfolds to. Raises ZstdError, also when it claims to be more than `MOST_BYTES`."""
-    size_bytes = zstandard.get_frame_parameters(content).content_size
-    if size_bytes > MOST_BYTES:
-        raise zstandard.ZstdError(f"it claims to unfold to {size_bytes} bytes, {MOST_BYTES} at most are read")
-    return zstandard.decompress(content)

@@ -25,7 +25,7 @@ def predicting(exit_: Chance, server: Chance = EVEN) -> Expectation:
 
 
 def test_without_a_predictor_the_bins_serve() -> None:
-    chances = Expectation(catalogue(exit_accuracy=0.7, tail_accuracy=0.95)).chances(1, Guess(0, 0.6))
+    chances = Expectation(catalogue(exit_accuracy=0.7, tail_accuracy=0.95)).chances(1, 1, Guess(0, 0.6))
     assert chances.exit == 0.7
     assert chances.sent == ((0.90, 0.95), (0.88, 0.93)) or chances.sent[0] == pytest.approx((0.90, 0.95))
 
@@ -36,15 +36,15 @@ def test_a_predictor_says_what_its_formula_says() -> None:
     base = 0.1 + 0.5 * last + 1.0 - 0.25 * last + 0.3 * first
     agreeing = base + 0.2 - 0.1 * first
     known = predicting(chance, chance)
-    assert logit(known.chances(0, Guess(1, 0.8), Guess(0, 0.3)).exit) == pytest.approx(base)
-    assert logit(known.chances(0, Guess(1, 0.8), Guess(1, 0.3)).exit) == pytest.approx(agreeing)
-    sent = known.chances(0, Guess(1, 0.8), Guess(1, 0.3)).sent
+    assert logit(known.chances(0, 1, Guess(1, 0.8), Guess(0, 0.3)).exit) == pytest.approx(base)
+    assert logit(known.chances(0, 1, Guess(1, 0.8), Guess(1, 0.3)).exit) == pytest.approx(agreeing)
+    sent = known.chances(0, 1, Guess(1, 0.8), Guess(1, 0.3)).sent
     assert [logit(p) for p in sent[0]] == pytest.approx([agreeing, agreeing + 0.5])
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 2.0, -1.0])
 def test_no_confidence_whatever_gives_anything_but_a_probability(confidence: float) -> None:
-    chances = predicting(Chance(900.0, 90.0), Chance(-900.0, 90.0)).chances(0, Guess(400, confidence))
+    chances = predicting(Chance(900.0, 90.0), Chance(-900.0, 90.0)).chances(0, 1, Guess(400, confidence))
     assert all(0 <= p <= 1 and math.isfinite(p) for p in (chances.exit, *(p for row in chances.sent for p in row)))
 
 

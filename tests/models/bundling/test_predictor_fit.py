@@ -52,6 +52,7 @@ def test_on_pictures_that_fitted_nothing_it_is_calibrated_and_tells_more_than_th
             [
                 expectation.chances(
                     width,
+                    1,
                     Guess(int(TABLE.label[n, last]), float(TABLE.confidence[n, last])),
                     Guess(int(TABLE.label[n, before]), float(TABLE.confidence[n, before])),
                 ).exit

@@ -40,23 +40,27 @@ def of_z(z: float) -> float:
 
 
 class Expectation:
-    """The chances at every width, once the last exit has spoken."""
+    """The chances at every width, after every stage."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue, self._last = catalogue, catalogue.stages - 1
         self._by_bin = [
-            [_counted(catalogue, w, self._last, b) for b in range(len(catalogue.confidence_edges) + 1)]
+            [
+                [_counted(catalogue, w, stage, b) for b in range(len(catalogue.confidence_edges) + 1)]
+                for stage in range(catalogue.stages)
+            ]
             for w in range(len(catalogue.widths))
         ]
+        """[width][stage][confidence bin]"""
 
-    def chances(self, width: int, guess: Guess | None, before: Guess | None = None) -> Chances:
-        """At the width of this index, the last exit having said `guess` and the one before it `before`.
+    def chances(self, width: int, stage: int, guess: Guess | None, before: Guess | None = None) -> Chances:
+        """At the width of this index, the exit of `stage` having said `guess` and the one before it `before`.
 
         `guess` is None where the head has no exit: the least confident bin counts then.
         """
         predictors = self._catalogue.predictors
-        if not predictors or guess is None:
-            return self._by_bin[width][self._catalogue.bin(0.0 if guess is None else guess.confidence)]
+        if not predictors or guess is None or stage < self._last:
+            return self._by_bin[width][stage][self._catalogue.bin(0.0 if guess is None else guess.confidence)]
         return predicted(predictors[width], guess, before)
 
 

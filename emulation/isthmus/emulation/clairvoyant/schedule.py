@@ -47,6 +47,8 @@ class Course:
     """What the server acknowledges before its answer; the last message of it cannot leave before all has arrived."""
     answer_bytes: float = 0.0
     """The server's answer."""
+    coding_s: float = 0.0
+    """From the end of the head until it can be sent."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def _followed(
     if not course.up_bytes:
         rows = np.flatnonzero(free_s <= frame.due_s + GRACE_S)
         return rows, _Plans(free_s[rows], plans.up[rows], plans.down[rows], plans.value[rows] + course.value)
-    rows = np.flatnonzero(free_s + frame.tail_s <= frame.due_s + GRACE_S)
+    rows = np.flatnonzero(free_s + course.coding_s + frame.tail_s <= frame.due_s + GRACE_S)
     free_s = free_s[rows]
-    sent = np.maximum(up.carried(free_s), plans.up[rows]) + course.up_bytes
+    sent = np.maximum(up.carried(free_s + course.coding_s), plans.up[rows]) + course.up_bytes
     arrived_s = up.arrival(up.when(sent))
     last_ack = course.answer_bytes if course.acks_bytes else 0.0  # messages of one size: framing alone
     acked = np.maximum(down.carried(arrived_s), plans.down[rows] + course.acks_bytes - last_ack) + last_ack

@@ -53,7 +53,10 @@ class _Sight:
         captured_s = self.feed.captured_s(frame_id)
         due_s = captured_s + self.feed.deadline_s - GUARD_S
         courses = tuple(_course(way, value) for way, value in ways)
-        return PlannedFrame(captured_s, due_s, courses, tail_s(self.setting, self._tails, frame_id, captured_s, due_s))
+        features = self._catalogue.feature_steps
+        kinds = (False,) if features is None else (False, True) if features else (True,)
+        on_server_s = tail_s(self.setting, self._tails, frame_id, captured_s, due_s, kinds)
+        return PlannedFrame(captured_s, due_s, courses, on_server_s)
 
     def seen(self, frame_id: int, run: HeadRun) -> list[tuple[RightWay, float]]:
         """Each way after such a run of the head, by what its exits say of the picture."""
@@ -62,17 +65,25 @@ class _Sight:
         took_s = self.took_s(frame_id, run)
         known = catalogue.exits[w][stages - 1]
         guess = replay.guess(sample, w, stages - 1)
-        if stages < catalogue.stages:
-            given = known.given[stages - 1][catalogue.bin(guess.confidence if guess else 0.0)]
-            return [(RightWay(known.point, took_s), given)]
-        chances = self._expectation.chances(w, guess, replay.guess(sample, w, stages - 2) if stages > 1 else None)
+        before = replay.guess(sample, w, stages - 2) if stages > 1 else None
+        chances = self._expectation.chances(w, stages - 1, guess, before)
         ways = [(RightWay(known.point, took_s), chances.exit)]
-        for row, sizes, rights in zip(catalogue.offloads[w], replay.sizes(sample, w)[0], chances.sent, strict=True):
-            sent = 0.0
+        rows = zip(catalogue.offloads[w], replay.sizes(sample, w)[0], chances.sent, strict=True)
+        for step, (row, sizes, rights) in enumerate(rows):
+            if not self._sendable(step, stages):
+                continue
+            sent, coding_s = 0.0, self._coding_s(step)
             for offload, size, right in zip(row, sizes, rights, strict=False):
                 sent += size + FRAMING_BYTES
-                ways.append((RightWay(offload.point, took_s, sent), right))
+                ways.append((RightWay(offload.point, took_s, sent, coding_s), right))
         return ways
+
+    def _sendable(self, step: int, stages: int) -> bool:
+        """Whether a step can be sent after so many stages: features after all of them, a picture maybe earlier."""
+        return stages > self._catalogue.sent_after(step)
+
+    def _coding_s(self, step: int) -> float:
+        return self._head.coding_s(step) if self._catalogue.is_picture(step) else 0.0
 
     def unseen(self, frame_id: int, runs: Sequence[HeadRun]) -> list[tuple[RightWay, float]]:
         """Each way after any of these runs, by how often it is right over all pictures."""
@@ -80,14 +91,15 @@ class _Sight:
         for w, stages in runs:
             took_s, known = self.took_s(frame_id, (w, stages)), self._catalogue.exits[w][stages - 1]
             ways.append((RightWay(known.point, took_s), known.accuracy))
-            if stages == self._catalogue.stages:
-                points = [k for row in self._catalogue.offloads[w] for k in row]
-                most = known.accuracy
-                for k in sorted(points, key=lambda k: k.mean_bytes + FRAMING_BYTES * k.point.layers):
-                    if k.accuracy > most:  # else a smaller message is worth as much
-                        most = k.accuracy
-                        sent = k.mean_bytes + FRAMING_BYTES * k.point.layers
-                        ways.append((RightWay(k.point, took_s, sent), k.accuracy))
+            rows = enumerate(self._catalogue.offloads[w])
+            points = [k for step, row in rows if self._sendable(step, stages) for k in row]
+            most = known.accuracy
+            for k in sorted(points, key=lambda k: k.mean_bytes + FRAMING_BYTES * k.point.layers):
+                if k.accuracy > most:  # else a smaller message is worth as much
+                    most = k.accuracy
+                    sent = k.mean_bytes + FRAMING_BYTES * k.point.layers
+                    coding_s = self._coding_s(k.point.step or 0)
+                    ways.append((RightWay(k.point, took_s, sent, coding_s), k.accuracy))
         return ways
 
     def foreseen(self, frame_id: int) -> Foreseen:
@@ -108,7 +120,7 @@ class _Sight:
 def _course(way: RightWay, value: float) -> Course:
     if not way.size_bytes:
         return Course(way.head_s, value)
-    return Course(way.head_s, value, way.size_bytes, FRAMING_BYTES * way.point.layers, FRAMING_BYTES)
+    return Course(way.head_s, value, way.size_bytes, FRAMING_BYTES * way.point.layers, FRAMING_BYTES, way.coding_s)
 
 
 def runs(setting: OpenedScenario) -> list[Run]:

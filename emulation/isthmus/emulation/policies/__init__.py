@@ -70,9 +70,13 @@ def contestant(name: str, bundle: Bundle) -> Contestant:
 
 
 def available(bundle: Bundle) -> tuple[str, ...]:
-    """The names that this bundle has tables for: those that send pictures need `isthmus models inputs` once."""
-    pictures = inputs.fault(bundle) is None
-    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of)
+    """The names that this bundle has tables for.
+
+    Those that send pictures need `isthmus models inputs` once, unless the bundle itself sends pictures of their format.
+    """
+    pictures, own = inputs.fault(bundle) is None, bundle.manifest.picture
+    sends = () if own is None else (f"always-{own.format}",)
+    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of or name in sends)
 
 
 def contents(bundle: Bundle) -> list[Content]:

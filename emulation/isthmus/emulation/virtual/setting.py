@@ -44,6 +44,8 @@ class OpenedScenario:
     stages_s: tuple[tuple[float, ...], ...]
     """[stage][width]: the profile's seconds on an idle, cool device."""
     duration_s: float
+    coding_s: float = 0.0
+    """The profile's seconds for coding a picture."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> OpenedScenario:
@@ -67,6 +69,7 @@ class OpenedScenario:
             Replay(contestant.content, seed=scenario.seed),
             work.stage_times(profile, bundle, threads=scenario.threads, int8=scenario.int8),
             scenario.duration_s or trace.length_s,
+            work.coding_s(profile, bundle),
         )
 
     def feed(self, device: int) -> Feed:
@@ -77,15 +80,20 @@ class OpenedScenario:
 
     def head(self, device: int) -> Head:
         """A fresh head for device number `device`."""
-        return Head(self.replay, self.feed(device), self.stages_s, seed=self.scenario.seed, device=device)
+        seed = self.scenario.seed
+        return Head(self.replay, self.feed(device), self.stages_s, seed=seed, device=device, coding_s=self.coding_s)
 
     def tail(self, server: int) -> Tail:
         """A fresh tail for server number `server`."""
-        return Tail(self.replay, self.tail_s, seed=self.scenario.seed, server=server)
+        return Tail(self.replay, self.tail_s, seed=self.scenario.seed, server=server, pictures_s=self.pictures_s)
 
     def tail_s(self, batch: int) -> float:
         """The server profile's seconds for a batch."""
         return self.server.tail_s(self.contestant.content.tail_flops, batch)
+
+    def pictures_s(self, batch: int) -> float:
+        """The same for a batch of pictures."""
+        return self.server.tail_s(self.contestant.content.picture_flops, batch)
 
     def least_slowdown(self, whose: Literal["device", "server"], begin_s: float, end_s: float) -> float:
         """How many times slower than its profile a head or tail is at least, whenever it runs between two times."""
@@ -116,7 +124,7 @@ class OpenedScenario:
         """What a frame cost its device above idling; None when the profile knows nothing of power."""
         if self.profile.power is None or self.scenario.radio == UNKNOWN_RADIO:
             return None
-        active_s = answer.timings.head_s
+        active_s = answer.timings.head_s + answer.timings.encode_s
         idle_s = max(0.0, 1 / self.scenario.fps - active_s)
         spent = self.profile.energy(
             active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=answer.bytes_up, radio=self.scenario.radio

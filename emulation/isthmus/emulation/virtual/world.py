@@ -73,7 +73,7 @@ class World(Timeline):
     def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> DeviceNode:
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
-        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s))
+        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s, setting.coding_s))
         first = index % s.servers
         device = DeviceNode(
             self,
