@@ -15,19 +15,18 @@ A frame that the gate finds unchanged is answered as it comes, and is never open
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
-
-from msgspec import Struct
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.guard import Guard
 from isthmus.device.link_estimator import LinkEstimator
+from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.temporal.acknowledged import Acknowledged
 from isthmus.proto import messages
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import (
@@ -38,11 +37,10 @@ from isthmus.proto.vocabulary import (
     Guess,
     LinkState,
     OperatingPoint,
-    Placing,
     Reason,
+    Reference,
     ServerTimings,
     StageResult,
-    Timings,
 )
 
 
@@ -63,35 +61,6 @@ class SessionConfig:
 MOST_UNDER_WAY = 0.5
 """The share of what is left until a frame is due that the way to the server and back is given at most: a link that swings
 must not make an idle server refuse what it could still answer in time."""
-NOWHERE = ServerTimings()
-
-
-class Phase(enum.Enum):
-    """Where an open frame is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    AWAY = "away"
-
-
-class _Open(Struct):
-    """A frame that has no answer yet."""
-
-    frame: Frame
-    due_s: float
-    sketch: Sketch | None = None
-    phase: Phase = Phase.WAITING
-    width: int = 0
-    guess: Guess | None = None
-    exit: OperatingPoint | None = None
-    """Which early exit `guess` is of."""
-    offload: Offload | None = None
-    started_s: float | None = None
-    head_s: float = 0.0
-    encode_s: float = 0.0
-    sent_s: float = 0.0
-    bytes_up: int = 0
-    placings: tuple[Placing, ...] = ()
 
 
 class Session:
@@ -112,7 +81,7 @@ class Session:
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
         self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
         self.state = LinkState.DOWN
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenFrame] = {}
         self._running: int | None = None
         """The frame whose stage the executor has; it may have been answered meanwhile."""
         self._credits = 0
@@ -124,7 +93,7 @@ class Session:
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard = Guard()
+        self._guard, self._acknowledged = Guard(), Acknowledged()
 
     @property
     def gated(self) -> bool:
@@ -164,7 +133,7 @@ class Session:
             period_s = now - self._last_frame_s
             self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
         self._last_frame_s = now
-        self._open[frame.id] = _Open(frame, self._guard.due_s(frame), sketch)
+        self._open[frame.id] = OpenFrame(frame, self._guard.due_s(frame), sketch)
         if self._gate is not None and sketch is not None and (kept := self._gate.repeated(sketch, now=now)):
             self._close(kept.over_again(frame, now=now), kept.local)
         else:
@@ -213,6 +182,7 @@ class Session:
         self.state, self._credits = LinkState.UP, welcome.credits
         self._busy_until_s, self._drained_s = -math.inf, math.inf
         self.link.reset(now)
+        self._acknowledged.on_connected(welcome.references if self._catalogue.delta_steps else 0)
         self.link.on_load(welcome.load)
         self._heard_s, self._beat_at_s = now, now + self._config.heartbeat_s
 
@@ -220,6 +190,7 @@ class Session:
         """The stream ended: what was away is answered from the exits, now."""
         self.state, self._beat_at_s = LinkState.DOWN, None
         self.link.reset(now)
+        self._acknowledged.on_disconnected()
         for o in [o for o in self._open.values() if o.phase is Phase.AWAY]:
             self._from_exit(o, Reason.DISCONNECTED, now)
 
@@ -241,6 +212,7 @@ class Session:
                 self._refused(message.frame_id, Reason.BUSY, now)
             case messages.Invalid():
                 # A damaged refinement leaves the base, which the server then uses; a damaged base leaves nothing.
+                self._acknowledged.on_refused(message.frame_id)
                 if message.layer == 0:
                     self._refused(message.frame_id, Reason.INVALID, now)
             case messages.Drain():
@@ -265,10 +237,10 @@ class Session:
     def _away(self) -> int:
         return [o.phase for o in self._open.values()].count(Phase.AWAY)
 
-    def _situation(self, o: _Open, now: float) -> Situation:
+    def _situation(self, o: OpenFrame, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
-        return Situation(o.due_s - now, outlook, self._times, self._period_s)
+        return Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
 
     def _start_next(self, now: float) -> None:
         """Give the executor the newest frame that waits; older ones that cannot be begun in time are answered for."""
@@ -289,40 +261,48 @@ class Session:
         else:
             self._begin(o, now)
 
-    def _begin(self, o: _Open, now: float) -> None:
+    def _begin(self, o: OpenFrame, now: float) -> None:
         o.width = self._policy.width(self._situation(o, now))
         self._run(o, 0)
 
-    def _run(self, o: _Open, stage: int) -> None:
+    def _run(self, o: OpenFrame, stage: int) -> None:
         o.phase, self._running = Phase.RUNNING, o.frame.id
-        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width]))
+        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width], self._acknowledged.newest))
 
-    def _decide(self, o: _Open, result: StageResult, now: float) -> None:
-        situation = self._situation(o, now)
-        match self._policy.after_exit(result, situation):
+    def _decide(self, o: OpenFrame, result: StageResult, now: float) -> None:
+        situation, priced = self._situation(o, now), self._acknowledged.priced(result)
+        match self._policy.after_exit(priced, situation):
             case GoOn():
                 self._run(o, result.stage + 1)
             case Offload() as offload:
-                self._send(o, offload, now)
+                as_delta = priced.as_delta(offload.step, offload.layers)
+                self._send(o, offload, priced.reference if as_delta else None, now)
             case Stop():
                 self._from_exit(o, self._why_here(o, situation), now)
 
-    def _why_here(self, o: _Open, situation: Situation) -> Reason:
+    def _why_here(self, o: OpenFrame, situation: Situation) -> Reason:
         """Why a frame stayed on the device."""
         if situation.outlook is not None:
             return Reason.CONFIDENT if o.guess is not None else Reason.LINK
         return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
 
-    def _send(self, o: _Open, offload: Offload, now: float) -> None:
+    def _send(self, o: OpenFrame, offload: Offload, reference: Reference | None, now: float) -> None:
         o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
         left_s = o.due_s - now
         budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
+        if offload.step < self._catalogue.delta_steps:
+            self._acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
+        if reference is not None:
+            send = Send(o.frame.id, offload.step, 0, True, budget_s, offload.layers, reference)
+            self._actions.append(send)
+            return
         for layer in range(offload.layers):
             last = layer == offload.layers - 1
             self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s))
 
     def _on_result(self, result: messages.Result, now: float) -> None:
         self.link.on_result(result.frame_id, result.layers_used, result.timings, now)
+        self._acknowledged.on_result(result.frame_id, result.layers_used)
         o = self._open.get(result.frame_id)
         if o is None or o.offload is None:
             return  # too late: it was answered from its exit
@@ -343,11 +323,11 @@ class Session:
         if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
             self._from_exit(o, reason, now)
 
-    def _at_deadline(self, o: _Open, now: float) -> None:
+    def _at_deadline(self, o: OpenFrame, now: float) -> None:
         # No word to the server about what is away: it drops by the same budget.
         self._from_exit(o, Reason.DEADLINE if o.phase is Phase.AWAY else Reason.OVERLOADED, now)
 
-    def _from_exit(self, o: _Open, reason: Reason, now: float) -> None:
+    def _from_exit(self, o: OpenFrame, reason: Reason, now: float) -> None:
         """The last exit's answer; where no exit has spoken, none, said honestly."""
         if o.guess is None:
             self._answer(o, None, AnswerSource.NONE, reason, None, now)
@@ -356,7 +336,7 @@ class Session:
 
     def _answer(
         self,
-        o: _Open,
+        o: OpenFrame,
         told: Guess | None,
         source: AnswerSource,
         reason: Reason,
@@ -365,25 +345,9 @@ class Session:
         server: ServerTimings = NOWHERE,
     ) -> None:
         """The frame's one answer, from what was made of the frame itself."""
-        frame = o.frame
-        started_s = now if o.started_s is None else o.started_s
-        network_s = max(0.0, now - o.sent_s - server.total_s) if source is AnswerSource.SERVER else 0.0
-        answer = Answer(
-            frame_id=frame.id,
-            label=told.label if told else None,
-            confidence=told.confidence if told else 0.0,
-            source=source,
-            reason=reason,
-            point=point,
-            answered_s=now,
-            latency_s=now - frame.captured_s,
-            on_time=now <= frame.deadline_s,
-            bytes_up=o.bytes_up,
-            timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
-            detail=told.detail if told else None,
-        )
+        answer = o.answer(told, source, reason, point, server, now=now)
         if self._gate is not None and o.sketch is not None and source is not AnswerSource.NONE:
-            self._gate.keep(Kept(o.sketch, frame.captured_s, answer, o.guess))
+            self._gate.keep(Kept(o.sketch, o.frame.captured_s, answer, o.guess))
         self._close(answer, o.guess)
 
     def _close(self, answer: Answer, local: Guess | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,9 +22,11 @@ from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
+from isthmus.proto.frame_codec import Crossed
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
+from isthmus.proto.temporal.reconstruction import Reconstruction, References
+from isthmus.proto.vocabulary import Guess, OperatingPoint, Reference, StageResult
 
 SIZE_ERROR = 0.03
 """Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
@@ -36,6 +39,7 @@ GRADES = 20
 """How finely the agreement of masks and boxes is kept, which are seldom quite right or quite wrong."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
 _ADDRESS = struct.Struct("=3f")  # sample, width and step
+_DELTA_ADDRESS = struct.Struct("=IBBB")  # and layers
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
 
 
@@ -78,9 +82,9 @@ class Content:
         return cls.whole(bundle).judging()
 
     def judging(self) -> Content:
-        """The same without the samples that tables were counted on."""
+        """The same without the samples that tables were counted on; frames of clips stay together, in their order."""
         held_in = self.outcomes.calibrating
-        if held_in is None or held_in.all():
+        if held_in is None or held_in.all() or self.outcomes.lags is not None:
             return self
         table, judging = self.outcomes, ~held_in
         kept = Outcomes(
@@ -136,8 +140,11 @@ class Replay:
         self._column = column = {point: i for i, point in enumerate(content.points)}
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
-        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()))
-        """The longest payload that `Head.encode` makes."""
+        self._lags = [] if outcomes.lags is None else outcomes.lags.tolist()
+        self._delta_bytes = outcomes.delta_bytes
+        longest = 0 if outcomes.delta_bytes is None else int(outcomes.delta_bytes.max())
+        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()), longest)
+        """The longest payload that `Head` makes."""
         self._classes = 1 + int(max(1, outcomes.label.max(), outcomes.truth.max()))
         self._exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
         self._offloads = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
@@ -177,6 +184,17 @@ class Replay:
             self._sizes[key] = tuple(map(tuple, real)), believed
         return self._sizes[key]
 
+    def delta_sizes(self, sample: int, width: int, lag: int) -> Sizes:
+        """Payload bytes [step][layers - 1] of a sample coded against the one `lag` before it; none where the table has none.
+
+        Between two lags of the table the longer one tells.
+        """
+        place = bisect_left(self._lags, lag)
+        if self._delta_bytes is None or lag < 1 or place == len(self._lags):
+            return ()
+        rows = self._delta_bytes[sample, width, place]
+        return tuple(map(tuple, rows.tolist())) if rows.all() else ()
+
     def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
         """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
         key = sample, width, step, layers
@@ -189,9 +207,19 @@ class Replay:
             self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
         return self._logits[key]
 
-    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's `Codec.decode`."""
-        return np.frombuffer(payloads[0], np.float32, 3)
+    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
+        """(3,) float32: sample, width and step of what `Head` made. The world's `FrameCodec.crossed`."""
+        if reference is None:
+            address, layers = payloads[0][: _ADDRESS.size], len(payloads)
+        else:
+            *place, layers = _DELTA_ADDRESS.unpack_from(payloads[0])
+            address = _ADDRESS.pack(*place)
+        return Crossed(np.frombuffer(address, np.float32, 3), layers, _held(address))
+
+
+def _held(address: bytes) -> Reconstruction:
+    """What both halves hold of a sample: its place in the table, whatever layers were used."""
+    return Reconstruction(0, np.frombuffer(address, np.int8))
 
 
 @dataclass(frozen=True)
@@ -244,6 +272,8 @@ class Head:
         rng = random.Random(f"{seed}/{device}/stages")
         self._noise = [math.exp(rng.gauss(0.0, STAGE_NOISE)) for _ in range(_NOISES)]
         self._shown: dict[int, tuple[int, int]] = {}
+        self._references: dict[int, Reference] = {}
+        self._sent = References()
         self.slowdown = 1.0
         """How many times slower than its profile the device runs: heat, and whoever else works there."""
 
@@ -256,14 +286,23 @@ class Head:
         """What one stage gives; it is known at once and comes after its `compute_s`."""
         w = self._widths.index(width)
         sample = self.feed.sample(frame_id)
-        sizes = None
-        if stage == self._last or (self._feature_steps is not None and stage >= self._picture_stage):
-            self._shown[frame_id] = sample, w
-            _, sizes = self.replay.sizes(sample, w)
-            if stage != self._last and self._feature_steps:
-                sizes = ((),) * self._feature_steps + sizes[self._feature_steps :]
-        guess = self.replay.guess(sample, w, stage)
-        return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
+        guess, took_s = self.replay.guess(sample, w, stage), self.stage_s(frame_id, stage, w)
+        if stage != self._last and (self._feature_steps is None or stage < self._picture_stage):
+            return StageResult(frame_id, stage, width, guess, took_s)
+        self._shown[frame_id] = sample, w
+        _, sizes = self.replay.sizes(sample, w)
+        if stage != self._last and self._feature_steps:
+            sizes = ((),) * self._feature_steps + sizes[self._feature_steps :]
+        reference, deltas = self._references.get(frame_id), Sizes()
+        if reference is not None and stage == self._last:
+            deltas = self.replay.delta_sizes(sample, w, sample - self.feed.sample(reference.frame_id))
+        return StageResult(
+            frame_id, stage, width, guess, took_s, sizes, reference=reference if deltas else None, delta_bytes=deltas
+        )
+
+    def refer(self, frame_id: int, reference: Reference) -> None:
+        """See `Executor.refer`."""
+        self._references[frame_id] = reference
 
     def coding_s(self, step: int) -> float:
         """What coding takes before a frame can leave, at the present slowdown: that of features is part of their stage."""
@@ -275,10 +314,22 @@ class Head:
         size = self.replay.sizes(sample, w)[0][step][layer]
         if layer:
             return bytes(size)
-        return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
+        address = _ADDRESS.pack(sample, w, step)
+        self._sent.keep(frame_id, _held(address))
+        return address.ljust(size, b"\0")
+
+    def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
+        """A payload as long as the real delta, and its reference's seal. See `Executor.delta`."""
+        sample, w = self._shown[frame_id]
+        size = self.replay.delta_sizes(sample, w, sample - self.feed.sample(reference.frame_id))[step][layers - 1]
+        against = self._sent.of(reference.frame_id)
+        assert against is not None  # the session counts what is held
+        self._sent.keep(frame_id, _held(_ADDRESS.pack(sample, w, step)))
+        return _DELTA_ADDRESS.pack(sample, w, step, layers).ljust(size, b"\0"), against.seal
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""
+        self._references.pop(frame_id, None)
         self._shown.pop(frame_id, None)
 
 
