@@ -5,7 +5,7 @@ Only the networks are stood in for: stages and tails take a fixed time, exits ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -16,6 +16,8 @@ from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.tracker import Tracker
+from isthmus.device.tracking.tracks import Place
 from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
@@ -28,7 +30,7 @@ from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, OperatingPoint, StageResult
+from isthmus.proto.vocabulary import Answer, Detail, FilterResult, Frame, Guess, OperatingPoint, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
@@ -77,7 +79,16 @@ def silent() -> Catalogue:
 class Head:
     """Stages that take a fixed time and are as confident as a script says; features that are always the same."""
 
-    def __init__(self, stages_s: tuple[tuple[float, float], ...], confidence: Callable[[int], float | None]) -> None:
+    def __init__(
+        self,
+        stages_s: tuple[tuple[float, float], ...],
+        confidence: Callable[[int], float | None],
+        seen: Callable[[int], Detail | None] = lambda _: None,
+        flow_s: float = 0.0,
+    ) -> None:
+        self._seen, self._flow_s = seen, flow_s
+        self.followed: list[tuple[int, ...]] = []
+        """The frames of every job of the followers."""
         config, self._features = coding()
         self._codec, self._stages_s, self._confidence = Codec(config), stages_s, confidence
         self._sizes = self._codec.predict(self._features)
@@ -86,13 +97,17 @@ class Head:
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
         confidence = self._confidence(frame_id)
-        told = None if confidence is None else Guess(LABEL_LOCAL, confidence)
+        told = None if confidence is None else Guess(LABEL_LOCAL, confidence, self._seen(frame_id))
         took_s = self._stages_s[stage][WIDTHS.index(width)]
         return StageResult(frame_id, stage, width, told, took_s, self._sizes if stage == 1 else None)
 
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         self.sent.append((frame_id, step, layer))
         return self._codec.encode(self._features, step)[layer]
+
+    def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
+        self.followed.append(tuple(frame_ids))
+        return tuple(places), self._flow_s * (len(frame_ids) - 1)
 
     def forget(self, frame_id: int) -> None:
         """Nothing is kept of a frame."""
@@ -122,10 +137,14 @@ class Pair(Timeline):
         gate: Gate | None = None,
         sketch: Callable[[int], Sketch | None] = lambda _: None,
         filter_frame: Callable[[int], FilterResult] | None = None,
+        tracker: Tracker | None = None,
+        seen: Callable[[int], Detail | None] = lambda _: None,
+        flow_s: float = 0.002,
     ) -> None:
         """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks.
 
-        `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it.
+        `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it. `seen` is what exits
+        find in a frame; from one picture to the next what is tracked stays where it is, and each takes `flow_s`.
         """
         super().__init__()
         known, (config, _) = known or catalogue(), coding()
@@ -138,11 +157,11 @@ class Pair(Timeline):
             streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),
             Tail(),
         )
-        self.head = Head(stages_s, confidence)
+        self.head = Head(stages_s, confidence, seen, flow_s)
         trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
         self.device = DeviceNode(
             self,
-            Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None),
+            Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None, tracker=tracker),
             self.head,
             ShapedLink(trace, "up"),
             ShapedLink(trace, "down"),

@@ -30,6 +30,7 @@ COLOURS = {
     AnswerSource.NONE: "bright_red",
     AnswerSource.REPEAT: "grey62",
     AnswerSource.FILTER: "green",
+    AnswerSource.TRACK: "cyan",
 }
 NAMES = {
     AnswerSource.SERVER: "edge server",
@@ -37,6 +38,7 @@ NAMES = {
     AnswerSource.NONE: "no answer",
     AnswerSource.REPEAT: "unchanged picture",
     AnswerSource.FILTER: "nothing of interest",
+    AnswerSource.TRACK: "tracker on the device",
 }
 
 

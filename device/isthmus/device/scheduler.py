@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.link_estimator import Outlook
 from isthmus.device.stage_times import StageTimes
-from isthmus.proto.vocabulary import StageResult
+from isthmus.proto.vocabulary import Frame, StageResult
 
 PRICE_OF_LINK = 0.003
 """Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
+LEAST_S = 0.001
+"""The budget of a frame that has its answer, for policies that know of no tracker: nothing is back so soon."""
 INDIFFERENCE = 0.001
 """Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
@@ -51,13 +53,29 @@ class Situation(Struct, frozen=True):
     outlook: Outlook | None
     times: StageTimes
     period_s: float | None = None
+    whole_s: float = 0.0
+    """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
+    late_s: float = 0.0
+    """How long ago it was due."""
+    detected_s: float | None = None
+    """How much older the newest picture is that a detection of is known; None before any."""
+
+    def tracked(self, frame: Frame, due_s: float, detected_s: float | None) -> Situation:
+        """The same, of a frame that what is tracked may answer; the newest picture with a detection is of `detected_s`."""
+        return structs.replace(
+            self,
+            budget_s=max(self.budget_s, LEAST_S),
+            whole_s=due_s - frame.captured_s,
+            late_s=max(0.0, -self.budget_s),
+            detected_s=None if detected_s is None else max(0.0, frame.captured_s - detected_s),
+        )
 
 
 class Policy(Protocol):
     """Chooses a width before the head and what to do after each exit."""
 
-    def width(self, situation: Situation) -> int:
-        """The index of the width to run the head at."""
+    def width(self, situation: Situation) -> int | None:
+        """The index of the width to run the head at; None where what is tracked is answer enough."""
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """What to do now that an exit has spoken; never GoOn after the last stage."""

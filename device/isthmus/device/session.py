@@ -10,24 +10,26 @@ open from `on_frame` until its `Emit`, which its `Forget` follows at once:
                              \\--Offload--> away --Result, Late, Busy, Invalid, lost--> answered
     any of them --deadline--> answered, from the best exit that has spoken
 
-A frame that the gate finds unchanged is answered as it comes, and is never open at all.
+A frame that the gate finds unchanged is answered as it comes, and is never open at all. With a tracker, a frame that has
+no answer of its own is answered from what is tracked; what then still comes back of it is carried on to now, and only then
+it is forgotten.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
-
-from msgspec import Struct
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.guard import Guard
 from isthmus.device.link_estimator import LinkEstimator
+from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.tracker import Tracker
+from isthmus.device.tracking.tracks import Place
 from isthmus.proto import messages
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import (
@@ -38,11 +40,9 @@ from isthmus.proto.vocabulary import (
     Guess,
     LinkState,
     OperatingPoint,
-    Placing,
     Reason,
     ServerTimings,
     StageResult,
-    Timings,
 )
 
 
@@ -58,40 +58,15 @@ class SessionConfig:
     """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
     drain_s: float = 60.0
     """A server that drains and is still there after so long at most, whatever it says, is left."""
+    late_s: float = 0.5
+    """A tracker waits for what comes back so long after its frame's deadline: by then, newer frames have better."""
 
 
+AWAITED = (Reason.DEADLINE, Reason.OVERLOADED)
+"""Reasons of an answer after which the frame's own may still come."""
 MOST_UNDER_WAY = 0.5
 """The share of what is left until a frame is due that the way to the server and back is given at most: a link that swings
 must not make an idle server refuse what it could still answer in time."""
-NOWHERE = ServerTimings()
-
-
-class Phase(enum.Enum):
-    """Where an open frame is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    AWAY = "away"
-
-
-class _Open(Struct):
-    """A frame that has no answer yet."""
-
-    frame: Frame
-    due_s: float
-    sketch: Sketch | None = None
-    phase: Phase = Phase.WAITING
-    width: int = 0
-    guess: Guess | None = None
-    exit: OperatingPoint | None = None
-    """Which early exit `guess` is of."""
-    offload: Offload | None = None
-    started_s: float | None = None
-    head_s: float = 0.0
-    encode_s: float = 0.0
-    sent_s: float = 0.0
-    bytes_up: int = 0
-    placings: tuple[Placing, ...] = ()
 
 
 class Session:
@@ -107,12 +82,13 @@ class Session:
         config: SessionConfig = SessionConfig(),
         gate: Gate | None = None,
         filtered: bool = False,
+        tracker: Tracker | None = None,
     ) -> None:
-        """`filtered`: the host has a neural filter to show frames to before the head."""
+        """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
         self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
         self.state = LinkState.DOWN
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenFrame] = {}
         self._running: int | None = None
         """The frame whose stage the executor has; it may have been answered meanwhile."""
         self._credits = 0
@@ -124,32 +100,36 @@ class Session:
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard = Guard()
+        self._guard, self._tracker = Guard(), tracker
 
     @property
     def gated(self) -> bool:
         """Whether frames should come with their sketches."""
         return self._gate is not None
 
+    @property
+    def tracking(self) -> bool:
+        """Whether the host must keep pictures to follow things in."""
+        return self._tracker is not None
+
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
+        if self._tracker is not None and (follow := self._tracker.asks()) is not None:
+            self._actions.append(follow)
         asked, self._actions = self._actions, []
         return asked
 
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        timers = [o.due_s for o in self._open.values()]
-        if self._beat_at_s is not None:
-            timers.append(self._beat_at_s)
-        if (lost_at_s := self._lost_at_s) is not None:
-            timers.append(lost_at_s)
-        return min(timers) if timers else None
+        timers = [*(o.wakes_s for o in self._open.values()), self._beat_at_s, self._lost_at_s]
+        return min((due_s for due_s in timers if due_s is not None), default=None)
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
-        for o in [o for o in self._open.values() if o.due_s <= now]:
-            self._guard.learn(missed=now > o.frame.deadline_s)
+        for o in [o for o in self._open.values() if o.wakes_s <= now]:
+            if o.let_go_s is None:
+                self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
         if self._lost_at_s is not None and self._lost_at_s <= now:
             self._actions.append(Reconnect())
@@ -163,11 +143,13 @@ class Session:
             period_s = now - self._last_frame_s
             self._period_s = period_s if self._period_s is None else self._period_s + 0.2 * (period_s - self._period_s)
         self._last_frame_s = now
-        self._open[frame.id] = _Open(frame, self._guard.due_s(frame), sketch)
+        self._open[frame.id] = OpenFrame(frame, self._guard.due_s(frame), sketch)
         if self._gate is not None and sketch is not None and (kept := self._gate.repeated(sketch, now=now)):
             self._close(kept.over_again(frame, now=now), kept.local)
-        else:
-            self._start_next(now)
+            return
+        if self._tracker is not None:
+            self._tracker.on_frame(frame)
+        self._start_next(now)
 
     def on_filter(self, result: FilterResult, *, now: float) -> None:
         """The neural filter has seen a frame."""
@@ -190,6 +172,7 @@ class Session:
         if o is not None:
             o.guess, o.exit = result.guess, self._catalogue.exits[width][result.stage].point
             o.head_s, o.placings = o.head_s + result.compute_s, result.placings
+            o.voted = self._detected(o, result.guess)
             self._decide(o, result, now)
         self._start_next(now)
 
@@ -199,6 +182,12 @@ class Session:
         if (o := self._open.get(frame_id)) is not None:
             self._from_exit(o, Reason.INVALID, now)
         self._start_next(now)
+
+    def on_followed(self, places: tuple[Place | None, ...], *, now: float) -> None:
+        """What was to be followed has been: where each place is, None for one that was lost."""
+        if self._tracker is not None:
+            self._tracker.on_followed(places)
+            self._tell_tracked(now)
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0) -> None:
         """A layer was encoded and written."""
@@ -264,10 +253,15 @@ class Session:
     def _away(self) -> int:
         return [o.phase for o in self._open.values()].count(Phase.AWAY)
 
-    def _situation(self, o: _Open, now: float) -> Situation:
+    def _situation(self, o: OpenFrame, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
-        return Situation(o.due_s - now, outlook, self._times, self._period_s)
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s)
+        return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.detected_s)
+
+    def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:
+        """What a detection is together with those before it, which the tracker is told of; itself where there is none."""
+        return guess if self._tracker is None or guess is None else self._tracker.detected(o.frame, guess)
 
     def _start_next(self, now: float) -> None:
         """Give the executor the newest frame that waits; older ones that cannot be begun in time are answered for."""
@@ -288,15 +282,26 @@ class Session:
         else:
             self._begin(o, now)
 
-    def _begin(self, o: _Open, now: float) -> None:
-        o.width = self._policy.width(self._situation(o, now))
-        self._run(o, 0)
+    def _begin(self, o: OpenFrame, now: float) -> None:
+        width = self._policy.width(self._situation(o, now))
+        if width is not None:
+            o.width = width
+            self._run(o, 0)
+            return
+        o.phase = Phase.TRACKED
+        self._tell_tracked(now)
 
-    def _run(self, o: _Open, stage: int) -> None:
+    def _tell_tracked(self, now: float) -> None:
+        """Answer the frames that things have been moved to and that no detector is to see."""
+        for o in [o for o in self._open.values() if o.phase is Phase.TRACKED]:
+            if self._tracker is None or self._tracker.at == o.frame.id:
+                self._answer(o, None, AnswerSource.NONE, Reason.TRACKED, None, now)
+
+    def _run(self, o: OpenFrame, stage: int) -> None:
         o.phase, self._running = Phase.RUNNING, o.frame.id
         self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width]))
 
-    def _decide(self, o: _Open, result: StageResult, now: float) -> None:
+    def _decide(self, o: OpenFrame, result: StageResult, now: float) -> None:
         situation = self._situation(o, now)
         match self._policy.after_exit(result, situation):
             case GoOn():
@@ -306,15 +311,15 @@ class Session:
             case Stop():
                 self._from_exit(o, self._why_here(o, situation), now)
 
-    def _why_here(self, o: _Open, situation: Situation) -> Reason:
+    def _why_here(self, o: OpenFrame, situation: Situation) -> Reason:
         """Why a frame stayed on the device."""
         if situation.outlook is not None:
             return Reason.CONFIDENT if o.guess is not None else Reason.LINK
         return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
 
-    def _send(self, o: _Open, offload: Offload, now: float) -> None:
+    def _send(self, o: OpenFrame, offload: Offload, now: float) -> None:
         o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
-        left_s = o.due_s - now
+        left_s = o.due_s - now + (0.0 if self._tracker is None else self._config.late_s)
         budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
         for layer in range(offload.layers):
             last = layer == offload.layers - 1
@@ -336,26 +341,26 @@ class Session:
             return
         if o.placings:
             told = o.placings[o.offload.step].outward(told)
-        self._answer(o, told, AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
+        self._answer(o, self._detected(o, told), AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
 
     def _refused(self, frame_id: int, reason: Reason, now: float) -> None:
         if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
             self._from_exit(o, reason, now)
 
-    def _at_deadline(self, o: _Open, now: float) -> None:
+    def _at_deadline(self, o: OpenFrame, now: float) -> None:
         # No word to the server about what is away: it drops by the same budget.
         self._from_exit(o, Reason.DEADLINE if o.phase is Phase.AWAY else Reason.OVERLOADED, now)
 
-    def _from_exit(self, o: _Open, reason: Reason, now: float) -> None:
+    def _from_exit(self, o: OpenFrame, reason: Reason, now: float) -> None:
         """The last exit's answer; where no exit has spoken, none, said honestly."""
         if o.guess is None:
             self._answer(o, None, AnswerSource.NONE, reason, None, now)
         else:
-            self._answer(o, o.guess, AnswerSource.EXIT, reason, o.exit, now)
+            self._answer(o, o.voted, AnswerSource.EXIT, reason, o.exit, now)
 
     def _answer(
         self,
-        o: _Open,
+        o: OpenFrame,
         told: Guess | None,
         source: AnswerSource,
         reason: Reason,
@@ -363,31 +368,29 @@ class Session:
         now: float,
         server: ServerTimings = NOWHERE,
     ) -> None:
-        """The frame's one answer, from what was made of the frame itself."""
-        frame = o.frame
-        started_s = now if o.started_s is None else o.started_s
-        network_s = max(0.0, now - o.sent_s - server.total_s) if source is AnswerSource.SERVER else 0.0
-        answer = Answer(
-            frame_id=frame.id,
-            label=told.label if told else None,
-            confidence=told.confidence if told else 0.0,
-            source=source,
-            reason=reason,
-            point=point,
-            answered_s=now,
-            latency_s=now - frame.captured_s,
-            on_time=now <= frame.deadline_s,
-            bytes_up=o.bytes_up,
-            timings=Timings(started_s - frame.captured_s, o.head_s, o.encode_s, network_s, server),
-            detail=told.detail if told else None,
-        )
+        """The frame's one answer, from what was made of the frame itself, or of what is tracked where nothing was."""
+        if o.let_go_s is not None:  # it has its answer
+            self._forget(o)
+            return
+        age_s = 0.0
+        if told is None and self._tracker is not None and (told := self._tracker.guess(o.frame.id)) is not None:
+            source, age_s = AnswerSource.TRACK, o.frame.captured_s - (self._tracker.detected_s or o.frame.captured_s)
+        answer = o.answer(told, source, reason, point, server, max(age_s, 0.0), now=now)
         if self._gate is not None and o.sketch is not None and source is not AnswerSource.NONE:
-            self._gate.keep(Kept(o.sketch, frame.captured_s, answer, o.guess))
+            self._gate.keep(Kept(o.sketch, o.frame.captured_s, answer, o.guess))
         self._close(answer, o.guess)
 
     def _close(self, answer: Answer, local: Guess | None) -> None:
-        del self._open[answer.frame_id]
-        self._actions += [Emit(answer, local), Forget(answer.frame_id)]
+        self._actions.append(Emit(answer, local))
+        o = self._open[answer.frame_id]
+        if self._tracker is not None and o.phase in (Phase.RUNNING, Phase.AWAY) and answer.reason in AWAITED:
+            o.let_go_s = o.frame.deadline_s + self._config.late_s
+        else:
+            self._forget(o)
+
+    def _forget(self, o: OpenFrame) -> None:
+        del self._open[o.frame.id]
+        self._actions.append(Forget(o.frame.id))
 
     def _beat(self, now: float) -> None:
         self._beats += 1

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.tracking.tracks import Place
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
@@ -226,6 +227,10 @@ class Head:
         if layer:
             return bytes(size)
         return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
+
+    def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
+        """Pictures in no order have nothing in common: all is lost at once."""
+        return (None,) * len(places), 0.0
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""

@@ -110,7 +110,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     boxes: tuple[Box, ...] | None = None
     """What was found, surest first, where the task is detection."""
     age_s: float = 0.0
-    """How much older the picture is that a repeated answer is really of."""
+    """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
 
     @classmethod
     def from_answer(

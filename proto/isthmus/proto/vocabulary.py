@@ -158,6 +158,8 @@ class AnswerSource(StrEnum):
     """The similar-frame gate: the last picture's answer, since this one shows the same."""
     FILTER = "filter"
     """The neural filter: nothing of interest."""
+    TRACK = "track"
+    """The tracker: earlier detections' boxes, carried on to this picture."""
 
 
 class Reason(StrEnum):
@@ -185,6 +187,8 @@ class Reason(StrEnum):
     """The picture shows what the last answered one showed."""
     NOTHING = "nothing"
     """The filter found nothing of interest."""
+    TRACKED = "tracked"
+    """What is tracked was expected to be worth as much as another detection."""
 
 
 class Timings(Struct, frozen=True):
@@ -215,7 +219,7 @@ class Answer(Struct, frozen=True):
     timings: Timings = Timings()
     detail: Detail | None = None
     age_s: float = 0.0
-    """How much older the picture is that the answer is really of; more than 0 only where one is repeated."""
+    """How much older the picture is that the answer is really of; more than 0 only where one is repeated or carried on."""
 
 
 class LinkState(enum.Enum):

@@ -1,0 +1,93 @@
+"""A frame that a session has no answer to yet, and how its answer is made of what came of it. Pure."""
+
+from __future__ import annotations
+
+import enum
+
+from msgspec import Struct
+
+from isthmus.device.capture.gate import Sketch
+from isthmus.device.scheduler import Offload
+from isthmus.proto.vocabulary import (
+    Answer,
+    AnswerSource,
+    Frame,
+    Guess,
+    OperatingPoint,
+    Placing,
+    Reason,
+    ServerTimings,
+    Timings,
+)
+
+NOWHERE = ServerTimings()
+
+
+class Phase(enum.Enum):
+    """Where an open frame is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    AWAY = "away"
+    TRACKED = "tracked"
+    """No detector is to see it: it waits for what is tracked to be moved to it."""
+
+
+class OpenFrame(Struct):
+    """A frame that has no answer yet, or one that the tracker waits for."""
+
+    frame: Frame
+    due_s: float
+    sketch: Sketch | None = None
+    phase: Phase = Phase.WAITING
+    width: int = 0
+    guess: Guess | None = None
+    exit: OperatingPoint | None = None
+    """Which early exit `guess` is of."""
+    offload: Offload | None = None
+    started_s: float | None = None
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    sent_s: float = 0.0
+    bytes_up: int = 0
+    placings: tuple[Placing, ...] = ()
+    voted: Guess | None = None
+    """What `guess` is together with what was seen before; None without a tracker."""
+    let_go_s: float | None = None
+    """It is answered, and what still comes back of it serves the tracker until then; None while it has no answer."""
+
+    @property
+    def wakes_s(self) -> float:
+        """When something must be done about it."""
+        return self.due_s if self.let_go_s is None else self.let_go_s
+
+    def answer(
+        self,
+        told: Guess | None,
+        source: AnswerSource,
+        reason: Reason,
+        point: OperatingPoint | None,
+        server: ServerTimings,
+        age_s: float = 0.0,
+        *,
+        now: float,
+    ) -> Answer:
+        """The frame's answer at `now`, of what was `told`; `age_s` as in `Answer`."""
+        frame = self.frame
+        started_s = now if self.started_s is None else self.started_s
+        network_s = max(0.0, now - self.sent_s - server.total_s) if source is AnswerSource.SERVER else 0.0
+        return Answer(
+            frame_id=frame.id,
+            label=told.label if told else None,
+            confidence=told.confidence if told else 0.0,
+            source=source,
+            reason=reason,
+            point=point,
+            answered_s=now,
+            latency_s=now - frame.captured_s,
+            on_time=now <= frame.deadline_s,
+            bytes_up=self.bytes_up,
+            timings=Timings(started_s - frame.captured_s, self.head_s, self.encode_s, network_s, server),
+            detail=told.detail if told else None,
+            age_s=age_s,
+        )
