@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from isthmus.models.bundle import Manifest, Point
+from isthmus.models.bundle import Ageing, Manifest, Point
 from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Task
@@ -41,6 +41,8 @@ class Catalogue:
     """[width][step][layers - 1]; steps finest first."""
     task: Task = Classification()
     """How answers are read."""
+    ageing: Ageing | None = None
+    """How boxes age that are carried on; None: nothing is tracked."""
 
     @property
     def stages(self) -> int:
@@ -79,6 +81,7 @@ class Catalogue:
                     for w in widths
                 ),
                 task=manifest.answers,
+                ageing=manifest.ageing,
             )
         except KeyError as error:
             raise BundleError(f"{manifest.name}: bundle.toml lacks {error.args[0]}; export the bundle again") from error

@@ -106,7 +106,7 @@ class ExpectedUtility:
         )
         """[width][stage][confidence bin]: the same where the exit after that stage was so confident."""
 
-    def width(self, situation: Situation) -> int:
+    def width(self, situation: Situation) -> int | None:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
         best, chosen = -1.0, 0
         for w in range(len(self._catalogue.widths)):

@@ -22,6 +22,7 @@ from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
+from isthmus.proto.record import FrameRecord
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
@@ -67,6 +68,14 @@ class Content:
         known |= {k.point for width in self.catalogue.offloads for step in width for k in step}
         if missing := known - set(self.points):
             raise BundleError(f"outcomes: no column for {next(iter(missing))}; give the outcome table of this bundle")
+
+    def carried(self) -> NDArray[np.bool_]:
+        """(N,) the samples that an earlier one's answer is right about: none where they are in no order."""
+        return np.zeros(len(self.outcomes.truth), bool)
+
+    def replay(self, seed: int) -> Replay:
+        """Itself laid out for look-up."""
+        return Replay(self, seed=seed)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Content:
@@ -122,7 +131,7 @@ class Replay:
         self._errors = [[math.exp(rng.gauss(0.0, spread)) for _ in catalogue.widths] for _ in self.truth]
         self._guesses: dict[tuple[int, int, int], Guess] = {}
         self._sizes: dict[tuple[int, int], tuple[Sizes, Sizes]] = {}
-        self._logits: dict[tuple[int, int, int, int], tuple[float, ...]] = {}
+        self._logits: dict[tuple[int, int, int, int], Packed] = {}
 
     def guess(self, sample: int, width: int, stage: int) -> Guess | None:
         """What the exit at the end of a stage says; None where the stage ends in none."""
@@ -142,7 +151,7 @@ class Replay:
             self._sizes[key] = tuple(map(tuple, real)), believed
         return self._sizes[key]
 
-    def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
+    def logits(self, sample: int, width: int, step: int, layers: int) -> Packed:
         """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
         key = sample, width, step, layers
         if key not in self._logits:
@@ -153,6 +162,18 @@ class Replay:
             label = self._label[sample][column]
             self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
         return self._logits[key]
+
+    def feed(self, seed: int, device: int, *, fps: float, duration_s: float, deadline_s: float) -> Feed:
+        """The frames of device number `device`."""
+        return Feed.seeded(seed, device, len(self.truth), fps=fps, duration_s=duration_s, deadline_s=deadline_s)
+
+    def judged(self, record: FrameRecord, sample: int, local: Guess | None) -> FrameRecord:
+        """The record with what is known of its sample beyond its class, and of what the device's exit said of it."""
+        return record
+
+    def followed(self, samples: Sequence[int], places: Sequence[Place]) -> tuple[Place | None, ...]:
+        """Where places in the first sample are in the last: samples in no order have nothing in common, so all is lost."""
+        return (None,) * len(places)
 
     def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
         """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's `Codec.decode`."""
@@ -191,11 +212,18 @@ class Head:
     """A device's executor: the table's answers, after the profile's times. The world's counterpart of `Executor`."""
 
     def __init__(
-        self, replay: Replay, feed: Feed, stages_s: Sequence[Sequence[float]], *, seed: int, device: int
+        self,
+        replay: Replay,
+        feed: Feed,
+        stages_s: Sequence[Sequence[float]],
+        *,
+        seed: int,
+        device: int,
+        flow_s: float = 0.0,
     ) -> None:
-        """`stages_s[stage][width]`: the profile's seconds on an idle, cool device."""
+        """`stages_s[stage][width]`, and `flow_s` from one picture to the next: the profile's seconds on an idle, cool device."""
         self.replay, self.feed = replay, feed
-        self.stages_s = tuple(tuple(row) for row in stages_s)
+        self.stages_s, self._flow_s = tuple(tuple(row) for row in stages_s), flow_s
         self._widths = replay.catalogue.widths
         self._last = len(stages_s) - 1
         rng = random.Random(f"{seed}/{device}/stages")
@@ -229,8 +257,9 @@ class Head:
         return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
 
     def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
-        """Pictures in no order have nothing in common: all is lost at once."""
-        return (None,) * len(places), 0.0
+        """Where places in the first frame are in the last one, and how long following them takes, picture by picture."""
+        followed = self.replay.followed([self.feed.sample(frame_id) for frame_id in frame_ids], places)
+        return followed, self._flow_s * (len(frame_ids) - 1) * self.slowdown
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""

@@ -191,6 +191,17 @@ class PictureLadder(Strict, frozen=True):
         return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
 
 
+class Ageing(Strict, frozen=True):
+    """How often an answer is right that the tracker carries on, by its age: counted on clips that nothing was trained on."""
+
+    ages_s: tuple[float, ...]
+    """Ascending from 0: how much older than a picture the detection behind its answer is."""
+    exit: tuple[tuple[float, ...], ...]
+    """[width][age], widths ascending: the share of pictures right, answered from the last early exit."""
+    server: tuple[tuple[float, ...], ...]
+    """The same of the server's best answer."""
+
+
 class Point(Strict, frozen=True):
     """One operating point with what validation measured of it."""
 
@@ -240,6 +251,8 @@ class Manifest(Strict, frozen=True):
     """How a detector's outputs are read."""
     picture: PictureLadder | None = None
     """How the picture itself crosses, where it can."""
+    ageing: Ageing | None = None
+    """How boxes age that are carried on; a bundle without it has nothing tracked."""
 
     @property
     def answers(self) -> Task:

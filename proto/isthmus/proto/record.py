@@ -112,6 +112,11 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     age_s: float = 0.0
     """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
 
+    found: bool | None = None
+    """Whether the boxes are right: what is in the picture was found, each thing by its class and place; None: not known."""
+    local_found: bool | None = None
+    """The same of what the last early exit on the device said."""
+
     @classmethod
     def from_answer(
         cls,
@@ -165,11 +170,15 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     @property
     def right(self) -> bool | None:
         """Right *and* on time; None when the truth is unknown."""
+        if self.found is not None:
+            return self.on_time and self.found
         return None if self.truth is None else self.on_time and self.label == self.truth
 
     @property
     def local_right(self) -> bool | None:
         """Whether local-only would have been right; its time is the exit's, which comes before any deadline kept."""
+        if self.local_found is not None:
+            return self.local_found
         return None if self.truth is None else self.local_label == self.truth
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, distill, evaluate, pair, prune, split
+from isthmus.cli.models import ablate, clips, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
@@ -29,6 +29,7 @@ app.command("ablate")(ablate.ablate)
 app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("filter")(filtering.filter_)
+app.command("clips")(clips.clips)
 
 
 @app.command("list")

@@ -36,6 +36,8 @@ LEAST_SCORE = 0.05
 """A track whose best class is believed less is dropped; a detector's boxes begin about here."""
 MOST_MISSED = 4
 """A track that so many detections in a row have not confirmed is gone, however sure it was."""
+FORESEEN = 8
+"""Frames that a thing is expected to go on as it went, where following it takes longer than frames take to come."""
 MOST_THINGS = 32
 """The surest are kept: no small device follows more in time."""
 
@@ -46,8 +48,16 @@ class Thing:
     def __init__(self, place: Place, scores: Scores, frame_id: int) -> None:
         self.place, self.scores = place, scores
         self.seen, self.missed = 1, 0
+        self.velocity = 0.0, 0.0
+        """How far it lately went down and to the right from one frame to the next."""
         self.judged_at = frame_id
         """The newest frame whose detection had a word on it."""
+
+    def place_in(self, frames: int) -> Place:
+        """Where it will be so many frames on, if it goes on as it went."""
+        down, right = (v * min(frames, FORESEEN) for v in self.velocity)
+        top, left, bottom, right_ = self.place
+        return Place(top + down, left + right, bottom + down, right_ + right)
 
     @property
     def score(self) -> float:
@@ -80,10 +90,13 @@ class Tracks:
         """Where they are."""
         return tuple(thing.place for thing in self.things)
 
-    def move(self, moved: Mapping[Thing, Place | None]) -> None:
-        """Another picture: where things are there; one that was lost is dropped, one not named stays where it was."""
+    def move(self, moved: Mapping[Thing, Place | None], frames: int = 1) -> None:
+        """So many frames on: where things are there; one that was lost is dropped, one not named stays where it was."""
         for thing in self.things:
-            thing.place = moved.get(thing) or thing.place
+            if (place := moved.get(thing)) is not None:
+                down = place.top + place.bottom - thing.place.top - thing.place.bottom
+                right = place.left + place.right - thing.place.left - thing.place.right
+                thing.place, thing.velocity = place, (down / 2 / frames, right / 2 / frames)
         self.things = [thing for thing in self.things if moved.get(thing, thing.place) is not None]
 
     def detect(self, found: Sequence[tuple[Place, Scores]], frame_id: int) -> None:

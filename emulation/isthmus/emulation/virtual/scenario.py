@@ -82,6 +82,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Frames that one device may have in flight."""
 
     bundle: str = "cifar10"
+    clips: bool = False
+    """Replay whole clips in their order, from the bundle's table of them, instead of its validation samples."""
     policy: str = "expected-utility"
     deadline_s: float = 0.15
     fps: float = 15.0

@@ -11,6 +11,7 @@ from functools import partial
 
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.tracker import Tracker
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import Ready, Served, Streams
@@ -73,7 +74,8 @@ class World(Timeline):
     def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> DeviceNode:
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
-        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s))
+        tracker = Tracker() if setting.contestant.tracks else None
+        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s), tracker=tracker)
         first = index % s.servers
         device = DeviceNode(
             self,
@@ -81,7 +83,7 @@ class World(Timeline):
             head,
             up,
             down,
-            partial(self._told, self.records[index], session),
+            partial(self._told, self.records[index], session, feed),
             hello=Hello(setting.bundle.manifest.name, setting.bundle.sha256, CODEC_VERSION, f"device-{index}"),
             servers=self.servers[first:] + self.servers[:first],
             seed=s.seed,
@@ -100,6 +102,7 @@ class World(Timeline):
         self,
         records: list[FrameRecord],
         session: Session,
+        feed: Feed,
         frame: Frame,
         answer: Answer,
         local: Guess | None,
@@ -107,7 +110,8 @@ class World(Timeline):
     ) -> None:
         energy_J = self.setting.energy_J(answer, messages)
         goodput_Bps = session.link.goodput_Bps
-        records.append(FrameRecord.from_answer(frame, answer, local, goodput_Bps=goodput_Bps, energy_J=energy_J))
+        record = FrameRecord.from_answer(frame, answer, local, goodput_Bps=goodput_Bps, energy_J=energy_J)
+        records.append(self.setting.replay.judged(record, feed.sample(frame.id), local))
 
     def _begin(self, now: float, event: Happening) -> None:
         self._happening.append(event)

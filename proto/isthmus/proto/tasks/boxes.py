@@ -17,11 +17,13 @@ Floats = NDArray[np.float32]
 Arrays = Sequence[NDArray[Any]]
 Size = tuple[int, int]
 """(height, width) in pixels of the picture that a network takes."""
-Family = Literal["places", "rows", "yolov5", "yolov8", "yolox", "fastestdet", "nanodet"]
+Family = Literal["places", "rows", "cells", "yolov5", "yolov8", "yolox", "fastestdet", "nanodet"]
 STRIDES = (8, 16, 32)
 """Pixels between the cells of the levels that these families predict at."""
 BINS = 8
 """NanoDet tells each side's distance as a distribution over so many strides (generalised focal loss, Li et al. 2020)."""
+FARTHEST, LONGEST = 80.0, 5.0
+"""Logits are held to this, lest their exponential overflows; and the logarithm of a box's side in cells, as in training."""
 OBJECTNESS, CLASS = 0.6, 0.4
 """FastestDet's score is objectness^0.6 * class^0.4, as its authors evaluate it."""
 
@@ -31,7 +33,8 @@ class Boxes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     decoder: Family = "places"
     """`places`: places (N, 4), classes (N,), scores (N,) and maybe their count; `rows`: (N, 6) of place, score, class, as a
-    graph gives it that suppresses by itself; the others: what networks of this family give raw."""
+    graph gives it that suppresses by itself; `cells`: one map, as Isthmus trains it; the others: what networks of this
+    family give raw."""
     form: Literal["tlbr", "ltrb", "center"] = "tlbr"
     """Of `places` and `rows`: top, left, bottom, right; left, top, right, bottom; or center x, center y, width, height."""
     unit: Literal["shares", "pixels"] = "shares"
@@ -213,9 +216,26 @@ def _matrix(outputs: Arrays, columns: int) -> Floats:
     return a
 
 
+def _cells(outputs: Arrays, boxes: Boxes, size: Size) -> Floats:
+    """(rows, columns, K + 4): class logits, then centre from the cell's middle and logarithm of the size, in cells.
+
+    One level, as the detectors give it that Isthmus trains.
+    """
+    a = np.asarray(outputs[0], np.float32)
+    if a.ndim != 3 or a.shape[2] < 5:
+        raise ValueError(f"{a.shape}; (rows, columns, classes + 4) expected")
+    rows, columns, values = a.shape
+    a = a.reshape(-1, values)
+    sure, classes, scores = _surest(1 / (1 + np.exp(-np.clip(a[:, :-4], -FARTHEST, FARTHEST))), boxes)
+    at = np.column_stack([sure % columns, sure // columns]) + 0.5
+    extent = np.exp(np.clip(a[sure, -2:], -LONGEST, LONGEST))
+    return _rows(classes, scores, _corners(np.hstack([at + a[sure, -4:-2], extent]), "center", (rows, columns)))
+
+
 DECODERS: dict[Family, Callable[[Arrays, Boxes, Size], Floats]] = {
     "places": _places,
     "rows": _suppressing,
+    "cells": _cells,
     "yolov5": _yolov5,
     "yolov8": _yolov8,
     "yolox": _yolox,
