@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from isthmus.cli import demo
-from isthmus.cli.demo_view import View
+from isthmus.cli.demo_view import NAMES, View
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
@@ -49,6 +50,16 @@ def test_it_fits_the_terminal(columns: int, rows: int) -> None:
     for told in ("pedestrian crossing", "edge server", "outage", "answered by the deadline 100.0%", "╳", "■"):
         assert told in text
     assert "…" not in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 36)])
+def test_why_is_never_cut_off(columns: int, rows: int) -> None:
+    for source, reason in itertools.product(AnswerSource, Reason):
+        view = View(LABELS, deadline_s=0.15, title="isthmus demo", columns=columns, rows=rows)
+        view.show(msgspec.structs.replace(answer(1, source), reason=reason), None, 1e6)
+        out = io.StringIO()
+        Console(file=out, width=columns, height=rows, force_terminal=False).print(view)
+        assert f"{NAMES[source]} ({reason.value})" in out.getvalue()
 
 
 def test_before_the_first_answer_it_says_so() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +18,8 @@ import typer
 from typer.testing import CliRunner
 
 from isthmus.cli import agent, serve
-from isthmus.cli.main import COMMANDS, application
+from isthmus.cli.examples import EXAMPLES
+from isthmus.cli.main import COMMANDS, JsonLines, application, everywhere_first
 from isthmus.device.config import AgentConfig
 from isthmus.edge_server.config import ServerConfig
 from isthmus.proto.config import flag
@@ -52,6 +58,54 @@ def test_every_command_has_its_help_alone(name: str) -> None:
 def test_defaults_in_brackets_are_shown() -> None:
     assert "[127.0.0.1:50551]" in invoke("serve", "--help")
     assert "[signs]" in invoke("agent", "--help")
+
+
+def test_the_version_is_told_without_a_command() -> None:
+    assert re.fullmatch(r"isthmus \d+\.\d+\.\d+\n", invoke("--version"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sorted_"),
+    [
+        (["agent", "-v"], ["-v", "agent"]),
+        (["agent", "--log-format", "json", "--fps", "5"], ["--log-format", "json", "agent", "--fps", "5"]),
+        (["serve", "--log-format=json", "--verbose"], ["--log-format=json", "--verbose", "serve"]),
+        (["shape", "--", "make", "-v"], ["shape", "--", "make", "-v"]),
+        (["agent", "--log-format"], ["--log-format", "agent"]),
+        ([], []),
+    ],
+)
+def test_what_belongs_to_all_commands_may_stand_anywhere(arguments: list[str], sorted_: list[str]) -> None:
+    assert everywhere_first(arguments) == sorted_
+
+
+def test_a_log_line_is_json_where_that_is_asked_for() -> None:
+    record = logging.LogRecord("isthmus.device", logging.WARNING, "", 0, "lost %s\nagain", ("edge",), None)
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["level"], found["logger"], found["message"]) == ("warning", "isthmus.device", "lost edge\nagain")
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_an_example_is_a_command_line_that_is_understood(line: str) -> None:
+    """Every word of it is a command or a flag that is there."""
+    words = shlex.split(line.partition(" > ")[0])[1:]
+    command = typer.main.get_command(application(words))
+    while words and words[0] in (found := getattr(command, "commands", {})):
+        command = found[words.pop(0)]
+    known = {name for parameter in command.params for name in parameter.opts}
+    ends = words.index("--") if "--" in words else len(words)
+    assert {word for word in words[:ends] if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples_and_says_where_more_is_written(name: str) -> None:
+    shown = invoke(name, "-h")
+    assert EXAMPLES[name][0][:40] in shown
+    page = re.search(r"More: (\S+\.md)", shown)
+    assert page is not None
+    assert (Path(__file__).parents[2] / page[1]).is_file()
 
 
 def flags(command: Callable[..., Any]) -> set[str]:

@@ -91,28 +91,34 @@ def test_a_stall_that_is_over_makes_no_frame_hopeless_for_ever() -> None:
 
 
 class BusyLoop:
-    """`Streams` behind a loop with one processor; the tail costs it nothing beyond SERVE_S."""
+    """`Streams` behind a loop with one processor; the tail costs it nothing beyond SERVE_S.
 
-    def __init__(self, served: Served, frame: Any, hello: m.Hello) -> None:
+    Devices that are told `Busy` send nothing for as long as they are asked to, unless they are deaf.
+    """
+
+    def __init__(self, served: Served, frame: Any, hello: m.Hello, *, deaf: bool = True) -> None:
         times = TailTimes({1: TAIL_S, 8: TAIL_S}, max_batch=8)
         batcher: Batcher[Any] = Batcher(times, max_batch=8)
         self.streams = Streams(served, batcher, server_id="edge", limits=Limits(DEVICES))
         self._frame, self.now, self.in_time, self.answered, self.told = frame, 0.0, 0, 0, 0
         self._sent_s: dict[tuple[int, int], float] = {}
         self._frame_id, self._tail_ended_s = 0, 0.0
+        self._deaf, self._quiet_until_s = deaf, dict.fromkeys(range(1, DEVICES + 1), 0.0)
         self.numbers = [self.streams.open(now=0.0) for _ in range(DEVICES)]
         for stream in self.numbers:
             self.streams.on_message(stream, hello, now=0.0)
         self.streams.actions()
 
     def run(self, rate: float, seconds: float) -> float:
-        """Answers in time a second, of `rate` frames a second of deaf devices."""
+        """Answers in time a second, of `rate` frames a second."""
         rng, until_s, before = random.Random(rate), self.now + seconds, self.in_time
         coming = [(self.now + rng.random() * DEVICES / rate, stream) for stream in self.numbers]
         heapq.heapify(coming)
         while coming[0][0] < until_s:
             came_s, stream = heapq.heappop(coming)
             heapq.heappush(coming, (came_s + rng.uniform(0.8, 1.2) * DEVICES / rate, stream))
+            if came_s < self._quiet_until_s[stream]:
+                continue
             self._frame_id += 1
             self._sent_s[stream, self._frame_id] = came_s
             self._wait_until(max(self.now, came_s))
@@ -144,6 +150,8 @@ class BusyLoop:
     def _say(self, stream: int, message: m.ServerMessage) -> None:
         self.now += SAY_S
         self.told += isinstance(message, m.Busy | m.Late)
+        if isinstance(message, m.Busy) and not self._deaf:
+            self._quiet_until_s[stream] = self.now + message.retry_s
         if isinstance(message, m.Result):
             self.streams.sending.note(self.now - self._tail_ended_s, now=self.now)
             self.answered += 1
@@ -164,6 +172,14 @@ def test_the_loop_serves_what_it_can_however_many_ask(served: Served, frame: Any
     assert found[6.0] > 0.04
     found[0.5] = loop.run(0.5 * CAPACITY, 3.0) / CAPACITY
     assert found[0.5] == pytest.approx(0.5, abs=0.08), "the load is gone, and nobody is turned away"
+
+
+def test_devices_that_listen_leave_the_loop_what_it_can_serve(served: Served, frame: Any, hello: m.Hello) -> None:
+    """They are asked to wait until little that is read is read for nothing."""
+    loop = BusyLoop(served, frame, hello, deaf=False)
+    for load in (1.0, 1.5, 2.0, 3.0, 6.0):
+        loop.run(load * CAPACITY, 6.0)
+        assert loop.run(load * CAPACITY, 6.0) > 0.75 * CAPACITY, load
 
 
 def test_what_is_answered_under_load_is_answered_in_time(served: Served, frame: Any, hello: m.Hello) -> None:

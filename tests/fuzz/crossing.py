@@ -183,6 +183,9 @@ def tasks_seeds() -> Iterator[bytes]:
     outputs: dict[str, list[list[Any]]] = {
         "segmentation": [[rng.integers(0, 3, (8, 8)).astype(np.uint8)]],
         "detection": [boxes, [*boxes, np.array([2.0])]],
+        "pose": [[rng.random((1, 5, 3), np.float32)]],
+        "depth": [[rng.random((6, 8), np.float32)]],
+        "values": [[classes], boxes],
     }
     for number, (name, make) in enumerate(_tasks()):
         for each in outputs.get(name, [[classes], [many]]):

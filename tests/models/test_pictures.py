@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.capture.sources import Folder
+from isthmus.device.capture.sources.folder import Folder
 from isthmus.models import pictures
 from isthmus.models.bundle import Input
 from isthmus.models.data import folders

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, run_role, seconds
+from isthmus.cli.options import CONFIG, INSECURE, run_role
 from isthmus.device.config import AgentConfig
 from isthmus.device.run import run_agent
 from isthmus.proto import config
@@ -21,10 +21,12 @@ from isthmus.proto import config
 def agent(
     config_file: Path | None = CONFIG,
     bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
-    source: str | None = typer.Option(None, help="Folder, video file, camera:N or generated:SEED [generated:0]."),
+    source: str | None = typer.Option(None, help="Camera, address, folder, video: see docs/sources.md [generated:0]."),
     server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
     deadline: str | None = typer.Option(None, help="From capture to answer, e.g. 100ms [100ms]."),
     fps: float | None = typer.Option(None, help="Frames a second [the source's own, or 10]."),
+    size: str | None = typer.Option(None, help="Ask a camera for pictures of this size, e.g. 1280x720 [its own]."),
+    rotate: int | None = typer.Option(None, help="Turn pictures clockwise by 90, 180 or 270 degrees [0]."),
     frames: int | None = typer.Option(None, help="Stop after so many frames."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
     insecure: bool | None = INSECURE,
@@ -38,9 +40,9 @@ def agent(
     as_device: str | None = typer.Option(None, help="Take as long as this profile's machine, e.g. pi4 [as this one]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Also write answers, with the run's header, to this file."),
-    record_file_bytes: int | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
-    record_age: str | None = typer.Option(None, help="Go on in another file after so long [86400s]."),
-    record_total_bytes: int | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    record_file_bytes: str | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
+    record_age: str | None = typer.Option(None, help="Go on in another file after so long [1d]."),
+    record_total_bytes: str | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -48,8 +50,10 @@ def agent(
         "bundle": bundle,
         "source": source,
         "server": server,
-        "deadline_s": seconds(deadline, "--deadline"),
+        "deadline_s": deadline,
         "fps": fps,
+        "size": size,
+        "rotate": rotate,
         "frames": frames,
         "certs": certs_,
         "insecure": insecure,
@@ -57,12 +61,12 @@ def agent(
         "threads": threads,
         "filter": filter_,
         "gate": gate,
-        "gate_age_s": seconds(gate_age, "--gate-age"),
+        "gate_age_s": gate_age,
         "as_device": as_device,
         "client_id": client_id,
         "record": record,
         "record_file_bytes": record_file_bytes,
-        "record_age_s": seconds(record_age, "--record-age"),
+        "record_age_s": record_age,
         "record_total_bytes": record_total_bytes,
         "preview": preview,
     }

@@ -19,7 +19,7 @@ from isthmus.proto.vocabulary import AnswerSource
 
 ROWS = 22
 """The most rows of the picture, two pixels to a cell; it is twice as many columns wide."""
-BESIDE, ABOVE_AND_BELOW = 52, 6
+BESIDE, ABOVE_AND_BELOW = 56, 6
 """Columns and rows that everything else takes."""
 MARGINS = 9
 """Columns of the strip that show no frame."""

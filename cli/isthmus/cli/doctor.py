@@ -26,6 +26,7 @@ PARTS = {
     ),
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("matplotlib",),
+    "frigate": ("pyzmq",),
 }  # fmt: skip
 
 

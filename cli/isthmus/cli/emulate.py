@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from isthmus.cli import standings
-from isthmus.cli.calibrate import calibrate
+from isthmus.cli.links.calibrate import calibrate
 from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation.policies import CLAIRVOYANT, available
 from isthmus.emulation.realtime.pace import run_real

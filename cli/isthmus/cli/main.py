@@ -6,6 +6,8 @@ Only the command that was asked for is imported: an agent on a small board loads
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import logging
 import os
 import signal
@@ -13,28 +15,31 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from typing import Literal
 
 import typer
 
+from isthmus.cli.examples import EVERYWHERE, epilog
 from isthmus.proto.errors import IsthmusError
 
 COMMANDS = {
     "agent": "agent:agent",
+    "frigate": "frigate:frigate",
     "serve": "serve:serve",
-    "relay": "relay:relay",
-    "shape": "shape:shape",
+    "relay": "links.relay:relay",
+    "shape": "links.shape:shape",
     "demo": "demo:demo",
     "emulate": "emulate:app",
     "sweep": "sweep:sweep",
     "report": "report:report",
     "doctor": "doctor:doctor",
     "certs": "certs:app",
+    "config": "configuration:app",
     "models": "models.verbs:app",
     "traces": "traces.verbs:app",
     "bench": "bench:app",
 }
 """Each command's module in `isthmus.cli`, and what it is called there: a function, or a group of commands."""
-
 
 SOURCE_THREAD = "source"
 """What an agent's reader calls its threads."""
@@ -50,42 +55,79 @@ def application(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         name="isthmus",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",  # or rich takes a default in [brackets] for a style, and shows nothing
+        context_settings={"help_option_names": ["-h", "--help"]},
         help="One neural network in two halves: a head on the device, a tail on an edge server, an answer by every "
         "deadline.",
+        epilog=EVERYWHERE,
     )
     app.callback()(_options)
     for name in [asked] if asked in COMMANDS else COMMANDS:
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"isthmus.cli.{module}"), attribute)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, epilog=epilog(name))
         else:
-            app.command(name)(command)
+            app.command(name, epilog=epilog(name))(command)
     return app
 
 
-def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to standard error."),
-) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
-    )
-    logging.getLogger("isthmus.edge_server").setLevel(logging.INFO)  # who comes and goes at a server is always shown
-    if version:
+def everywhere_first(arguments: Sequence[str]) -> list[str]:
+    """The same with -v, --verbose and --log-format in front of the command, where they belong to all; `--` ends it."""
+    ends = arguments.index("--") if "--" in arguments else len(arguments)
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments[:ends])
+    for word in words:
+        if word in ("-v", "--verbose") or word.startswith("--log-format="):
+            front.append(word)
+        elif word == "--log-format":
+            front += [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return [*front, *rest, *arguments[ends:]]
+
+
+class JsonLines(logging.Formatter):
+    """A log line as JSON: what programs that collect logs read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One object on one line: the time in seconds since 1970, level, logger and message, and what was raised."""
+        said: dict[str, object] = {"time_s": round(record.created, 3), "level": record.levelname.lower()}
+        said |= {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said)
+
+
+def _version(asked: bool) -> None:
+    if asked:
         typer.echo(f"isthmus {metadata.version('isthmus')}")
         raise typer.Exit
 
 
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and stop.", is_eager=True, callback=_version
+    ),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens, to standard error."),
+    log_format: Literal["text", "json"] = typer.Option("text", help="Log lines as text, or each as JSON."),
+) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.getLogger("isthmus.edge_server").setLevel(logging.INFO)  # who comes and goes at a server is always shown
+
+
 def main() -> None:
     """Entry point of the `isthmus` command."""
-    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["serve"]):
+    if hasattr(signal, "SIGHUP") and sys.argv[1:2] in (["agent"], ["frigate"], ["serve"]):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a role reads things anew on it, and must not die of it before
     try:
-        application(sys.argv[1:])()
+        arguments = everywhere_first(sys.argv[1:])
+        application(arguments)(arguments)
     except IsthmusError as error:
         typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
         typer.echo(error, err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import re
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import typer
 
+from isthmus.proto import quantities
 from isthmus.proto.errors import ConfigError, DataError
 
 CONFIG = typer.Option(None, "--config", "-c", help="TOML file; flags and environment win over it.")
@@ -27,17 +27,30 @@ CHECKPOINTS, BUNDLES = Path("checkpoints"), Path("bundles")
 
 
 def seconds(text: str | None, flag: str) -> float | None:
-    """'100ms' or '0.1s' or '0.1' as seconds; ConfigError names the flag."""
+    """'100ms' or '5m' in seconds; None for none. ConfigError names the flag."""
     if text is None:
         return None
-    match = re.fullmatch(r"([0-9.]+)\s*(ms|s|)", text.strip())
     try:
-        value = float(match[1]) if match else None
-    except ValueError:
-        value = None
-    if match is None or value is None:
-        raise ConfigError(f"{flag}: '{text}' is not a duration; write 100ms or 0.1s")
-    return value / 1000 if match[2] == "ms" else value
+        return quantities.parse(text, "s", bare=False)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+def megabits(text: str) -> float:
+    """'500kbit/s', or a number of Mbit/s: what the flags take whose names end in -mbps. Raises ConfigError."""
+    return _quantity(text, "mbps")
+
+
+def size(text: str) -> float:
+    """'20kB', or a number of bytes: what the flags take whose names end in -bytes. Raises ConfigError."""
+    return _quantity(text, "bytes")
+
+
+def _quantity(text: str, unit: str) -> float:
+    try:
+        return quantities.parse(text, unit, bare=True)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def run_role(role: Coroutine[Any, Any, None]) -> None:
@@ -75,6 +88,7 @@ def label_names(path: Path | None, classes: int | None) -> tuple[str, ...]:
 EXTRAS = {
     "server": ("cryptography", "grpc_health", "grpc_reflection", "onnxruntime", "prometheus_client"),
     "emulation": ("matplotlib",),
+    "frigate": ("zmq",),
 }
 """What each brings, by the names that are imported."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, run_role, seconds
+from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
 from isthmus.proto import config
 
 
@@ -23,7 +23,7 @@ def serve(
     credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
     max_streams: int | None = typer.Option(None, help="Devices served at a time [64]."),
     max_fps: float | None = typer.Option(None, help="Frames a second that a device may send [1000]."),
-    max_mbps: float | None = typer.Option(None, help="Mbit/s that are read of a device [200]."),
+    max_mbps: str | None = typer.Option(None, help="The most that is read of a device, e.g. 20Mbit/s [200Mbit/s]."),
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
 ) -> None:
@@ -46,7 +46,7 @@ def serve(
         "max_streams": max_streams,
         "max_fps": max_fps,
         "max_mbps": max_mbps,
-        "grace_s": seconds(grace, "--grace"),
+        "grace_s": grace,
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")

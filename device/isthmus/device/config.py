@@ -20,7 +20,11 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: float = 0.1
     """Time from a frame's capture to its answer."""
     fps: float | None = None
-    """Frames a second; None takes the source's own pace, or 10 where it has none."""
+    """Frames a second, asked of a camera, and the most of any source; None takes its own pace, or 10 where it has none."""
+    size: str | None = None
+    """WIDTHxHEIGHT, asked of a camera; None takes what it gives."""
+    rotate: int = 0
+    """Turn every picture by so many degrees clockwise: 90, 180 or 270."""
     frames: int | None = None
     """Stop after so many frames; None goes on to the end of the source."""
     certs: str | None = None
@@ -57,6 +61,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"deadline_s = {self.deadline_s}, expected more than 0 and at most 60 s")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"fps = {self.fps}, expected more than 0 and at most 1000")
+        if self.size is not None:
+            size_of(self.size)
+        if self.rotate not in (0, 90, 180, 270):
+            raise ValueError(f"rotate = {self.rotate}, expected 0, 90, 180 or 270 degrees clockwise")
         if self.frames is not None and self.frames < 1:
             raise ValueError(f"frames = {self.frames}, expected at least 1")
         if self.gate is not None and not 0 < self.gate <= 255:
@@ -75,6 +83,13 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.server is not None:
             _check_server(self.server)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height out of `640x480`. Raises ValueError."""
+    if (match := re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text)) is None:
+        raise ValueError(f"size = '{text}', expected WIDTHxHEIGHT in pixels, as 640x480")
+    return int(match[1]), int(match[2])
 
 
 def _check_server(address: str) -> None:

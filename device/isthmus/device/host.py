@@ -17,6 +17,7 @@ from typing import Protocol
 
 from isthmus.device import actions
 from isthmus.device.capture.gate import sketched
+from isthmus.device.capture.live import LiveReader
 from isthmus.device.capture.reader import Reader
 from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.executor import Executor
@@ -51,8 +52,10 @@ class AnsweredFrame:
 
     frame: Frame
     answer: Answer
-    picture: str
-    """What the source calls the frame."""
+    picture: Picture
+    """What was captured."""
+    link: LinkState
+    """What was known of the server at the time of the answer."""
     local: Guess | None = None
     """What the device's last early exit said."""
     goodput_Bps: float | None = None
@@ -72,21 +75,24 @@ class Host:
         self._flow = ThreadPoolExecutor(1, thread_name_prefix="flow")
         self._pictures = Pictures()
         self._timer: asyncio.TimerHandle | None = None
-        self._frames: dict[int, tuple[Frame, str]] = {}
+        self._frames: dict[int, tuple[Frame, Picture]] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
-        self._reader: Reader | None = None
+        self._free = asyncio.Event()
+        self._free.set()
+        self._reader: Reader | LiveReader | None = None
         self._why_down = ""
 
     async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
         """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
 
-        A live source gives its pictures when it has them: those that come sooner than `period_s` after the one before
-        are let go. However it ends, what was captured before is answered and the source closed. Raises SourceError when the
-        source goes away; one that hangs is waited for, and `stop` ends that too.
+        A live source gives its pictures when it has them: while the head is occupied only the newest is kept, and those
+        that come sooner than `period_s` after the one before are let go. However it ends, what was captured before is
+        answered and the source closed. Raises SourceError when the source goes away; one that hangs is waited for, and
+        `stop` ends that too.
         """
-        self._reader = Reader(source)
+        self._reader = LiveReader(source) if source.live else Reader(source)
         try:
             if not self._stopped.is_set():
                 await self._take_all(source.live, self._reader, deadline_s, period_s, frames)
@@ -96,6 +102,14 @@ class Host:
             self._head.shutdown()
             self._flow.shutdown()
 
+    async def serve(self) -> None:
+        """Answer what is given to `take`, until `stop`; what was taken before is answered all the same."""
+        try:
+            await self._stopped.wait()
+        finally:
+            await self._answered_all.wait()
+            self._head.shutdown()
+
     def stop(self) -> None:
         """Take no further frames."""
         self._stopped.set()
@@ -103,10 +117,12 @@ class Host:
             self._reader.stop()
 
     async def _take_all(
-        self, live: bool, reader: Reader, deadline_s: float, period_s: float, frames: int | None
+        self, live: bool, reader: Reader | LiveReader, deadline_s: float, period_s: float, frames: int | None
     ) -> None:
         due_s, count = self._loop.time(), 0
         while (frames is None or count < frames) and not self._stopped.is_set():
+            if live:
+                await self._free.wait()
             picture = await reader.read()
             if picture is None:
                 break
@@ -114,10 +130,10 @@ class Host:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
             now = self._loop.time()
-            if now < due_s - EARLY * period_s:
+            if now < due_s - EARLY * period_s or now > (picture.captured_s or now) + deadline_s:
                 continue
             due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
-            self._take(picture, count, deadline_s)
+            self.take(picture, count, deadline_s=deadline_s)
             count += 1
 
     def connected(self, welcome: Welcome) -> None:
@@ -139,18 +155,20 @@ class Host:
         self._session.on_disconnected(now=self._loop.time())
         self._perform()
 
-    def _take(self, picture: Picture, frame_id: int, deadline_s: float) -> None:
+    def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
+        """Answer a picture that is there now within `deadline_s`; its one answer carries `frame_id`, which nobody else has."""
         now = self._loop.time()
-        frame = Frame(frame_id, now, now + deadline_s, picture.label)
+        captured_s = now if picture.captured_s is None else picture.captured_s
+        frame = Frame(frame_id, captured_s, captured_s + deadline_s, picture.label)
         try:
             if picture.pixels is None:
                 raise DataError(picture.why)
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._report(AnsweredFrame(frame, _unusable(frame, now), picture.name))
+            self._report(AnsweredFrame(frame, _unusable(frame, now), picture, self._session.state))
             return
-        self._frames[frame_id] = frame, picture.name
+        self._frames[frame_id] = frame, picture
         self._answered_all.clear()
         sketch = sketched(picture.pixels) if self._session.gated else None
         if self._session.tracking:
@@ -163,6 +181,10 @@ class Host:
         while asked := self._session.actions():
             for action in asked:
                 self._perform_one(action)
+        if self._session.free:
+            self._free.set()
+        else:
+            self._free.clear()
         if self._timer is not None:
             self._timer.cancel()
         due = self._session.due_at
@@ -184,8 +206,9 @@ class Host:
             case actions.Send():
                 self._send(action)
             case actions.Emit(answer, local):
-                frame, name = self._frames[answer.frame_id]
-                self._report(AnsweredFrame(frame, answer, name, local, self._goodput_Bps))
+                frame, picture = self._frames[answer.frame_id]
+                link = self._session.state
+                self._report(AnsweredFrame(frame, answer, picture, link, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._frames[frame_id]

@@ -1,4 +1,4 @@
-"""Opens what an agent's configuration names (bundle, source, sinks, transport) and runs the agent."""
+"""Opens what an agent's configuration names (bundle, source, writers, sinks, transport) and runs the agent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import platform
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -15,15 +15,18 @@ from pathlib import Path
 from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
-from isthmus.device.capture.sources import Previewed, Source
+from isthmus.device.capture.sources import Source, Wish
+from isthmus.device.capture.sources.address import public
+from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
-from isthmus.device.config import AgentConfig
+from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.executor import Executor, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.history import History, Limits
-from isthmus.device.output.sinks import Sink, Sinks, StandardOutput
+from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
+from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
@@ -39,6 +42,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
+from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
 
 DEFAULT_FPS = 10.0
@@ -47,6 +51,8 @@ SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
 OnRecord = Callable[[FrameRecord], None]
+Answering = Callable[[Host], Coroutine[None, None, None]]
+"""What gives a host its pictures until they end."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +89,47 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    source = opened(config.source, device.bundle.manifest.labels)
+    wish = Wish(None if config.size is None else size_of(config.size), config.fps)
+    source = opened(config.source, device.bundle.manifest.labels, wish, config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with contextlib.closing(_sinks(device, source, command)) as sinks:
-        await answer_all(device, source, sinks.write, signals=True)
-        sinks.check()
+    with contextlib.closing(_writers(device, source, command)) as writers:
+        await answer_all(device, source, writers.write, sinks=_sinks(device), signals=True)
+        writers.check()
 
 
-async def answer_all(device: Opened, source: Source, on_answer: OnRecord, *, signals: bool = False) -> None:
+async def answer_all(
+    device: Opened, source: Source, on_answer: OnRecord, *, sinks: Sequence[Sink] = (), signals: bool = False
+) -> None:
     """Answer every frame of `source`; with `signals`, SIGTERM ends it early and SIGHUP reads certificates anew.
 
-    Raises what `on_answer` raises (IsthmusError, OSError) too.
+    `on_answer` is waited for; what it raises (IsthmusError, OSError) is raised here too. `sinks` are not waited for.
     """
-    manifest, config = device.bundle.manifest, device.config
-    host = Host(_session(device), device.executor, lambda answered: on_answer(_record(answered, manifest)))
+    config, period_s = device.config, _period_s(device.config, source)
+
+    def answering(host: Host) -> Coroutine[None, None, None]:
+        return host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
+
+    await answer_with(device, answering, on_answer, sinks=sinks, signals=signals)
+
+
+async def answer_with(
+    device: Opened, answering: Answering, on_answer: OnRecord, *, sinks: Sequence[Sink] = (), signals: bool = False
+) -> None:
+    """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
+    manifest, shown = device.bundle.manifest, Sinks(sinks)
+
+    def tell(answered: AnsweredFrame) -> None:
+        row = _record(answered, manifest)
+        on_answer(row)
+        shown.offer(AnsweredPicture(row, answered.picture.pixels, answered.link))
+
+    host = Host(_session(device), device.executor, tell)
     transport = _transport(device, host)
     if signals:
         handle(host.stop, _nothing if transport is None else transport.reload)
-    answering = host.run(source, deadline_s=config.deadline_s, period_s=_period_s(config, source), frames=config.frames)
-    await _beside(answering, host, transport)
+    async with shown:
+        await _beside(answering(host), host, transport)
 
 
 def _nothing() -> None:
@@ -180,7 +207,7 @@ def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
         answered.answer,
         answered.local,
         goodput_Bps=answered.goodput_Bps,
-        picture=answered.picture,
+        picture=answered.picture.name,
         answer_name=_named(answered.answer, manifest),
     )
 
@@ -188,16 +215,21 @@ def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
 def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
-    return manifest.name_of(answer.label)
+    return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
-def _sinks(device: Opened, source: Source, command: str) -> Sinks:
+def _sinks(device: Opened) -> list[Sink]:
+    """Whoever is shown answers with their pictures, as it is configured."""
+    return []
+
+
+def _writers(device: Opened, source: Source, command: str) -> Writers:
     """Standard output and, if it is configured, the record."""
-    config, sinks = device.config, list[Sink]()
+    config, writers = device.config, list[Writer]()
     if config.record is not None:
         limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
-        sinks.append(History(Path(config.record), _header(device, source, command), limits))
-    return Sinks([*sinks, StandardOutput(sys.stdout.fileno())])
+        writers.append(History(Path(config.record), _header(device, source, command), limits))
+    return Writers([*writers, StandardOutput(sys.stdout.fileno())])
 
 
 def _header(device: Opened, source: Source, command: str) -> RunHeader:
@@ -210,7 +242,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         profile=config.as_device,
         deadline_s=config.deadline_s,
         fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
-        command=command,
+        command=public(command),
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},

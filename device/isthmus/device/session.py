@@ -18,12 +18,11 @@ it is forgotten.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.guard import Guard
+from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
@@ -45,23 +44,6 @@ from isthmus.proto.vocabulary import (
     StageResult,
 )
 
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What a session may take its time over."""
-
-    heartbeat_s: float = 0.5
-    silence_s: float = 3.0
-    """A server that owes us something and says nothing for so long is counted as lost: longer than any stall of a link that
-    was worth waiting for, six heartbeats."""
-    busy_s: float = 5.0
-    """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
-    drain_s: float = 60.0
-    """A server that drains and is still there after so long at most, whatever it says, is left."""
-    late_s: float = 0.5
-    """A tracker waits for what comes back so long after its frame's deadline: by then, newer frames have better."""
-
-
 AWAITED = (Reason.DEADLINE, Reason.OVERLOADED)
 """Reasons of an answer after which the frame's own may still come."""
 MOST_UNDER_WAY = 0.5
@@ -79,13 +61,13 @@ class Session:
         times: StageTimes,
         *,
         link: LinkEstimator | None = None,
-        config: SessionConfig = SessionConfig(),
+        config: SessionConfig | None = None,
         gate: Gate | None = None,
         filtered: bool = False,
         tracker: Tracker | None = None,
     ) -> None:
         """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
-        self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
+        self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config or SessionConfig()
         self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
         self.state = LinkState.DOWN
         self._open: dict[int, OpenFrame] = {}
@@ -111,6 +93,11 @@ class Session:
     def tracking(self) -> bool:
         """Whether the host must keep pictures to follow things in."""
         return self._tracker is not None
+
+    @property
+    def free(self) -> bool:
+        """Whether a picture that came now would be begun at once."""
+        return self._running is None and all(o.phase is not Phase.WAITING for o in self._open.values())
 
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""

@@ -12,8 +12,9 @@ from collections import deque
 
 ROUNDS = 3
 """What a round of the loop handles was seen by the round before, and came after the one before that had looked."""
-LAG_S = 0.02
-"""The loop keeps up while some message of every interval has waited less than this: a seventh of a budget of 150 ms."""
+LAG_S = 0.04
+"""The loop keeps up while some message of every interval has waited less than this: a quarter of a budget of 150 ms, and
+little more than a small server's batch takes."""
 STRETCH = 1.5
 """A tail that takes so many times what the processor time it got would take lacks processor time, and so does the loop."""
 STRETCH_GAIN = 0.2
@@ -25,14 +26,18 @@ FEW = 2
 """So few refusals say nothing of a share."""
 INTERVAL_S = 0.2
 """How long is looked before the share changes: a dozen frames of a small server, longer than a stall of the machine."""
-LESS, MORE = 0.87, 0.03
+LESS, MORE = 0.93, 0.03
 """What the share is multiplied by after an interval that fell behind, and what is added after one that kept up (as TCP
-does): down to a sixth in under three seconds, up again in six."""
+does): down to a sixth in five seconds, up again in six. Larger steps leave the loop idle after each of them."""
 RISE, FALL = 0.3, 0.03
 """Ten to one, so that about nine of ten replies take less than what is believed."""
-TOLD_S = (0.5, 2.0)
-"""The least (over the share that is taken on) and the most that a device is asked to wait while frames are shed. It is
-not told again before: to say it costs as much as to hear it. In two seconds the share can have changed by much."""
+TOLD_S = (0.5, 4.0)
+"""The least and the most that a device is asked to wait while frames are shed. It is not told again before: to say it
+costs as much as to hear it. With eight seconds the whole fleet came and went in waves."""
+ENOUGH = 0.8
+"""While less than this share is taken on, too many still ask: what they send is read for nothing, so they wait longer."""
+LONGER = 1.1
+"""By how much, after each interval: from the least to the most in under five seconds."""
 GOLDEN = 0.618034
 """Its multiples spread evenly over 0 to 1: devices that are told to wait must not all come back together."""
 MEMORY_S = 1.0
@@ -87,6 +92,7 @@ class Shedder:
         self._taken = self._refused = 0
         self._due = 0.0
         self._told = 0
+        self._wait_s = TOLD_S[0]
         self._stretch = 1.0
 
     @property
@@ -106,6 +112,8 @@ class Shedder:
         starved = self._stretch > STRETCH and self._refused > max(FEW, REFUSED * self._taken)
         behind = self._least_s > LAG_S or starved
         self.share = max(LEAST_SHARE, self.share * LESS) if behind else min(1.0, self.share + MORE)
+        self._wait_s *= LONGER if self.share < ENOUGH else 1 / LONGER
+        self._wait_s = min(max(self._wait_s, TOLD_S[0]), TOLD_S[1])
         self._interval_ends_s = now + INTERVAL_S
         self._least_s, self._taken, self._refused = math.inf, 0, 0
 
@@ -116,7 +124,7 @@ class Shedder:
     def retry_s(self) -> float:
         """How long a device whose frame is shed is asked to wait."""
         self._told += 1
-        return min(TOLD_S[0] / self.share, TOLD_S[1]) * (0.5 + GOLDEN * self._told % 1)
+        return self._wait_s * (0.5 + GOLDEN * self._told % 1)
 
     def takes(self) -> bool:
         """Whether the frame that begins now is taken on: `share` of all, evenly spread."""

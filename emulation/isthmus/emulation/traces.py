@@ -192,10 +192,10 @@ def find(name: str | Path, sources: Sources | None = None) -> AnyTrace:
     if path.suffix in (".up", ".down"):
         up, down = path.with_suffix(".up"), path.with_suffix(".down")
         return read_mahimahi(up if up.exists() else None, down if down.exists() else None, name=path.stem)
+    if str(name) in shipped() and not path.is_file():  # a folder of that name is somebody's runs
+        return _read(_shelf() / f"{name}.csv", sources)
     if path.exists():
         return _read(path, sources)
-    if str(name) in shipped():
-        return _read(_shelf() / f"{name}.csv", sources)
     raise DataError(f"{name}: no such file, and no shipped trace of that name; shipped: {', '.join(shipped())}")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from isthmus.proto import quantities
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import ConfigError
 
@@ -20,11 +22,30 @@ def flag(key: str) -> str:
     return "--" + key.removesuffix("_s").replace("_", "-")
 
 
-def load(kind: type[Config], path: Path | None, flags: dict[str, object], *, prefix: str) -> Config:
+def load(kind: type[Config], path: Path | None, flags: Mapping[str, object], *, prefix: str) -> Config:
     """A `kind` from `path` (None: its defaults); then `PREFIX_KEY` variables, then the flags that are not None.
 
+    Text for a duration, size or rate may have a unit, and must have one where a flag says no unit by its name.
     Raises ConfigError that begins with the file, variable or flag, and names the key.
     """
+    return resolve(kind, path, flags, prefix=prefix)[0]
+
+
+def resolve(
+    kind: type[Config], path: Path | None, flags: Mapping[str, object], *, prefix: str
+) -> tuple[Config, dict[str, str]]:
+    """What `load` gives, and where each value that is not the default was said: the file, variable or flag."""
+    table, origin = _said(kind, path, {key: value for key, value in flags.items() if value is not None}, prefix)
+    try:
+        return msgspec.convert(table, kind, strict=False), origin  # variables are text
+    except msgspec.ValidationError as error:
+        wrong = next((key for key in table if re.search(rf"\b{key}\b", str(error))), None)
+        raise ConfigError(f"{origin.get(wrong or '', path or prefix)}: {error}") from error
+
+
+def _said(
+    kind: type[Config], path: Path | None, flags: dict[str, object], prefix: str
+) -> tuple[dict[str, object], dict[str, str]]:
     known = kind.__struct_fields__
     table = read(path) if path is not None else {}
     origin = dict.fromkeys(table, str(path))
@@ -35,14 +56,19 @@ def load(kind: type[Config], path: Path | None, flags: dict[str, object], *, pre
         if key not in known:
             raise ConfigError(f"{name}: unknown key '{key}' in this variable's name; known: {', '.join(known)}")
         table[key], origin[key] = os.environ[name], name
-    for key, value in flags.items():
-        if value is not None:
-            table[key], origin[key] = value, flag(key)
+    table |= flags
+    origin |= {key: flag(key) for key in flags}
+    for key, value in table.items():
+        if isinstance(value, str) and (unit := quantities.unit_of(key)) is not None:
+            table[key] = _number(value, unit, origin[key], bare=key not in flags or flag(key).endswith(unit))
+    return table, origin
+
+
+def _number(text: str, unit: str, origin: str, *, bare: bool) -> float:
     try:
-        return msgspec.convert(table, kind, strict=False)  # variables are text
-    except msgspec.ValidationError as error:
-        wrong = next((key for key in table if re.search(rf"\b{key}\b", str(error))), None)
-        raise ConfigError(f"{origin.get(wrong or '', path or prefix)}: {error}") from error
+        return quantities.parse(text, unit, bare=bare)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from error
 
 
 def read(path: Path) -> dict[str, object]:

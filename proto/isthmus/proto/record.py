@@ -21,7 +21,19 @@ import zstandard
 
 from isthmus.proto.errors import DataError
 from isthmus.proto.files import Lines, write_whole
-from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Mask, Reason
+from isthmus.proto.vocabulary import (
+    Answer,
+    AnswerSource,
+    Box,
+    Depth,
+    Embedding,
+    Frame,
+    Guess,
+    Mask,
+    Pose,
+    Reason,
+    Values,
+)
 
 SCHEMA = 1
 """The form of files of records; another one is refused."""
@@ -109,6 +121,10 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """A class for each pixel, where the task is segmentation; its bytes are in base 64."""
     boxes: tuple[Box, ...] | None = None
     """What was found, surest first, where the task is detection."""
+    pose: Pose | None = None
+    depth: Depth | None = None
+    embedding: Embedding | None = None
+    values: Values | None = None
     age_s: float = 0.0
     """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
 
@@ -164,6 +180,10 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             answer=answer_name,
             mask=answer.detail if isinstance(answer.detail, Mask) else None,
             boxes=answer.detail if isinstance(answer.detail, tuple) else None,
+            pose=answer.detail if isinstance(answer.detail, Pose) else None,
+            depth=answer.detail if isinstance(answer.detail, Depth) else None,
+            embedding=answer.detail if isinstance(answer.detail, Embedding) else None,
+            values=answer.detail if isinstance(answer.detail, Values) else None,
             age_s=answer.age_s,
         )
 

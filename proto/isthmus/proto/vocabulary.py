@@ -54,13 +54,57 @@ class Box(Struct, frozen=True):
     right: float
 
 
-Detail = Mask | tuple[Box, ...]
+class Keypoint(Struct, frozen=True):
+    """A point of a body, and how sure it is to be there: in shares of the picture, from its top left corner."""
+
+    top: float
+    left: float
+    score: float
+
+
+class Pose(Struct, frozen=True):
+    """The keypoints of one body, in its network's own order."""
+
+    points: tuple[Keypoint, ...]
+
+
+class Depth(Struct, frozen=True):
+    """A value for each pixel of a picture, in the network's own unit: low + (high - low) * level / 255."""
+
+    height: int
+    width: int
+    low: float
+    high: float
+    deflated: bytes
+    """The levels row by row, one byte each: the difference from its left neighbour, modulo 256; all of it deflated (RFC 1950)."""
+
+
+class Embedding(Struct, frozen=True):
+    """A vector whose direction tells what a picture shows: `scale` times each of `values`, which are signed bytes."""
+
+    scale: float
+    values: bytes
+
+
+class Values(Struct, frozen=True):
+    """A network's outputs as they are."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """The shape of each output, without the batch."""
+    scales: tuple[float, ...]
+    """By output: what its numbers are in units of."""
+    deflated: bytes
+    """The numbers of all outputs one after the other, float16, little-endian, deflated (RFC 1950)."""
+
+
+Detail = Mask | tuple[Box, ...] | Pose | Depth | Embedding | Values
 
 
 class Guess(Struct, frozen=True):
     """An answer that somebody holds: a class, and the calibrated probability that it is right.
 
-    Masks and boxes are its `detail`; the class is then the one that covers most, or the surest box's.
+    What is more than a class is its `detail`. The class is then the one that covers most of a mask, or the surest box's; poses
+    and whatever else has no classes are of class 0.
     """
 
     label: int
@@ -77,10 +121,17 @@ class Placing(NamedTuple):
     width: float = 1.0
 
     def outward(self, guess: Guess) -> Guess:
-        """An answer to what the network was given, its boxes in shares of the whole picture and cut off at its edges."""
-        if self == Placing() or not isinstance(guess.detail, tuple):
+        """An answer to what the network was given, its places in shares of the whole picture; boxes are cut off at its edges."""
+        if self == Placing():
             return guess
-        return replace(guess, detail=tuple(map(self._whole, guess.detail)))
+        if isinstance(guess.detail, tuple):
+            return replace(guess, detail=tuple(map(self._whole, guess.detail)))
+        if isinstance(guess.detail, Pose):
+            return replace(guess, detail=Pose(tuple(map(self._moved, guess.detail.points))))
+        return guess
+
+    def _moved(self, point: Keypoint) -> Keypoint:
+        return Keypoint((point.top - self.top) / self.height, (point.left - self.left) / self.width, point.score)
 
     def _whole(self, box: Box) -> Box:
         top, bottom = ((edge - self.top) / self.height for edge in (box.top, box.bottom))

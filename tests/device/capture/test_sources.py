@@ -11,7 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from isthmus.device.capture.sources import Camera, Folder, Previewed, Video, open_source
+from isthmus.device.capture.sources import open_source
+from isthmus.device.capture.sources.camera import Camera
+from isthmus.device.capture.sources.folder import Folder
+from isthmus.device.capture.sources.previewed import Previewed
+from isthmus.device.capture.sources.video import Video
 from isthmus.proto.errors import SourceError
 
 
@@ -264,9 +268,17 @@ def test_an_unplugged_camera_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("rtsp://user:secret@10.0.0.9/stream", r"rtsp://10\.0\.0\.9/stream: streams are not read; let ffmpeg"),
-        ("http://10.0.0.9/video.mjpg", "streams are not read"),
-        ("/dev/video77", "where there is one it is camera:77"),
+        ("rtsp://user:secret@127.0.0.1:9/stream", r"rtsp://127\.0\.0\.1:9/stream: cannot be opened; is it there"),
+        ("http://127.0.0.1:9/video.mjpg?pwd=secret", r"video\.mjpg\?…: cannot be opened"),
+        ("gopher://user:secret@10.0.0.9", "gopher://10.0.0.9: not a kind of stream that is read"),
+        ("/dev/video77", "/dev/video77: no such camera here"),
+        ("/dev/v4l/by-id/usb-none", "no such camera here; there is none"),
+        (
+            "gst:rtspsrc location=rtsp://user:secret@x/y ! appsink",
+            "rtsp://x/y ! appsink: this OpenCV .* has no GStreamer",
+        ),
+        ("libcamera:0", "neither picamera2 nor rpicam-vid is here"),
+        ("watch:nowhere", "nowhere: no such folder to watch"),
         ("nowhere", "no such file or folder; a source is"),
     ],
 )

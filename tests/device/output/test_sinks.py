@@ -1,63 +1,100 @@
-"""Sinks: what one cannot take, the other still gets; what was lost is said at the end."""
+"""Sinks: bounded, each for itself, and never waited for."""
 
 from __future__ import annotations
 
+import asyncio
+
+import numpy as np
 import pytest
 
-from isthmus.device.output.sinks import Sinks
-from isthmus.proto.errors import DataError
+from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
+from isthmus.proto.errors import BindError
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import AnswerSource, Reason
+from isthmus.proto.vocabulary import AnswerSource, LinkState, Reason
 
-ROW = FrameRecord(
-    frame_id=0, captured_s=0.0, deadline_s=0.0, confidence=0.5, source=AnswerSource.EXIT, reason=Reason.CONFIDENT,
-    answered_s=0.0, latency_s=0.0, on_time=True,
-)  # fmt: skip
+PIXELS = np.zeros((2, 2, 3), np.uint8)
 
 
-class Scripted:
-    """Fails as often as `errors` has them, then takes everything."""
-
-    def __init__(self, name: str, *errors: Exception) -> None:
-        self.name, self._errors, self.rows, self.closed = name, list(errors), 0, False
-
-    def write(self, row: FrameRecord) -> None:
-        if self._errors:
-            raise self._errors.pop(0)
-        self.rows += 1
-
-    def close(self) -> None:
-        self.closed = True
+def answered(frame_id: int) -> AnsweredPicture:
+    row = FrameRecord(
+        frame_id=frame_id, captured_s=0.0, deadline_s=0.0, confidence=0.5, source=AnswerSource.EXIT,
+        reason=Reason.CONFIDENT, answered_s=0.0, latency_s=0.0, on_time=True,
+    )  # fmt: skip
+    return AnsweredPicture(row, PIXELS, LinkState.UP)
 
 
-FULL = OSError(28, "No space left on device")
+class Kept(Sink):
+    """Keeps the numbers of what it is shown."""
+
+    def __init__(self, name: str, capacity: int = 4, *, pictures: bool = True, fails: Exception | None = None) -> None:
+        self.name, self.capacity, self.pictures, self._fails = name, capacity, pictures, fails
+        self.frames: list[int] = []
+        self.seen: list[bool] = []
+
+    async def run(self, inbox: Inbox) -> None:
+        async for each in inbox:
+            if self._fails is not None:
+                raise self._fails
+            self.frames.append(each.row.frame_id)
+            self.seen.append(each.pixels is not None)
 
 
-def test_answers_go_on_where_they_can_and_the_loss_is_said_once_and_at_the_end(
-    caplog: pytest.LogCaptureFixture,
+class Stuck(Kept):
+    async def run(self, inbox: Inbox) -> None:
+        await asyncio.Event().wait()
+
+
+def offered(sinks: Sinks, count: int, *, together: bool) -> None:
+    async def run() -> None:
+        async with sinks:
+            for i in range(count):
+                sinks.offer(answered(i))
+                if not together:
+                    await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=0.001)
+
+    asyncio.run(run())
+
+
+def test_a_full_inbox_loses_its_oldest_and_counts_it() -> None:
+    sink = Kept("page", capacity=3)
+    sinks = Sinks([sink])
+    offered(sinks, 10, together=True)
+    assert sink.frames == [7, 8, 9]
+    assert sinks.dropped == {"page": 7}
+
+
+def test_a_sink_that_stands_still_costs_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isthmus.device.output.sinks.CLOSING_S", 0.01)
+    good, stuck = Kept("page"), Stuck("broker", capacity=2)
+    sinks = Sinks([stuck, good])
+    offered(sinks, 10, together=False)
+    assert good.frames == list(range(10))
+    assert sinks.dropped == {"broker": 10, "page": 0}
+
+
+@pytest.mark.parametrize("error", [OSError(113, "No route to host"), RuntimeError("a mistake")])
+def test_a_sink_that_fails_is_reported_once_and_the_others_go_on(
+    error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, bad = Scripted("record"), Scripted("standard output", FULL, FULL)
+    good, bad = Kept("page"), Kept("webhook", fails=error)
     sinks = Sinks([bad, good])
-    for _ in range(4):
-        sinks.write(ROW)
-    sinks.close()
-    assert (good.rows, bad.rows, good.closed, bad.closed) == (4, 2, True, True)
-    assert len(caplog.records) == 1
-    with pytest.raises(DataError, match=r"missing are 2 in standard output$"):
-        sinks.check()
+    offered(sinks, 5, together=False)
+    assert good.frames == list(range(5))
+    assert sinks.dropped["webhook"] == 4, "all but the one that it failed on"
+    assert [r.getMessage() for r in caplog.records if "answers go on elsewhere" in r.getMessage()] != []
 
 
-def test_where_nothing_can_be_written_there_is_no_point_in_going_on() -> None:
-    with pytest.raises(DataError, match="standard output: No space left on device"):
-        Sinks([Scripted("standard output", FULL)]).write(ROW)
+def test_what_can_never_work_is_said_before_the_first_frame() -> None:
+    class Unopened(Kept):
+        async def open(self) -> None:
+            raise BindError("page: address in use")
+
+    with pytest.raises(BindError):
+        offered(Sinks([Unopened("page")]), 1, together=True)
 
 
-def test_a_reader_that_has_had_enough_ends_it() -> None:
-    with pytest.raises(BrokenPipeError):
-        Sinks([Scripted("record"), Scripted("standard output", BrokenPipeError())]).write(ROW)
-
-
-def test_nothing_lost_is_nothing_said() -> None:
-    sinks = Sinks([Scripted("standard output")])
-    sinks.write(ROW)
-    sinks.check()
+def test_pictures_go_where_they_are_wanted() -> None:
+    with_pictures, without = Kept("page"), Kept("broker", pictures=False)
+    offered(Sinks([with_pictures, without]), 2, together=True)
+    assert (with_pictures.seen, without.seen) == ([True, True], [False, False])
+    assert not Sinks([without]).pictures

@@ -162,10 +162,11 @@ GOLDEN = (
     """\
 h1: 3 policies in 2 settings
 h2: Accuracy within the deadline
-h2: Right and on time, by setting; the darker, the more of the clairvoyant's gain
+h2: Right and on time, by setting; the stronger the tint, the more of the clairvoyant's gain
 row: clairvoyant | mine | local-only |
 row: demo | 80.0 % | 75.0 % | 60.0 % |
 row: nb-iot | 61.0 % | – | 60.0 % |
+h2: Accuracy over bytes
 h2: What it cost
 h2: Latency, from capture to answer
 h2: What became of the frames: demo
@@ -179,13 +180,13 @@ row: demo | local-only | 1 | 100 | 60.0 % | – | 0 % | 100.0 % | 10.0 ms | 10.0
 row: nb-iot | clairvoyant | 1 | 100 | 61.0 % | – | 100 % | 100.0 % | 10.0 ms | 10.0 ms | 4 B |
 row: nb-iot | local-only | 1 | 100 | 60.0 % | – | 0 % | 100.0 % | 10.0 ms | 10.0 ms | 0 B |
 h2: How these runs were made
-row: kind | simulated |
-row: bundle | cifar10 |
-row: bundle_sha256 | """
+row: Kind | simulated |
+row: Bundle | cifar10 |
+row: Bundle's sha256 | """
     + "ab" * 32
     + """ |
-row: version | 0.1.0 |
-row: command | isthmus sweep few.toml |
+row: Isthmus | 0.1.0 |
+row: Command | isthmus sweep few.toml |
 summary: Each of the 6 runs
 h2: Each run
 """
@@ -218,8 +219,15 @@ def test_the_page_of_a_small_comparison(folder: Path, tmp_path: Path) -> None:
     expected = GOLDEN.splitlines()
     assert Skeleton(text).lines[: len(expected)] == expected
     assert not re.search(r"<script|<link|@import|url\((?!#)", text)
-    assert text.count("<svg") == 2 * text.count("<figure") == 2 * 5
-    assert {p.stem for p in tmp_path.glob("*.png")} == {"accuracy", "cost", "latencies", "timeline-1", "timeline-2"}
+    assert text.count("<svg") == 2 * text.count("<figure") == 2 * 6
+    assert {p.stem for p in tmp_path.glob("*.png")} == {
+        "accuracy",
+        "tradeoff",
+        "cost",
+        "latencies",
+        "timeline-1",
+        "timeline-2",
+    }
     assert "not every policy has played in every setting" in text
     facts = json.loads(done.stdout)
     assert [entry["recovered"] for entry in facts["entries"] if entry["policy"] == "mine"] == [pytest.approx(0.5)]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from isthmus.emulation import traces
-from isthmus.emulation.reports import run_plots, run_report
+from isthmus.emulation.reports import figure_style, frames_table, provenance, run_plots, run_report
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import FrameRecord, RunHeader, summary
-from isthmus.proto.vocabulary import AnswerSource, Reason
+from isthmus.proto.record import FrameRecord, Run, RunHeader, summary
+from isthmus.proto.vocabulary import AnswerSource, Box, Reason
 
 DEMO = traces.find("demo")
 BEGAN_S = 500.0
@@ -164,3 +168,62 @@ def test_the_link_s_rows_go_round_from_where_the_run_began() -> None:
     assert list(view.uplink.rows()) == [(0, 1, 0.0), (1, 3, 4.0), (3, 4, 8.0), (4, 6, 0.0)]
     assert view.outages() == [(0, 1), (4, 6)]
     assert sum(view.in_outage()) == 15
+
+
+def test_marks_that_are_drawn_as_points_have_dark_ones_for_dark_pages(drawn: Path) -> None:
+    text = drawn.read_text(encoding="utf-8")
+    image = re.compile(r'<image class="(light|dark)" xlink:href="data:image/png;base64,([^"]*)"')
+    found = {kind: [png for of, png in image.findall(text) if of == kind] for kind in ("light", "dark")}
+    assert len(found["light"]) == len(found["dark"]) > 0
+    shown = {
+        kind: [cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED) for png in pictures]
+        for kind, pictures in found.items()
+    }
+    for light, dark in zip(shown["light"], shown["dark"], strict=True):
+        assert (light[..., 3] == dark[..., 3]).all()
+        colours = {"#" + bytes(pixel[2::-1]).hex() for pixel in dark[dark[..., 3] == 255]}
+        assert colours <= set(figure_style.DARK.values())
+    assert "image.dark { display: none; }" in text
+
+
+def test_a_live_run_has_captions_for_what_is_drawn_and_files_in_the_forms_asked_for(
+    drawn: Path, tmp_path: Path
+) -> None:
+    assert "grey is an outage" in drawn.read_text(encoding="utf-8")
+    text = run_report.write(tmp_path, header(trace=None), records(3.0), forms=("svg", "pdf")).read_text(
+        encoding="utf-8"
+    )
+    assert "outage" not in text
+    assert "Orange bars" not in text
+    assert ">the device's estimate</text>" in text, "what is known of a live link is what the device believed"
+    assert ">the trace</text>" not in text
+    assert not list(tmp_path.glob("*.png"))
+    assert all(path.read_bytes().startswith(b"%PDF") for path in tmp_path.glob("*.pdf"))
+    assert all(b"<svg" in path.read_bytes()[:600] for path in tmp_path.glob("*.svg"))
+    assert len(list(tmp_path.glob("*.svg"))) == len(list(tmp_path.glob("*.pdf"))) == 4
+
+
+def test_how_a_run_was_made_is_said_for_people() -> None:
+    said = dict(provenance.rows(header(start_s=12.5)))
+    assert said["Link"] == "demo, from its second 12.5 on"
+    assert said["Deadline"] == "100 ms"
+    assert said["Bundle"] == "signs (sha256 abababababab…)"
+    assert said["Machine"] == "cores 4"
+    assert not {"trace_swapped", "trace_began_s", "Seed", "Scenario"} & set(said)
+    assert provenance.moment("2026-11-30T12:05:53+00:00") == "2026-11-30 12:05:53 UTC"
+    assert provenance.moment("yesterday") == "yesterday"
+
+
+def test_every_frame_is_a_row_of_a_table_that_has_no_header_of_a_run_in_it(tmp_path: Path) -> None:
+    boxed = msgspec.structs.replace(records(1.0)[0], boxes=(Box(1, 0.5, 0.1, 0.2, 0.3, 0.4),))
+    runs = [(Path("a.jsonl"), Run(header(), records(1.0), 0)), (Path("b.jsonl"), Run(header(fps=0.0), [boxed], 0))]
+    frames_table.write(tmp_path / "frames.csv", runs)
+    with (tmp_path / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["a.jsonl"] * 5 + ["b.jsonl"]
+    assert rows[0]["source"] == "server"
+    assert float(rows[1]["latency_s"]) == 0.05
+    assert rows[0]["energy_J"] == ""
+    assert json.loads(rows[5]["boxes"])[0]["score"] == 0.5
+    with pytest.raises(DataError, match="name another place for the table"):
+        frames_table.write(tmp_path / "nowhere" / "frames.csv", runs)

@@ -185,7 +185,8 @@ def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> N
             ["models", "evaluate", str(tmp_path / "made"), "--pictures", str(tmp_path / "truth.json")],
             standalone_mode=False,
         )
-    for guess, _ in evaluate._Halves(found).answers(np.zeros((80, 40, 3), np.uint8)):
+    for guess, _ in evaluate._Halves(found, evaluate._unsure(found.manifest)).answers(np.zeros((80, 40, 3), np.uint8)):
+        assert guess is not None
         assert isinstance(guess.detail, tuple)
         (box,) = guess.detail
         assert (box.top, box.left, box.bottom, box.right) == pytest.approx((0.25, 0, 0.75, 0.25), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,14 +34,18 @@ UNCUT_PIXELS = typer.Option(None, "--pixels", help=f"What a float one takes: {',
 def evaluate(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(
-        None, help="Your own: a folder of class folders, or a COCO-style .json [those it was validated on]."
+        None,
+        help="Your own: a folder of class folders, a COCO-style .json, or any folder beside --uncut [those it was validated on].",
     ),
     uncut: Path | None = UNCUT,
     pixels: str | None = UNCUT_PIXELS,
     most: int | None = typer.Option(None, help="At most so many pictures.", min=10),
     format_: Format = FORMAT,
 ) -> None:
-    """Answer labelled pictures at every operating point with the bundle's own files, and count; of boxes, average precision."""
+    """Answer pictures at every operating point with the bundle's own files, and count what is right.
+
+    Of boxes, right is average precision; with --uncut, right is what the uncut model answers.
+    """
     from isthmus.models.bundling.evaluate import evaluate
     from isthmus.models.bundling.shipped import Shipped
     from isthmus.models.data import corpora
@@ -48,6 +53,9 @@ def evaluate(
 
     found = bundle.load(name)
     m = found.manifest
+    if uncut is not None and (m.task != "classification" or any(part.engine != "onnx" for part in m.tail)):
+        _agreement(found, uncut, pictures, most, format_)
+        return
     if m.task == "detection":
         _boxes(found, pictures, most, format_)
         return
@@ -105,12 +113,12 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
         )
     judged: list[list[Judged]] = [[] for _ in m.points]
     sizes = np.zeros((len(pictures), len(m.points)))
-    halves = _Halves(found)
+    halves = _Halves(found, _unsure(m))
     for n, picture in enumerate(pictures):
         pixels = picture.pixels()
         height, width = pixels.shape[:2]
         for i, (guess, size_bytes) in enumerate(halves.answers(pixels)):
-            boxes = guess.detail if isinstance(guess.detail, tuple) else ()
+            boxes = guess.detail if guess is not None and isinstance(guess.detail, tuple) else ()
             judged[i].append(Judged(height, width, picture.boxes, boxes))
             sizes[n, i] = size_bytes
     scores = [scored(every, m.labels) for every in judged]
@@ -129,22 +137,51 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, format_: str) -
     typer.echo(f"AP50 whatever the class {best.agnostic50:.3f}, by class: {by_class}")
 
 
-class _Halves:
-    """A detector's two halves as they run live, asked for unsure boxes as well: average precision counts them all."""
+def _agreement(found: Bundle, model: Path, folder: Path | None, most: int | None, format_: str) -> None:
+    """Mean agreement with what an uncut model answers to unlabelled pictures, at every operating point."""
+    from isthmus.models import flatbuffer, pictures
+    from isthmus.models.splitting.outputs import Reading
+    from isthmus.models.splitting.uncut import Uncut
 
-    def __init__(self, found: Bundle) -> None:
+    m = found.manifest
+    if folder is None:
+        raise ConfigError("--uncut: needs pictures without labels: name a folder or archive of them with --pictures")
+    whole = m.picture if m.picture is not None and not m.bottleneck.steps else m
+    shown = pictures.samples(folder, most or sys.maxsize)
+    uncut = Uncut.of(flatbuffer.read(model), whole.input, Reading(m.task, whole.boxes), shown)
+    halves, task = _Halves(found, m), uncut.task
+    scores, sizes = np.zeros((2, len(shown), len(m.points)))
+    for n, (picture, truth) in enumerate(zip(shown, uncut.guesses(), strict=True)):
+        for i, (guess, size_bytes) in enumerate(halves.answers(picture)):
+            scores[n, i] = 0.0 if guess is None else task.agreement(guess, truth)
+            sizes[n, i] = size_bytes
+    measured = zip(m.points, scores.mean(0).tolist(), sizes.mean(0).tolist(), strict=True)
+    points = [msgspec.structs.replace(p, accuracy=score, bytes=size) for p, score, size in measured]
+    if format_ == "json":
+        rows = [msgspec.to_builtins(p) for p in points]
+        typer.echo(json.dumps({"bundle": m.name, "pictures": len(shown), "reference": str(model), "points": rows}))
+        return
+    tell(m, points)
+    typer.echo(f"\naccuracy is agreement with what {model.name} answers, on {len(shown):,} pictures")
+
+
+class _Halves:
+    """A bundle's two halves as they run live."""
+
+    def __init__(self, found: Bundle, manifest: bundle.Manifest) -> None:
+        """`manifest` stands for the bundle's own. Raises ConfigError when what runs a tail is not installed."""
         try:
             from isthmus.edge_server.engines import Tail
         except ImportError as error:
             raise missing(error, "server") from error
-        self._manifest = manifest = _unsure(found.manifest)
+        self._manifest = manifest
         whole = replace(found, manifest=manifest)
         self._executor, self._tail, self._codec = Executor(whole), Tail(whole, 1), FrameCodec(found.codec)
 
-    def answers(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[Guess, int]]:
-        """The answer of each operating point, in the manifest's order, and the bytes that it takes."""
+    def answers(self, pixels: NDArray[np.uint8]) -> Iterator[tuple[Guess | None, int]]:
+        """The answer of each operating point, in the manifest's order, and the bytes that it takes; None where it has none."""
         by_exit: dict[tuple[float, int], Guess | None] = {}
-        by_point: dict[OperatingPoint, tuple[Guess, int]] = {}
+        by_point: dict[OperatingPoint, tuple[Guess | None, int]] = {}
         for width in self._manifest.widths:
             self._executor.hold(0, pixels)
             for stage in range(len(self._manifest.stages)):
@@ -155,14 +192,13 @@ class _Halves:
                     by_point[point.key] = self._from_server(point.step, point.layers, result.placings)
             self._executor.forget(0)
         for point in self._manifest.points:
-            nothing = Guess(0, 0.0, ())
-            yield by_point.get(point.key) or (by_exit[point.width, point.exit or 0] or nothing, 0)
+            yield by_point.get(point.key) or (by_exit[point.width, point.exit or 0], 0)
 
-    def _from_server(self, step: int, layers: int, placings: Sequence[Placing]) -> tuple[Guess, int]:
+    def _from_server(self, step: int, layers: int, placings: Sequence[Placing]) -> tuple[Guess | None, int]:
         payloads = [self._executor.encode(0, step, layer) for layer in range(layers)]
         (packed,) = self._tail.run([self._codec.decode(payloads)])
         if packed is None:
-            return Guess(0, 0.0, ()), sum(map(len, payloads))  # no number: the device would answer for itself
+            return None, sum(map(len, payloads))  # no number: the device would answer for itself
         guess = self._manifest.answers.guess(packed, temperature=1.0, accuracy=1.0)
         return placings[step].outward(guess) if placings else guess, sum(map(len, payloads))
 

@@ -84,21 +84,25 @@ def convert(
     loop: int = typer.Option(1, help="The trace so many times over."),
     swap: bool = typer.Option(False, "--swap", help="Exchange up and down."),
     mirror: bool = typer.Option(False, "--mirror", help="Give a direction that nobody recorded the other's rates."),
-    rtt_ms: float = typer.Option(math.nan, help="Round trip where it is unknown."),
-    loss: float = typer.Option(math.nan, help="Loss (0 to 1) where it is unknown."),
+    rtt_ms: float | None = typer.Option(None, help="Round trip where it is unknown."),
+    loss: float | None = typer.Option(None, help="Loss (0 to 1) where it is unknown."),
     bin_ms: float = typer.Option(100.0, help="Bins in which packets are counted, from a Mahimahi pair."),
 ) -> None:
     """Change a trace's form: CSV to Mahimahi and back, scaled, looped, swapped, filled in."""
     if not (scale > 0 and loop >= 1 and bin_ms > 0):
         raise ConfigError("convert: --scale and --bin-ms must be above 0, --loop at least 1")
     trace = traces.find(name, dict(map(_source, columns)))
-    changed = scale != 1 or loop != 1 or swap or mirror or not (math.isnan(rtt_ms) and math.isnan(loss))
+    changed = scale != 1 or loop != 1 or swap or mirror or not (rtt_ms is None and loss is None)
     if changed or out.suffix == ".csv":  # otherwise Mahimahi's lists are copied exactly
         rates = trace.binned(bin_ms / 1e3) if isinstance(trace, PacketTrace) else trace
         rates = rates.swapped() if swap else rates
         rates = rates.mirrored() if mirror else rates
-        trace = rates.filled(rtt_s=rtt_ms / 1e3, loss=loss).scaled(scale).looped(loop)
+        trace = rates.filled(rtt_s=_number(rtt_ms) / 1e3, loss=_number(loss)).scaled(scale).looped(loop)
     typer.echo(make.save(trace, out))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _source(text: str) -> tuple[str, Source]:

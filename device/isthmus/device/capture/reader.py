@@ -1,5 +1,7 @@
 """Reads a source in a thread of its own: a read that hangs is reported once, tried again, and keeps no process from ending.
 
+This is how what waits for its reader is read, picture by picture; a live source is read by `capture.live`.
+
 The thread is a daemon. Python waits for the threads of its pools when a process ends, and a read that is in the hands of
 a driver or of a network file system may never return; such a thread is left behind, and another one opens the source anew.
 A command that ends while one is left behind must leave at once: see `isthmus.cli.main`.
@@ -15,7 +17,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from isthmus.device.capture.sources import Picture, Source, open_source
+from isthmus.device.capture.sources import Picture, Source, Wish, open_source
+from isthmus.device.capture.sources.address import public
+from isthmus.device.capture.sources.source import ANYTHING
 from isthmus.proto.errors import SourceError
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,9 @@ CLOSING_S = 1.0
 
 class Reader:
     """One source, read on the running event loop."""
+
+    stale = 0
+    """Nothing is let go: the source waits."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -48,6 +55,7 @@ class Reader:
     def stop(self) -> None:
         """Give no further picture, whatever hangs."""
         self._stopped.set()
+        self._source.wake()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -139,13 +147,13 @@ def _teller(done: asyncio.Future[Any], value: Any, error: BaseException | None) 
     return tell
 
 
-def opened(spec: str, labels: tuple[str, ...]) -> Source:
+def opened(spec: str, labels: tuple[str, ...], wish: Wish = ANYTHING, rotate: int = 0) -> Source:
     """The source called `spec`; see `open_source`. Raises SourceError also when opening it hangs."""
     found: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
 
     def open_() -> None:
         try:
-            found.put(open_source(spec, labels))
+            found.put(open_source(spec, labels, wish, rotate))
         except BaseException as error:  # raised below, where it is waited for
             found.put(error)
 
@@ -154,7 +162,7 @@ def opened(spec: str, labels: tuple[str, ...]) -> Source:
         source = found.get(timeout=OPENING_S)
     except queue.Empty:
         raise SourceError(
-            f"{spec}: did not open within {OPENING_S:g} s; does its driver or its network hang?"
+            f"{public(spec)}: did not open within {OPENING_S:g} s; does its driver or its network hang?"
         ) from None
     if isinstance(source, BaseException):
         raise source

@@ -109,6 +109,52 @@ def dots(comparison: Comparison, scales: Sequence[Scale], sheet: Sheet) -> Figur
     return figure
 
 
+def placed(comparison: Comparison) -> dict[Player, tuple[float, float]]:
+    """(bytes a frame, % right and on time) of every player of whom both are known, the most often right first."""
+    found = {}
+    for who in comparison.players:
+        sent = comparison.mean(who, lambda entry: entry.bytes_per_frame)
+        right = comparison.mean(who, lambda entry: entry.accuracy)
+        if sent is not None and right is not None:
+            found[who] = sent, 100 * right
+    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+
+def tradeoff(comparison: Comparison, sheet: Sheet) -> Figure:
+    """Accuracy over the bytes that it took, a point a player; names at the right, each tied to its point."""
+    places = placed(comparison)
+    figure = figure_style.blank(sheet, max(2.6, 0.2 * len(places) + 0.9))
+    axis = figure.subplots()
+    figure_style.plain(axis)
+    sent, right = (np.array(column) for column in zip(*places.values(), strict=True))
+    least, most = float(right.min()), float(right.max())
+    axis.set_ylim(least - 0.06 * (most - least) - 0.1, most + 0.06 * (most - least) + 0.1)
+    if (sent > 0).any() and sent.max() > 10 * sent[sent > 0].min():
+        axis.set_xscale("symlog", linthresh=float(sent[sent > 0].min()))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.minorticks_off()
+    axis.set_xlim(-0.03 * float(sent.max()) if axis.get_xscale() == "linear" else 0, 1.15 * float(sent.max()) or 1.0)
+    for (who, (x, y)), at in zip(places.items(), _apart(right, axis.get_ylim(), 1 / (len(places) + 1)), strict=True):
+        axis.plot([x], [y], "o", color=_colour(who), markersize=6.5, clip_on=False, zorder=3)
+        axis.annotate(
+            comparison.name(who), (x, y), (1.03, at), textcoords="axes fraction", va="center", color=_colour(who), fontsize=9,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": figure_style.AXIS, "linewidth": 0.7, "shrinkA": 2, "shrinkB": 4},
+        )  # fmt: skip
+    axis.set(xlabel="sent per frame, bytes", ylabel="right and on time, %")
+    return figure
+
+
+def _apart(values: Floats, limits: tuple[float, float], gap: float) -> Floats:
+    """Places from 1 down to 0 for names of falling `values`, near them but never nearer to each other than `gap`."""
+    at = (values - limits[0]) / (limits[1] - limits[0])
+    for i in range(1, len(at)):
+        at[i] = min(at[i], at[i - 1] - gap)
+    for i in range(len(at) - 1, -1, -1):
+        at[i] = max(at[i], 0.0 if i == len(at) - 1 else at[i + 1] + gap)
+    return at
+
+
 def latency(comparison: Comparison, sheet: Sheet) -> Figure:
     """A panel a policy: the share of frames answered within a time, over everybody else's in grey."""
     columns = 2 if sheet.narrow else 4

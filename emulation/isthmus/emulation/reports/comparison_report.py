@@ -2,7 +2,7 @@
 
 write(folder, comparison) -> folder/index.html
   folder/summary.json                        every figure of the page, and how each run was made
-  folder/{accuracy,cost,latencies,timeline-N}.png
+  folder/{accuracy,tradeoff,cost,latencies,timeline-N}.png, or in whatever forms are asked for
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from isthmus.emulation.policies import CLAIRVOYANT
 from isthmus.emulation.reports import comparison_plots as plots
-from isthmus.emulation.reports import figure_style, page
+from isthmus.emulation.reports import figure_style, page, provenance
 from isthmus.emulation.reports.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Player, RunConditions
-from isthmus.emulation.reports.figure_style import Plot
+from isthmus.emulation.reports.figure_style import Draw, Form, Plot
 from isthmus.emulation.reports.page import Row
 from isthmus.emulation.reports.run_report import replayed, save
 
@@ -28,9 +28,12 @@ FOLD_ROWS = 40
 _NONE = "–"
 
 
-def write(folder: Path, comparison: Comparison) -> Path:
-    """Write the report of runs against each other into `folder`, made if need be; returns the page. Raises DataError."""
-    plots, notes = _plots(comparison)
+def write(folder: Path, comparison: Comparison, *, forms: Sequence[Form] = ("png",)) -> Path:
+    """Write the report of runs against each other into `folder`, made if need be; returns the page. Raises DataError.
+
+    `forms` are those of the plots' own files.
+    """
+    plots, notes = _plots(comparison, forms)
     return save(folder, _page(comparison, plots, notes), plots, facts(comparison))
 
 
@@ -60,7 +63,7 @@ def facts(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _plots(comparison: Comparison) -> tuple[list[Plot], list[str]]:
+def _plots(comparison: Comparison, forms: Sequence[Form]) -> tuple[list[Plot], list[str]]:
     """The plots, and what their reader must know of what is not on them."""
     many = len(comparison.settings) > 1
     each = (
@@ -68,26 +71,32 @@ def _plots(comparison: Comparison) -> tuple[list[Plot], list[str]]:
         if len(comparison.digests) > len(comparison.players)
         else ""
     )
-    drawn = []
-    for name, title, scales, caption in (
-        ("accuracy", "Accuracy within the deadline", plots.accuracy_scales(comparison), _accuracy_caption(comparison)),
-        ("cost", "What it cost", plots.cost_scales(comparison), "Energy is the device's, above idling, where known."),
-    ):
-        if scales:
-            dots = partial(plots.dots, comparison, scales)
-            drawn.append(figure_style.plot(name, title, each + caption, dots))
+
+    def drawn(name: str, title: str, caption: str, draw: Draw) -> Plot:
+        return figure_style.plot(name, title, caption, draw, forms)
+
+    found = []
+    if scales := plots.accuracy_scales(comparison):
+        caption = each + _accuracy_caption(comparison)
+        found.append(
+            drawn("accuracy", "Accuracy within the deadline", caption, partial(plots.dots, comparison, scales))
+        )
+    if len(plots.placed(comparison)) > 1:
+        caption = "Up and to the left is better: more answers right and on time, fewer bytes sent for them."
+        found.append(drawn("tradeoff", "Accuracy over bytes", caption, partial(plots.tradeoff, comparison)))
+    if scales := plots.cost_scales(comparison):
+        caption = f"{each}Energy is the device's, above idling, where known."
+        found.append(drawn("cost", "What it cost", caption, partial(plots.dots, comparison, scales)))
     caption = "Each policy in colour over all others in grey; the dashed line is the deadline."
-    drawn.append(
-        figure_style.plot("latencies", "Latency, from capture to answer", caption, partial(plots.latency, comparison))
-    )
+    found.append(drawn("latencies", "Latency, from capture to answer", caption, partial(plots.latency, comparison)))
     notes = []
     for number, setting in enumerate(_most_telling(comparison), start=1):
         trace, why_not = replayed(next(iter(comparison.entries[setting].values())).runs[0].header)
         notes += [why_not] if why_not else []
         title = f"What became of the frames: {comparison.label(setting)}" if many else "What became of the frames"
         strips = partial(plots.timeline, comparison, setting, trace)
-        drawn.append(figure_style.plot(f"timeline-{number}", title, _strip_caption(comparison, setting), strips))
-    return drawn, notes
+        found.append(drawn(f"timeline-{number}", title, _strip_caption(comparison, setting), strips))
+    return found, notes
 
 
 def _accuracy_caption(comparison: Comparison) -> str:
@@ -203,7 +212,9 @@ def _matrix(comparison: Comparison) -> str:
         shades.append(["", *(_tint(share) for share in shares)])
     columns = ["", *(comparison.name(who) for who in comparison.players)]
     tinted = any(any(row) for row in shades)
-    title = "Right and on time, by setting" + ("; the darker, the more of the clairvoyant's gain" if tinted else "")
+    title = "Right and on time, by setting" + (
+        "; the stronger the tint, the more of the clairvoyant's gain" if tinted else ""
+    )
     return page.table(title, columns, rows, shades=shades)
 
 
@@ -279,7 +290,7 @@ def _virtual_beside_real(comparison: Comparison) -> str:
 
 def _manifest(comparison: Comparison) -> str:
     """How each run was made: what they share once, and the rest in a row for each."""
-    fields = ("kind", "scenario", "trace", "bundle", "bundle_sha256", "trace_sha256", "version", "command", "started")
+    fields = provenance.NAMES
     made = [{f: str(getattr(d.header, f) or "") for f in fields} for d in comparison.digests]
     shared = {f: made[0][f] for f in fields if len({run[f] for run in made}) == 1}
     varying = [f for f in fields if f not in shared]
@@ -293,7 +304,10 @@ def _manifest(comparison: Comparison) -> str:
         for d, run in zip(comparison.digests, made, strict=True)
     ]
     alike = page.table(
-        "How these runs were made", ("", ""), [(f, value) for f, value in shared.items() if value], name="manifest"
+        "How these runs were made",
+        ("", ""),
+        [(fields[f], value) for f, value in shared.items() if value],
+        name="manifest",
     )
-    each = page.table("Each run", ("file", "policy", *varying, "seed"), rows)
+    each = page.table("Each run", ("File", "Policy", *(fields[f] for f in varying), "Seed"), rows)
     return alike + page.folded(f"Each of the {len(rows):,} runs", each)

@@ -1,19 +1,24 @@
 """How plots are drawn: one style, colours that every eye can distinguish, SVG for the page and PNG for a file.
 
 On a page a picture is inline SVG, drawn twice, for a screen and for a phone. Its text is set by the page and each of its
-colours is a variable of the page, so that it is sharp at any size and follows the reader's light or dark theme.
+colours is a variable of the page, so that it is sharp at any size and follows the reader's light or dark theme. What is drawn
+as points (thousands of marks) lies in it twice, for either theme.
 """
 
 from __future__ import annotations
 
+import base64
 import enum
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
+import cv2
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,8 +48,11 @@ _UNWANTED = tuple(
     )
 )
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_POINTS = re.compile(r'<image xlink:href="data:image/png;base64,\s*([^"]*)"([^>]*)/>')
 _BOX = re.compile(r'<svg [^>]*viewBox="([^"]*)"[^>]*>')
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+Form = Literal["png", "svg", "pdf"]
+FORMS: tuple[Form, ...] = ("png", "svg", "pdf")
 _EM_PT = 5.3
 """How wide a letter of 9 points is, about: the page chooses the font."""
 DOTS_PER_INCH = 144
@@ -75,13 +83,15 @@ class Plot:
     caption: str
     wide_svg: str
     narrow_svg: str
-    png: bytes
+    files: dict[Form, bytes]
+    """The wide one on white, to be kept by itself."""
 
 
-def plot(name: str, title: str, caption: str, draw: Draw) -> Plot:
-    """Draw for both sheets; the PNG is the wide one on white."""
+def plot(name: str, title: str, caption: str, draw: Draw, forms: Sequence[Form] = ("png",)) -> Plot:
+    """Draw for both sheets, and for files of these forms."""
     wide, narrow = _laid_out(draw(Sheet.WIDE)), _laid_out(draw(Sheet.NARROW))
-    return Plot(name, title, caption, _svg(wide, title), _svg(narrow, title), _png(wide))
+    files = {form: _file(wide, form) for form in forms}
+    return Plot(name, title, caption, _svg(wide, title), _svg(narrow, title), files)
 
 
 def blank(sheet: Sheet, height_in: float, *, share: float = 1.0) -> Figure:
@@ -135,7 +145,9 @@ def css() -> str:
 
     return (
         f":root {{ {block({light: light for light in DARK})} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}\n"
+        "image.dark { display: none; }\n"
+        "@media (prefers-color-scheme: dark) { image.light { display: none; } image.dark { display: inline; } }"
     )
 
 
@@ -155,10 +167,38 @@ def _laid_out(figure: Figure) -> Figure:
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def _file(figure: Figure, form: Form) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    dated = {"Date": None} if form == "svg" else {"CreationDate": None} if form == "pdf" else {}
+    with mpl.rc_context(
+        {"svg.hashsalt": form, "pdf.fonttype": 42}
+    ):  # the same again for the same run; text that can be edited
+        figure.savefig(buffer, format=form, metadata=dated)
     return buffer.getvalue()
+
+
+def _points(found: re.Match[str]) -> str:
+    """A picture of points within an SVG, for light pages and for dark ones."""
+    encoded = "".join(found[1].split())
+    dark = base64.b64encode(_darkened(base64.b64decode(encoded))).decode()
+    rest = re.sub(r' id="[^"]*"', "", found[2])
+    kinds = (("light", encoded), ("dark", dark))
+    return "".join(f'<image class="{kind}" xlink:href="data:image/png;base64,{png}"{rest}/>' for kind, png in kinds)
+
+
+def _darkened(png: bytes) -> bytes:
+    """The same points, each in what dark pages show instead of the nearest of our colours."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)  # (H, W, 4) BGRA
+    light, dark = (np.array([_bgr(colour) for colour in side]) for side in (DARK, DARK.values()))
+    colours, places = np.unique(pixels.view(np.uint32).ravel(), return_inverse=True)
+    seen = colours.view(np.uint8).reshape(-1, 4)
+    nearest = np.square(seen[:, None, :3].astype(int) - light[None]).sum(2).argmin(1)
+    shown = np.column_stack([dark[nearest], seen[:, 3]]).astype(np.uint8)
+    return cv2.imencode(".png", shown[places].reshape(pixels.shape))[1].tobytes()
+
+
+def _bgr(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))[::-1]
 
 
 def _svg(figure: Figure, label: str) -> str:
@@ -169,6 +209,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     for pattern in _UNWANTED:
         text = pattern.sub("", text)
+    text = _POINTS.sub(_points, text)
     text = _COLOUR.sub(lambda found: var(found[0]) if found[0] in DARK else found[0], text)
     box = _BOX.search(text)
     assert box is not None, "matplotlib writes a viewBox"

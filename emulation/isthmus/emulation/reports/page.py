@@ -45,18 +45,28 @@ def figure(plot: Plot) -> str:
     )
 
 
+WIDE_COLUMNS = 5
+"""A table of so many columns is wider than a phone, which shows each row as a card: every cell beside its column's name."""
+
+
 def table(title: str, columns: Row, rows: Iterable[Row], *, name: str = "", shades: Sequence[Row] = ()) -> str:
     """Rows under their columns; `shades`, of the rows' shape, are CSS backgrounds of the cells, '' for none."""
+    wide = len(columns) >= WIDE_COLUMNS
+    named = [f' data-name="{escape(column)}"' if wide else "" for column in columns]
 
-    def line(tag: str, cells: Row, shade: Row = ()) -> str:
+    def line(cells: Row, shade: Row) -> str:
         styles = (f' style="background:{s}"' if s else "" for s in (*shade, *([""] * (len(cells) - len(shade)))))
-        inner = "".join(f"<{tag}{style}>{escape(cell)}</{tag}>" for cell, style in zip(cells, styles, strict=True))
+        inner = "".join(
+            f"<td{name}{style}>{escape(cell)}</td>" for cell, name, style in zip(cells, named, styles, strict=True)
+        )
         return f"<tr>{inner}</tr>"
 
-    head = f"<thead>{line('th', columns)}</thead>" if any(columns) else ""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    head = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
     listed = list(rows)
-    body = "".join(line("td", row, shades[i] if shades else ()) for i, row in enumerate(listed))
-    attribute = f' class="{name}"' if name else ""
+    body = "".join(line(row, shades[i] if shades else ()) for i, row in enumerate(listed))
+    kinds = " ".join(kind for kind in (name, "cards" if wide else "") if kind)
+    attribute = f' class="{kinds}"' if kinds else ""
     return (
         f"<div{attribute}><h2>{escape(title)}</h2>"
         f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div></div>'
@@ -136,6 +146,12 @@ details { margin-bottom: 1.5rem; } summary { cursor: pointer; margin-bottom: .6r
   .wide { display: none; } .narrow { display: block; }
   .tiles { grid-template-columns: 1fr 1fr; gap: .2rem 1.2rem; } .tiles b { font-size: 1.35rem; }
   figure.latency, figure.bytes { display: block; width: 100%; margin-right: 0; }
+  .cards thead { display: none; } .cards table, .cards tbody, .cards tr { display: block; }
+  .cards tr { padding: .5rem 0; border-bottom: 1px solid var(--rule); }
+  .cards td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem .3rem; white-space: normal; }
+  .cards td:first-child { padding-left: 0; font-weight: 600; } .cards td:not(:first-child)::before { color: var(--soft); }
+  .cards td::before { content: attr(data-name); text-align: left; } .cards td:first-child::before { content: none; }
+  .manifest td:first-child { width: 8rem; white-space: normal; }
 }
 @media print { .scroll { overflow: visible; } details > * { display: block; } }
 """

@@ -79,6 +79,15 @@ class View:
         """(begin, end) of each time known to be without an uplink."""
         return self.uplink.outages() if self.uplink else []
 
+    @property
+    def estimated(self) -> bool:
+        """Whether the device had an estimate of its uplink at any time."""
+        return any(record.goodput_Bps is not None for record in self.records)
+
+    def sent_in_vain(self) -> bool:
+        """Whether any frame sent something and was answered by the device all the same."""
+        return any(record.bytes_up and record.source is AnswerSource.EXIT for record in self.records)
+
     def in_outage(self) -> list[bool]:
         """Whether each record was captured during an outage."""
         outages = self.outages()
@@ -93,7 +102,7 @@ class View:
 def timeline(view: View, sheet: Sheet) -> Figure:
     """What was decided, frame by frame, under what the link was doing."""
     panels: list[tuple[float, Callable[[Axes, View], None]]] = [(1.3, _latency), (1.0, _bytes), (0.8, _width)]
-    if view.uplink is not None:
+    if view.uplink is not None or view.estimated:
         panels.insert(0, (1.0, _link))
     heights = [height for height, _ in panels]
     figure = figure_style.blank(sheet, 1.6 * sum(heights))
@@ -176,14 +185,19 @@ def link(axis: Axes, uplink: Uplink) -> None:
     rows = list(uplink.rows())
     edges = [rows[0][0], *(end for _, end, _ in rows)]
     rates = np.array([rate * MBIT_PER_BYTE for *_, rate in rows])
-    floor = (float(rates[rates > 0].min()) if (rates > 0).any() else 0.01) / 2
+    floor = _scale(axis, rates)
     axis.stairs(rates, edges, fill=True, color=figure_style.FILL, baseline=floor / 100)
     axis.stairs(np.where(rates > 0, rates, np.nan), edges, color=figure_style.LINE, linewidth=1.0, baseline=None)
-    axis.set(yscale="log", ylim=(floor, float(rates.max()) * 2 or 1.0))
+    shade(axis, uplink.outages())
+
+
+def _scale(axis: Axes, rates: Floats) -> float:
+    """Set up an axis for rates in Mbit/s; the least that it shows."""
+    floor = (float(rates[rates > 0].min()) if (rates > 0).any() else 0.01) / 2
+    axis.set(yscale="log", ylim=(floor, float(rates.max()) * 2 or 1.0), ylabel="uplink, Mbit/s")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.minorticks_off()
-    axis.set_ylabel("uplink, Mbit/s")
-    shade(axis, uplink.outages())
+    return floor
 
 
 def shade(axis: Axes, outages: Sequence[tuple[float, float]]) -> None:
@@ -204,13 +218,16 @@ def rolling(time_s: Floats, values: Floats, window_s: float) -> tuple[Floats, Fl
 
 
 def _link(axis: Axes, view: View) -> None:
-    assert view.uplink is not None, "drawn where there is one"
-    link(axis, view.uplink)
-    words = [("the trace", figure_style.LINE)]
-    estimate = view.column("goodput_Bps") * MBIT_PER_BYTE
-    if not np.isnan(estimate).all():
+    words = []
+    if view.uplink is not None:
+        link(axis, view.uplink)
+        words.append(("the trace", figure_style.LINE))
+    if view.estimated:
+        estimate = view.column("goodput_Bps") * MBIT_PER_BYTE
         axis.plot(view.time_s, estimate, color=figure_style.GREEN, linewidth=1.1)
         words.append(("the device's estimate", figure_style.GREEN))
+        if view.uplink is None:
+            _scale(axis, estimate[~np.isnan(estimate)])
     figure_style.key(axis, *words)
     for begin, end in view.outages():
         if end - begin > 0.1 * view.end_s:

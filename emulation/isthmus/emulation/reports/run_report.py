@@ -2,34 +2,43 @@
 
 write(folder, header, records, trace) -> folder/index.html
   folder/summary.json                 the header and every figure of the page
-  folder/{timeline,accuracy,latency,bytes}.png
+  folder/{timeline,accuracy,latency,bytes}.png, or in whatever forms are asked for
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from matplotlib.figure import Figure
 
 from isthmus.emulation import traces
-from isthmus.emulation.reports import figure_style, page, run_plots
-from isthmus.emulation.reports.figure_style import Plot
+from isthmus.emulation.reports import figure_style, page, provenance, run_plots
+from isthmus.emulation.reports.figure_style import Form, Plot, Sheet
 from isthmus.emulation.reports.page import Row
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, RunHeader, Summary, summary
 
 
-def write(folder: Path, header: RunHeader, records: Sequence[FrameRecord], trace: AnyTrace | None = None) -> Path:
+def write(
+    folder: Path,
+    header: RunHeader,
+    records: Sequence[FrameRecord],
+    trace: AnyTrace | None = None,
+    *,
+    forms: Sequence[Form] = ("png",),
+) -> Path:
     """Write the report of a run into `folder`, made if need be; returns the page. Raises DataError.
 
-    `trace` is what the run's link replayed, for the panel above the decisions; None leaves that panel out, and so does
-    an uplink that the trace does not know.
+    `trace` is what the run's link replayed, for the panel above the decisions; without one, or where it does not know its
+    uplink, that panel shows what the device believed alone. `forms` are those of the plots' own files.
     """
     view = run_plots.View(header, records, uplink(trace)) if records else None
-    plots = _plots(view) if view else []
+    plots = _plots(view, forms) if view else []
     stretches = _stretches(view) if view else {}
     facts = {"header": header, "summary": summary(records), "by_link": stretches}
     return save(folder, _page(header, summary(records), stretches, plots), plots, facts)
@@ -41,7 +50,8 @@ def save(folder: Path, text: str, plots: Sequence[Plot], facts: object) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
         for picture in plots:
-            (folder / f"{picture.name}.png").write_bytes(picture.png)
+            for form, drawn in picture.files.items():
+                (folder / f"{picture.name}.{form}").write_bytes(drawn)
         (folder / "index.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; name another folder for the report") from error
@@ -74,23 +84,21 @@ def uplink(trace: AnyTrace | None) -> Trace | None:
     return None if trace is None or np.isnan(trace.up_Bps).any() else trace
 
 
-def _plots(view: run_plots.View) -> list[Plot]:
-    drawn = [
-        figure_style.plot(
-            "timeline",
-            "What was decided, and under which link",
-            "One mark per frame, in the colour of the half that answered; grey is an outage. Orange bars among the bytes "
-            "are features that were sent and did not come back as an answer in time.",
-            lambda sheet: run_plots.timeline(view, sheet),
-        )
-    ]
+def _plots(view: run_plots.View, forms: Sequence[Form]) -> list[Plot]:
+    grey = "; grey is an outage" if view.outages() else ""
+    lost = view.sent_in_vain()
+    orange = " Orange bars among the bytes are features that were sent and did not come back as an answer in time."
+    words = f"One mark per frame, in the colour of the half that answered{grey}.{orange if lost else ''}"
+
+    def drawn(name: str, title: str, caption: str, draw: Callable[[run_plots.View, Sheet], Figure]) -> Plot:
+        return figure_style.plot(name, title, caption, partial(draw, view), forms)
+
+    plots = [drawn("timeline", "What was decided, and under which link", words, run_plots.timeline)]
     if any(record.truth is not None for record in view.records):
-        words = "Accuracy over time", "An answer counts when it is right and on time; grey is an outage."
-        drawn.append(figure_style.plot("accuracy", *words, lambda sheet: run_plots.accuracy(view, sheet)))
-    words = "Latency", "From capture to answer."
-    drawn.append(figure_style.plot("latency", *words, lambda sheet: run_plots.latency_cdf(view, sheet)))
-    words = "Bytes sent", "Payload of the layers, frame by frame."
-    return [*drawn, figure_style.plot("bytes", *words, lambda sheet: run_plots.bytes_histogram(view, sheet))]
+        words = f"An answer counts when it is right and on time{grey}."
+        plots.append(drawn("accuracy", "Accuracy over time", words, run_plots.accuracy))
+    plots.append(drawn("latency", "Latency", "From capture to answer.", run_plots.latency_cdf))
+    return [*plots, drawn("bytes", "Bytes sent", "Payload of the layers, frame by frame.", run_plots.bytes_histogram)]
 
 
 def _stretches(view: run_plots.View) -> dict[str, Summary]:
@@ -121,7 +129,7 @@ def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary],
                 ),
             ),
             _by_link(stretches),
-            manifest(header),
+            page.table("How this run was made", ("", ""), provenance.rows(header), name="manifest"),
         ],
     )
 
@@ -165,16 +173,6 @@ def _by_link(stretches: Mapping[str, Summary]) -> str:
     ]
     columns = ("", "frames", "answered by the deadline", "right and on time", "the device alone", "sent per frame")
     return page.table("With and without a link", columns, rows) if rows else ""
-
-
-def manifest(header: RunHeader) -> str:
-    """How a run was made: all of its header that says something."""
-    facts = msgspec.to_builtins(header)
-    host = facts.pop("host")
-    del facts["notes"]  # they stand above the plots
-    rows = [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
-    rows += [(f"host: {name}", str(value)) for name, value in host.items()]
-    return page.table("How this run was made", ("", ""), rows, name="manifest")
 
 
 def _shares(counts: Mapping[str, int], frames: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,10 @@ from isthmus.models.flatbuffer import Graph
 from isthmus.proto.errors import ConfigError, ModelError
 from isthmus.proto.tasks import TASKS, task_called
 from isthmus.proto.tasks.boxes import BINS, DECODERS, STRIDES, Boxes, Floats, Size, cell_count, cells_of
+from isthmus.proto.tasks.pose import SEEN
 from isthmus.proto.tasks.task import Arrays, Task
+from isthmus.proto.tasks.vectors import ROOM_BYTES
+from isthmus.proto.vocabulary import Guess, Pose
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
 """TensorFlow's own end of an SSD: its outputs are places, classes, scores and their count, whatever the graph makes of them."""
@@ -24,8 +28,18 @@ FAMILIES = ", ".join(DECODERS)
 NEEDS = {
     "segmentation": "a map of classes (H, W), or of scores (H, W, classes)",
     "detection": "boxes (N, 4), classes (N,), scores (N,) and optionally a count, in this order",
+    "pose": "keypoints (N, 3) of top, left, score, or heat maps (H, W, N), with offsets (H, W, 2 N) or alone",
+    "depth": "one map of values (H, W)",
+    "embedding": "one vector (N,)",
+    "values": f"outputs that fit into {ROOM_BYTES:,} bytes",
 }
 """What a task's outputs must be, for a detector of the family `places`."""
+KEYPOINTS = 17
+"""Of COCO, which MoveNet and PoseNet find: other networks give three numbers for each of many things too."""
+NEAR = (-0.5, 1.5)
+"""Keypoints in shares of the picture lie in it or near it."""
+UNIT = 1e-2
+"""An embedding that was scaled to a length of one has it, to within so much: it may be 8-bit."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +103,20 @@ def reading_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Reading:
     """
     if (boxes := _boxes_of(graph, size, outputs)) is not None:
         return Reading("detection", boxes)
-    return Reading(task_of(graph))
+    if _is_pose(outputs):
+        return Reading("pose")
+    return Reading("embedding" if _is_embedding(outputs) else task_of(graph))
 
 
 def classes_of(graph: Graph, task: str) -> int | None:
-    """How many classes a graph tells apart; None where its outputs do not say."""
+    """How many classes a graph tells apart, or keypoints it finds; None where its outputs do not say."""
     shape = graph.tensors[graph.outputs[0]].shape
+    if task in ("depth", "embedding", "values"):
+        return 0
+    if task == "pose":
+        return shape[-2] if shape[-1:] == (3,) and math.prod(shape) == 3 * shape[-2] else shape[-1] if shape else None
     if task.startswith("classification"):
-        return shape[-1] if shape else None
+        return max(shape) if shape else None
     last = graph.operators[-1]
     if task == "segmentation" and last.kind == "ARG_MAX":
         return graph.tensors[last.inputs[0]].shape[-1]
@@ -120,20 +140,62 @@ def unbatched(graph: Graph, outputs: Iterable[NDArray[Any]]) -> list[NDArray[Any
 
 
 def check(graph: Graph, reading: Reading, size: Size, outputs: Sequence[Arrays]) -> None:
-    """Raises ModelError when outputs cannot be read so, or when a detector sees nothing in any sample picture."""
+    """Raises ModelError when outputs cannot be read so, or when nothing is in them in any sample picture."""
     task = reading.opened(size)
-    if reading.task == "segmentation" and any(arrays[0].ndim not in (2, 3) for arrays in outputs):
-        raise _misfit(graph, reading, outputs[0], "not of this form")
+    if why := _unlike(reading.task, outputs):
+        raise _misfit(graph, reading, outputs[0], why)
+    if reading.task != "detection" and _flat(outputs):
+        raise ModelError(
+            f"{graph.path}: every value that it gives is the same, in each of {len(outputs)} pictures; its conversion is broken: "
+            "convert it again, an 8-bit one with pictures of what it knows"
+        )
     try:
         guesses = [task.guess(task.pack(arrays), temperature=1.0, accuracy=1.0) for arrays in outputs]
     except (ValueError, IndexError) as error:
         raise _misfit(graph, reading, outputs[0], str(error)) from error
-    if reading.task == "detection" and not any(guess.detail for guess in guesses):
-        least = reading.boxes.score if reading.boxes is not None else Boxes().score
+    if what := _unseen(reading, guesses):
         raise ModelError(
-            f"{graph.path}: no box of {least:g} or surer in any of {len(guesses)} pictures; show it pictures of what it "
-            "knows, say how its boxes are read (--boxes), or convert it again if every score is zero"
+            f"{graph.path}: no {what} or surer in any of {len(guesses)} pictures; show it pictures of what it knows, say how "
+            "it is read (--boxes, --pixels), or convert it again if every score is zero"
         )
+
+
+def _unlike(task: str, outputs: Sequence[Arrays]) -> str | None:
+    """Why outputs cannot be what a task needs, as far as their shapes and kinds say it."""
+    first = outputs[0][0]
+    if task.startswith("classification"):
+        if first.size != max(first.shape, default=0):
+            return "not a vector"
+        return "one number tells no classes apart; --task values keeps it" if first.size < 2 else None
+    if task != "segmentation":
+        return None
+    if first.ndim not in (2, 3):
+        return "not of this form"
+    whole = all(((a[0] >= 0) & (a[0] <= 255) & (a[0] == np.rint(a[0]))).all() for a in outputs)
+    return None if first.ndim == 3 or whole else "a map of values that are no classes; --task depth keeps them"
+
+
+def _flat(outputs: Sequence[Arrays]) -> bool:
+    """Whether each output is one value, in all places of all pictures: what is left of a model whose conversion failed.
+
+    A map of classes may well be of one: there is nothing in the pictures.
+    """
+    first = np.asarray(outputs[0][0])
+    if first.ndim == 2 and first.dtype.kind in "iub":
+        return False
+    every = (np.concatenate([np.ravel(a) for a in of]) for of in zip(*outputs, strict=True))
+    return all(a.min(initial=np.inf) >= a.max(initial=-np.inf) for a in every)
+
+
+def _unseen(reading: Reading, guesses: Sequence[Guess]) -> str | None:
+    """What a model was to find and did not, in any picture."""
+    if reading.task == "detection" and not any(guess.detail for guess in guesses):
+        return f"box of {(reading.boxes or Boxes()).score:g}"
+    if reading.task == "pose" and not any(
+        p.score >= SEEN for g in guesses if isinstance(g.detail, Pose) for p in g.detail.points
+    ):
+        return f"keypoint of {SEEN:g}"
+    return None
 
 
 def _misfit(graph: Graph, reading: Reading, arrays: Arrays, why: str) -> ModelError:
@@ -213,6 +275,25 @@ def _fastestdet(every: Sequence[Floats], size: Size) -> bool:
         return False
     a = np.stack(every) if shape[1:] == cells and shape[:2] != cells else np.moveaxis(np.stack(every), 3, 1)
     return a.shape[1] > 6 and _shares(a[:, 0]) and bool(np.allclose(a[:, 5:].sum(axis=1), 1, atol=1e-2))
+
+
+def _is_pose(outputs: Sequence[Arrays]) -> bool:
+    """MoveNet's (1, 17, 3), and PoseNet's heat maps (H, W, 17) with their offsets (H, W, 34)."""
+    shapes = [a.shape for a in outputs[0]]
+    if shapes == [(1, KEYPOINTS, 3)]:
+        a = np.stack([np.asarray(arrays[0], np.float32) for arrays in outputs])
+        return _shares(a[..., 2]) and bool(((a[..., :2] >= NEAR[0]) & (a[..., :2] <= NEAR[1])).all())
+    if len(shapes) < 2 or len(shapes[0]) != 3 or shapes[0][2] != KEYPOINTS:
+        return False
+    return (*shapes[0][:2], 2 * KEYPOINTS) in shapes[1:]
+
+
+def _is_embedding(outputs: Sequence[Arrays]) -> bool:
+    """One vector of length one, with values below zero: neither logits nor probabilities are that, picture after picture."""
+    if len(outputs[0]) != 1 or outputs[0][0].ndim != 1:
+        return False
+    a = np.stack([np.asarray(arrays[0], np.float32) for arrays in outputs])
+    return bool((a < 0).any(axis=1).all() and (np.abs(np.linalg.norm(a, axis=1) - 1) < UNIT).all())
 
 
 def _ends_in_softmax(graph: Graph) -> bool:

@@ -352,8 +352,7 @@ def fallback_of(
 ) -> Uncut:
     """A second, small model that answers where the first cannot in time. Raises ModelError when it answers otherwise."""
     small = Uncut.of(graph, input_, reading, pictures)
-    same = small.reading.task == uncut.reading.task
-    if not same or (small.outputs[0].shape != uncut.outputs[0].shape and small.reading.boxes is None):
+    if (small.reading.task, small.form) != (uncut.reading.task, uncut.form):
         raise ModelError(
             f"{graph.path}: gives {small.reading.task} {small.outputs[0].shape}, the model that it stands in for gives "
             f"{uncut.reading.task} {uncut.outputs[0].shape}"

@@ -17,7 +17,7 @@ from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
-from isthmus.proto.vocabulary import Guess, Placing
+from isthmus.proto.vocabulary import Guess, Placing, Pose
 
 Levels = tuple[float, float, float]
 PIXELS: Mapping[str, tuple[Levels, Levels]] = {
@@ -142,8 +142,8 @@ class Uncut:
         arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
-        if input_.fit == "letterbox" and reading.task == "segmentation":
-            raise ModelError(f"{graph.path}: a mask would show the border of a letterbox; use --fit stretch")
+        if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
+            raise ModelError(f"{graph.path}: {reading.task} would show the border of a letterbox; use --fit stretch")
         task = reading.opened(input_.shape)
         packed, first = tuple(map(task.pack, arrays)), tuple(each[0] for each in arrays)
         roles = np.flatnonzero(for_fitting), np.flatnonzero(~for_fitting)
@@ -154,6 +154,14 @@ class Uncut:
     def task(self) -> Task:
         """How its outputs are packed and read."""
         return self.reading.opened(self.input.shape)
+
+    @property
+    def form(self) -> tuple[int, ...] | None:
+        """What its answers must have in common with another model's to be compared; None for boxes, which always can be."""
+        if self.reading.boxes is not None:
+            return None
+        detail = self.guesses()[0].detail
+        return (len(detail.points),) if isinstance(detail, Pose) else self.outputs[0].shape
 
     def guesses(self) -> list[Guess]:
         """The answers, uncalibrated."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.proto.tasks.inflation import inflated
 from isthmus.proto.tasks.task import Arrays, Packed
 from isthmus.proto.vocabulary import Guess, Mask
 
@@ -49,7 +50,7 @@ class Segmentation:
         height, width = struct.unpack("<HH", packed[:4])
         if height * width > MOST_PIXELS:
             raise ValueError(f"mask: {height} x {width} pixels, expected {MOST_PIXELS} at most")
-        counts = np.bincount(np.frombuffer(_inflated(packed[4:], height * width), np.uint8)).tolist()
+        counts = np.bincount(np.frombuffer(inflated(packed[4:], height * width, "mask"), np.uint8)).tolist()
         if self._classes is not None and len(counts) > self._classes:
             raise ValueError(
                 f"mask: class {len(counts) - 1}, there are {self._classes}; compare the two halves' bundles"
@@ -79,15 +80,6 @@ def overlap(one: Guess, other: Guess) -> dict[int, tuple[int, int]]:
 
 def pixels(mask: Mask) -> NDArray[np.uint8]:
     """The class of each pixel: (H, W)."""
-    return np.frombuffer(_inflated(mask.deflated, mask.height * mask.width), np.uint8).reshape(mask.height, mask.width)
-
-
-def _inflated(coded: bytes, size: int) -> bytes:
-    """Exactly `size` bytes, whatever is in `coded`."""
-    try:
-        raw = zlib.decompressobj().decompress(coded, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"mask: damaged ({error})") from error
-    if not size or len(raw) != size:
-        raise ValueError(f"mask: {len(raw)} pixels, expected {size}")
-    return raw
+    return np.frombuffer(inflated(mask.deflated, mask.height * mask.width, "mask"), np.uint8).reshape(
+        mask.height, mask.width
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import seconds
+from isthmus.cli.options import seconds, size
 from isthmus.emulation import traces
 from isthmus.emulation.link import Bursts, LinkOptions
 from isthmus.emulation.realtime.backends import opened
@@ -31,9 +31,11 @@ def shape(
     trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
     backend: str = typer.Option("auto", help="auto, relay, tun, netem or tbf."),
     outage: str = typer.Option("hold", help="At rate 0, hold what waits or drop it."),
-    queue_bytes: float = typer.Option(math.inf, help="Of the link, drop-tail [the back end's own: a hundred packets]."),
+    queue_bytes: float | None = typer.Option(
+        None, parser=size, metavar="SIZE", help="Of the link, drop-tail [the back end's own: a hundred packets]."
+    ),
     start: str = typer.Option("0s", help="Begin so far into the trace."),
-    rtt_ms: float = typer.Option(math.nan, help="Round trip where the trace knows none."),
+    rtt_ms: float | None = typer.Option(None, help="Round trip where the trace knows none."),
     jitter: str = typer.Option("0ms", help="Standard deviation of a delay on top."),
     bursts: str | None = typer.Option(
         None, help="GOOD:BAD[:LOSS]: seconds in each state, share lost in the bad one [1]."
@@ -49,7 +51,7 @@ def shape(
         raise ConfigError(f"--outage: '{outage}' is neither hold nor drop")
     options = LinkOptions(
         start_s=seconds(start, "--start") or 0.0,
-        queue_bytes=queue_bytes,
+        queue_bytes=math.inf if queue_bytes is None else queue_bytes,
         outage="drop" if outage == "drop" else "hold",
         jitter_s=seconds(jitter, "--jitter") or 0.0,
         bursts=None if bursts is None else _bursts(bursts),
@@ -71,9 +73,9 @@ def shape(
     lag.check(budget_s, who=link.name)
 
 
-def _found(name: str, rtt_ms: float) -> AnyTrace:
+def _found(name: str, rtt_ms: float | None) -> AnyTrace:
     trace = traces.find(name)
-    if math.isnan(rtt_ms):
+    if rtt_ms is None:
         return trace
     return replace(trace, rtt_s=rtt_ms / 1e3) if isinstance(trace, PacketTrace) else trace.filled(rtt_s=rtt_ms / 1e3)
 

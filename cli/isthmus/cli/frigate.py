@@ -1,0 +1,59 @@
+"""`isthmus frigate`: Frigate's ZMQ detector, answered by the device and, when it comes earlier, by the server."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import typer
+
+from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
+from isthmus.models import bundle as bundles
+from isthmus.models.bundling.writer import check_writable
+from isthmus.proto import config
+
+
+def frigate(
+    config_file: Path | None = CONFIG,
+    bundle: str | None = typer.Option(None, help="Folder of a detector's bundle."),
+    listen: str | None = typer.Option(None, help="ipc://PATH or tcp://HOST:PORT [tcp://127.0.0.1:5555]."),
+    channels: str | None = typer.Option(None, help="Frigate's input_pixel_format: rgb or bgr [rgb]."),
+    server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
+    deadline: str | None = typer.Option(None, help="From request to reply, less than Frigate's 200 ms [170ms]."),
+    certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
+    insecure: bool | None = INSECURE,
+    policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
+    threads: int | None = typer.Option(None, help="Threads of the head [1]."),
+    client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
+    labelmap: Path | None = typer.Option(None, help="Write the bundle's names for Frigate's labelmap_path, and stop."),
+) -> None:
+    """Be Frigate's detector: every picture that it asks about is answered in time, with or without the server."""
+    try:
+        from isthmus.device.frigate.config import FrigateConfig
+        from isthmus.device.frigate.run import run_frigate
+    except ImportError as error:
+        raise missing(error, "frigate") from error
+    flags: dict[str, object] = {
+        "bundle": bundle,
+        "listen": listen,
+        "channels": channels,
+        "server": server,
+        "deadline_s": deadline,
+        "certs": certs_,
+        "insecure": insecure,
+        "policy": policy,
+        "threads": threads,
+        "client_id": client_id,
+    }
+    settings = config.load(FrigateConfig, config_file, flags, prefix="ISTHMUS_FRIGATE")
+    if labelmap is not None:
+        _write_labels(labelmap, settings.bundle)
+        return
+    logging.getLogger("isthmus.device.frigate").setLevel(logging.INFO)  # who asks, and what became of it
+    run_role(run_frigate(settings, lambda endpoint: typer.echo(f"{settings.bundle} for Frigate on {endpoint}")))
+
+
+def _write_labels(path: Path, bundle: str) -> None:
+    check_writable(path.parent, path)
+    path.write_text("".join(f"{number} {name}\n" for number, name in enumerate(bundles.load(bundle).manifest.labels)))
+    typer.echo(path)

@@ -1,0 +1,1 @@
+"""Frigate's eyes: its ZMQ detector protocol, answered from a bundle."""

@@ -1,0 +1,52 @@
+"""What `isthmus frigate` can be told, from a file, ISTHMUS_FRIGATE_* variables and flags."""
+
+from __future__ import annotations
+
+import msgspec
+
+from isthmus.device.config import AgentConfig
+from isthmus.device.frigate.protocol import Channels
+
+
+class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The configuration of a detector for Frigate."""
+
+    bundle: str = ""
+    """Folder of a detector's bundle."""
+    listen: str = "tcp://127.0.0.1:5555"
+    """Where Frigate asks: its detector's `endpoint`."""
+    channels: Channels = "rgb"
+    """The order of a picture's colours: Frigate's `input_pixel_format`, which it does not tell."""
+    server: str | None = None
+    """HOST:PORT of the edge server; None answers from the device alone."""
+    deadline_s: float = 0.17
+    """Time from a request to its reply: Frigate's `request_timeout_ms` of 200 less the way there and back."""
+    certs: str | None = None
+    """Folder of ca.pem, device.pem and device.key."""
+    insecure: bool = False
+    """Talk to the server in plaintext."""
+    policy: str = "expected-utility"
+    threads: int = 1
+    """Threads of the head."""
+    client_id: str = "frigate"
+    """What the server's log calls this device."""
+
+    def __post_init__(self) -> None:
+        if not self.bundle:
+            raise ValueError("bundle: none named; give the folder of a detector's (`isthmus models pair` makes one)")
+        if not self.listen.startswith(("ipc://", "tcp://")):
+            raise ValueError(f"listen = '{self.listen}', expected ipc://PATH or tcp://HOST:PORT")
+        self.agent()
+
+    def agent(self) -> AgentConfig:
+        """The agent that answers. Raises ValueError for what no agent can be told."""
+        return AgentConfig(
+            bundle=self.bundle,
+            server=self.server,
+            deadline_s=self.deadline_s,
+            certs=self.certs,
+            insecure=self.insecure,
+            policy=self.policy,
+            threads=self.threads,
+            client_id=self.client_id,
+        )
