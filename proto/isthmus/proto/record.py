@@ -347,7 +347,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
     return Summary(
         frames=len(records),
-        labelled_frames=sum(record.truth is not None for record in records),
+        labelled_frames=sum(record.right is not None for record in records),
         answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),

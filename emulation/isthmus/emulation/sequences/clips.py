@@ -154,7 +154,7 @@ class ClipReplay(Replay):
         truth = self._rows.truth(sample)
         return msgspec.structs.replace(
             record,
-            picture=f"{self._table.names[self._table.clip[sample]]} #{self._table.number[sample]}",
+            picture=f"{self._table.names[self._table.clip[sample]]} #{self._table.number[sample] + 1}",
             found=record.label is not None and found(record.boxes or (), truth),
             local_found=local is not None and found(local.detail if isinstance(local.detail, tuple) else (), truth),
         )
@@ -173,7 +173,9 @@ class ByName:
     @cached_property
     def _samples(self) -> dict[str, int]:
         t = self._table
-        return {f"{t.names[clip]} #{number}": n for n, (clip, number) in enumerate(zip(t.clip, t.number, strict=True))}
+        return {
+            f"{t.names[clip]} #{number + 1}": n for n, (clip, number) in enumerate(zip(t.clip, t.number, strict=True))
+        }
 
     def truth(self, picture: str) -> tuple[Box, ...]:
         """What is in a frame. Raises DataError for one that the table does not have."""

@@ -71,7 +71,7 @@ def _precision(
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise ConfigError(
-            f"{error.name}: not installed; boxes are scored by faster-coco-eval, which the 'train' extra brings"
+            f"{error.name}: not installed; boxes are scored by faster-coco-eval, which the 'emulation' extra brings"
         ) from error
     ids = {name: 1 if agnostic else 1 + i for i, name in enumerate(classes)}
     with contextlib.redirect_stdout(io.StringIO()):
