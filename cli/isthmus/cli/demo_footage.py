@@ -15,10 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.device.capture.sources.clips import Clips
+from isthmus.device.capture.sources.clips import FOLDER, Clips, shipped
 from isthmus.device.output import drawing
 from isthmus.emulation.sequences.rows import found
-from isthmus.models import shipped_clips
 from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.data import clips
 from isthmus.models.scenes import Drive
@@ -117,12 +116,12 @@ class ShippedClips:
 
     @cached_property
     def _clips(self) -> dict[str, clips.Clip]:
-        return {clip.file.name: clip for clip in clips.clips(shipped_clips.FOLDER)}
+        return {clip.file.name: clip for clip in clips.clips(FOLDER)}
 
     @cached_property
     def _size(self) -> tuple[int, int]:
         """(height, width) of the clips, which all have the same."""
-        video = cv2.VideoCapture(str(shipped_clips.paths()[0]))
+        video = cv2.VideoCapture(str(shipped()[0]))
         size = int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(video.get(cv2.CAP_PROP_FRAME_WIDTH))
         video.release()
         return size

@@ -48,6 +48,7 @@ class World(Timeline):
             self._device(index, head, *(cell or setting.links(index))) for index, head in enumerate(self._heads)
         ]
         self._happening: list[Happening] = []
+        self._settle()
         for event in s.events:
             self.at(event.at_s, self._begin, event)
             self.at(event.at_s + event.for_s, self._end, event)
@@ -127,7 +128,7 @@ class World(Timeline):
 
     def _settle(self) -> None:
         """Apply the product of all active slowdowns to every head and tail."""
-        device = math.prod(self._slowdown(event) for event in self._happening)
+        device = self.setting.scenario.load * math.prod(self._slowdown(event) for event in self._happening)
         server = math.prod(event.factor for event in self._happening if event.what == "server-load")
         for head in self._heads:
             head.slowdown = device

@@ -1,10 +1,21 @@
-"""The clips that come with Isthmus."""
+"""The clips that come with Isthmus: three of the drone detection data set's (Svanström et al. 2021, CC0), with their boxes.
+
+They are test clips: no shipped network was trained on them, nor on any of their places.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from isthmus.device.capture.sources.source import Picture, Source
 from isthmus.device.capture.sources.video import Video
-from isthmus.models import shipped_clips
+
+FOLDER = Path(__file__).parents[1] / "footage"
+
+
+def shipped() -> tuple[Path, ...]:
+    """The videos, by name; beside each NAME.mp4 lies NAME.boxes.csv."""
+    return tuple(sorted(FOLDER.glob("*.mp4")))
 
 
 class Clips(Source):
@@ -30,6 +41,6 @@ class Clips(Source):
         self._video.close()
 
     def _opened(self) -> Video:
-        paths = shipped_clips.paths()
+        paths = shipped()
         self._next += 1
         return Video(paths[(self._next - 1) % len(paths)])
