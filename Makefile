@@ -3,13 +3,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test check proto clean
+.PHONY: demo test test-oldest check proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
 
 test: .venv/dev
 	$(BIN)/pytest -q $(PYTEST)
+
+# The oldest of every package, on tflite-runtime: what 32-bit and older systems have.
+OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/device/test_agent_live.py tests/device/output \
+  tests/edge_server/test_serve_live.py tests/models/test_bundle.py tests/proto/test_codec.py \
+  tests/proto/test_wire.py tests/proto/test_record.py tests/cli/test_demo_live.py
+test-oldest: .venv/oldest
+	.venv/oldest/bin/python -m pytest -q -p no:cacheprovider $(OLDEST)
+
+.venv/oldest: .venv/pyvenv.cfg pyproject.toml tests/oldest.txt
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oldest.txt >&2
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e . >&2
+	@touch $@
 
 check: .venv/dev .venv/proto
 	$(BIN)/ruff check .

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import mean, stdev
 
 from isthmus.device.tracking.tracks import Place, Tracks, boxes_of, things_in
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.rows import Rows, found
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.models import bundle as bundles
-from isthmus.models import sequences
 from isthmus.models.bundle import Bundle
-from isthmus.models.sequences import Sequences
 from isthmus.proto.vocabulary import Box
 
 INTERVALS = (1, 8, 15, 30)

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from isthmus.emulation.sequences import table as sequences
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.models import bundle as bundles
-from isthmus.models import sequences
 from isthmus.models.bundle import Ageing, Bundle
 from isthmus.models.bundling import writer
-from isthmus.models.sequences import Sequences
 
 FRAMES, CLIPS, AGE = 60, 3, 32
 QUALITIES = 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from graphs import Builder
 from isthmus.models import flatbuffer
 from isthmus.models.splitting import pair
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 
@@ -41,16 +43,25 @@ def detector(path: Path, *, size: int, extent: float = -9) -> Path:
     return b.write(path, [image], [b.add("LOGISTIC", [raw], [b.tensor((1, CELLS, CELLS, 7))])])
 
 
-def scene(seed: int, *, size: int = 64) -> tuple[NDArray[np.uint8], set[tuple[int, int, int]]]:
-    """A picture (size, size, 3) and what is in it: (class, row, column) of the cells that are lit."""
+Pixels = NDArray[np.uint8]
+Lit = tuple[int, int, int]
+"""(class, row, column) of a cell that is lit."""
+
+
+def scene(seed: int) -> tuple[Pixels, set[Lit]]:
+    """A picture, and what is in it."""
     rng = np.random.default_rng(seed)
-    side, pixels = size // CELLS, np.full((size, size, 3), 20, np.uint8)
     seen = {(int(rng.integers(2)), *divmod(int(cell), CELLS)) for cell in rng.choice(CELLS**2, 3, replace=False)}
+    return lit(seen), seen
+
+
+def lit(seen: Iterable[Lit], *, size: int = 64) -> Pixels:
+    """A dark picture (size, size, 3) in which these cells are lit."""
+    side, pixels = size // CELLS, np.full((size, size, 3), 20, np.uint8)
     for label, row, column in seen:
-        pixels[row * side : (row + 1) * side, column * side : (column + 1) * side] = (
-            (235, 20, 20) if not label else (20, 20, 235)
-        )
-    return pixels, seen
+        colour = (20, 20, 235) if label else (235, 20, 20)
+        pixels[row * side : (row + 1) * side, column * side : (column + 1) * side] = colour
+    return pixels
 
 
 def bundle(folder: Path) -> Path:
@@ -64,6 +75,6 @@ def bundle(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     small = shown(detector(folder / "small.tflite", size=16, extent=0))
     large = shown(detector(folder / "large.tflite", size=64))
-    made = pair.pair(small, large, pictures, "jpeg", (90, 30), lambda _: None)
+    made = pair.pair(small, large, pictures, Coder("jpeg", (Sight((90, 30)),)), lambda _: None)
     pair.write(folder / "eyes", made, labels=LABELS)
     return folder / "eyes"

@@ -101,6 +101,9 @@ class Head:
         took_s = self._stages_s[stage][WIDTHS.index(width)]
         return StageResult(frame_id, stage, width, told, took_s, self._sizes if stage == 1 else None)
 
+    def coding_s(self, _: int) -> float:
+        return 0.0
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         self.sent.append((frame_id, step, layer))
         return self._codec.encode(self._features, step)[layer]

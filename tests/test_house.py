@@ -35,6 +35,7 @@ MODELS_ROOM_MAY_IMPORT = {
     "distillation": _MADE,
     "compression": _MADE,
     "filtering": _MADE,
+    "detection": _MADE,
     "ablation": _MADE,
 }
 """Folders of `models`, and what each may import beside itself; the files directly in `models` are one room."""

@@ -85,6 +85,8 @@ def test_nobody_else_draws_while_answers_are_taken_up(monkeypatch: pytest.Monkey
             assert set(threading.enumerate()) == before
             yield msgspec.json.encode(answer(i, AnswerSource.EXIT)).decode()
 
-    plan = demo.DemoPlan("generated:7", "demo", deadline_s=0.15, fps=15.0, frames=20, policy="local-only")
+    plan = demo.DemoPlan(
+        "generated:7", "demo", deadline_s=0.15, fps=15.0, frames=20, policy="local-only", page="127.0.0.1:1"
+    )
     demo._watch(plan, answers(), tmp_path / "preview.png", 0.0)
     assert set(range(1, 21)) <= set(drawn)

@@ -17,7 +17,8 @@ from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
-from isthmus.proto.record import FrameRecord
+from isthmus.proto.fates import RunEnd
+from isthmus.proto.record import FrameRecord, summary
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 PIXELS = Drive(3).frame(0).image
@@ -155,6 +156,36 @@ def test_a_live_source_that_the_device_keeps_up_with_loses_nothing() -> None:
 
     rows, _ = answered(device(), Scripted(slowly(), live=True))
     assert [row.picture for row in rows] == ["#0", "#1", "#2", "#3"]
+
+
+def test_every_picture_that_came_has_one_fate() -> None:
+    """A source that is too quick, pictures that cannot be read, ones that are repeated, ones that come too soon."""
+
+    def camera() -> Iterator[Picture]:
+        for number in range(120):
+            time.sleep(0.005)
+            pixels = PIXELS if number % 40 < 30 else np.full_like(PIXELS, number)
+            yield Picture(f"#{number}", None if number % 7 == 0 else pixels, why="broken")
+
+    ends: list[RunEnd] = []
+    rows: list[FrameRecord] = []
+    source = Scripted(camera(), live=True)
+    opened = device(fps=40, gate=10.0)
+    began_s = time.time()
+    asyncio.run(asyncio.wait_for(answer_all(opened, source, rows.append, on_end=ends.append), 60))
+    figures, (end,) = summary(rows), ends
+    assert end.captured == 120
+    assert end.captured == len(rows) + end.skipped_stale + end.skipped_rate
+    assert sum(figures.by_fate.values()) == figures.captured <= end.captured
+    assert figures.by_fate["skipped"] <= end.skipped_stale + end.skipped_rate
+    assert end.captured - figures.captured < 20, "what was skipped after the last answer is in the end alone"
+    assert all(began_s - 1 <= (row.captured_unix_s or 0) <= time.time() + 1 for row in rows)
+
+
+def test_a_folder_skips_nothing() -> None:
+    ends: list[RunEnd] = []
+    asyncio.run(answer_all(device(fps=100), Scripted(pictures(5)), lambda _: None, on_end=ends.append))
+    assert (ends[0].captured, ends[0].skipped_stale, ends[0].skipped_rate) == (5, 0, 0)
 
 
 def test_the_gate_repeats_answers_to_pictures_that_do_not_change() -> None:

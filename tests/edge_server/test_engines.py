@@ -15,9 +15,10 @@ from isthmus.edge_server.service import warm_up
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.models import flatbuffer
-from isthmus.models.bundle import Bundle, Crossing, TailPart
+from isthmus.models.bundle import Bundle, Crossing
 from isthmus.models.crossing import joined
 from isthmus.models.litert import Signature, opened
+from isthmus.models.picture_ladder import TailPart
 from isthmus.models.splitting.cuts import cut_after, cut_files
 from isthmus.proto import messages as m
 from isthmus.proto.errors import BundleError

@@ -36,8 +36,8 @@ def _codecs() -> list[Any]:
 
 
 def _spectral() -> Any:
+    from isthmus.proto.bits.spectrum import Spectrum
     from isthmus.proto.codec import Codec, fit
-    from isthmus.proto.spectrum import Spectrum
 
     shape, steps = (4, 4, 3), (0.25, 1.0)
     samples = np.random.default_rng(1).normal(size=(32, *shape)).astype(np.float32)

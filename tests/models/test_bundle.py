@@ -13,9 +13,9 @@ import pytest
 import tomli_w
 
 from isthmus.models import bundle, seal
+from isthmus.proto.bits.spectrum import Spectrum
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
-from isthmus.proto.spectrum import Spectrum
 
 NAMES = sorted(p.parent.name for p in bundle.ZOO.glob("*/bundle.toml"))
 

@@ -14,8 +14,8 @@ import pytest
 
 from isthmus.device.capture.sources.folder import Folder
 from isthmus.models import pictures
-from isthmus.models.bundle import Input
 from isthmus.models.data import folders
+from isthmus.models.picture_ladder import Input
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Box, Guess
 

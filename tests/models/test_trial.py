@@ -13,7 +13,7 @@ import pytest
 from graphs import classifier
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
-from isthmus.models import bundle, flatbuffer, trial
+from isthmus.models import bundle, flatbuffer, picture_ladder, trial
 from isthmus.proto.errors import BundleError, ModelError
 
 DAMAGED = Path(__file__).parent / "damaged"
@@ -73,7 +73,7 @@ def test_agent_and_server_try_a_bundle_that_did_not_come_with_isthmus(
     Executor(bundle.load("signs"))
     with pytest.raises(BundleError, match=r"head\.tflite: not a head of this bundle \(.*LiteRT dies of it"):
         Executor(copy)
-    parts = (bundle.TailPart("head.tflite", "litert"),)
+    parts = (picture_ladder.TailPart("head.tflite", "litert"),)
     tail = bundle.Bundle(copy.folder, msgspec.structs.replace(copy.manifest, tail=parts), copy.sha256)
     with pytest.raises(BundleError, match=r"head\.tflite: not a tail that LiteRT can run \(.*LiteRT dies of it"):
         Tail(tail, 1)

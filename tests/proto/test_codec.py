@@ -9,15 +9,15 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import StaticCode, block_header, code_lengths
+from isthmus.proto.bits.packing import ALPHABET, MAX_RUN, Packing
 from isthmus.proto.codec import HEADER_BYTES, LAYERS, RAW, STATIC, ZSTD, Codec, CodecConfig, checksum, fit
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import StaticCode, block_header, code_lengths
-from isthmus.proto.packing import ALPHABET, MAX_RUN, Packing
 
 STEPS = (0.5, 0.7, 1.0, 1.4)
 Features = NDArray[np.float32]
@@ -376,6 +376,7 @@ def test_any_bytes_decode_to_the_right_shape_or_are_refused(header: bytes, bodie
 # The static code itself
 
 
+@settings(suppress_health_check=list(HealthCheck))  # 256 numbers are many for older versions of hypothesis
 @given(st.lists(st.floats(0, 1e9), min_size=256, max_size=256).filter(lambda w: sum(x > 0 for x in w) > 0))
 def test_lengths_form_a_complete_code_with_room_for_the_end_of_block(weights: list[float]) -> None:
     lengths = code_lengths(np.array(weights))

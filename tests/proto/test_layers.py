@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.proto.bits.packing import Packing, limit
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, fit
 from isthmus.proto.errors import CodecError
-from isthmus.proto.packing import Packing, limit
 
 COUNTS = range(LAYERS, MAX_LAYERS + 1)
 FRAMES = np.random.default_rng(0).laplace(0, 1.0, (40, 6, 7, 5)).astype(np.float32)

@@ -43,6 +43,23 @@ def agent(
     record_file_bytes: str | None = typer.Option(None, help="Go on in another file after so much [64 MB]."),
     record_age: str | None = typer.Option(None, help="Go on in another file after so long [1d]."),
     record_total_bytes: str | None = typer.Option(None, help="Delete the oldest files beyond so much in all [1 GB]."),
+    watch: str | None = typer.Option(
+        None, help="Classes that mqtt, webhook and clips are about, e.g. person,car [all]."
+    ),
+    mqtt: str | None = typer.Option(
+        None, help="mqtt://[USER[:PASSWORD]@]HOST[:PORT]: be a device of Home Assistant's."
+    ),
+    webhook: str | None = typer.Option(None, help="URL that is told what comes into view, and what has gone."),
+    overlay: str | None = typer.Option(None, help="Make a video of what was answered, in this new .mp4 file."),
+    clips: str | None = typer.Option(None, help="Keep a snapshot and a clip of what comes into view in this folder."),
+    clips_total_bytes: str | None = typer.Option(None, help="Delete the oldest of them beyond so much [1 GB]."),
+    page: str | None = typer.Option(None, help="Show a live page at HOST:PORT, e.g. 127.0.0.1:8070 [none]."),
+    page_token: str | None = typer.Option(
+        None, help="Of a page that other machines can reach [made up at each start]."
+    ),
+    open_page: bool | None = typer.Option(
+        None, "--open", "--open-page", help="Open the page in this machine's browser."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -68,6 +85,15 @@ def agent(
         "record_file_bytes": record_file_bytes,
         "record_age_s": record_age,
         "record_total_bytes": record_total_bytes,
+        "watch": watch,
+        "mqtt": mqtt,
+        "webhook": webhook,
+        "overlay": overlay,
+        "clips": clips,
+        "clips_total_bytes": clips_total_bytes,
+        "page": page,
+        "page_token": page_token,
+        "open_page": open_page,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +66,8 @@ class DemoPlan:
     fps: float
     frames: int
     policy: str
+    page: str
+    """HOST:PORT of the live page."""
     bundle: str = BUNDLE
 
 
@@ -79,6 +82,8 @@ def demo(
         BUNDLE, help="The bundle: signs on generated scenes; one that finds boxes, on real clips."
     ),
     policy: str = typer.Option("expected-utility", help="The agent's policy."),
+    page: str | None = typer.Option(None, help="HOST:PORT of the live page [this machine's, on a free port]."),
+    open_page: bool = typer.Option(False, "--open", help="Open the live page in a browser."),
 ) -> None:
     """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
     require("server", "emulation")
@@ -94,9 +99,10 @@ def demo(
         frames=max(1, int(length_s * fps)),
         policy=policy,
         bundle=bundle,
+        page=page or f"127.0.0.1:{_free_port()}",
     )
     folder = report.new_folder()
-    code, began_s, lag = _run(scenario, folder)
+    code, began_s, lag = _run(scenario, folder, open_page=open_page)
     if not _answered(folder / report.RECORDS):
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         shutil.rmtree(folder)
@@ -108,7 +114,14 @@ def demo(
         raise typer.Exit(code)
 
 
-def _run(scenario: DemoPlan, folder: Path) -> tuple[int, float, str]:
+def _free_port() -> int:
+    """A port of this machine that nobody has now."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def _run(scenario: DemoPlan, folder: Path, *, open_page: bool) -> tuple[int, float, str]:
     """Run the three processes to the end of the scenario.
 
     The agent's exit code or 130 after Ctrl-C, when the trace began, and what the relay says of its lag.
@@ -136,6 +149,7 @@ def _run(scenario: DemoPlan, folder: Path) -> tuple[int, float, str]:
             f"{scenario.frames}",
         ]
         observe += ["--policy", scenario.policy, "--record", str(folder / report.RECORDS)]
+        observe += ["--page", scenario.page, *(["--open"] if open_page else [])]
         if sys.stderr.isatty() and _footage(scenario) is None:
             observe += ["--preview", str(folder / PREVIEW)]
         agent = start("agent", *observe)
@@ -164,6 +178,8 @@ def _watch(scenario: DemoPlan, answers: Iterable[str], preview: Path, began_s: f
     title = f"isthmus demo · {manifest.name} · trace {scenario.trace} · deadline {scenario.deadline_s * 1000:.0f} ms"
     size = console.size
     view = View(manifest.labels, deadline_s=scenario.deadline_s, title=title, columns=size.width, rows=size.height)
+    view.page = f"http://{scenario.page}/"
+    console.print(f"  the same in a browser: {view.page}")
     trace, footage = _rates(scenario.trace), _footage(scenario)
     # Drawn from here alone: a thread of the library's own would draw what is being changed, and die of it.
     live = Live(view, console=console, screen=True, auto_refresh=False) if console.is_terminal else None

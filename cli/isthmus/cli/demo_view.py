@@ -51,6 +51,8 @@ class View:
         """`columns` and `rows` are the terminal's; the picture takes what is left of them."""
         self._labels, self._deadline_s, self._title = labels, deadline_s, title
         self._rows = max(4, min(ROWS, rows - ABOVE_AND_BELOW, (columns - BESIDE) // 2))
+        self.page = ""
+        """Where the same is shown in a browser."""
         history = 2 * self._rows + BESIDE - MARGINS
         self._pixels: NDArray[np.uint8] | None = None
         self._last: FrameRecord | None = None
@@ -89,9 +91,8 @@ class View:
         boxes = self._last.boxes if self._last is not None and self._last.boxes else ()
         picture = unseen if self._pixels is None else half_blocks(self._pixels, self._rows, boxes)
         row.add_row(picture, Group(self._answer(), Text(), self._tally()))
-        return Panel(
-            Group(row, Text(), self._strip()), title=self._title, width=2 * self._rows + BESIDE, border_style="dim"
-        )
+        body, width = Group(row, Text(), self._strip()), 2 * self._rows + BESIDE
+        return Panel(body, title=self._title, subtitle=self.page or None, width=width, border_style="dim")
 
     def _answer(self) -> RenderableType:
         r = self._last

@@ -21,13 +21,17 @@ from isthmus.proto.errors import IsthmusError
 
 PARTS = {
     "device": (
-        "ai-edge-litert", "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "tomli-w", "typer",
+        "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "tomli-w", "typer",
         "zstandard",
     ),
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("matplotlib",),
     "frigate": ("pyzmq",),
+    "mqtt": ("paho-mqtt",),
 }  # fmt: skip
+
+RUNTIMES = ("ai-edge-litert", "tflite-runtime")
+"""What runs the head, the better one first; one is enough."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,25 @@ def _python() -> list[Finding]:
     return [Finding("python", well, version, "use Python 3.10 to 3.13")]
 
 
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _packages() -> list[Finding]:
-    findings = []
+    runtimes = [name for name in RUNTIMES if _version(name) is not None]
+    detail = (
+        ", ".join(f"{name} {_version(name)}" for name in runtimes) or f"neither {' nor '.join(RUNTIMES)} is installed"
+    )
+    findings = [Finding("runtime", bool(runtimes), detail, install())]
     for extra, names in PARTS.items():
         for name in names:
-            try:
-                findings.append(Finding(name, True, metadata.version(name)))
-            except metadata.PackageNotFoundError:
-                needed = extra == "device"
-                way_out = install("" if needed else extra)
-                detail = "not installed" if needed else f"not installed; the '{extra}' extra brings it: {way_out}"
-                findings.append(Finding(name, not needed, detail, way_out))
+            needed, version = extra == "device", _version(name)
+            way_out = install("" if needed else extra)
+            absent = "not installed" if needed else f"not installed; the '{extra}' extra brings it: {way_out}"
+            findings.append(Finding(name, version is not None or not needed, version or absent, way_out))
     return findings
 
 

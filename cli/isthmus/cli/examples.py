@@ -13,6 +13,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "isthmus serve --bundle signs --listen 0.0.0.0:50551 --certs keys/server --metrics 127.0.0.1:9464",
         "isthmus serve --bundle signs --insecure",
     ),
+    "top": ("isthmus top 127.0.0.1:8070", "isthmus top 127.0.0.1:9464 --once"),
     "frigate": (
         "isthmus frigate --bundle street --listen ipc:///tmp/isthmus.sock --server edge.local:50551 --certs keys",
     ),

@@ -26,6 +26,7 @@ COMMANDS = {
     "agent": "agent:agent",
     "frigate": "frigate:frigate",
     "serve": "serve:serve",
+    "top": "top:top",
     "relay": "links.relay:relay",
     "shape": "links.shape:shape",
     "demo": "demo:demo",

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 
 from isthmus.device.executor import Executor
 from isthmus.device.neural_filter import NeuralFilter
-from isthmus.models import profiles, work
+from isthmus.models import filters, flatbuffer, profiles, work
 from isthmus.models.bundle import Bundle
 from isthmus.proto.vocabulary import FilterResult, StageResult
 
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made", StageResult, FilterResult)
+Given = TypeVar("Given")
 
 
 class PacedExecutor(Executor):
@@ -36,10 +37,11 @@ class PacedExecutor(Executor):
         threads: int = 1,
         neural_filter: NeuralFilter | None = None,
         filter_s: float = 0.0,
+        coding_s: float = 0.0,
     ) -> None:
-        """`filter_s` is what the neural filter takes."""
+        """`filter_s` is what the neural filter takes, `coding_s` what coding a picture does."""
         super().__init__(bundle, threads=threads, neural_filter=neural_filter)
-        self._stage_s, self._filter_s = dict(stage_s), filter_s
+        self._stage_s, self._filter_s, self._coding_s = dict(stage_s), filter_s, coding_s
         self._told = False
 
     @classmethod
@@ -58,12 +60,20 @@ class PacedExecutor(Executor):
             neural_filter=neural_filter,
             filter_s=0.0
             if neural_filter is None
-            else work.signature_s(machine, neural_filter.signature, threads=how_many),
+            else work.signature_s(
+                machine, flatbuffer.signatures(neural_filter.path)[filters.SIGNATURE], threads=how_many
+            ),
+            coding_s=work.coding_s(machine, bundle),
         )
 
     def filter_job(self, frame_id: int) -> Callable[[], FilterResult]:
         """See `Executor`."""
         return partial(self._wait_out, super().filter_job(frame_id), self._filter_s, "the filter")
+
+    def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
+        """See `Executor`."""
+        job = super().coding_job(frame_id, step)
+        return None if job is None else partial(self._fill, job, self._coding_s, "coding a picture")
 
     def job(self, frame_id: int, stage: int, width: float) -> Callable[[], StageResult]:
         """See `Executor`."""
@@ -72,6 +82,12 @@ class PacedExecutor(Executor):
         )
 
     def _wait_out(self, run: Callable[[], Made], stage_s: float, what: str) -> Made:
+        began_s = time.perf_counter()
+        result = self._fill(run, stage_s, what)
+        return replace(result, compute_s=time.perf_counter() - began_s)
+
+    def _fill(self, run: Callable[[], Given], stage_s: float, what: str) -> Given:
+        """What `run` gives, not before `stage_s` are over."""
         began_s = time.perf_counter()
         result = run()
         rest_s = began_s + stage_s - time.perf_counter()
@@ -84,4 +100,4 @@ class PacedExecutor(Executor):
                 what,
                 -rest_s * 1e3,
             )
-        return replace(result, compute_s=time.perf_counter() - began_s)
+        return result

@@ -43,6 +43,10 @@ class Catalogue:
     """How answers are read."""
     ageing: Ageing | None = None
     """How boxes age that are carried on; None: nothing is tracked."""
+    feature_steps: int | None = None
+    """Steps from here on are qualities of the picture; None: there are none of these."""
+    picture_stage: int = 0
+    """The stage after which the picture may be sent."""
 
     @property
     def stages(self) -> int:
@@ -82,9 +86,19 @@ class Catalogue:
                 ),
                 task=manifest.answers,
                 ageing=manifest.ageing,
+                feature_steps=None if manifest.picture is None else len(manifest.bottleneck.steps),
+                picture_stage=manifest.picture_stage,
             )
         except KeyError as error:
             raise BundleError(f"{manifest.name}: bundle.toml lacks {error.args[0]}; export the bundle again") from error
+
+    def is_picture(self, step: int) -> bool:
+        """Whether a step of the ladder is a quality of the picture."""
+        return self.feature_steps is not None and step >= self.feature_steps
+
+    def sent_after(self, step: int) -> int:
+        """The stage after which what crosses at a step is there to be sent."""
+        return self.picture_stage if self.is_picture(step) else self.stages - 1
 
     def width_index(self, width: float) -> int:
         """Position of `width` in `widths`; ValueError if the bundle has no such width."""
@@ -106,7 +120,7 @@ class Catalogue:
 
 def _layers(manifest: Manifest) -> list[int]:
     """[step]: how many layers a frame has; those of the features all have as many, a picture has one."""
-    pictures = 0 if manifest.picture is None else len(manifest.picture.qualities)
+    pictures = 0 if manifest.picture is None else len(manifest.picture.steps)
     steps = len(manifest.bottleneck.steps)
     most = max((p.layers for p in manifest.points if p.step is not None and p.step < steps), default=0)
     return [most] * steps + [1] * pictures

@@ -51,6 +51,24 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of so many seconds is followed by the next: a day."""
     record_total_bytes: int = 1_000_000_000
     """All files of the record together, the oldest are deleted; a card of 8 GB keeps room for everything else."""
+    watch: str | None = None
+    """Classes, with commas between, that mqtt, webhook and clips are about; None is all of the bundle's."""
+    mqtt: str | None = None
+    """mqtt://[USER[:PASSWORD]@]HOST[:PORT] of a broker, to which the device is a device of Home Assistant's; mqtts:// is TLS."""
+    webhook: str | None = None
+    """URL that is told, in JSON, when a class comes into view and when it has gone."""
+    overlay: str | None = None
+    """Make a video of what was answered, in this new .mp4 file."""
+    clips: str | None = None
+    """Keep a snapshot and a clip of everything that comes into view in this folder."""
+    clips_total_bytes: int = 1_000_000_000
+    """All snapshots and clips together, the oldest are deleted."""
+    page: str | None = None
+    """HOST:PORT of the live page, to be looked at in a browser; 127.0.0.1:8070 is for this machine alone."""
+    page_token: str | None = None
+    """Who looks at a page that other machines can reach must have this; None makes one up at every start."""
+    open_page: bool = False
+    """Open the page in this machine's browser."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -77,12 +95,20 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not self.record_age_s >= 1:
             raise ValueError(f"record_age_s = {self.record_age_s}, expected at least 1 s")
+        if not self.clips_total_bytes >= 1_000_000:
+            raise ValueError(f"clips_total_bytes = {self.clips_total_bytes}, expected at least 1000000")
         if not 1 <= self.threads <= MOST_THREADS:
             raise ValueError(
                 f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"
             )
         if self.server is not None:
             _check_server(self.server)
+        if self.page is not None:
+            page_address(self.page)
+        if self.open_page and self.page is None:
+            raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
+        if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):
+            raise ValueError("page_token, expected at least 16 letters, digits, - or _")
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -90,6 +116,15 @@ def size_of(text: str) -> tuple[int, int]:
     if (match := re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text)) is None:
         raise ValueError(f"size = '{text}', expected WIDTHxHEIGHT in pixels, as 640x480")
     return int(match[1]), int(match[2])
+
+
+def page_address(text: str) -> tuple[str, int]:
+    """The host and port of a page: `127.0.0.1:8070`, `[::1]:8070`, `0.0.0.0:8070`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or (":" in host and not bracketed) or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"page = '{text}', expected HOST:PORT, as 127.0.0.1:8070")
+    return host.strip("[]"), int(port)
 
 
 def _check_server(address: str) -> None:

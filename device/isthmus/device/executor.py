@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.models import crossing, trial
-from isthmus.models.bundle import Bundle, Input, Manifest, Stage
+from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake, placing, sendable
+from isthmus.models.pictures import Intake, placing, resized
+from isthmus.models.regions import seen
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
@@ -38,8 +39,8 @@ class _Held:
     pixels: NDArray[Any]
     hidden: Floats | None = None
     features: Floats | None = None
-    picture: NDArray[np.uint8] | None = None
-    """As it may cross, of the size that the server's model takes."""
+    views: tuple[tuple[NDArray[np.uint8], Placing], ...] = ()
+    """The pictures that may cross, and where the whole one lies in what the server is then asked about."""
     guess: Guess | None = None
     payloads: tuple[bytes, ...] = ()
     step: int = -1
@@ -62,14 +63,14 @@ class Executor:
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{bundle.head_path}: not a head of this bundle ({error})") from error
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
-        self._last_stage = len(manifest.stages) - 1
+        self._last_stage, self._picture_stage = len(manifest.stages) - 1, manifest.picture_stage
         self._bottleneck = manifest.bottleneck
         # A codec has scratch memory of its own: one for the worker thread, one for the host's.
         self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
-        self._sent = None if manifest.picture is None else manifest.picture.input
-        self._answered = _answered(manifest)
+        self._ladder = manifest.picture
+        self._input = manifest.input
 
     def hold(self, frame_id: int, pixels: NDArray[Any]) -> None:
         """Take charge of a frame's pixels: (H, W, 3) RGB, uint8 or finite floats of the same scale.
@@ -106,11 +107,13 @@ class Executor:
         sizes, placings = None, tuple[Placing, ...]()
         if "hidden" in out:
             held.hidden = out["hidden"]
-        if stage == self._last_stage:
-            held.features = crossing.joined(out, self._bottleneck) if out else None
-            held.picture = None if self._sent is None else sendable(held.pixels, self._sent)
+        if stage == self._last_stage and out:
+            held.features = crossing.joined(out, self._bottleneck)
+        if self._ladder is not None and stage == self._picture_stage:
+            held.views = seen(held.pixels, self._ladder, held.guess)
+        if held.features is not None or held.views:
             sizes = self._sizes(held)
-            placings = tuple(placing(held.pixels.shape, taken) for taken in self._answered)
+            placings = self._placings(held)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
@@ -119,12 +122,22 @@ class Executor:
         return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes, placings)
 
     def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
-        """Predicted payload bytes; None when the features cannot be coded, so that the frame stays on the device."""
+        """Predicted payload bytes; features that cannot be coded are left out, and a frame without any stays on the device."""
+        pictures = [pixels for pixels, _ in held.views]
         try:
-            return self._predictor.predict(held.features, held.picture)
+            return self._predictor.predict(held.features, pictures)
         except CodecError as error:
-            log.warning("features: %s; answered from the device", error)
-            return None
+            log.warning("features: %s; not sent", error)
+            held.features = None
+            return self._predictor.predict(None, pictures) if pictures else None
+
+    def _placings(self, held: _Held) -> tuple[Placing, ...]:
+        """By step of the ladder, where the whole picture lies in what the server answers about; none: everywhere as a whole."""
+        by_step = [placing(held.pixels.shape, self._input)] * len(self._bottleneck.steps)
+        if self._ladder is not None and held.views:
+            for view, (_, where) in zip(self._ladder.views, held.views, strict=True):
+                by_step += [where] * len(view.qualities)
+        return tuple(by_step) if any(where != Placing() for where in by_step) else ()
 
     def coding_job(self, frame_id: int, step: int) -> Callable[[], object] | None:
         """What must be coded in the worker thread before `encode`: a picture, which takes milliseconds; else None."""
@@ -140,22 +153,21 @@ class Executor:
             self._code(held, frame_id, step)
         return held.payloads[layer]
 
+    def features(self, frame_id: int) -> Floats:
+        """The features (H, W, C) of a frame before they are coded. Raises DataError when its last stage has not run."""
+        features = self._held[frame_id].features
+        if features is None:
+            raise DataError(f"frame {frame_id}: no features; its last stage has not run")
+        return features
+
     def _code(self, held: _Held, frame_id: int, step: int) -> None:
-        if held.features is None and held.picture is None:
+        if held.features is None and not held.views:
             raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
-        held.payloads, held.step = self._codec.encode(held.features, held.picture, step), step
+        held.payloads, held.step = self._codec.encode(held.features, [pixels for pixels, _ in held.views], step), step
 
     def forget(self, frame_id: int) -> None:
         """Drop everything of a frame."""
         self._held.pop(frame_id, None)
-
-
-def _answered(manifest: Manifest) -> tuple[Input, ...]:
-    """By step of the ladder: the picture that the server's answer is about; empty where all of them are the whole one."""
-    by_step = [manifest.input] * len(manifest.bottleneck.steps)
-    if manifest.picture is not None:
-        by_step += [manifest.picture.input] * len(manifest.picture.qualities)
-    return tuple(by_step) if any(taken.fit != "stretch" for taken in by_step) else ()
 
 
 class _Stage:
@@ -192,3 +204,23 @@ def measure_stages(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> d
                 seconds.setdefault((stage, width), []).append(result.compute_s)
     executor.forget(0)
     return {key: sorted(values)[len(values) // 2] for key, values in seconds.items()}
+
+
+def measure_coding(executor: Executor, bundle: Bundle, *, repeats: int = 5) -> float:
+    """Median seconds of coding a picture at the finest quality, soft noise that no coder finds easy; 0 where none crosses."""
+    manifest = bundle.manifest
+    if manifest.picture is None:
+        return 0.0
+    height, width = manifest.picture.crossing.shape
+    noise = np.random.default_rng(0).integers(0, 256, (-(-height // 4), -(-width // 4), 3), np.uint8)
+    pixels, step, seconds = resized(noise, (height, width)), len(manifest.bottleneck.steps), []
+    for _ in range(repeats):
+        executor.hold(0, pixels)
+        for stage in range(manifest.picture_stage + 1):
+            executor.job(0, stage, manifest.widths[0])()
+        began = time.perf_counter()
+        if (job := executor.coding_job(0, step)) is not None:
+            job()
+        seconds.append(time.perf_counter() - began)
+        executor.forget(0)
+    return sorted(seconds)[len(seconds) // 2]

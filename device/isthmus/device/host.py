@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,17 @@ from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
 from isthmus.proto.printable import printable
-from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, Guess, LinkState, Reason, StageResult
+from isthmus.proto.vocabulary import (
+    Answer,
+    AnswerSource,
+    FilterResult,
+    Frame,
+    Guess,
+    LinkState,
+    Reason,
+    Skipped,
+    StageResult,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +58,23 @@ class Uplink(Protocol):
 
 
 @dataclass(frozen=True)
+class Taken:
+    """A picture that was taken up."""
+
+    frame: Frame
+    picture: Picture
+    unix_s: float
+    """When it was captured, by the wall clock."""
+    skipped: Skipped
+    """What was let go since the one before."""
+
+
+@dataclass(frozen=True)
 class AnsweredFrame:
     """One answer and what belongs to it."""
 
-    frame: Frame
+    taken: Taken
     answer: Answer
-    picture: Picture
-    """What was captured."""
     link: LinkState
     """What was known of the server at the time of the answer."""
     local: Guess | None = None
@@ -75,13 +96,18 @@ class Host:
         self._flow = ThreadPoolExecutor(1, thread_name_prefix="flow")
         self._pictures = Pictures()
         self._timer: asyncio.TimerHandle | None = None
-        self._frames: dict[int, tuple[Frame, Picture]] = {}
+        self._taken: dict[int, Taken] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
         self._free = asyncio.Event()
         self._free.set()
         self._reader: Reader | LiveReader | None = None
+        self._early = self._aged = 0
+        """Pictures that were read and not taken up: they came too soon, or were too old already."""
+        self._given = 0
+        """Pictures that no reader gave."""
+        self._told_skipped = Skipped()
         self._why_down = ""
 
     async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
@@ -101,6 +127,17 @@ class Host:
             await self._reader.close()
             self._head.shutdown()
             self._flow.shutdown()
+
+    @property
+    def captured(self) -> int:
+        """All pictures that came, taken up or skipped."""
+        return self._given + (0 if self._reader is None else self._reader.captured)
+
+    @property
+    def skipped(self) -> Skipped:
+        """All pictures that were let go."""
+        stale = 0 if self._reader is None else self._reader.stale
+        return Skipped(stale + self._aged, self._early)
 
     async def serve(self) -> None:
         """Answer what is given to `take`, until `stop`; what was taken before is answered all the same."""
@@ -130,7 +167,11 @@ class Host:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stopped.wait(), max(0.0, due_s - self._loop.time()))
             now = self._loop.time()
-            if now < due_s - EARLY * period_s or now > (picture.captured_s or now) + deadline_s:
+            if now < due_s - EARLY * period_s:
+                self._early += 1
+                continue
+            if now > (picture.captured_s or now) + deadline_s:
+                self._aged += 1
                 continue
             due_s = period_s + (due_s if now < due_s + period_s else now)  # what was missed is not made up for
             self.take(picture, count, deadline_s=deadline_s)
@@ -158,23 +199,31 @@ class Host:
     def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
         """Answer a picture that is there now within `deadline_s`; its one answer carries `frame_id`, which nobody else has."""
         now = self._loop.time()
+        self._given += self._reader is None
         captured_s = now if picture.captured_s is None else picture.captured_s
         frame = Frame(frame_id, captured_s, captured_s + deadline_s, picture.label)
+        taken = Taken(frame, picture, time.time() - (now - captured_s), self._skipped_since())
         try:
             if picture.pixels is None:
                 raise DataError(picture.why)
             self._executor.hold(frame_id, picture.pixels)
         except DataError as error:
             log.warning("%s", error)
-            self._report(AnsweredFrame(frame, _unusable(frame, now), picture, self._session.state))
+            self._report(AnsweredFrame(taken, _unusable(frame, now), self._session.state))
             return
-        self._frames[frame_id] = frame, picture
+        self._taken[frame_id] = taken
         self._answered_all.clear()
         sketch = sketched(picture.pixels) if self._session.gated else None
         if self._session.tracking:
             self._pictures.keep(frame_id, picture.pixels)
         self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
         self._perform()
+
+    def _skipped_since(self) -> Skipped:
+        """What was let go since this was asked last."""
+        now, before = self.skipped, self._told_skipped
+        self._told_skipped = now
+        return Skipped(now.stale - before.stale, now.rate - before.rate)
 
     def _perform(self) -> None:
         """Carry out what the session asks, until it asks nothing more; then wait for its next wake-up."""
@@ -206,13 +255,12 @@ class Host:
             case actions.Send():
                 self._send(action)
             case actions.Emit(answer, local):
-                frame, picture = self._frames[answer.frame_id]
-                link = self._session.state
-                self._report(AnsweredFrame(frame, answer, picture, link, local, self._goodput_Bps))
+                taken, link = self._taken[answer.frame_id], self._session.state
+                self._report(AnsweredFrame(taken, answer, link, local, self._goodput_Bps))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
-                del self._frames[frame_id]
-                if not self._frames:
+                del self._taken[frame_id]
+                if not self._taken:
                     self._answered_all.set()
             case actions.Beat(sequence):
                 self._pass_on(Heartbeat(sequence))
@@ -267,7 +315,7 @@ class Host:
 
     def _hand_over(self, action: actions.Send, began_s: float) -> None:
         """Send what is coded, unless the frame was answered while it was."""
-        if action.frame_id not in self._frames:
+        if action.frame_id not in self._taken:
             return
         payload = self._executor.encode(action.frame_id, action.step, action.layer)
         encoded_s = self._loop.time()

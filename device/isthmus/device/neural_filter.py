@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from isthmus.models import filters, flatbuffer, trial
+from isthmus.models import filters, trial
 from isthmus.models.bundle import Manifest
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
@@ -28,8 +28,7 @@ class NeuralFilter:
             self._network = Signature(opened(trained.path, threads=threads), filters.SIGNATURE)
         except (ModelError, ValueError, RuntimeError) as error:
             raise BundleError(f"{trained.path}: not the network of a filter ({error})") from error
-        self.signature = flatbuffer.signatures(trained.path)[filters.SIGNATURE]
-        """The network's graph, for whoever wants to know its work."""
+        self.path = trained.path
         self._facts, self._intake = trained.manifest, Intake(trained.manifest.input)
         self._detects = bundle.task == "detection"
         self._label = next((bundle.labels.index(name) for name in NOTHING if name in bundle.labels), None)

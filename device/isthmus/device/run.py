@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from isthmus.device.as_device import PacedExecutor
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
 from isthmus.device.capture.sources import Source, Wish
@@ -21,10 +20,12 @@ from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
-from isthmus.device.executor import Executor, measure_stages
+from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
+from isthmus.device.output.page.page import Page
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
@@ -40,6 +41,7 @@ from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import WITHOUT_CLASSES
@@ -51,6 +53,7 @@ SWITCH_S = 0.0005
 """How long a thread that computes in Python may keep the event loop waiting; the interpreter's 5 ms are a deadline's guard."""
 
 OnRecord = Callable[[FrameRecord], None]
+OnEnd = Callable[[RunEnd], None]
 Answering = Callable[[Host], Coroutine[None, None, None]]
 """What gives a host its pictures until they end."""
 
@@ -77,6 +80,8 @@ def open_device(config: AgentConfig) -> Opened:
     if config.as_device is None:
         executor = Executor(bundle, threads=config.threads, neural_filter=neural_filter)
     else:
+        from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
+
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
     return Opened(config, certificates, bundle, executor)
 
@@ -94,42 +99,74 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:
-        await answer_all(device, source, writers.write, sinks=_sinks(device), signals=True)
+        fps = config.fps or source.fps or DEFAULT_FPS
+        sinks = sinks_of(config, device.bundle.manifest, fps)
+        await answer_all(device, source, writers.write, sinks=sinks, on_end=writers.end, signals=True)
         writers.check()
 
 
 async def answer_all(
-    device: Opened, source: Source, on_answer: OnRecord, *, sinks: Sequence[Sink] = (), signals: bool = False
+    device: Opened,
+    source: Source,
+    on_answer: OnRecord,
+    *,
+    sinks: Sequence[Sink] = (),
+    on_end: OnEnd | None = None,
+    signals: bool = False,
 ) -> None:
     """Answer every frame of `source`; with `signals`, SIGTERM ends it early and SIGHUP reads certificates anew.
 
     `on_answer` is waited for; what it raises (IsthmusError, OSError) is raised here too. `sinks` are not waited for.
+    `on_end` is told how many pictures came and were skipped, however it ends.
     """
     config, period_s = device.config, _period_s(device.config, source)
 
     def answering(host: Host) -> Coroutine[None, None, None]:
         return host.run(source, deadline_s=config.deadline_s, period_s=period_s, frames=config.frames)
 
-    await answer_with(device, answering, on_answer, sinks=sinks, signals=signals)
+    await answer_with(device, answering, on_answer, sinks=sinks, on_end=on_end, signals=signals)
 
 
 async def answer_with(
-    device: Opened, answering: Answering, on_answer: OnRecord, *, sinks: Sequence[Sink] = (), signals: bool = False
+    device: Opened,
+    answering: Answering,
+    on_answer: OnRecord,
+    *,
+    sinks: Sequence[Sink] = (),
+    on_end: OnEnd | None = None,
+    signals: bool = False,
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
+    for sink in sinks:
+        if isinstance(sink, Page):
+            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
         on_answer(row)
-        shown.offer(AnsweredPicture(row, answered.picture.pixels, answered.link))
+        shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
     host = Host(_session(device), device.executor, tell)
     transport = _transport(device, host)
     if signals:
         handle(host.stop, _nothing if transport is None else transport.reload)
-    async with shown:
-        await _beside(answering(host), host, transport)
+    try:
+        async with shown:
+            await _beside(answering(host), host, transport)
+    finally:
+        if on_end is not None:
+            on_end(_ended(host))
+
+
+def _ended(host: Host) -> RunEnd:
+    skipped = host.skipped
+    return RunEnd(
+        ended=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        captured=host.captured,
+        skipped_stale=skipped.stale,
+        skipped_rate=skipped.rate,
+    )
 
 
 def _nothing() -> None:
@@ -150,7 +187,7 @@ def _session(device: Opened) -> Session:
     return Session(
         catalogue,
         policy_called(config.policy, catalogue),
-        StageTimes(profile_s),
+        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
@@ -203,11 +240,13 @@ async def _beside(answering: Coroutine[None, None, None], host: Host, transport:
 
 def _record(answered: AnsweredFrame, manifest: Manifest) -> FrameRecord:
     return FrameRecord.from_answer(
-        answered.frame,
+        answered.taken.frame,
         answered.answer,
         answered.local,
         goodput_Bps=answered.goodput_Bps,
-        picture=answered.picture.name,
+        picture=answered.taken.picture.name,
+        captured_unix_s=round(answered.taken.unix_s, 3),
+        skipped=answered.taken.skipped,
         answer_name=_named(answered.answer, manifest),
     )
 
@@ -216,11 +255,6 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     if answer.label is None:
         return "nothing of interest" if answer.reason is Reason.NOTHING else None
     return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
-
-
-def _sinks(device: Opened) -> list[Sink]:
-    """Whoever is shown answers with their pictures, as it is configured."""
-    return []
 
 
 def _writers(device: Opened, source: Source, command: str) -> Writers:

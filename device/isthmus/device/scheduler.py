@@ -41,8 +41,10 @@ class Offload(Struct, frozen=True):
 
 
 Decision = Stop | GoOn | Offload
-Ways = tuple[tuple[float, float], ...]
-"""Mean bytes and accuracy of ways to offload, the most accurate first."""
+Ways = tuple[tuple[float, float, bool], ...]
+"""Mean bytes and accuracy of ways to offload, and whether the picture crosses; the most accurate first."""
+Left = tuple[float, float]
+"""Seconds left once features could be sent, and once the picture could; not above 0 where that is no way."""
 STOP, GO_ON = Stop(), GoOn()
 
 
@@ -87,7 +89,9 @@ class ExpectedUtility:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._last = catalogue.stages - 1
-        self._ways = tuple(_best_first((k.mean_bytes, k.accuracy) for k in known) for known in _known(catalogue))
+        self._ways = tuple(
+            _best_first((k.mean_bytes, k.accuracy, self._is_picture(k)) for k in known) for known in _known(catalogue)
+        )
         """[width]: every way to offload."""
         alone = (exits[self._last].accuracy for exits in catalogue.exits)
         self._most = tuple(
@@ -97,7 +101,7 @@ class ExpectedUtility:
         self._ways_given = tuple(
             tuple(
                 tuple(
-                    _best_first((k.mean_bytes, k.given[stage][b]) for k in known)
+                    _best_first((k.mean_bytes, k.given[stage][b], self._is_picture(k)) for k in known)
                     for b in range(len(catalogue.confidence_edges) + 1)
                 )
                 for stage in range(catalogue.stages)
@@ -117,7 +121,7 @@ class ExpectedUtility:
             if w and head_s > limit_s:
                 break  # wider ones take longer still
             alone = self._catalogue.exits[w][self._last].accuracy
-            worth = self._foreseen(alone, self._ways[w], situation, situation.budget_s - head_s)
+            worth = self._foreseen(alone, self._ways[w], situation, self._left_s(w, 0, situation))
             if worth > best + INDIFFERENCE * (w > 0):
                 best, chosen = worth, w
         return chosen
@@ -126,12 +130,11 @@ class ExpectedUtility:
         """Stop, go on, or send: whatever promises most."""
         w = self._catalogue.width_index(result.width)
         stop = self._alone(w, result)
-        if result.stage < self._last:
-            ahead_s = situation.times.ahead_s(result.stage + 1, w)
-            if ahead_s > situation.budget_s:
-                return STOP
-            return GO_ON if self._further(w, result, situation, ahead_s) > stop + INDIFFERENCE else STOP
         worth, decision = self._sending(w, result, situation)
+        if result.stage < self._last:
+            further = self._further(w, result, situation)
+            if further > max(worth, stop + INDIFFERENCE):
+                return GO_ON
         return decision if worth > stop + INDIFFERENCE else STOP
 
     def _alone(self, w: int, result: StageResult) -> float:
@@ -151,40 +154,59 @@ class ExpectedUtility:
         left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
         return (left_s / situation.budget_s + PRICE_OF_LINK) * service_s / period_s
 
-    def _further(self, w: int, result: StageResult, situation: Situation, ahead_s: float) -> float:
-        """What running to the end of the head promises, judged by this exit's confidence."""
-        given = self._catalogue.bin(result.confidence)
-        alone = self._catalogue.exits[w][self._last].given[result.stage][given]
-        ways = self._ways_given[w][result.stage][given]
-        return self._foreseen(alone, ways, situation, situation.budget_s - ahead_s)
+    def _is_picture(self, known: Known) -> bool:
+        return known.point.step is not None and self._catalogue.is_picture(known.point.step)
 
-    def _foreseen(self, alone: float, ways: Ways, situation: Situation, left_s: float) -> float:
-        """What the best of these ways, or none of them, is worth once the head has run and `left_s` are left."""
+    def _left_s(self, w: int, stage: int, situation: Situation) -> Left:
+        """What is left of the budget when the head runs on from the beginning of `stage`."""
+        catalogue, times = self._catalogue, situation.times
+        features_s = situation.budget_s - times.ahead_s(stage, w)
+        if catalogue.feature_steps is None or stage > catalogue.picture_stage:
+            return features_s, 0.0
+        ready_s = times.ahead_s(stage, w, catalogue.picture_stage + 1)
+        return features_s, situation.budget_s - ready_s - times.coding_s()
+
+    def _further(self, w: int, result: StageResult, situation: Situation) -> float:
+        """What running on promises, judged by this exit's confidence; less than nothing where there is no time for it."""
+        left_s = self._left_s(w, result.stage + 1, situation)
+        if max(left_s) <= 0:
+            return -1.0
+        given = self._catalogue.bin(result.confidence)
+        alone = self._catalogue.exits[w][self._last if left_s[0] > 0 else result.stage].given[result.stage][given]
+        ways = self._ways_given[w][result.stage][given]
+        return self._foreseen(alone, ways, situation, left_s)
+
+    def _foreseen(self, alone: float, ways: Ways, situation: Situation, left_s: Left) -> float:
+        """What the best of these ways, or none of them, is worth with `left_s` left once it can be sent."""
         outlook = situation.outlook
         if outlook is None:
             return alone
         worth = alone
-        for mean_bytes, accuracy in ways:
+        for mean_bytes, accuracy, picture in ways:
             if accuracy <= worth:
                 break  # nor are the ways after it worth more than their accuracy
-            p, price = outlook.p_back(mean_bytes, left_s), self.price(mean_bytes, situation, outlook)
+            if left_s[picture] <= 0:
+                continue
+            p, price = outlook.p_back(mean_bytes, left_s[picture]), self.price(mean_bytes, situation, outlook)
             worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
     def _sending(self, w: int, result: StageResult, situation: Situation) -> tuple[float, Decision]:
-        """The best (step, layers) by the sizes predicted for these very features."""
+        """The best (step, layers) by the sizes predicted for this very frame, of what there is to be sent of it."""
         best: float = -1.0
         decision: Decision = STOP
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
         given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
+        coding_s = situation.times.coding_s()
         for step, sizes in enumerate(result.layer_bytes):
             points, sent, p_before = self._catalogue.offloads[w][step], 0, None
+            left_s = situation.budget_s - (coding_s if self._catalogue.is_picture(step) else 0.0)
             for layers, size in enumerate(sizes, start=1):
                 sent += size
-                p = outlook.p_back(sent, situation.budget_s)
-                gain = points[layers - 1].given[self._last][given] - alone
+                p = outlook.p_back(sent, left_s)
+                gain = points[layers - 1].given[result.stage][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
@@ -199,7 +221,7 @@ def _known(catalogue: Catalogue) -> list[list[Known]]:
     return [[known for step in width for known in step] for width in catalogue.offloads]
 
 
-def _best_first(ways: Iterable[tuple[float, float]]) -> Ways:
+def _best_first(ways: Iterable[tuple[float, float, bool]]) -> Ways:
     return tuple(sorted(ways, key=lambda way: -way[1]))
 
 

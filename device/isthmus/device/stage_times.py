@@ -22,13 +22,14 @@ class StageTimes:
     ValueError if one is not above zero.
     """
 
-    def __init__(self, profile_s: Sequence[Sequence[float]]) -> None:
+    def __init__(self, profile_s: Sequence[Sequence[float]], picture_s: float = 0.0) -> None:
+        """`picture_s`: what coding a picture that is sent takes, on the same device."""
         if any(not t > 0 for row in profile_s for t in row):
             raise ValueError(
                 f"stage profile: every time must be above zero, got {profile_s}; measure the warm-up again"
             )
         self._profile_s = tuple(tuple(row) for row in profile_s)
-        self._factor = 1.0
+        self._picture_s, self._factor = picture_s, 1.0
         self._deviation = 0.05
 
     @property
@@ -44,10 +45,14 @@ class StageTimes:
         """A time that `stage` seldom exceeds: two mean deviations above the mean."""
         return self._profile_s[stage][width] * (self._factor + MARGIN_DEVIATIONS * self._deviation)
 
-    def ahead_s(self, stage: int, width: int) -> float:
-        """The same from the beginning of `stage` to the end of the head."""
+    def ahead_s(self, stage: int, width: int, until: int | None = None) -> float:
+        """The same from the beginning of `stage` to that of stage `until`, or to the end of the head."""
         slowdown = self._factor + MARGIN_DEVIATIONS * self._deviation
-        return sum([row[width] * slowdown for row in self._profile_s[stage:]])
+        return sum([row[width] * slowdown for row in self._profile_s[stage:until]])
+
+    def coding_s(self) -> float:
+        """A time that coding a picture seldom exceeds."""
+        return self._picture_s * (self._factor + MARGIN_DEVIATIONS * self._deviation)
 
     def observe(self, stage: int, width: int, compute_s: float) -> None:
         """Learn from one run."""

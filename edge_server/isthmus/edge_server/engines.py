@@ -15,10 +15,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from isthmus.models import trial
-from isthmus.models.bundle import Bundle, TailPart
+from isthmus.models.bundle import Bundle
 from isthmus.models.crossing import parted
 from isthmus.models.litert import Signature, opened
-from isthmus.models.pictures import Intake
+from isthmus.models.picture_ladder import TailPart
+from isthmus.models.pictures import Intake, resized
 from isthmus.proto.errors import BundleError, ConfigError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 
@@ -65,10 +66,14 @@ class OnnxModel:
             raise BundleError(f"{path}: not a tail that ONNX Runtime can read ({error})") from error
         self.inputs = tuple(port.name for port in self._session.get_inputs())
         self.outputs = tuple(port.name for port in self._session.get_outputs())
+        self._one_by_one = any(port.shape[:1] == [1] for port in self._session.get_inputs())
 
     def run(self, tensors: Arrays) -> Arrays:
-        """Run it on a batch."""
-        return tuple(self._session.run(self.outputs, dict(zip(self.inputs, tensors, strict=True))))
+        """Run it on a batch; one by one where the file insists on a batch of one."""
+        if not self._one_by_one or len(tensors[0]) == 1:
+            return tuple(self._session.run(self.outputs, dict(zip(self.inputs, tensors, strict=True))))
+        each = [self.run(tuple(tensor[i : i + 1] for tensor in tensors)) for i in range(len(tensors[0]))]
+        return tuple(np.concatenate(parts) for parts in zip(*each, strict=True))
 
 
 class LiteRtModel:
@@ -139,7 +144,7 @@ class Tail:
         given = tuple(t.name for t in self._tensors) or ("features",)
         self._features = _Chain(bundle, manifest.tail, given, manifest.answers, threads, engine)
         if picture is not None:
-            self._intake = Intake(picture.input)
+            self._intake, self._size = Intake(picture.input), picture.input.shape
             answers = manifest.picture_answers(picture)
             self._pictures = _Chain(bundle, picture.tail, None, answers, threads, engine)
 
@@ -158,7 +163,7 @@ class Tail:
         return self._features.run(parted(np.stack(frames), self._tensors))
 
     def _from_pictures(self, frames: Sequence[Frame]) -> list[Packed | None]:
-        return self._pictures.run((np.concatenate([self._intake(pixels) for pixels in frames]),))
+        return self._pictures.run((np.concatenate([self._intake(resized(pixels, self._size)) for pixels in frames]),))
 
 
 class _Chain:

@@ -51,6 +51,8 @@ class Content:
     """The columns of the outcome table."""
     tail_flops: int
     """FLOPs of the server's part of one frame."""
+    picture_flops: int = 0
+    """The same of a frame whose picture crosses."""
 
     def __post_init__(self) -> None:
         n, p = self.outcomes.label.shape
@@ -86,7 +88,8 @@ class Content:
             catalogue = Catalogue.from_manifest(manifest)
             if outcomes.score is not None:
                 catalogue, outcomes = replace(catalogue, task=Classification()), _by_score(outcomes, outcomes.score)
-            return cls(catalogue, outcomes, points, manifest.tail_flops)
+            whole = 0 if manifest.picture is None else manifest.picture.flops
+            return cls(catalogue, outcomes, points, manifest.tail_flops, whole)
         except BundleError as error:
             raise BundleError(f"{bundle.folder.name}: {error}") from error
 
@@ -146,7 +149,9 @@ class Replay:
         """Payload bytes [step][layer]: what is really sent, and what the device believes before it encodes."""
         key = sample, width
         if key not in self._sizes:
-            real, error = self._layer_bytes[sample, width].tolist(), self._errors[sample][width]
+            known, error = self._offloads[width], self._errors[sample][width]
+            rows = self._layer_bytes[sample, width].tolist()
+            real = [row[: len(layers)] for row, layers in zip(rows, known, strict=True)]
             believed = tuple(tuple(round(size * error) for size in layers) for layers in real)
             self._sizes[key] = tuple(map(tuple, real)), believed
         return self._sizes[key]
@@ -220,12 +225,16 @@ class Head:
         seed: int,
         device: int,
         flow_s: float = 0.0,
+        coding_s: float = 0.0,
     ) -> None:
-        """`stages_s[stage][width]`, and `flow_s` from one picture to the next: the profile's seconds on an idle, cool device."""
+        """On an idle, cool device, in a profile's seconds: `stages_s[stage][width]`, `flow_s` from one picture to the next, and
+        `coding_s` of a picture.
+        """
         self.replay, self.feed = replay, feed
         self.stages_s, self._flow_s = tuple(tuple(row) for row in stages_s), flow_s
         self._widths = replay.catalogue.widths
-        self._last = len(stages_s) - 1
+        self._last, self._picture_stage = len(stages_s) - 1, replay.catalogue.picture_stage
+        self._feature_steps, self._coding_s = replay.catalogue.feature_steps, coding_s
         rng = random.Random(f"{seed}/{device}/stages")
         self._noise = [math.exp(rng.gauss(0.0, STAGE_NOISE)) for _ in range(_NOISES)]
         self._shown: dict[int, tuple[int, int]] = {}
@@ -242,11 +251,17 @@ class Head:
         w = self._widths.index(width)
         sample = self.feed.sample(frame_id)
         sizes = None
-        if stage == self._last:
+        if stage == self._last or (self._feature_steps is not None and stage >= self._picture_stage):
             self._shown[frame_id] = sample, w
             _, sizes = self.replay.sizes(sample, w)
+            if stage != self._last and self._feature_steps:
+                sizes = ((),) * self._feature_steps + sizes[self._feature_steps :]
         guess = self.replay.guess(sample, w, stage)
         return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
+
+    def coding_s(self, step: int) -> float:
+        """What coding takes before a frame can leave, at the present slowdown: that of features is part of their stage."""
+        return self._coding_s * self.slowdown if self.replay.catalogue.is_picture(step) else 0.0
 
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         """A payload as long as the real one; the base begins with where the answer stands in the table."""
@@ -269,22 +284,34 @@ class Head:
 class Tail:
     """A server's engine: the table's logits, after the profile's time for the batch."""
 
-    def __init__(self, replay: Replay, batch_s: Callable[[int], float], *, seed: int, server: int) -> None:
-        """`batch_s(b)`: the profile's seconds for a batch of b."""
-        self._replay, self._batch_s = replay, batch_s
+    def __init__(
+        self,
+        replay: Replay,
+        batch_s: Callable[[int], float],
+        *,
+        seed: int,
+        server: int,
+        pictures_s: Callable[[int], float] | None = None,
+    ) -> None:
+        """`batch_s(b)` and `pictures_s(b)`: the profile's seconds for b frames' features, and for b pictures."""
+        self._replay, self._batch_s, self._pictures_s = replay, batch_s, pictures_s or batch_s
         rng = random.Random(f"{seed}/{server}/tail")
         self._noise = [math.exp(rng.gauss(0.0, TAIL_NOISE)) for _ in range(_NOISES)]
         self.slowdown = 1.0
 
-    def tail_s(self, frame_ids: Iterable[int]) -> float:
-        """What a batch of these frames takes at the present slowdown: it is as slow as its slowest."""
+    def tail_s(self, frame_ids: Iterable[int], pictures: int = 0) -> float:
+        """What a batch of these frames takes at the present slowdown, `pictures` of them pictures: as slow as its slowest."""
         noises = [self._noise[frame_id % _NOISES] for frame_id in frame_ids]
-        return self._batch_s(len(noises)) * max(noises) * self.slowdown
+        features = len(noises) - pictures
+        batch_s = (self._batch_s(features) if features else 0.0) + (self._pictures_s(pictures) if pictures else 0.0)
+        return batch_s * max(noises) * self.slowdown
 
     def run(self, batch: RunBatch[Ready]) -> tuple[list[Packed], float]:
         """The answers and how long they take."""
         logits: list[Packed] = []
+        pictures = 0
         for item in batch.items:
             sample, width, step = item.payload.features.tolist()
             logits.append(self._replay.logits(int(sample), int(width), int(step), item.payload.layers_used))
-        return logits, self.tail_s(item.frame_id for item in batch.items)
+            pictures += self._replay.catalogue.is_picture(int(step))
+        return logits, self.tail_s((item.frame_id for item in batch.items), pictures)

@@ -227,9 +227,9 @@ def _play(play: Play, job: SweepJob, folder: Path, command: str, version: str) -
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for device, (header, records, cut) in enumerate(play(job.scenario)):
+        for device, (header, records, cut, end) in enumerate(play(job.scenario)):
             stamped = msgspec.structs.replace(header, command=command, version=version)
-            record.save(part / f"{device:04}.jsonl.zst", Run(stamped, records, cut))
+            record.save(part / f"{device:04}.jsonl.zst", Run(stamped, records, cut, end))
         part.rename(folder / RESULTS / job.name)
     except Exception as error:  # a pool's process has nobody to raise to, and the other jobs are well
         return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import bundle_check, seal
+from isthmus.models.picture_ladder import Input, PictureLadder, Strict, TailPart
+from isthmus.proto.bits.spectrum import Spectrum
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
-from isthmus.proto.picture_codec import PictureConfig
-from isthmus.proto.spectrum import Spectrum
 from isthmus.proto.tasks import TASKS, task_called
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.task import Task
@@ -31,39 +31,6 @@ SCHEMA = 4
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies, 4 boxes of other forms and
 pictures that cross; all of it optional, so that every older bundle reads as one of 4."""
 ZOO = Path(__file__).parent / "zoo"
-
-
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of `bundle.toml`; an unknown key is an error."""
-
-
-class Input(Strict, frozen=True, omit_defaults=True):
-    """The picture a stage takes: `size` high and wide, (x / 255 - mean) / std per channel, channels in RGB order here.
-
-    A stage that stores integers rounds these values by its own scale: see `litert.Port`.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    width: int | None = None
-    """The picture's width, where it is not square."""
-    colours: Literal["rgb", "bgr", "grey"] = "rgb"
-    """The order of its channels; grey has one."""
-    layout: Literal["last", "first"] = "last"
-    """Where the channels stand: (height, width, channels), or (channels, height, width)."""
-    fit: Literal["stretch", "letterbox"] = "stretch"
-    """A picture of another shape is stretched, or scaled whole into the middle of grey."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(height, width)"""
-        return self.size, self.width or self.size
-
-    @property
-    def schema(self) -> int:
-        """The least that a bundle with it must name."""
-        return 1 if (self.colours, self.layout, self.fit) == ("rgb", "last", "stretch") else 4
 
 
 class Crossing(Strict, frozen=True):
@@ -145,8 +112,8 @@ class Bottleneck(Strict, frozen=True):
 class Stage(Strict, frozen=True):
     """A part of the head that ends in an early exit or in the bottleneck, at one width.
 
-    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A last
-    stage without a signature computes nothing: only the picture can cross.
+    Its signature takes `image` or the `hidden` of the stage before; a later stage that takes `image` is another model. A stage
+    without a signature computes nothing: it makes the picture ready, which can be sent from then on.
     """
 
     width: float
@@ -160,35 +127,6 @@ class Stage(Strict, frozen=True):
     """The picture it takes, where that is not the bundle's."""
     boxes: Boxes | None = None
     """How the boxes of its early exit are read, where it has an input of its own."""
-
-
-class TailPart(Strict, frozen=True):
-    """One of the files that run one after the other on the server."""
-
-    file: str
-    engine: str
-
-
-class PictureLadder(Strict, frozen=True):
-    """The picture itself as something that can cross, and the model that then answers: the uncut one, or a larger one."""
-
-    input: Input
-    """The picture that crosses, of this size, and the values that the model takes."""
-    format: Literal["webp", "jpeg"]
-    qualities: tuple[int, ...]
-    """Further steps of the ladder, behind those of the features; finest first."""
-    size_fit: tuple[tuple[float, float, float], ...]
-    """By quality: see `picture_codec.PictureConfig`."""
-    tail: tuple[TailPart, ...]
-    """Run one after the other; the first part takes the picture."""
-    flops: int
-    boxes: Boxes | None = None
-    """How its boxes are read."""
-
-    @property
-    def codec(self) -> PictureConfig:
-        """What both halves must know of pictures that cross."""
-        return PictureConfig(*self.input.shape, self.format, self.qualities, self.size_fit)
 
 
 class Ageing(Strict, frozen=True):
@@ -267,10 +205,23 @@ class Manifest(Strict, frozen=True):
         """How the outputs of the model that is given the picture are read. Raises BundleError as `answers` does."""
         return self._task(ladder.boxes, ladder.input)
 
+    @property
+    def picture_stage(self) -> int:
+        """The stage after which the picture can be sent: the one without a signature, or else the last."""
+        silent = (i for i, stage in enumerate(self.stages) if not stage[0].signature)
+        return next(silent, len(self.stages) - 1)
+
     def _task(self, boxes: Boxes | None, picture: Input) -> Task:
         if self.task not in TASKS:
             raise BundleError(f"{self.name}: task '{self.task}' unknown; this Isthmus knows {', '.join(TASKS)}")
         return task_called(self.task, boxes, picture.shape, len(self.labels) or None)
+
+    def step_name(self, step: int) -> str:
+        """How a step of the ladder is called: the quantiser's step, or the picture's format and quality."""
+        steps = self.bottleneck.steps
+        if step < len(steps) or self.picture is None:
+            return f"{steps[step]:.4g}"
+        return self.picture.named(step - len(steps))
 
     def name_of(self, label: int) -> str:
         """The name of a class."""
@@ -299,7 +250,10 @@ class Bundle:
     def codec(self) -> CodecConfig:
         """What the codec must know, the same on both halves."""
         codec, picture = self.manifest.bottleneck.codec, self.manifest.picture
-        return codec if picture is None else replace(codec, picture=picture.codec)
+        if picture is None:
+            return codec
+        first, *others = picture.codecs
+        return replace(codec, picture=first, views=tuple(others))
 
     def stage(self, index: int, width: float) -> Stage:
         """Stage `index` at `width`; BundleError if the bundle has no such width."""

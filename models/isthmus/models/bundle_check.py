@@ -12,7 +12,8 @@ from isthmus.proto.codec import Codec
 from isthmus.proto.errors import CodecError
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Ageing, Bottleneck, Input, Manifest, PictureLadder, Point
+    from isthmus.models.bundle import Ageing, Bottleneck, Manifest, Point
+    from isthmus.models.picture_ladder import Input, PictureLadder
 
 MOST_VALUES = 1 << 24
 """Values that may cross; more would not be a bottleneck."""
@@ -31,7 +32,7 @@ def fault(manifest: Manifest) -> str | None:
 
 def _faults(m: Manifest) -> Iterator[str]:
     yield from _file_faults(m)
-    sent = () if m.picture is None else (m.picture.input,)
+    sent = () if m.picture is None else (m.picture.input, *map(m.picture.taken, m.picture.views))
     for taken in (m.input, *sent, *(s.input for stage in m.stages for s in stage if s.input is not None)):
         yield from picture_faults(taken)
     yield from _stage_faults(m)
@@ -93,8 +94,10 @@ def _stage_faults(m: Manifest) -> Iterator[str]:
             yield f"stages[{i}]: must have each of the widths once"
         if any(not (0 < s.temperature < math.inf) or s.flops < 0 for s in stage):
             yield f"stages[{i}]: temperature must be above 0, flops not below"
-        if any(not s.signature and (s.exit or i < len(m.stages) - 1 or m.picture is None) for s in stage):
-            yield f"stages[{i}]: needs a signature; only a last stage without an exit, where the picture crosses, has none"
+        if any(not s.signature and (s.exit or m.picture is None) for s in stage):
+            yield f"stages[{i}]: needs a signature; only a stage without an exit, where the picture can cross, has none"
+    if m.bottleneck.steps and any(not s.signature for stage in m.stages[-1:] for s in stage):
+        yield f"stages[{len(m.stages) - 1}]: needs a signature, which gives the features"
 
 
 def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
@@ -126,12 +129,15 @@ def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
 def _ladder_faults(p: PictureLadder, before: int) -> Iterator[str]:
     if not p.tail:
         yield "picture.tail: names no file"
-    if not p.qualities or not all(0 <= q <= FINEST for q in p.qualities):
-        yield f"picture.qualities: must be there, each 0 to {FINEST}"
-    if before + len(p.qualities) > MOST_STEPS:
+    for view in p.views:
+        if not view.qualities or not all(0 <= q <= FINEST for q in view.qualities):
+            yield f"picture.qualities: must be there, each 0 to {FINEST}"
+        if len(view.size_fit) != len(view.qualities) or not _finite(c for fit in view.size_fit for c in fit):
+            yield "picture.size_fit: must have three finite values for each quality"
+        if view.region is not None and not (0 <= view.region.margin < 1 and 0 < view.region.least <= 1):
+            yield "picture.more.region: margin must be 0 to 1, least above 0 and at most 1"
+    if before + len(p.steps) > MOST_STEPS:
         yield f"picture.qualities: with the features' steps more than {MOST_STEPS}"
-    if len(p.size_fit) != len(p.qualities) or not _finite(c for fit in p.size_fit for c in fit):
-        yield "picture.size_fit: must have three finite values for each quality"
     if p.flops < 0:
         yield "picture.flops: must not be below 0"
 
@@ -139,7 +145,7 @@ def _ladder_faults(p: PictureLadder, before: int) -> Iterator[str]:
 def _layers_at(m: Manifest) -> list[int]:
     """The layers of each step: those of the features, then one for each quality of the picture."""
     features = [len(row) for row in m.bottleneck.tables[: len(m.bottleneck.steps)]]
-    return features if m.picture is None else [*features, *(1 for _ in m.picture.qualities)]
+    return features if m.picture is None else [*features, *(1 for _ in m.picture.steps)]
 
 
 def _point_faults(m: Manifest, point: Point, exits: int) -> Iterator[str]:

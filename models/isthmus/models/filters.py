@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import bundle_check
-from isthmus.models.bundle import Input, Strict
+from isthmus.models.picture_ladder import Input, Strict
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
 

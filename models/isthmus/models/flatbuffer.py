@@ -14,15 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer_check, trial
+from isthmus.models.litert import Interpreter
 from isthmus.models.operators import CARRIED, CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
+
+try:
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError as error:
+    way_out = "tflite-runtime runs bundles, but reads and cuts no model; do it where ai-edge-litert can be installed"
+    raise ModelError(f"{error.name or 'ai-edge-litert'}: not installed; {way_out}") from error
 
 IDENTIFIER = b"TFL3"
 _KINDS: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from isthmus.proto.errors import ModelError
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:  # 32-bit and older systems have its predecessor only, which runs the same heads
+    from tflite_runtime.interpreter import Interpreter
 
 Array = NDArray[Any]
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input
+from isthmus.models.picture_ladder import Input
 from isthmus.models.progress import Report
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Placing

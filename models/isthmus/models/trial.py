@@ -12,10 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ai_edge_litert.interpreter import Interpreter
-
 from isthmus.models.bundle import ZOO
-from isthmus.models.litert import warm_up
+from isthmus.models.litert import Interpreter, warm_up
 from isthmus.proto.errors import ModelError
 
 LIMIT_S = 120.0

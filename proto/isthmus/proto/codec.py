@@ -16,11 +16,11 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.huffman import SYMBOLS, StaticCode, code_lengths
+from isthmus.proto.bits.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
+from isthmus.proto.bits.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 from isthmus.proto.errors import CodecError
-from isthmus.proto.huffman import SYMBOLS, StaticCode, code_lengths
-from isthmus.proto.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packed_bytes
 from isthmus.proto.picture_codec import PictureConfig
-from isthmus.proto.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 
 CODEC_VERSION = 1
 """Whatever changes a payload's bytes raises it: halves of different versions refuse each other at hello."""
@@ -59,6 +59,8 @@ class CodecConfig:
     """What is coded are frequencies, and steps are in their unit; None: the features themselves."""
     picture: PictureConfig | None = None
     """The picture may cross too (`frame_codec`): its qualities are further steps of the ladder, behind the features'."""
+    views: tuple[PictureConfig, ...] = ()
+    """The picture at other sizes, or a part of it: each one's qualities are steps behind those before."""
 
     @property
     def elements(self) -> int:
@@ -75,7 +77,7 @@ class CodecConfig:
     @property
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer: what does not shrink travels packed and plain."""
-        picture = 0 if self.picture is None else self.picture.max_bytes
+        picture = max((view.max_bytes for view in (self.picture, *self.views) if view is not None), default=0)
         if self.spectrum is not None:
             return HEADER_BYTES + max(picture, self.spectrum.most_packed_bytes)
         return HEADER_BYTES + max(picture, *(packed_bytes(self.elements, layer) for layer in range(self.layers)))

@@ -6,6 +6,11 @@ import contextlib
 import os
 from pathlib import Path
 
+import zstandard
+
+MOST_BYTES = 1 << 30
+"""A compressed file that unfolds to more is refused before memory is asked for; a run would have two million frames."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under another name, then rename it: whoever reads `path` finds the old content or the new.
@@ -49,3 +54,11 @@ class Lines:
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             os.lseek(self._descriptor, 0, os.SEEK_END)
             self._torn = False
+
+
+def unfolded(content: bytes) -> bytes:
+    """What a compressed file unfolds to. Raises ZstdError, also when it claims to be more than `MOST_BYTES`."""
+    size_bytes = zstandard.get_frame_parameters(content).content_size
+    if size_bytes > MOST_BYTES:
+        raise zstandard.ZstdError(f"it claims to unfold to {size_bytes} bytes, {MOST_BYTES} at most are read")
+    return zstandard.decompress(content)

@@ -34,35 +34,40 @@ class FrameCodec:
         self.config = config
         self._features = Codec(config) if config.steps else None
         self._steps = len(config.steps)
+        views = () if config.picture is None else (config.picture, *config.views)
+        self._qualities = [(n, view, quality) for n, view in enumerate(views) for quality in range(len(view.qualities))]
+        """By step of the ladder, behind those of the features: which view, and which quality of it."""
+        self._views = views
 
     @property
     def max_layer_bytes(self) -> int:
         """See `CodecConfig`."""
         return self.config.max_layer_bytes
 
-    def predict(self, features: Floats | None, picture: Pixels | None) -> tuple[tuple[int, ...], ...]:
+    def predict(self, features: Floats | None, pictures: Sequence[Pixels] = ()) -> tuple[tuple[int, ...], ...]:
         """Payload bytes [step][layer] that `encode` is likely to give, without encoding, for what there is of a frame.
 
-        Raises CodecError on another shape or type than the config's, NaN or infinity.
+        `pictures` are those that may cross, one for each view. Steps of the ladder for which there is nothing yet have no
+        layers. Raises CodecError on another shape or type than the config's, NaN or infinity.
         """
-        sizes: tuple[tuple[int, ...], ...] = ()
+        sizes: tuple[tuple[int, ...], ...] = ((),) * self._steps
         if self._features is not None and features is not None:
             sizes = self._features.predict(features)
-        if self.config.picture is not None and picture is not None:
-            predicted = picture_codec.predicted_bytes(picture, self.config.picture)
-            sizes += tuple((HEADER_BYTES + size,) for size in predicted)
+        if pictures:
+            for pixels, view in zip(pictures, self._views, strict=True):
+                sizes += tuple((HEADER_BYTES + size,) for size in picture_codec.predicted_bytes(pixels, view))
         return sizes
 
-    def encode(self, features: Floats | None, picture: Pixels | None, step: int) -> tuple[bytes, ...]:
+    def encode(self, features: Floats | None, pictures: Sequence[Pixels], step: int) -> tuple[bytes, ...]:
         """One payload for each layer, base first; a picture has one. Raises CodecError as `predict`, and on a step that
         the ladder does not have for what there is of the frame.
         """
         if step < self._steps and self._features is not None and features is not None:
             return self._features.encode(features, step)
-        pictures, quality = self.config.picture, step - self._steps
-        if pictures is None or picture is None or not 0 <= quality < len(pictures.qualities):
+        if not pictures or not 0 <= step - self._steps < len(self._qualities):
             raise CodecError(f"step {step}: the ladder has no such step for this frame")
-        return (bytes((PICTURE << 4, step)) + picture_codec.encode(picture, pictures, quality),)
+        n, view, quality = self._qualities[step - self._steps]
+        return (bytes((PICTURE << 4, step)) + picture_codec.encode(pictures[n], view, quality),)
 
     def decode(self, payloads: Sequence[bytes]) -> Floats | Pixels:
         """Features (H, W, C) float32, or a picture (H, W, 3) uint8. Raises CodecError as the codecs do."""
@@ -73,11 +78,11 @@ class FrameCodec:
         return self._features.decode(payloads)
 
     def _picture(self, payloads: Sequence[bytes]) -> Pixels:
-        pictures = self.config.picture
-        if pictures is None:
+        if not self._views:
             raise CodecError("a picture, which this bundle does not send; compare the two halves' bundles")
         if len(payloads) != 1 or len(payloads[0]) < HEADER_BYTES:
             raise CodecError(f"payloads: {len(payloads)}, or cut off; a picture is one")
-        if not 0 <= payloads[0][1] - self._steps < len(pictures.qualities):
+        if not 0 <= payloads[0][1] - self._steps < len(self._qualities):
             raise CodecError(f"step {payloads[0][1]} is no picture's; compare the two halves' bundles")
-        return picture_codec.decode(payloads[0][HEADER_BYTES:], pictures)
+        _, view, _ = self._qualities[payloads[0][1] - self._steps]
+        return picture_codec.decode(payloads[0][HEADER_BYTES:], view)

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -20,8 +19,10 @@ import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.files import Lines, write_whole
+from isthmus.proto.fates import END_BEGINS, RunEnd, Tally
+from isthmus.proto.files import Lines, unfolded, write_whole
 from isthmus.proto.vocabulary import (
+    NONE_SKIPPED,
     Answer,
     AnswerSource,
     Box,
@@ -32,6 +33,7 @@ from isthmus.proto.vocabulary import (
     Mask,
     Pose,
     Reason,
+    Skipped,
     Values,
 )
 
@@ -127,11 +129,15 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     values: Values | None = None
     age_s: float = 0.0
     """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
-
+    captured_unix_s: float | None = None
+    """When the picture was captured by the wall clock, in seconds since 1970 (UTC)."""
+    skipped_stale: int = 0
+    """Pictures let go since the frame before this: newer ones came while the device was occupied."""
+    skipped_rate: int = 0
+    """And those that came sooner than was asked for."""
     found: bool | None = None
-    """Whether the boxes are right: what is in the picture was found, each thing by its class and place; None: not known."""
     local_found: bool | None = None
-    """The same of what the last early exit on the device said."""
+    """Whether the boxes are right, each thing by its class and place; and the last early exit's. None: not known."""
 
     @classmethod
     def from_answer(
@@ -144,6 +150,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         energy_J: float | None = None,
         picture: str | None = None,
         answer_name: str | None = None,
+        captured_unix_s: float | None = None,
+        skipped: Skipped = NONE_SKIPPED,
     ) -> FrameRecord:
         """The record of `frame` and its `answer`; `local` is the last early exit's guess, None if no exit had run."""
         point, timings = answer.point, answer.timings
@@ -185,21 +193,22 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             embedding=answer.detail if isinstance(answer.detail, Embedding) else None,
             values=answer.detail if isinstance(answer.detail, Values) else None,
             age_s=answer.age_s,
+            captured_unix_s=captured_unix_s,
+            skipped_stale=skipped.stale,
+            skipped_rate=skipped.rate,
         )
 
     @property
     def right(self) -> bool | None:
         """Right *and* on time; None when the truth is unknown."""
-        if self.found is not None:
-            return self.on_time and self.found
-        return None if self.truth is None else self.on_time and self.label == self.truth
+        found = self.found if self.found is not None or self.truth is None else self.label == self.truth
+        return found and self.on_time
 
     @property
     def local_right(self) -> bool | None:
         """Whether local-only would have been right; its time is the exit's, which comes before any deadline kept."""
-        if self.local_found is not None:
-            return self.local_found
-        return None if self.truth is None else self.local_label == self.truth
+        same = self.local_label == self.truth
+        return self.local_found if self.local_found is not None or self.truth is None else same
 
 
 class Recorder:
@@ -228,6 +237,10 @@ class Recorder:
         """Append one record. Raises DataError on a full disk; what was written before is whole, and a later one may fit."""
         self._line(record)
 
+    def end(self, end: RunEnd) -> None:
+        """Append how the run ended. Raises DataError."""
+        self._line(end)
+
     def close(self) -> None:
         """Close the file; further writes raise ValueError."""
         self._file.close()
@@ -235,9 +248,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _line(self, value: msgspec.Struct) -> None:
@@ -252,7 +263,8 @@ class Recorder:
 
 def save(path: Path, *runs: Run) -> None:
     """Write finished runs at once, whole or not at all; compressed where `path` ends in `.zst`. Raises DataError."""
-    lines = msgspec.json.Encoder().encode_lines([row for run in runs for row in (run.header, *run.records)])
+    rows = [row for run in runs for row in (run.header, *run.records, *([run.end] if run.end else []))]
+    lines = msgspec.json.Encoder().encode_lines(rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, zstandard.compress(lines) if path.suffix == ".zst" else lines)
@@ -267,6 +279,8 @@ class Run(NamedTuple):
     records: list[FrameRecord]
     cut_lines: int
     """1 when the last line was cut short and left out."""
+    end: RunEnd | None = None
+    """How the run ended; None where it was cut off, and for runs that lose no frame before it is taken."""
 
 
 def read(path: Path) -> tuple[RunHeader, list[FrameRecord]]:
@@ -287,7 +301,7 @@ def load_all(path: Path) -> list[Run]:
     """
     try:
         content = path.read_bytes()
-        lines = (_unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
+        lines = (unfolded(content) if path.suffix == ".zst" else content).split(b"\n")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except zstandard.ZstdError as error:
@@ -302,6 +316,8 @@ def load_all(path: Path) -> list[Run]:
         where = f"{path}: line {number}"
         if not runs or line.startswith(HEADER_BEGINS):
             runs.append(Run(_header(line, where), [], 0))
+        elif line.startswith(END_BEGINS):
+            runs[-1] = runs[-1]._replace(end=_decoded(line, RunEnd, where))
         else:
             runs[-1].records.append(_decoded(line, FrameRecord, where))
     runs[-1] = runs[-1]._replace(cut_lines=int(cut))
@@ -319,6 +335,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """A run in figures. Shares are 0 to 1; None where nothing could be counted."""
 
     frames: int
+    captured: int
+    """Those, and the pictures that were let go before anything was made of them."""
+    by_fate: dict[str, int]
+    """What became of all that were captured."""
     labelled_frames: int
     """Those with a known truth: the only ones that accuracy counts."""
     answered_by_deadline: float | None
@@ -341,19 +361,24 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summary(records: Sequence[FrameRecord]) -> Summary:
     """The figures of a run; order does not matter."""
+    tally = Tally()
+    for record in records:
+        tally.add(record.source, record.reason, Skipped(record.skipped_stale, record.skipped_rate))
     bytes_up = sum(record.bytes_up for record in records)
     latencies = [record.latency_s for record in records]
     energies = [record.energy_J for record in records if record.energy_J is not None]
     p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
     return Summary(
         frames=len(records),
+        captured=tally.captured,
+        by_fate=tally.by_fate,
         labelled_frames=sum(record.right is not None for record in records),
         answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),
-        by_source=_counts(record.source.value for record in records),
-        by_reason=_counts(record.reason.value for record in records),
-        by_width=_counts(f"{record.width:g}" for record in records if record.width is not None),
+        by_source=dict(sorted(Counter(record.source.value for record in records).items())),
+        by_reason=dict(sorted(Counter(record.reason.value for record in records).items())),
+        by_width=dict(sorted(Counter(f"{record.width:g}" for record in records if record.width is not None).items())),
         bytes_up=bytes_up,
         bytes_per_frame=bytes_up / len(records) if records else None,
         energy_per_frame_J=sum(energies) / len(energies) if energies else None,
@@ -368,24 +393,8 @@ def _share(values: Iterable[bool | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
-
-
 def _decoded(line: bytes, kind: type[Any], where: str) -> Any:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a {kind.__name__} ({error})") from error
-
-
-MOST_BYTES = 1 << 30
-"""A compressed run that unfolds to more is refused before memory is asked for; it would be one of two million frames."""
-
-
-def _unfolded(content: bytes) -> bytes:
-    """What a compressed run unfolds to. Raises ZstdError, also when it claims to be more than `MOST_BYTES`."""
-    size_bytes = zstandard.get_frame_parameters(content).content_size
-    if size_bytes > MOST_BYTES:
-        raise zstandard.ZstdError(f"it claims to unfold to {size_bytes} bytes, {MOST_BYTES} at most are read")
-    return zstandard.decompress(content)

@@ -143,7 +143,8 @@ class StageResult(Struct, frozen=True):
     """What one stage of the head produced for one frame.
 
     `guess` is what the last early exit so far has said, None when there was none.
-    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before the last stage.
+    `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before anything may, and no layers for
+    a step that may not yet: a picture may cross before the head has made its features.
     `placings[step]` tells where the picture lies in what the server then answers about; none: everywhere as a whole.
     """
 
@@ -240,6 +241,46 @@ class Reason(StrEnum):
     """The filter found nothing of interest."""
     TRACKED = "tracked"
     """What is tracked was expected to be worth as much as another detection."""
+
+
+class Fate(StrEnum):
+    """What became of a picture that was captured: exactly one of these."""
+
+    ANSWERED = "answered"
+    """From an early exit or by the server, for itself."""
+    REPEATED = "repeated"
+    """It shows what the last answered one showed."""
+    TRACKED = "tracked"
+    """What earlier detections found was carried on to it."""
+    DISMISSED = "dismissed"
+    """The neural filter found nothing of interest."""
+    SKIPPED = "skipped"
+    """Let go before anything was made of it: a newer one replaced it (stale), or it came sooner than was asked for (rate)."""
+    REFUSED = "refused"
+    """Taken, and no half had an answer: said honestly, with the reason."""
+
+
+FATES = {
+    AnswerSource.EXIT: Fate.ANSWERED,
+    AnswerSource.SERVER: Fate.ANSWERED,
+    AnswerSource.REPEAT: Fate.REPEATED,
+    AnswerSource.TRACK: Fate.TRACKED,
+    AnswerSource.FILTER: Fate.DISMISSED,
+    AnswerSource.NONE: Fate.REFUSED,
+}
+"""The fate of a frame by where its answer came from."""
+
+
+class Skipped(Struct, frozen=True):
+    """How many pictures were let go."""
+
+    stale: int = 0
+    """A newer one came while the device was occupied, or they were too old to be answered by their deadline."""
+    rate: int = 0
+    """They came sooner after the one before than was asked for."""
+
+
+NONE_SKIPPED = Skipped()
 
 
 class Timings(Struct, frozen=True):

@@ -10,17 +10,14 @@ import pytest
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import AnswerSource, LinkState, Reason
+from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, LinkState, Reason
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 
 
 def answered(frame_id: int) -> AnsweredPicture:
-    row = FrameRecord(
-        frame_id=frame_id, captured_s=0.0, deadline_s=0.0, confidence=0.5, source=AnswerSource.EXIT,
-        reason=Reason.CONFIDENT, answered_s=0.0, latency_s=0.0, on_time=True,
-    )  # fmt: skip
-    return AnsweredPicture(row, PIXELS, LinkState.UP)
+    answer = Answer(frame_id, 1, 0.5, AnswerSource.EXIT, Reason.CONFIDENT, None, 0.0, 0.0, True, 0)
+    return AnsweredPicture(FrameRecord.from_answer(Frame(frame_id, 0.0, 0.1), answer), PIXELS, LinkState.UP, answer)
 
 
 class Kept(Sink):

@@ -6,6 +6,7 @@ import pytest
 
 from isthmus.device.output.writers import Writers
 from isthmus.proto.errors import DataError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
@@ -25,6 +26,9 @@ class Scripted:
         if self._errors:
             raise self._errors.pop(0)
         self.rows += 1
+
+    def end(self, end: RunEnd) -> None:
+        """Nothing is noted."""
 
     def close(self) -> None:
         self.closed = True

@@ -176,7 +176,10 @@ def test_marks_that_are_drawn_as_points_have_dark_ones_for_dark_pages(drawn: Pat
     found = {kind: [png for of, png in image.findall(text) if of == kind] for kind in ("light", "dark")}
     assert len(found["light"]) == len(found["dark"]) > 0
     shown = {
-        kind: [cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED) for png in pictures]
+        kind: [
+            np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED))
+            for png in pictures
+        ]
         for kind, pictures in found.items()
     }
     for light, dark in zip(shown["light"], shown["dark"], strict=True):
@@ -204,7 +207,7 @@ def test_a_live_run_has_captions_for_what_is_drawn_and_files_in_the_forms_asked_
 
 
 def test_how_a_run_was_made_is_said_for_people() -> None:
-    said = dict(provenance.rows(header(start_s=12.5)))
+    said = {row[0]: row[1] for row in provenance.rows(header(start_s=12.5))}
     assert said["Link"] == "demo, from its second 12.5 on"
     assert said["Deadline"] == "100 ms"
     assert said["Bundle"] == "signs (sha256 abababababab…)"

@@ -13,12 +13,12 @@ import pytest
 from clips import AGEING, CLIPS, FRAMES, made
 from isthmus.device.tracking.tracks import Place
 from isthmus.emulation import policies
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.ageing import AGES, counted
 from isthmus.emulation.sequences.clips import ByName, Clips
 from isthmus.emulation.sequences.rows import Rows, found
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual.scenario import Scenario
-from isthmus.models import sequences
 from isthmus.models.bundle import Bundle
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError

@@ -46,6 +46,8 @@ def test_a_shipped_scenario_plays_and_every_frame_is_answered_in_time(name: str)
     for run in runs:
         assert len(run.records) == round(short.duration_s * short.fps)
         assert all(record.on_time for record in run.records)
+        figures = summary(run.records)
+        assert sum(figures.by_fate.values()) == figures.captured == len(run.records)
         assert run.header.scenario == name
         assert run.header.trace == found.trace
 

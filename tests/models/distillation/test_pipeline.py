@@ -35,9 +35,9 @@ from isthmus.models.pictures import squeezed
 from isthmus.models.splitting.uncut import input_of
 from isthmus.models.training.tflite_teacher import Teacher
 from isthmus.models.training.torch_graph import TorchPart
+from isthmus.proto.bits.spectrum import SPECTRAL_LAYERS
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError, ModelError
-from isthmus.proto.spectrum import SPECTRAL_LAYERS
 from small_teachers import SIZE, fill, silent, teacher
 
 SETTINGS = DistillationSettings(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import answering_graphs as made
 from isthmus.cli.main import application
-from isthmus.cli.models.evaluate import _Halves
+from isthmus.cli.models.halves import Halves
 from isthmus.device.output.drawing import drawn
 from isthmus.emulation.replay import Content
 from isthmus.models import bundle as bundles
@@ -21,6 +21,7 @@ from isthmus.models import flatbuffer, scenes
 from isthmus.models.bundle import Bundle
 from isthmus.models.splitting import pair, split
 from isthmus.models.splitting.cuts import cut_after
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import Reading, classes_of, told
 from isthmus.models.splitting.split import Split
 from isthmus.models.splitting.uncut import Uncut, input_of
@@ -70,7 +71,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_what_the_halves_answer_live_is_what_was_measured(kind: tuple[Path, Split, Bundle, type]) -> None:
     _, found, bundle, detail = kind
-    halves = _Halves(bundle, bundle.manifest)
+    halves = Halves(bundle, bundle.manifest)
     for row, number in enumerate(found.uncut.measuring[:3]):
         answers = [guess for guess, _ in halves.answers(PICTURES[number])]
         for answer, measured in zip(answers, found.answered, strict=True):
@@ -214,10 +215,12 @@ def test_labels_name_the_points_of_a_pose(tmp_path: Path) -> None:
 def test_poses_of_two_families_make_a_pair(tmp_path: Path) -> None:
     """What the outputs look like differs; the points are the same."""
     small, large = made.movenet(tmp_path / "small.tflite"), made.posenet(tmp_path / "large.tflite")
-    found = pair.pair(uncut_of(small, None), uncut_of(large, None), PICTURES, "webp", (90, 40), lambda _: None)
+    found = pair.pair(
+        uncut_of(small, None), uncut_of(large, None), PICTURES, Coder("webp", (Sight((90, 40)),)), lambda _: None
+    )
     bundle = pair.write(tmp_path / "pair", found)
     assert bundles.load(str(bundle.folder)).manifest.task == "pose"
-    device, *server = [guess for guess, _ in _Halves(bundle, bundle.manifest).answers(PICTURES[1])]
+    device, *server = [guess for guess, _ in Halves(bundle, bundle.manifest).answers(PICTURES[1])]
     assert device is not None
     assert device.detail == found.answered[0].guesses[0].detail
     assert [guess and guess.detail for guess in server] == [a.guesses[0].detail for a in found.answered[1:]]

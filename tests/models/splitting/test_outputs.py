@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graphs import Builder
 from isthmus.models import flatbuffer
 from isthmus.models.flatbuffer import Graph
-from isthmus.models.splitting.outputs import Reading, check, reading_of, told
+from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, told
 from isthmus.proto.errors import ConfigError, ModelError
 from isthmus.proto.tasks.boxes import STRIDES, Boxes, cell_count
 
@@ -126,3 +126,21 @@ def test_a_detector_that_sees_nothing_is_refused(graph: Graph) -> None:
     blind = shown(places(10), CLASSES, np.zeros(10, np.float32), COUNT)
     with pytest.raises(ModelError, match=r"no box of 0\.3 or surer in any of 3 pictures"):
         check(graph, Reading("detection", Boxes()), SIZE, blind)
+
+
+@pytest.mark.parametrize(
+    ("shape", "boxes", "classes"),
+    [
+        ((1, 3 * CELLS, 85), Boxes("yolov5"), 80),
+        ((1, CELLS, 25), Boxes("yolox"), 20),
+        ((1, 84, CELLS), Boxes("yolov8"), 80),
+        ((1, 85, 4, 4), Boxes("fastestdet"), 80),
+        ((1, 4, 4, 85), Boxes("fastestdet"), 80),
+        ((1, CELLS, 112), Boxes("nanodet"), 80),
+        ((1, 100, 6), Boxes("rows"), None),
+    ],
+)
+def test_the_classes_of_a_detector_are_counted_where_each_has_a_score(
+    shape: tuple[int, ...], boxes: Boxes, classes: int | None, tmp_path: Path
+) -> None:
+    assert classes_of(giving(tmp_path / "model.tflite", shape), "detection", boxes) == classes

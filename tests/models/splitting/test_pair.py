@@ -15,7 +15,8 @@ import tomli_w
 
 from graphs import Builder, classifier
 from isthmus.cli.main import application
-from isthmus.cli.models import evaluate
+from isthmus.cli.models.halves import Halves, unsure
+from isthmus.cli.models.sights import sights
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
@@ -25,6 +26,7 @@ from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake
 from isthmus.models.profiles import load as profile
 from isthmus.models.splitting import pair
+from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.codec import PICTURE
@@ -35,6 +37,7 @@ from isthmus.proto.picture_codec import Pixels
 
 PICTURES = [np.ascontiguousarray(cv2.resize(image, (80, 60)).astype(np.uint8)) for image in scenes.samples(24, 5)[0]]
 QUALITIES = (90, 40, 5)
+CODER = Coder("webp", (Sight(QUALITIES),))
 
 
 def silent(_: str) -> None:
@@ -50,7 +53,7 @@ def shown(path: Path, pictures: list[Pixels] = PICTURES) -> Uncut:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("pair")
     small, large = classifier(folder / "small.tflite", size=16), classifier(folder / "large.tflite", size=48, seed=1)
-    found = pair.pair(shown(small), shown(large), PICTURES, "webp", QUALITIES, silent)
+    found = pair.pair(shown(small), shown(large), PICTURES, CODER, silent)
     pair.write(folder / "bundle", found, labels=["a", "b", "c", "d"])
     return load(str(folder / "bundle"))
 
@@ -124,7 +127,7 @@ def test_models_that_answer_otherwise_are_no_pair(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"four\.tflite: gives classification-probabilities \(4,\), five\.tflite gives"
     ):
-        pair.pair(shown(four), shown(five), PICTURES, "webp", QUALITIES, silent)
+        pair.pair(shown(four), shown(five), PICTURES, CODER, silent)
 
 
 def test_the_verb_makes_a_pair_of_two_files(tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_boxes_of_letterboxed_pictures_are_of_the_whole_one(tmp_path: Path) -> N
             ["models", "evaluate", str(tmp_path / "made"), "--pictures", str(tmp_path / "truth.json")],
             standalone_mode=False,
         )
-    for guess, _ in evaluate._Halves(found, evaluate._unsure(found.manifest)).answers(np.zeros((80, 40, 3), np.uint8)):
+    for guess, _ in Halves(found, unsure(found.manifest)).answers(np.zeros((80, 40, 3), np.uint8)):
         assert guess is not None
         assert isinstance(guess.detail, tuple)
         (box,) = guess.detail
@@ -246,4 +249,39 @@ def test_a_large_detector_gives_no_more_boxes_than_the_device_reads(tmp_path: Pa
     graph = flatbuffer.read(path)
     few, many = (Uncut.of(graph, input_of(graph, "0..1"), told(None, f"places,most={n}"), PICTURES) for n in (5, 9))
     with pytest.raises(ModelError, match=r"gives up to 9 boxes, sees\.tflite up to 5; say most=9"):
-        pair.pair(few, many, PICTURES, "webp", QUALITIES, silent)
+        pair.pair(few, many, PICTURES, CODER, silent)
+
+
+def test_a_part_of_the_picture_is_a_step_and_its_boxes_are_of_the_whole_one(tmp_path: Path) -> None:
+    """The device sees the upper left quarter; of that part the large one sees the right half: live as measured."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((80, 40, 3), 50 * number, np.uint8))
+    small = seeing(tmp_path / "small.tflite", (16, 16), (0.0, 0.0, 0.5, 0.5))
+    large = seeing(tmp_path / "large.tflite", (32, 32), (0.0, 0.5, 1.0, 1.0))
+    words = ["models", "pair", str(small), str(large), "--pictures", str(folder), "--out", str(tmp_path / "made")]
+    more = ["--small-pixels", "0..1", "--large-pixels", "0..1", "--qualities", "80", "--smaller", "24:50"]
+    application(["models"])([*words, *more, "--region", "16:60,30"], standalone_mode=False)
+    found = load(str(tmp_path / "made"))
+    picture = found.manifest.picture
+    assert picture is not None
+    assert [picture.named(step) for step in range(4)] == [
+        "webp 80", "webp 50 of 24 pixels", "region as webp 60 of 16 pixels", "region as webp 30 of 16 pixels",
+    ]  # fmt: skip
+    assert Catalogue.from_manifest(found.manifest).offloads[0][3][0].point.step == 3
+    device, *sent = found.manifest.points
+    assert [point.accuracy for point in (device, *sent)] == [0.0, 1.0, 1.0, 0.0, 0.0]  # the truth is the right half
+    assert sent[0].bytes > sent[2].bytes
+    answers = [guess for guess, _ in Halves(found, found.manifest).answers(np.zeros((80, 40, 3), np.uint8))]
+    for guess, place in zip(answers[1:], [(0, 0.5, 1, 1)] * 2 + [(0, 0.325, 0.65, 0.65)] * 2, strict=True):
+        assert guess is not None
+        assert isinstance(guess.detail, tuple)
+        (box,) = guess.detail
+        assert (box.top, box.left, box.bottom, box.right) == pytest.approx(place, abs=0.02)
+
+
+@pytest.mark.parametrize("text", ["", "80", "80:", "4:50", "x:50", "80:50,60", "80:0"])
+def test_sights_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--(region|qualities): "):
+        sights("90", None, None, [text])

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
@@ -23,6 +24,7 @@ from isthmus.models import flatbuffer, profiles
 from isthmus.models.crossing import contested, joined
 from isthmus.models.pictures import samples
 from isthmus.models.splitting import quantiser_fit, split
+from isthmus.models.splitting.answered import COLDEST
 from isthmus.models.splitting.cuts import cut_after, cuts, only_compares
 from isthmus.models.splitting.quantiser_fit import coded
 from isthmus.models.splitting.split import Conditions, Split
@@ -125,6 +127,19 @@ def test_the_best_is_the_smallest_that_is_good_enough(small: Uncut) -> None:
     assert found.best(0.9, max_bytes=3) is None
 
 
+def test_an_agreement_of_few_pictures_is_known_to_within_its_error(small: Uncut) -> None:
+    """Of 20 pictures one that differs is 95 %, which 97 % of many pictures would often give."""
+    told = split.measured(small, cut_after(small.graph, 0)).answered[0]
+    few = replace(told, score=np.array([1.0] * 19 + [0.0], np.float32))
+    many = replace(told, score=np.array([1.0] * 1900 + [0.0] * 100, np.float32))
+    few, many = (replace(a, point=replace_(a.point, accuracy=0.95)) for a in (few, many))
+    assert few.error == pytest.approx(0.06, abs=0.01)
+    assert many.error < 0.006
+    assert few.agrees(0.97)
+    assert not many.agrees(0.97)
+    assert replace(few, score=np.ones(20, np.float32)).error > 0.03  # that none differed proves little
+
+
 def conditions(**change: object) -> Conditions:
     fast = Conditions(profiles.load("pi4"), profiles.load("edge-server"), 1e6, 0.02, 1.0, agreement=0.9)
     return replace(fast, **change)  # type: ignore[arg-type]
@@ -139,13 +154,32 @@ def test_the_best_cut_depends_on_the_link(small: Uncut) -> None:
     assert narrow.cut.raw_bytes < wide.cut.raw_bytes
 
 
-def test_no_good_cut_tells_how_close_it_came(small: Uncut) -> None:
+def test_where_no_cut_is_good_enough_the_best_that_was_found_is_kept(small: Uncut) -> None:
     places, heard = split.listed(small), list[str]()
-    with pytest.raises(ModelError, match=r"no cut agrees in 101.0% within 1000 ms; after [0-4]: .*%"):
-        split.best(small, places, conditions(agreement=1.01), heard.append)
-    assert heard
-    with pytest.raises(ModelError, match="none is quick enough before its agreement is measured"):
-        split.best(small, places, conditions(deadline_s=0.001), heard.append)
+    found = split.best(small, places, conditions(agreement=1.2), heard.append)
+    tried = [line for line in heard if line.startswith("cut ")]
+    assert 1 < len(tried) <= split.TRIES
+    assert all(" of " in line and "±" in line for line in tried)
+    best = max(a.point.accuracy for a in found.answered)
+    assert heard[-1] == (
+        f"no cut agrees in 120.0% within 1000 ms; the best that was found is kept, after {found.cut.after}: {best:.1%}"
+    )
+
+
+def test_where_no_cut_is_in_time_there_is_no_split(small: Uncut) -> None:
+    places = split.listed(small)
+    with pytest.raises(ModelError, match=r"no cut agrees in 90\.0% within 1 ms: none is quick enough; allow more time"):
+        split.best(small, places, conditions(deadline_s=0.001), lambda _: None)
+
+
+def test_long_work_counts_what_is_done(small: Uncut) -> None:
+    heard: list[tuple[str, int, int]] = []
+    places = split.listed(small, lambda *tick: heard.append(tick))
+    assert heard == [("cuts coded", n, len(places)) for n in range(len(places))]
+    heard.clear()
+    found = split.measured(small, cut_after(small.graph, 0), tick=lambda *tick: heard.append(tick))
+    steps = len(found.coding.codec.steps)
+    assert heard == [("steps measured of the cut after 0", n, steps) for n in range(steps)]
 
 
 def run(bundle: bundles.Bundle, found: Split, index: int) -> tuple[int, int]:
@@ -312,7 +346,7 @@ def typed(words: list[str]) -> Result:
 
 def cli(*arguments: str) -> tuple[int, str]:
     result = typed(["models", "split", *arguments])
-    return result.exit_code, result.output if result.exception is None else str(result.exception)
+    return result.exit_code, result.stdout if result.exception is None else str(result.exception)
 
 
 def test_the_verb_lists_and_cuts(tmp_path: Path) -> None:
@@ -358,5 +392,5 @@ def test_confidences_are_about_as_high_as_agreement(small: Uncut, fallback: Uncu
     rounded = replace(fallback, outputs=tuple((np.round(p * 16) / 16).astype(np.float32) for p in fallback.outputs))
     found = split.measured(small, cut_after(small.graph, 0), rounded)
     told = found.answered[0]
-    assert told.point.temperature > split.COLDEST
+    assert told.point.temperature > COLDEST
     assert abs(np.mean([g.confidence for g in told.guesses]) - told.point.accuracy) < 0.25

@@ -85,9 +85,20 @@ def fastestdet() -> Floats:
     return cells
 
 
+def cells() -> Floats:
+    rows, columns = SIZE[0] // 8, SIZE[1] // 8
+    found = np.full((rows, columns, CLASSES + 4), -9.0, np.float32)
+    y, x = 3, 4
+    found[y, x, LABEL] = np.log(0.9 / 0.1)
+    found[y, x, -4:-2] = CENTER / 8 - (x + 0.5, y + 0.5)
+    found[y, x, -2:] = np.log(EXTENT / 8)
+    return found
+
+
 @pytest.mark.parametrize(
     ("boxes", "raw"),
     [
+        (Boxes("cells"), cells),
         (Boxes("yolov5", unit="pixels"), yolov5),
         (Boxes("yolov8"), yolov8),
         (Boxes("yolox"), yolox),
@@ -124,7 +135,7 @@ def test_a_graph_that_suppresses_by_itself_is_read_by_rows() -> None:
     assert (label, round(score, 3), place) == (4, 0.9, pytest.approx(PLACE))
 
 
-@pytest.mark.parametrize("family", ["yolov5", "yolov8", "yolox", "nanodet", "fastestdet", "places", "rows"])
+@pytest.mark.parametrize("family", ["yolov5", "yolov8", "yolox", "nanodet", "fastestdet", "places", "rows", "cells"])
 def test_outputs_of_another_form_are_refused(family: str) -> None:
     with pytest.raises(ValueError, match=r"expected|cells"):
         decoded([np.zeros((3, 2, 5, 1), np.float32)], Boxes(family), SIZE)  # type: ignore[arg-type]

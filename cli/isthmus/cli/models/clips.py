@@ -35,8 +35,8 @@ def clips(
     """Run a bundle on whole clips, frame by frame: writes sequences.npz beside it, or with --ageing a bundle that tracks."""
     require("server")
     from isthmus.emulation.sequences import ageing as ages
+    from isthmus.emulation.sequences import table as sequences
     from isthmus.emulation.sequences.measure import measure
-    from isthmus.models import sequences
     from isthmus.models.bundling import writer
     from isthmus.models.data import clips as footage
 

@@ -10,31 +10,40 @@ from typing import Literal
 
 import typer
 
-from isthmus.cli.options import BUNDLES, FIT, Fit, check, label_names
+from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
+from isthmus.cli.models.told import class_names, tell
+from isthmus.cli.options import BUNDLES, FIT, Fit, check
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
-from isthmus.models.splitting import outputs
+from isthmus.models.flatbuffer import Graph
+from isthmus.models.splitting import onnx_model, outputs
 from isthmus.models.splitting import pair as pairing
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
-from isthmus.proto.errors import ConfigError
 from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.tasks import TASKS
-
-FINEST = 100
 
 
 def pair(
     small: Path = typer.Argument(help="The device's .tflite model."),
-    large: Path = typer.Argument(help="The server's .tflite model, of the same kind of answers."),
+    large: Path = typer.Argument(help="The server's .tflite or .onnx model, of the same kind of answers."),
     samples: Path = typer.Option(..., "--pictures", help="Sample pictures: a folder, or a zip archive. No labels."),
     most: int = typer.Option(200, "--samples", help="Use at most so many: half to fit, half to measure.", min=4),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/SMALL-LARGE]."),
     format_: Literal["webp", "jpeg"] = typer.Option("webp", "--format", help="How the picture is coded."),
-    qualities: str = typer.Option(",".join(map(str, pairing.QUALITIES)), help="The coder's, finest first."),
-    labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
-    small_pixels: str | None = typer.Option(None, help=f"What the small model takes, if float: {', '.join(PIXELS)}."),
-    large_pixels: str | None = typer.Option(None, help=f"What the large model takes, if float: {', '.join(PIXELS)}."),
+    qualities: str = QUALITIES,
+    picture_size: int | None = PICTURE_SIZE,
+    smaller: list[str] | None = SMALLER,
+    region: list[str] | None = REGION,
+    labels: Path | None = typer.Option(None, help="Names of the classes, one a line [the large model's own]."),
+    small_pixels: str | None = typer.Option(
+        None, help=f"What the small model takes, if float [its metadata]: {', '.join(PIXELS)}."
+    ),
+    large_pixels: str | None = typer.Option(
+        None, help=f"What the large model takes, if float [its metadata]: {', '.join(PIXELS)}."
+    ),
+    large_colours: Literal["rgb", "bgr"] = typer.Option("rgb", help="The order of the large model's channels."),
     task: str | None = typer.Option(None, help=f"What both give [told by their outputs]: {', '.join(TASKS)}."),
     small_boxes: str | None = typer.Option(None, help="How a small detector's boxes are read; see `models split`."),
     large_boxes: str | None = typer.Option(None, help="How a large detector's boxes are read."),
@@ -44,13 +53,19 @@ def pair(
     for flag, value in (("--small-pixels", small_pixels), ("--large-pixels", large_pixels)):
         check(flag, value, PIXELS)
     check("--task", task, TASKS)
-    target, ladder = out or BUNDLES / f"{small.stem}-{large.stem}", _ladder(qualities)
+    target, coder = (
+        out or BUNDLES / f"{small.stem}-{large.stem}",
+        Coder(format_, sights(qualities, picture_size, smaller, region)),
+    )
     check_replaceable(target, (small, large, samples, labels))
     shown = pictures.samples(samples, most)
-    device = _shown(small, small_pixels, outputs.told(task, small_boxes), shown, fit)
-    server = _shown(large, large_pixels, outputs.told(task, large_boxes), shown, fit)
-    names = label_names(labels, outputs.classes_of(server.graph, server.reading.task))
-    made = pairing.pair(device, server, shown, format_, ladder, lambda line: typer.echo(line, err=True))
+    device = _shown(flatbuffer.read(small), small_pixels, outputs.told(task, small_boxes), shown, fit)
+    second = onnx_model.read(large) if onnx_model.is_onnx(large) else flatbuffer.read(large)
+    server = _shown(second, large_pixels, outputs.told(task, large_boxes), shown, fit, large_colours)
+    tell(device, task=task or small_boxes, pixels=small_pixels)
+    tell(server, task=task or large_boxes, pixels=large_pixels)
+    names = class_names(server, labels)
+    made = pairing.pair(device, server, shown, coder, lambda line: typer.echo(line, err=True))
     alone = made.answered[0].point.accuracy
     pairing.write(target, made, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     typer.echo(f"the device alone agrees in {alone:.2%}, on {len(made.truth)} pictures that fitted nothing")
@@ -59,16 +74,12 @@ def pair(
     )
 
 
-def _shown(model: Path, pixels: str | None, reading: Reading | None, pictures: Sequence[Pixels], fit: Fit) -> Uncut:
-    graph = flatbuffer.read(model)
-    return Uncut.of(graph, input_of(graph, pixels, fit=fit), reading, pictures)
-
-
-def _ladder(text: str) -> list[int]:
-    try:
-        ladder = [int(word) for word in text.split(",")]
-    except ValueError:
-        ladder = []
-    if not ladder or ladder != sorted(set(ladder), reverse=True) or not all(1 <= q <= FINEST for q in ladder):
-        raise ConfigError(f"--qualities: '{text}' is no ladder; write numbers of 1 to {FINEST}, finest first: 90,50,10")
-    return ladder
+def _shown(
+    graph: Graph,
+    pixels: str | None,
+    reading: Reading | None,
+    pictures: Sequence[Pixels],
+    fit: Fit,
+    colours: Literal["rgb", "bgr"] = "rgb",
+) -> Uncut:
+    return Uncut.of(graph, input_of(graph, pixels, fit=fit, colours=colours), reading, pictures)

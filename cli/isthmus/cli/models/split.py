@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from isthmus.cli.models import cut_list
+from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
+from isthmus.cli.models.told import class_names, tell
 from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
 from isthmus.emulation.traces import BYTES_PER_MBIT
-from isthmus.models import flatbuffer, pictures, profiles
+from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
-from isthmus.models.splitting import outputs
+from isthmus.models.progress import Countdown
+from isthmus.models.splitting import ladder as ladders
+from isthmus.models.splitting import onnx_model, outputs
 from isthmus.models.splitting import split as splits
-from isthmus.models.splitting.cuts import Cut, cut_after, cuts
+from isthmus.models.splitting.cuts import cut_after, cuts
+from isthmus.models.splitting.ladder import Coder
 from isthmus.models.splitting.split import Conditions, Place, Split
 from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
@@ -43,35 +48,51 @@ def split(
     fallback: Path | None = typer.Option(
         None, help="A small .tflite that answers on the device [a late frame is late]."
     ),
-    labels: Path | None = typer.Option(None, help="Names of the classes, one a line."),
-    pixels: str | None = typer.Option(None, help=f"What a float model takes: {', '.join(PIXELS)}."),
+    labels: Path | None = typer.Option(None, help="Names of the classes, one a line [the model's own, if it has any]."),
+    pixels: str | None = typer.Option(None, help=f"What a float model takes [its metadata]: {', '.join(PIXELS)}."),
     task: str | None = typer.Option(None, help=f"What its outputs are [told by their shapes]: {', '.join(TASKS)}."),
     boxes: str | None = typer.Option(
         None, help=f"How a detector's boxes are read [told by its outputs]: FAMILY,key=value,…; {outputs.FAMILIES}."
     ),
     fit: Fit = FIT,
+    every: bool = typer.Option(False, "--all", help="List every cut, not only those that pay."),
+    pictures_too: bool = typer.Option(
+        False, "--pictures-too", help="The picture itself may be sent as well, to the uncut model on the server."
+    ),
+    larger: Path | None = typer.Option(
+        None,
+        help="With it: a larger .tflite or .onnx that pictures are sent to instead; right is then what that one answers.",
+    ),
+    picture_format: Literal["webp", "jpeg"] = typer.Option("webp", help="With it: how pictures are coded."),
+    qualities: str = QUALITIES,
+    picture_size: int | None = PICTURE_SIZE,
+    smaller: list[str] | None = SMALLER,
+    region: list[str] | None = REGION,
     format_: Format = FORMAT,
 ) -> None:
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
-    reading = outputs.told(task, boxes)
+    reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
+    coder = Coder(picture_format, sights(qualities, picture_size, smaller, region))
     if out is not None:
-        check_replaceable(out, (model, samples, fallback, labels))
+        check_replaceable(out, (model, samples, fallback, larger, labels))
     graph = flatbuffer.read(model)
     if samples is None:
         if out is not None or at is not None:
             raise ConfigError(
                 "--pictures: needed to fit the quantiser and to measure agreement; name a folder or a zip"
             )
-        _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_)
+        _list(graph, [Place(cut, None) for cut in cuts(graph)], None, format_, every=every)
         return
     chosen = cut_after(graph, at) if at is not None else None
     input_ = input_of(graph, pixels, fit=fit)
     label_names(labels, outputs.classes_told(graph, reading))  # before any picture is read
     shown = pictures.samples(samples, most)
-    uncut = Uncut.of(graph, input_, reading, shown)
-    names = label_names(labels, outputs.classes_of(graph, uncut.reading.task))
+    tick = Countdown(said, time.monotonic)
+    uncut = Uncut.of(graph, input_, reading, shown, tick=tick)
+    tell(uncut, task=task or boxes, pixels=pixels)
+    names = class_names(uncut, labels)
     limits = Conditions(
         device=profiles.load(device),
         server=profiles.load(server),
@@ -82,7 +103,7 @@ def split(
         max_bytes=max_bytes,
     )
     if out is None and chosen is None:
-        _list(graph, splits.listed(uncut), limits, format_)
+        _list(graph, splits.listed(uncut, tick), limits, format_, every=every)
         return
     small = None
     if fallback is not None:
@@ -90,67 +111,43 @@ def split(
         small = splits.fallback_of(
             uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
         )
+    whole = uncut
+    if larger is not None:
+        second = onnx_model.read(larger) if onnx_model.is_onnx(larger) else flatbuffer.read(larger)
+        whole = splits.fallback_of(
+            uncut, second, input_of(second, pixels, fit=fit), reading if boxes is None else None, shown
+        )
+    truth = whole.guesses()
     if chosen is not None:
-        found = splits.measured(uncut, chosen, small)
+        found = splits.measured(uncut, chosen, small, truth, tick)
     else:
-        found = splits.best(uncut, splits.listed(uncut), limits, lambda line: typer.echo(line, err=True), small)
+        found = splits.best(uncut, splits.listed(uncut, tick), limits, said, small, truth, tick)
+    if pictures_too:
+        exits = [answered for answered in found.answered if answered.point.exit is not None]
+        first_step = len(found.coding.codec.steps)
+        ladder = ladders.measured(whole, shown, coder, truth, said, device=small, exits=exits, first_step=first_step)
+        found = splits.with_pictures(found, ladder)
     if out is not None:
         splits.write(out, found, labels=names, made_by=shlex.join(["isthmus", *sys.argv[1:]]))
     _show(found, limits, out, format_)
 
 
-def _list(graph: Graph, places: Sequence[Place], limits: Conditions | None, format_: str) -> None:
-    rows = [_row(graph, place, limits) for place in places]
+def said(line: str) -> None:
+    """A line on standard error."""
+    typer.echo(line, err=True)
+
+
+def _list(graph: Graph, places: Sequence[Place], limits: Conditions | None, format_: str, *, every: bool) -> None:
     if format_ == "json":
+        found = cut_list.rows(graph, places, limits)
         typer.echo(
-            json.dumps({"model": str(graph.path), "flops": graph.flops, "estimated": _estimated(graph), "cuts": rows})
+            json.dumps({"model": str(graph.path), "flops": graph.flops, "estimated": _estimated(graph), "cuts": found})
         )
         return
-    columns = ["after", "operator", "crosses", "raw bytes", "head MFLOP", "tail MFLOP"]
-    more = ["coded bytes", "device ms", "server ms", "answer ms"] if limits else []
-    table = Table(*columns, *more, box=None, header_style="dim")
-    for row in rows:
-        table.add_row(
-            str(row["after"]), row["operator"], *([row["obstacle"]] if row["obstacle"] else _cells(row, bool(limits)))
-        )
-    Console(soft_wrap=True, highlight=False).print(table)
+    for line in cut_list.lines(graph, places, limits, every=every):
+        typer.echo(line)
     if unknown := _estimated(graph):
         typer.echo(f"counted as one operation for each value that they give: {', '.join(unknown)}")
-
-
-def _row(graph: Graph, place: Place, limits: Conditions | None) -> dict[str, Any]:
-    cut = place.cut
-    row = {
-        "after": cut.after,
-        "operator": graph.operators[cut.after].kind,
-        "crossing": [{"name": t.name, "shape": t.shape[1:], "dtype": t.dtype} for t in cut.crossing],
-        "raw_bytes": cut.raw_bytes,
-        "head_flops": cut.head_flops,
-        "tail_flops": cut.tail_flops,
-        "obstacle": cut.obstacle,
-    }
-    if limits is not None and place.coded_bytes is not None:
-        row |= {"coded_bytes": round(place.coded_bytes, 1), **_times(cut, place.coded_bytes, limits)}
-    return row
-
-
-def _times(cut: Cut, size_bytes: float, limits: Conditions) -> dict[str, float]:
-    return {
-        "device_s": round(limits.head_s(cut), 6),
-        "server_s": round(limits.tail_s(cut), 6),
-        "answer_s": round(limits.seconds(cut, size_bytes), 6),
-    }
-
-
-def _cells(row: dict[str, Any], timed: bool) -> list[str]:
-    shapes = " + ".join("×".join(map(str, t["shape"])) + f" {t['dtype']}" for t in row["crossing"])
-    cells = [shapes, f"{row['raw_bytes']:,}", f"{row['head_flops'] / 1e6:.1f}", f"{row['tail_flops'] / 1e6:.1f}"]
-    if timed:
-        cells += [
-            f"{row['coded_bytes']:,.0f}",
-            *(f"{row[key] * 1e3:.1f}" for key in ("device_s", "server_s", "answer_s")),
-        ]
-    return cells
 
 
 def _estimated(graph: Graph) -> list[str]:
@@ -166,7 +163,7 @@ def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> N
             {"exit": p.exit, "step": p.step, "layers": p.layers, "bytes": p.bytes, "agreement": p.accuracy}
             for p in points
         ]
-        row = _row(graph, Place(cut, best.bytes if best else None), limits)
+        row = cut_list.row(graph, Place(cut, best.bytes if best else None), limits)
         typer.echo(json.dumps({**row, "pictures": len(found.truth), "points": shown, "bundle": out and str(out)}))
         return
     shapes = " + ".join("×".join(map(str, t.shape[1:])) + f" {t.dtype}" for t in cut.crossing)
@@ -175,14 +172,21 @@ def _show(found: Split, limits: Conditions, out: Path | None, format_: str) -> N
         f"the head computes {cut.head_flops / graph.flops:.0%} of {graph.flops / 1e6:.1f} MFLOP"
     )
     typer.echo(f"agreement with the uncut model on {len(found.truth)} pictures that fitted nothing:")
-    for p in points:
-        where = (
-            "fallback on the device"
-            if p.exit is not None
-            else f"step {p.step}, {p.layers} of {found.coding.codec.layers} layers"
-        )
-        typer.echo(f"  {where:24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%}{'  <- ' if p is best else ''}")
+    for a in found.answered:
+        p, mark = a.point, "  <-" if a.point is best else ""
+        typer.echo(f"  {_where(found, p):24} {p.bytes:8,.0f} bytes  {p.accuracy:7.2%} ± {a.error:.1%}{mark}")
     if out is not None:
         typer.echo(
             f"bundle: {out}\nserver: isthmus serve --bundle {out}\ndevice: isthmus agent --bundle {out} --server HOST:PORT"
         )
+
+
+def _where(found: Split, point: bundle.Point) -> str:
+    """Where an operating point's answer is from, and what crosses for it."""
+    if point.exit is not None:
+        return "fallback on the device"
+    assert point.step is not None
+    steps = len(found.coding.codec.steps)
+    if found.ladder is None or point.step < steps:
+        return f"step {point.step}, {point.layers} of {found.coding.codec.layers} layers"
+    return found.ladder.table.named(point.step - steps)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, clips, distill, evaluate, pair, prune, split
+from isthmus.cli.models import ablate, clips, compare, distill, evaluate, pair, prune, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
@@ -19,6 +18,7 @@ from isthmus.models.splitting.uncut import PIXELS
 from isthmus.proto.errors import ConfigError
 
 if TYPE_CHECKING:
+    from isthmus.models.detection.run import DetectorRun
     from isthmus.models.training.run import TrainingRun
 
 app = typer.Typer(no_args_is_help=True, help="Bundles: list, verify, train, export; and any .tflite cut in two.")
@@ -28,6 +28,7 @@ app.command("distill")(distill.distill)
 app.command("ablate")(ablate.ablate)
 app.command("prune")(prune.prune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("filter")(filtering.filter_)
 app.command("clips")(clips.clips)
 
@@ -90,7 +91,7 @@ def _crosses(m: bundle.Manifest) -> str:
     if b.steps:
         sent.append(f"bottleneck {b.height} x {b.width} x {b.channels}; tail {' then '.join(p.file for p in m.tail)}")
     if (p := m.picture) is not None:
-        size = f"{p.input.shape[1]} x {p.input.shape[0]}"
+        size = f"{p.crossing.shape[1]} x {p.crossing.shape[0]}"
         sent.append(f"picture {size} as {p.format}; tail {' then '.join(part.file for part in p.tail)}")
     return "; ".join(sent)
 
@@ -143,21 +144,32 @@ def quantize(
 
 
 PICTURES = typer.Option(
-    None, "--pictures", help="Your own: a folder with one subfolder a class, or a COCO-style .json [the recipe's own]."
+    None,
+    "--pictures",
+    help="Your own: a folder with one subfolder a class, or of clips with boxes; or a COCO-style .json [the recipe's own].",
 )
+RECIPE = typer.Argument(help="A recipe: cifar10, signs or skywatch.")
 
 
-def _opened(name: str, pictures: Path | None, chosen: list[str] | None) -> TrainingRun:
+def _opened(name: str, pictures: Path | None, chosen: list[str] | None) -> TrainingRun | DetectorRun:
     try:
         from isthmus.models.ablation import variants
+        from isthmus.models.detection import recipes, run
+        from isthmus.models.training.recipes import RECIPES
     except ImportError as error:
         raise missing(error, "train") from error
-    return variants.open_run(name, pictures, chosen or ())
+    if name not in (known := [*RECIPES, *recipes.RECIPES]):
+        raise ConfigError(f"{name}: no such recipe; there are {', '.join(known)}")
+    if name not in recipes.RECIPES:
+        return variants.open_run(name, pictures, chosen or ())
+    if chosen:
+        raise ConfigError(f"--variant: {chosen[0]}: not of {name}, which has none; leave it out")
+    return run.open_run(name, pictures)
 
 
 @app.command()
 def train(
-    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    name: str = RECIPE,
     checkpoint: Path | None = typer.Option(None, help="Where to save and resume [checkpoints/NAME.pt]."),
     pictures: Path | None = PICTURES,
     variant: list[str] | None = prune.VARIANT,
@@ -168,15 +180,14 @@ def train(
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
     begun_with = bundle.load(begin) if begin is not None else None
-    run = _opened(name, pictures, variant)
-    run = replace(run, recipe=replace(run.recipe, epochs=epochs or run.recipe.epochs))
+    run = _opened(name, pictures, variant).lasting(epochs)
     path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
     run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()
 def export(
-    name: str = typer.Argument(help="A recipe: cifar10 or signs."),
+    name: str = RECIPE,
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),
     pictures: Path | None = PICTURES,
     variant: list[str] | None = prune.VARIANT,

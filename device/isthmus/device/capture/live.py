@@ -23,6 +23,13 @@ CLOSING_S = 1.0
 """A read that is under way when all is over may take so long to end; what still hangs then is not closed."""
 
 
+WAITED_S = 0.01
+"""A read that took so long had to wait for its picture. After two in a row, or one of ten times that, what piled up while the
+source was opened has been read; a short one alone may be a busy processor's."""
+SETTLING_S = 1.0
+"""After so long it counts as read in any case: a slow device never waits."""
+
+
 class LiveReader:
     """One live source, read on the running event loop. Time is the loop's."""
 
@@ -32,14 +39,19 @@ class LiveReader:
         self._news, self._stopped = asyncio.Event(), asyncio.Event()
         self._trouble_s: float | None = None
         """Since when the source has given nothing."""
-        self._lost = 0
-        """Pictures that former grabbers let go."""
+        self._lost = self._came = 0
+        """Pictures that former grabbers let go, and all that came to them."""
         self._grabber = self._grabbing(lambda: source)
 
     @property
     def stale(self) -> int:
         """Pictures that a newer one replaced before anybody asked for them."""
         return self._lost + self._grabber.stale
+
+    @property
+    def captured(self) -> int:
+        """All pictures that came."""
+        return self._came + self._grabber.captured
 
     async def read(self) -> Picture | None:
         """The newest picture that was not read yet; None at the end, or after `stop`.
@@ -74,7 +86,13 @@ class LiveReader:
         while not self._grabber.over:
             self._news.clear()
             if not await self._told(self._news, CLOSING_S):
-                return
+                break
+        self._retire()
+
+    def _retire(self) -> None:
+        """Count what a grabber that gives no more has let go, and with it what nobody took."""
+        came, stale = self._grabber.retire()
+        self._came, self._lost = self._came + came, self._lost + stale
 
     def _well(self) -> None:
         now = self._loop.time()
@@ -95,7 +113,7 @@ class LiveReader:
         self._grabber.end()
         if await self._told(self._stopped, pause_s):
             return
-        self._lost += self._grabber.stale
+        self._retire()
         self._grabber = self._grabbing(self._source.again)
 
     def _grabbing(self, open_: Callable[[], Source]) -> _Grabber:
@@ -123,18 +141,28 @@ class _Grabber:
     def __init__(self, open_: Callable[[], Source], clock: Callable[[], float], wake: Callable[[], None]) -> None:
         self._open, self._clock, self._wake = open_, clock, wake
         self._newest: Picture | None = None
+        self._retired = self._settled = False
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._source: Source | None = None
-        self.stale = 0
+        self.stale = self.captured = 0
         self.over = False
         """The source ended, failed or was closed."""
         self.error: BaseException | None = None
 
     def take(self) -> Picture | None:
-        """The newest picture, once."""
+        """The newest picture, once; none before what piled up while the source was opened has been read."""
         with self._lock:
+            if not (self._settled or self.over):
+                return None
             picture, self._newest = self._newest, None
             return picture
+
+    def retire(self) -> tuple[int, int]:
+        """How many pictures came, and how many nobody took; from now on neither is counted here, and none comes."""
+        with self._lock:
+            came, stale = self.captured, self.stale + (self._newest is not None)
+            self._newest, self._retired, self.captured, self.stale = None, True, 0, 0
+            return came, stale
 
     def end(self) -> None:
         """Read no further, and close the source."""
@@ -156,12 +184,20 @@ class _Grabber:
         self._wake()
 
     def _read(self, source: Source) -> None:
-        due_s = self._clock()
+        due_s = began_s = asked_s = self._clock()
+        waited = 0
         while not self._ended.is_set() and (picture := source.read()) is not None:
+            now = self._clock()
+            waited = waited + 1 if now - asked_s > WAITED_S else 0
+            self._settled |= waited == 2 or now - asked_s > 10 * WAITED_S or now - began_s > SETTLING_S or source.bursts
             if source.bursts and source.fps:
                 self._ended.wait(due_s - self._clock())
                 due_s = max(due_s + 1 / source.fps, self._clock())
             with self._lock:
+                if self._retired:
+                    return
+                self.captured += 1
                 self.stale += self._newest is not None
                 self._newest = replace(picture, captured_s=self._clock())
             self._wake()
+            asked_s = self._clock()

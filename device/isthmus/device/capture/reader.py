@@ -37,6 +37,8 @@ class Reader:
 
     stale = 0
     """Nothing is let go: the source waits."""
+    captured = 0
+    """All pictures that came."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -50,6 +52,7 @@ class Reader:
             picture: Picture | None = await self._asked(self._source.read, self._source.patience_s)
         except asyncio.TimeoutError:
             picture = await self._read_again()
+        self.captured += picture is not None
         return picture
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -101,7 +102,7 @@ class Detector:
         host.take(Picture(f"request {number}", pixels), number, deadline_s=self._deadline_s)
 
     def _reply(self, address: Sequence[bytes], parts: Sequence[bytes]) -> None:
-        self._socket.send_multipart([*address, *parts]).add_done_callback(_sent)
+        asyncio.ensure_future(self._socket.send_multipart([*address, *parts])).add_done_callback(_sent)
 
     def _say_now(self) -> None:
         for line in self._tally.lines():
@@ -120,6 +121,6 @@ class Detector:
                 self._say_now()
 
 
-def _sent(done: asyncio.Future[object]) -> None:
+def _sent(done: asyncio.Future[Any]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
         log.info("a reply could not be sent: %s", error)  # whoever asked has gone

@@ -66,14 +66,15 @@ def picture(told: Header, tensor: bytes, channels: Channels = "rgb") -> NDArray[
     values: NDArray[Any] = np.frombuffer(tensor, kind).reshape(plain)
     values = values if plain[2] == 3 else values.transpose(1, 2, 0)
     values = values if channels == "rgb" else values[..., ::-1]
-    return np.ascontiguousarray(values if kind is np.uint8 else _grey_levels(values))
+    levels: NDArray[np.uint8] = np.ascontiguousarray(values) if kind is np.uint8 else _grey_levels(values)
+    return levels
 
 
 def _grey_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     if not np.isfinite(values).all():
         raise DataError("request: values that are NaN or infinite")
     scale = 255.0 if values.max() <= 1 else 1.0
-    return np.clip(np.rint(values * scale), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values * scale), 0, 255), np.uint8)
 
 
 def detections(boxes: Sequence[Box]) -> list[bytes]:

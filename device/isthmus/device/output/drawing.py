@@ -45,12 +45,18 @@ def drawn(picture: Pixels, answer: Answer, labels: Sequence[str] = ()) -> Pixels
     Small pictures are enlarged. `labels` name the classes. An answer without a label, or whose mask is damaged, is a caption
     alone.
     """
+    canvas, said = marked(picture, answer, labels)
+    return _captioned(canvas, said, _provenance(answer))
+
+
+def marked(picture: Pixels, answer: Answer, labels: Sequence[str] = ()) -> tuple[Pixels, str]:
+    """The same without the caption, and the caption's words about what was answered, for those who write them elsewhere."""
     canvas, said = _enlarged(picture), _said(answer, labels)
     try:
         _draw(canvas, answer.detail, labels)
-    except ValueError:  # a damaged mask: the answer is still worth its caption
+    except ValueError:  # a damaged mask: the answer is still worth its words
         said = f"damaged: {said}"
-    return _captioned(canvas, said, _provenance(answer))
+    return canvas, said
 
 
 def colour(label: int) -> Colour:

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from isthmus.proto.errors import DataError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import HEADER_BEGINS, FrameRecord, Recorder, RunHeader
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ class History:
         if self._recorder is None:
             self._recorder, self._began_s = Recorder(self._path, self._header), row.captured_s
         self._recorder.write(row)
+
+    def end(self, end: RunEnd) -> None:
+        """Append how the run ended, where it has begun. Raises DataError."""
+        if self._recorder is not None:
+            self._recorder.end(end)
 
     def close(self) -> None:
         """Close the file."""

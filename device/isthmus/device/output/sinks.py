@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from isthmus.proto.errors import IsthmusError
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import LinkState
+from isthmus.proto.vocabulary import Answer, LinkState
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class AnsweredPicture:
     None where it could not be read, and for sinks that want no pictures.
     """
     link: LinkState
+    answer: Answer
+    """The answer as it was given, with what was found in the picture; `row` is the same and more, flat."""
 
 
 class Inbox:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from isthmus.proto.errors import DataError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.files import Lines
 from isthmus.proto.record import FrameRecord
 
@@ -26,6 +27,9 @@ class Writer(Protocol):
 
     def write(self, row: FrameRecord) -> None:
         """Write one answer. Raises OSError or DataError when it cannot be written now."""
+
+    def end(self, end: RunEnd) -> None:
+        """Note how the run ended. Raises OSError or DataError."""
 
     def close(self) -> None:
         """Let go of what is written to."""
@@ -42,6 +46,9 @@ class StandardOutput:
     def write(self, row: FrameRecord) -> None:
         """Write one line at once, past Python's own buffers. Raises OSError."""
         self._lines.write(self._encoder.encode(row) + b"\n")
+
+    def end(self, end: RunEnd) -> None:
+        """Every line is an answer: nothing more."""
 
     def close(self) -> None:
         """Leave it open: it is not ours to close."""
@@ -76,6 +83,14 @@ class Writers:
             if name not in self._lost:
                 log.warning("%s; answers go on elsewhere, and are tried here again", why)
             self._lost[name] += 1
+
+    def end(self, end: RunEnd) -> None:
+        """Note how the run ended, wherever that can be noted."""
+        for writer in self._writers:
+            try:
+                writer.end(end)
+            except (DataError, OSError) as error:
+                log.warning("%s: the run's end is not in it: %s", writer.name, error)
 
     def check(self) -> None:
         """Raises DataError when an answer was not written somewhere."""

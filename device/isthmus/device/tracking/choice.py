@@ -63,6 +63,11 @@ class TrackedUtility(ExpectedUtility):
         super().__init__(catalogue)
         assert catalogue.ageing is not None, "the bundle has no table of ageing"
         self._ageing = catalogue.ageing
+        self._best = tuple(
+            sorted(((k.accuracy, k.mean_bytes) for step in width for k in step), reverse=True)[:WAYS]
+            for width in catalogue.offloads
+        )
+        """[width]: accuracy and mean bytes of the ways to offload that are looked at before the head."""
         self._interval = 1
         """Frames that the detection now being made is to serve."""
 
@@ -124,7 +129,7 @@ class TrackedUtility(ExpectedUtility):
         best, outlook = self._mean(self._ageing.exit[w], alone, served.ages_s), situation.outlook
         if outlook is None:
             return best
-        for mean_bytes, accuracy in self._ways[w][:WAYS]:
+        for accuracy, mean_bytes in self._best[w]:
             left_s = situation.budget_s - head_s
             worth = self._sent_worth(w, alone, accuracy, mean_bytes, served, left_s, outlook)
             best = max(best, worth - self.price(mean_bytes, situation, outlook) / served.count)

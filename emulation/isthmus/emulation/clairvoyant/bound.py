@@ -36,6 +36,8 @@ class RightWay:
     """What the head takes for it."""
     size_bytes: float = 0.0
     """What must cross, framing included; 0 is an answer from an exit."""
+    coding_s: float = 0.0
+    """What coding it takes, after the head and beside the next frame's."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _ready(
     ready: list[list[float]] = []
     ceiling_s = math.inf
     for i in reversed(sending):
-        ready.append([min(frames[i].captured_s + way.head_s, ceiling_s) for way in offloads[i]])
+        ready.append([min(frames[i].captured_s + way.head_s + way.coding_s, ceiling_s) for way in offloads[i]])
         ceiling_s = min(ready[-1])
     return ready[::-1]
 
@@ -134,7 +136,7 @@ def play(
 
     `back_s(frame, size_bytes, sent_s)` sends over the real links and says when the answer is back, None for never.
     """
-    free_s = 0.0
+    free_s = sent_s = 0.0
     played: list[Played | None] = []
     for frame, way in zip(frames, plan, strict=True):
         began_s = max(free_s, frame.captured_s)
@@ -142,7 +144,8 @@ def play(
             played.append(None)
             continue
         free_s = began_s + way.head_s
-        answered_s = back_s(frame, way.size_bytes, free_s) if way.size_bytes else free_s
+        sent_s = max(sent_s, free_s + way.coding_s)  # what is coded later leaves later
+        answered_s = back_s(frame, way.size_bytes, sent_s) if way.size_bytes else free_s
         in_time = answered_s is not None and answered_s <= frame.due_s + GRACE_S
-        played.append(Played(began_s, free_s, answered_s) if in_time and answered_s is not None else None)
+        played.append(Played(began_s, sent_s, answered_s) if in_time and answered_s is not None else None)
     return played

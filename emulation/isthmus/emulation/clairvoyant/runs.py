@@ -47,6 +47,8 @@ class _Way:
     """How many stages of the head it needs."""
     size_bytes: float
     point: OperatingPoint
+    picture: bool = False
+    """Whether it is the picture that crosses."""
 
 
 def runs(setting: OpenedScenario) -> list[Run]:
@@ -70,19 +72,28 @@ def runs(setting: OpenedScenario) -> list[Run]:
 
 
 def right_ways(contents: Sequence[Content]) -> list[list[_Way]]:
-    """[sample]: each exit that is right and, for each width, the fewest bytes that bring back a right answer.
+    """[sample]: each exit that is right and, for each width, the fewest bytes that bring back a right answer: of those that
+    the whole head must run for, and of pictures that are there before.
 
     The contents show the same samples through the same exits.
     """
     first = contents[0]
-    stages = first.catalogue.stages
     right = first.outcomes.label == first.outcomes.truth[:, None]  # (N, P)
     exits = [
         (c, p, p.exit, first.catalogue.width_index(p.width)) for c, p in enumerate(first.points) if p.exit is not None
     ]
     ways = [[_Way(w, exit_ + 1, 0.0, point) for c, point, exit_, w in exits if row[c]] for row in right]
-    offers = [_fewest_bytes(content) for content in contents]
-    size_bytes = np.stack([size for size, _ in offers])  # (contents, N, W)
+    for pictures in (False, True):
+        _add_offloads(ways, contents, pictures=pictures)
+    return ways
+
+
+def _add_offloads(ways: Sequence[list[_Way]], contents: Sequence[Content], *, pictures: bool) -> None:
+    """The best of all contents' ways to send features, or the picture of a bundle that sends both."""
+    offers = [(content, *_fewest_bytes(content, steps)) for content in contents if (steps := _steps(content, pictures))]
+    if not offers:
+        return
+    size_bytes = np.stack([size for _, size, _ in offers])  # (contents, N, W)
     cheapest = size_bytes.argmin(axis=0).tolist()  # [sample][width]
     for n, here in enumerate(ways):
         fewest = math.inf
@@ -90,21 +101,31 @@ def right_ways(contents: Sequence[Content]) -> list[list[_Way]]:
             size = float(size_bytes[c, n, w])
             if size < fewest:  # a wider head takes longer, and must save something for it
                 fewest = size
-                points = [k.point for row in contents[c].catalogue.offloads[w] for k in row]
-                here.append(_Way(w, stages, size, points[offers[c][1][n, w]]))
-    return ways
+                content, _, chosen = offers[c]
+                point = content.catalogue.offloads[w][chosen[n, w][0]][chosen[n, w][1]].point
+                stages = content.catalogue.sent_after(int(chosen[n, w][0])) + 1
+                here.append(_Way(w, stages, size, point, pictures))
 
 
-def _fewest_bytes(content: Content) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(N, W) bytes with framing, infinite where no answer is right, and (N, W) which (step, layers) takes so few."""
+def _steps(content: Content, pictures: bool) -> range:
+    """The steps of a content's ladder that are features, or pictures."""
+    every = len(content.catalogue.offloads[0])
+    features = every if content.catalogue.feature_steps is None else content.catalogue.feature_steps
+    return range(features, every) if pictures else range(features)
+
+
+def _fewest_bytes(content: Content, steps: range) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(N, W) bytes with framing, infinite where no answer is right, and (N, W, 2) which step and layer takes so few."""
     column = {point: c for c, point in enumerate(content.points)}
-    columns = np.array([[[column[k.point] for k in row] for row in width] for width in content.catalogue.offloads])
     truth, label = content.outcomes.truth, content.outcomes.label
-    right = label[:, columns] == truth[:, None, None, None]  # (N, W, S, L)
-    layers = columns.shape[2]
-    size = content.outcomes.layer_bytes.cumsum(axis=3) + FRAMING_BYTES * np.arange(1, layers + 1)
-    cost = np.where(right, size, np.inf).reshape(*right.shape[:2], -1)
-    return cost.min(axis=2), cost.argmin(axis=2)
+    carried = content.outcomes.layer_bytes.cumsum(axis=3)
+    places = [(step, n) for step in steps for n in range(len(content.catalogue.offloads[0][step]))]
+    costs = []
+    for step, n in places:
+        at = [column[width[step][n].point] for width in content.catalogue.offloads]
+        costs.append(np.where(label[:, at] == truth[:, None], carried[:, :, step, n] + FRAMING_BYTES * (n + 1), np.inf))
+    cost = np.stack(costs, axis=2)  # (N, W, places)
+    return cost.min(axis=2), np.array(places)[cost.argmin(axis=2)]
 
 
 def foresee(setting: OpenedScenario, device: int, ways: Sequence[Sequence[_Way]]) -> list[Foreseen]:
@@ -117,10 +138,17 @@ def foresee(setting: OpenedScenario, device: int, ways: Sequence[Sequence[_Way]]
         captured_s = feed.captured_s(frame_id)
         due_s = captured_s + feed.deadline_s - GUARD_S
         delays_s = up.least_delay_s(captured_s, due_s) + down.least_delay_s(captured_s, due_s)
-        tail_s = min(tail.tail_s([frame_id]) for tail in tails)
+        sample = ways[feed.sample(frame_id)]
+        kinds = {way.picture for way in sample if way.size_bytes} or {False}
+        tail_s = min(tail.tail_s([frame_id], pictures=int(picture)) for tail in tails for picture in kinds)
         ways_here = tuple(
-            RightWay(way.point, sum(head.stage_s(frame_id, s, way.width) for s in range(way.stages)), way.size_bytes)
-            for way in ways[feed.sample(frame_id)]
+            RightWay(
+                way.point,
+                sum(head.stage_s(frame_id, s, way.width) for s in range(way.stages)),
+                way.size_bytes,
+                head.coding_s(way.point.step or 0) if way.picture else 0.0,
+            )
+            for way in sample
         )
         foreseen.append(Foreseen(captured_s, due_s, ways_here, tail_s, delays_s))
     return foreseen

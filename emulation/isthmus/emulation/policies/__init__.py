@@ -21,8 +21,9 @@ from isthmus.emulation.policies.spinn import Spinn
 from isthmus.emulation.policies.static_split import StaticSplit
 from isthmus.emulation.policies.throughput_argmax import ThroughputArgmax
 from isthmus.emulation.replay import Content
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.clips import Clips, as_webp
-from isthmus.models import inputs, sequences
+from isthmus.models import inputs
 from isthmus.models.bundle import Bundle
 from isthmus.proto.errors import ConfigError
 
@@ -84,11 +85,15 @@ def _where(clips: bool) -> str:
 
 
 def available(bundle: Bundle, *, clips: bool = False) -> tuple[str, ...]:
-    """The names that this bundle has tables for: those that send pictures need `isthmus models inputs` once."""
+    """The names that this bundle has tables for.
+
+    Those that send pictures need `isthmus models inputs` once, unless the bundle itself sends pictures of their format.
+    """
     if clips:
         return tuple(name for name in ON_CLIPS if name != "always-webp" or sequences.load(bundle).picture_bytes.size)
-    pictures = inputs.fault(bundle) is None
-    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of)
+    pictures, own = inputs.fault(bundle) is None, bundle.manifest.picture
+    sends = () if own is None else (f"always-{own.format}",)
+    return tuple(name for name, rival in _RIVALS.items() if pictures or rival.content == Content.of or name in sends)
 
 
 def contents(bundle: Bundle, *, clips: bool = False) -> list[Content]:

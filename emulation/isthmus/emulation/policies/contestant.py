@@ -40,11 +40,13 @@ class Contestant:
 
 
 def pictures(bundle: Bundle, *, format_: str) -> Content:
-    """The bundle's exits, and the picture itself at every quality in place of its features.
+    """The bundle's exits, and the picture itself at every quality in place of its features; its own, where it sends pictures.
 
     The accuracy of a quality given an exit's confidence is counted from the tables, as the bundle's own was. Raises
     DataError when the table of inputs is missing or of another bundle.
     """
+    if (picture := bundle.manifest.picture) is not None and picture.format == format_:
+        return Content.of(bundle)
     own, sent = Content.of(bundle), inputs.load(bundle)
     column = {point: i for i, point in enumerate(own.points)}
     f, catalogue = list(inputs.FORMATS).index(format_), own.catalogue
@@ -73,7 +75,7 @@ def pictures(bundle: Bundle, *, format_: str) -> Content:
     points = (*exits, *(row[0].point for width in offloads for row in width))
     # The server runs the head too, at full width.
     flops = own.tail_flops + sum(row[-1] for row in catalogue.stage_flops)
-    return Content(replace(catalogue, offloads=offloads), outcomes, points, flops)
+    return Content(replace(catalogue, offloads=offloads, feature_steps=None), outcomes, points, flops)
 
 
 def _share_by_bin(right: NDArray[np.bool_], bins: NDArray[np.int64], count: int) -> tuple[float, ...]:

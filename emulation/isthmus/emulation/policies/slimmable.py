@@ -36,9 +36,10 @@ class Slimmable:
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Go on to the end of the head, then send what the mode says."""
-        if result.stage < self._catalogue.stages - 1:
+        assert self._mode.point.step is not None
+        if result.stage < self._catalogue.sent_after(self._mode.point.step):
             return GO_ON
-        if situation.outlook is None or result.layer_bytes is None or self._mode.point.step is None:
+        if situation.outlook is None or result.layer_bytes is None:
             return STOP
         return Offload(self._mode.point.step, self._mode.point.layers)
 

@@ -32,11 +32,10 @@ class StaticSplit:
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Go on to the end of the head, then send the one point."""
-        if result.stage < self._catalogue.stages - 1:
+        offload = _offload(_cheapest(self._catalogue, self._catalogue.width_index(result.width)))
+        if result.stage < self._catalogue.sent_after(offload.step):
             return GO_ON
-        if situation.outlook is None or result.layer_bytes is None:
-            return STOP
-        return _offload(_cheapest(self._catalogue, self._catalogue.width_index(result.width)))
+        return STOP if situation.outlook is None or result.layer_bytes is None else offload
 
 
 def _cheapest(catalogue: Catalogue, width: int) -> Known:

@@ -26,17 +26,30 @@ class ThroughputArgmax:
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Go on to the end of the head, then choose whatever is most accurate in time."""
-        if result.stage < self._last:
-            return GO_ON
         outlook = situation.outlook
         if outlook is None:
-            return STOP
+            return GO_ON if result.stage < self._last else STOP
         decision: Decision = STOP
-        best = self._catalogue.exits[self._catalogue.width_index(result.width)][self._last].accuracy
+        w = self._catalogue.width_index(result.width)
+        best = self._catalogue.exits[w][self._last].accuracy
+        if result.stage < self._last:
+            decision, best = GO_ON, self._later(w, result.stage, situation)
         for known, sent, offload in sendable(self._catalogue, result):
-            if known.accuracy > best and self._back_s(outlook, sent) <= situation.budget_s:
+            coding_s = situation.times.coding_s() if self._catalogue.is_picture(offload.step) else 0.0
+            if known.accuracy > best and self._back_s(outlook, sent) + coding_s <= situation.budget_s:
                 best, decision = known.accuracy, offload
         return decision
+
+    def _later(self, w: int, stage: int, situation: Situation) -> float:
+        """The best that can only be had by running on: the last exit, or what is not there to be sent yet."""
+        outlook, catalogue = situation.outlook, self._catalogue
+        alone = catalogue.exits[w][self._last].accuracy
+        ahead_s = sum(situation.times.expected_s(s, w) for s in range(stage + 1, self._last + 1))
+        left_s = situation.budget_s - ahead_s
+        if outlook is None or left_s < 0:
+            return alone
+        later = (k for s, row in enumerate(catalogue.offloads[w]) if catalogue.sent_after(s) > stage for k in row)
+        return max([alone, *(k.accuracy for k in later if self._back_s(outlook, k.mean_bytes) <= left_s)])
 
     def _back_s(self, outlook: Outlook, size_bytes: float) -> float:
         return back_s(outlook, size_bytes)

@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isthmus.models.colours import OKABE_ITO
+from isthmus.proto.colours import OKABE_ITO
 
 # Okabe and Ito's colours, and others beside them. DARK gives each the one that dark pages show instead.
 FOREGROUND, SOFT, AXIS, GRID, SHADE = "#222222", "#6b6b6b", "#bbbbbb", "#ececec", "#e3e3e3"
@@ -137,6 +137,14 @@ def deadline(axis: Axes, at: float, *, vertical: bool) -> None:
         )
 
 
+def standalone(plot: Plot) -> str:
+    """A plot as an SVG file of its own, which brings what a page would give it and follows its reader's light or dark theme."""
+    paper = ":root { --paper: #ffffff; } @media (prefers-color-scheme: dark) { :root { --paper: #17191c; } }"
+    rules = "svg { background: var(--paper); font-family: system-ui, sans-serif; stroke-linejoin: round; }"
+    opening, _, rest = plot.wide_svg.partition(">")
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{css()} {paper} {rules}</style>{rest}\n'
+
+
 def css() -> str:
     """The colours as variables of a page, light and dark."""
 
@@ -188,7 +196,7 @@ def _points(found: re.Match[str]) -> str:
 
 def _darkened(png: bytes) -> bytes:
     """The same points, each in what dark pages show instead of the nearest of our colours."""
-    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)  # (H, W, 4) BGRA
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)  # (H, W, 4) BGRA
     light, dark = (np.array([_bgr(colour) for colour in side]) for side in (DARK, DARK.values()))
     colours, places = np.unique(pixels.view(np.uint32).ravel(), return_inverse=True)
     seen = colours.view(np.uint8).reshape(-1, 4)

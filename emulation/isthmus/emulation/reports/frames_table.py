@@ -32,10 +32,10 @@ def write(path: Path, runs: Iterable[tuple[Path, Run]]) -> None:
 def _rows(runs: Iterable[tuple[Path, Run]]) -> Iterator[list[object]]:
     fields = FrameRecord.__struct_fields__
     yield [*RUN, *fields]
-    for name, (header, records, _) in runs:
-        run = [str(name), header.kind, header.policy, header.seed]
-        for record in records:
-            yield [*run, *(_cell(getattr(record, field)) for field in fields)]
+    for name, run in runs:
+        said = [str(name), run.header.kind, run.header.policy, run.header.seed]
+        for record in run.records:
+            yield [*said, *(_cell(getattr(record, field)) for field in fields)]
 
 
 def _cell(value: object) -> object:

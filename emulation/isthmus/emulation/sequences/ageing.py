@@ -8,8 +8,8 @@ from msgspec import structs
 
 from isthmus.device.tracking.tracks import Place
 from isthmus.emulation.sequences.rows import Rows, found
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.models.bundle import Ageing, Manifest, Point
-from isthmus.models.sequences import Sequences
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Box
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.tracking.tracks import Place
 from isthmus.emulation.replay import Content, Feed, Replay
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.rows import Rows, found
-from isthmus.models import sequences
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.models.inputs import QUALITIES
-from isthmus.models.sequences import Sequences
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.tasks.detection import SAME_PLACE, overlap
@@ -27,7 +27,7 @@ from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Box, Guess, OperatingPoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Clips(Content):
     """A `Content` whose samples are the frames of clips; an outcome's label is the truth's where the frame is right."""
 
@@ -60,7 +60,15 @@ class Clips(Content):
         points = tuple(point.key for point in manifest.points)
         columns = tuple(range(len(points)))
         outcomes = _outcomes(table, columns, table.layer_bytes)
-        return cls(Catalogue.from_manifest(manifest), outcomes, points, manifest.tail_flops, table, columns)
+        catalogue = Catalogue.from_manifest(manifest)
+        return cls(
+            catalogue=catalogue,
+            outcomes=outcomes,
+            points=points,
+            tail_flops=manifest.tail_flops,
+            table=table,
+            columns=columns,
+        )
 
 
 def as_webp(bundle: Bundle) -> Clips:
@@ -90,7 +98,9 @@ def as_webp(bundle: Bundle) -> Clips:
     catalogue = replace(own.catalogue, offloads=offloads)
     # The server runs the head too, at full width.
     flops = own.tail_flops + sum(row[-1] for row in own.catalogue.stage_flops)
-    return Clips(catalogue, outcomes, (*exits, *sent), flops, own.table, columns)
+    return replace(
+        own, catalogue=catalogue, outcomes=outcomes, points=(*exits, *sent), tail_flops=flops, columns=columns
+    )
 
 
 def _outcomes(table: Sequences, columns: Sequence[int], layer_bytes: NDArray[np.uint32]) -> Outcomes:

@@ -16,10 +16,10 @@ from isthmus.device.executor import Executor
 from isthmus.device.tracking.flow import Grey, follow, small_grey
 from isthmus.device.tracking.tracks import LEAST_SCORE, Place, overlap
 from isthmus.edge_server.engines import Tail
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.models.bundle import Bundle
 from isthmus.models.inputs import FORMATS, QUALITIES
 from isthmus.models.pictures import resized
-from isthmus.models.sequences import Sequences
 from isthmus.proto.errors import DataError
 from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.vocabulary import Box, Guess

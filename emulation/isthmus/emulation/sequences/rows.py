@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.tracking.tracks import SAME_THING, Place
-from isthmus.models.sequences import Sequences
+from isthmus.emulation.sequences.table import Sequences
 from isthmus.proto.tasks.detection import SAME_PLACE, overlap
 from isthmus.proto.vocabulary import Box
 

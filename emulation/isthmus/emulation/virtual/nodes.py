@@ -34,8 +34,11 @@ class VirtualHead(Protocol):
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
         """What a stage gives, after its `compute_s`."""
 
+    def coding_s(self, step: int) -> float:
+        """What must be coded before a frame can leave takes so long."""
+
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
-        """The payload of one layer of a frame's features."""
+        """The payload of one layer of a frame."""
 
     def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
         """Where places in the first frame are in the last one, and how long it takes to find out."""
@@ -292,12 +295,21 @@ class DeviceNode:
         self.perform(now)
 
     def _send(self, action: actions.Send, now: float) -> None:
+        if (coding_s := self.executor.coding_s(action.step)) > 0:
+            self._timeline.at(now + coding_s, self._hand_over, action, coding_s)
+        else:
+            self._hand_over(now, action, 0.0)
+
+    def _hand_over(self, now: float, action: actions.Send, encode_s: float) -> None:
+        if action.frame_id not in self._frames:
+            return  # it was answered meanwhile
         payload = self.executor.encode(action.frame_id, action.step, action.layer)
         size = len(payload)
-        layer = messages.Layer(action.frame_id, action.layer, action.last, action.budget_s, payload, checksum(payload))
+        budget_s = action.budget_s - encode_s
+        layer = messages.Layer(action.frame_id, action.layer, action.last, budget_s, payload, checksum(payload))
         self._pass_on(layer, size, now)
         self._layers[action.frame_id] = action.layer + 1
-        self.core.on_sent(action.frame_id, action.layer, size, now=now)
+        self.core.on_sent(action.frame_id, action.layer, size, now=now, encode_s=encode_s)
 
     def _pass_on(self, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:
         if self._stream is not None:

@@ -43,6 +43,8 @@ class OpenedScenario:
     flow_s: float
     """The same of following boxes from one picture to the next, on one thread."""
     duration_s: float
+    coding_s: float = 0.0
+    """The profile's seconds for coding a picture."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> OpenedScenario:
@@ -67,6 +69,7 @@ class OpenedScenario:
             work.stage_times(profile, bundle, threads=scenario.threads, int8=scenario.int8),
             work.flow_s(profile),
             scenario.duration_s or trace.length_s,
+            work.coding_s(profile, bundle),
         )
 
     def feed(self, device: int) -> Feed:
@@ -77,21 +80,26 @@ class OpenedScenario:
     def head(self, device: int) -> Head:
         """A fresh head for device number `device`."""
         seed = self.scenario.seed
-        return Head(self.replay, self.feed(device), self.stages_s, seed=seed, device=device, flow_s=self.flow_s)
+        times = {"flow_s": self.flow_s, "coding_s": self.coding_s}
+        return Head(self.replay, self.feed(device), self.stages_s, seed=seed, device=device, **times)
 
     def tail(self, server: int) -> Tail:
         """A fresh tail for server number `server`."""
-        return Tail(self.replay, self.tail_s, seed=self.scenario.seed, server=server)
+        return Tail(self.replay, self.tail_s, seed=self.scenario.seed, server=server, pictures_s=self.pictures_s)
 
     def tail_s(self, batch: int) -> float:
         """The server profile's seconds for a batch."""
         return self.server.tail_s(self.contestant.content.tail_flops, batch)
 
+    def pictures_s(self, batch: int) -> float:
+        """The same for a batch of pictures."""
+        return self.server.tail_s(self.contestant.content.picture_flops, batch)
+
     def energy_J(self, answer: Answer, messages: int) -> float | None:
         """What a frame cost its device above idling; None when the profile knows nothing of power."""
         if self.profile.power is None or self.scenario.radio == UNKNOWN_RADIO:
             return None
-        active_s = answer.timings.head_s
+        active_s = answer.timings.head_s + answer.timings.encode_s
         idle_s = max(0.0, 1 / self.scenario.fps - active_s)
         spent = self.profile.energy(
             active_s=active_s, idle_s=idle_s, messages=messages, bytes_up=answer.bytes_up, radio=self.scenario.radio

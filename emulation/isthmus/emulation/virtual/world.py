@@ -76,7 +76,8 @@ class World(Timeline):
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
         tracker = Tracker() if setting.contestant.tracks else None
-        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s), tracker=tracker)
+        times = StageTimes(head.stages_s, setting.coding_s)
+        session = Session(catalogue, setting.contestant.new_policy(), times, tracker=tracker)
         first = index % s.servers
         device = DeviceNode(
             self,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from isthmus.models.ablation.rows import NARROW_BYTES, WIDE_BYTES, AtWidth, Row
 from isthmus.models.ablation.variants import BASE, VARIANTS
-from isthmus.models.colours import OKABE_ITO
+from isthmus.proto.colours import OKABE_ITO
 
 DESIGNS = (BASE, "ensemble", "ensemble-concat")
 MEASURES: dict[str, Callable[[AtWidth], float | None]] = {

@@ -63,3 +63,12 @@ def accuracy_by_confidence(
         inside = right[bin_of == b]
         shares.append(round((float(inside.sum()) + PRIOR_SAMPLES * mean) / (len(inside) + PRIOR_SAMPLES), 4))
     return tuple(shares)
+
+
+def standard_error(score: Floats) -> float:
+    """By how much the mean of scores (N,) between 0 and 1 may be off, N being few: one standard deviation of it.
+
+    A picture of score 0 and one of score 1 are added, since a handful that all agree prove little (Agresti and Coull 1998).
+    """
+    padded = np.concatenate([np.asarray(score, np.float64), [0.0, 1.0]])
+    return float(padded.std() / np.sqrt(len(padded)))

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.models.bundling.evaluate import Evaluation
-from isthmus.models.colours import OKABE_ITO
+from isthmus.proto.colours import OKABE_ITO
 
 
 def write(bundle: Bundle, evaluation: Evaluation, *, remark: str) -> None:

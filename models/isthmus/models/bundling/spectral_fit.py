@@ -10,8 +10,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from isthmus.proto.bits.spectrum import (
+    ORDERS,
+    PER_BYTE,
+    SPECTRAL_LAYERS,
+    Frequencies,
+    SpectralPacking,
+    Spectrum,
+    restored,
+)
 from isthmus.proto.codec import STATIC_MAX_ELEMENTS, CodecConfig, fit
-from isthmus.proto.spectrum import ORDERS, PER_BYTE, SPECTRAL_LAYERS, Frequencies, SpectralPacking, Spectrum, restored
 
 TILT = 0.35
 """The weight of low frequencies over high ones for a tail: fits what noise in each of them does to ResNet-8's logits."""

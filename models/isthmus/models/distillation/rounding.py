@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isthmus.models.bundling.spectral_fit import spatial_channels
-from isthmus.proto.spectrum import cosines
+from isthmus.proto.bits.spectrum import cosines
 
 
 class Rounding(nn.Module):

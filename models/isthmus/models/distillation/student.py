@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models.bundle import Input
+from isthmus.models.picture_ladder import Input
 from isthmus.models.training.backbones import Architecture, Conv
 from isthmus.models.training.torch_graph import TorchPart
 from isthmus.proto.errors import ModelError

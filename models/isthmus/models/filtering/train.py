@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.models import filters
-from isthmus.models.bundle import Input
 from isthmus.models.bundling import calibration, writer
 from isthmus.models.data import labelled
 from isthmus.models.filtering.footage import Footage
 from isthmus.models.filters import NETWORK, SHARPNESS, SIGNATURE, Filter, FilterManifest, Score
 from isthmus.models.litert import Signature, opened
+from isthmus.models.picture_ladder import Input
 from isthmus.models.progress import Report
 from isthmus.models.training.layers import SlimConv
 from isthmus.models.training.resumable import prepare

@@ -13,8 +13,19 @@ from numpy.typing import NDArray
 
 from isthmus.models.flatbuffer import Graph
 from isthmus.proto.errors import ConfigError, ModelError
-from isthmus.proto.tasks import TASKS, task_called
-from isthmus.proto.tasks.boxes import BINS, DECODERS, STRIDES, Boxes, Floats, Size, cell_count, cells_of
+from isthmus.proto.tasks import TASKS, WITHOUT_CLASSES, task_called
+from isthmus.proto.tasks.boxes import (
+    BINS,
+    DECODERS,
+    FACE,
+    STRIDES,
+    Boxes,
+    Floats,
+    Size,
+    cell_count,
+    cells_of,
+    face_anchors,
+)
 from isthmus.proto.tasks.pose import SEEN
 from isthmus.proto.tasks.task import Arrays, Task
 from isthmus.proto.tasks.vectors import ROOM_BYTES
@@ -48,6 +59,11 @@ class Reading:
 
     task: str
     boxes: Boxes | None = None
+
+    @property
+    def words(self) -> str:
+        """The reading in words."""
+        return self.task if self.boxes is None else f"{self.task}, boxes as {self.boxes.decoder}"
 
     def opened(self, size: Size) -> Task:
         """The task, for a network that takes pictures of (height, width)."""
@@ -108,25 +124,45 @@ def reading_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Reading:
     return Reading("embedding" if _is_embedding(outputs) else task_of(graph))
 
 
-def classes_of(graph: Graph, task: str) -> int | None:
+def classes_of(graph: Graph, task: str, boxes: Boxes | None = None) -> int | None:
     """How many classes a graph tells apart, or keypoints it finds; None where its outputs do not say."""
     shape = graph.tensors[graph.outputs[0]].shape
-    if task in ("depth", "embedding", "values"):
-        return 0
-    if task == "pose":
-        return shape[-2] if shape[-1:] == (3,) and math.prod(shape) == 3 * shape[-2] else shape[-1] if shape else None
+    if task in WITHOUT_CLASSES:
+        return _points_of(shape) if task == "pose" else 0
     if task.startswith("classification"):
         return max(shape) if shape else None
+    if task == "detection":
+        if boxes is not None and boxes.decoder == "blazeface":
+            return 1
+        return None if boxes is None or len(graph.outputs) > 1 else _classes_of_cells(boxes, shape)
     last = graph.operators[-1]
-    if task == "segmentation" and last.kind == "ARG_MAX":
+    if last.kind == "ARG_MAX":
         return graph.tensors[last.inputs[0]].shape[-1]
-    return shape[-1] if task == "segmentation" and len(shape) == 4 and shape[-1] > 1 else None
+    return shape[-1] if len(shape) == 4 and shape[-1] > 1 else None
+
+
+def _points_of(shape: tuple[int, ...]) -> int | None:
+    """Of keypoints (…, K, 3), or of heat maps (1, H, W, K)."""
+    if shape[-1:] == (3,) and math.prod(shape) == 3 * shape[-2]:
+        return shape[-2]
+    return shape[-1] if shape else None
+
+
+def _classes_of_cells(boxes: Boxes, shape: tuple[int, ...]) -> int | None:
+    """Of a detector whose cells hold a score for each class beside the place."""
+    if boxes.decoder in ("yolov5", "yolox"):
+        return shape[-1] - 5
+    if boxes.decoder == "yolov8":
+        return shape[1] - 4
+    if boxes.decoder == "fastestdet" and len(shape) == 4:
+        return (shape[3] if shape[1] == shape[2] else shape[1]) - 5
+    return shape[-1] - 4 * BINS if boxes.decoder == "nanodet" else None
 
 
 def classes_told(graph: Graph, reading: Reading | None) -> int | None:
     """How many classes a graph tells apart, as far as that is certain before it has answered anything."""
     if reading is not None:
-        return classes_of(graph, reading.task)
+        return classes_of(graph, reading.task, reading.boxes)
     flat = len(graph.outputs) == 1 and len(graph.tensors[graph.outputs[0]].shape) == 2
     return classes_of(graph, "classification") if flat else None
 
@@ -136,6 +172,11 @@ def unbatched(graph: Graph, outputs: Iterable[NDArray[Any]]) -> list[NDArray[Any
     arrays = list(outputs)
     if any(array.ndim == 0 for array in arrays):
         raise ModelError(f"{graph.path}: gives a single number without a batch; export the model with a batch of one")
+    for array in arrays:
+        if len(array) != 1:
+            raise ModelError(
+                f"{graph.path}: gives {array.shape} to one picture, without a batch; export the model with a batch of one"
+            )
     return [array[0] for array in arrays]
 
 
@@ -212,6 +253,8 @@ def _boxes_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Boxes | No
     shapes = [a.shape for a in outputs[0]]
     if len(shapes) == 4:
         return _ssd(outputs)
+    if len(shapes) == 2 and _are_faces(shapes, size):
+        return Boxes("blazeface")
     if len(shapes) != 1:
         return None
     every = [np.asarray(arrays[0], np.float32) for arrays in outputs]
@@ -294,6 +337,13 @@ def _is_embedding(outputs: Sequence[Arrays]) -> bool:
         return False
     a = np.stack([np.asarray(arrays[0], np.float32) for arrays in outputs])
     return bool((a < 0).any(axis=1).all() and (np.abs(np.linalg.norm(a, axis=1) - 1) < UNIT).all())
+
+
+def _are_faces(shapes: Sequence[tuple[int, ...]], size: Size) -> bool:
+    """BlazeFace's places (N, 16) and logits (N, 1), for as many cells as a picture of this size has."""
+    counts = [shape[0] for shape in shapes if len(shape) == 2]
+    columns = sorted(shape[-1] for shape in shapes)
+    return columns == [1, FACE] and len(counts) == 2 and counts[0] == counts[1] and counts[0] in face_anchors(size)
 
 
 def _ends_in_softmax(graph: Graph) -> bool:

@@ -12,70 +12,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle, Manifest, Outcomes, PictureLadder, Point, Stage, TailPart
+from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle, Manifest, Outcomes, Stage
 from isthmus.models.bundling import writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.flatbuffer import written
-from isthmus.models.litert import signature_of
-from isthmus.models.pictures import Intake, sendable
 from isthmus.models.progress import Report
-from isthmus.models.splitting.cuts import IMAGE, whole
-from isthmus.models.splitting.split import Answered, answered, by_confidence, from_fallback, outcomes_of
+from isthmus.models.splitting import ladder as ladders
+from isthmus.models.splitting.answered import WIDTH, Answered, card_table, from_fallback, outcomes_of
+from isthmus.models.splitting.cuts import whole
+from isthmus.models.splitting.ladder import Coder, Ladder
 from isthmus.models.splitting.uncut import Uncut
-from isthmus.proto import picture_codec
-from isthmus.proto.codec import HEADER_BYTES
 from isthmus.proto.errors import ModelError
-from isthmus.proto.picture_codec import Format, PictureConfig, Pixels
+from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.vocabulary import Guess
 
-QUALITIES = (90, 70, 50, 30, 15, 5, 1)
-"""WebP's own, finest first: from 16 kB to 2 kB of a picture of 416 x 416 pixels."""
-SMALL, LARGE, LARGE_FILE = "small", "large", "large.tflite"
-WIDTH = 1.0
+SMALL = "small"
 NO_FEATURES = Bottleneck(0, 0, 0, (), (), (), ())
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models, how the picture crosses, and what the operating points answer."""
+    """Two models, how the picture crosses to the larger one, and what the operating points answer."""
 
     small: Uncut
-    large: Uncut
-    config: PictureConfig
-    answered: tuple[Answered, ...]
-    """The small model's, then one for each quality."""
+    alone: Answered
+    """What the small model answers."""
+    ladder: Ladder
     truth: tuple[Guess, ...]
     """The larger model's answers to the measured pictures as they were."""
-    layer_bytes: NDArray[np.uint32]
-    """(N, 1, Q, 1)"""
+
+    @property
+    def large(self) -> Uncut:
+        """The server's model."""
+        return self.ladder.server
+
+    @property
+    def answered(self) -> tuple[Answered, ...]:
+        """The small model's, then one for each quality."""
+        return self.alone, *self.ladder.answered
 
 
-def pair(
-    small: Uncut, large: Uncut, pictures: Sequence[Pixels], format_: Format, qualities: Sequence[int], report: Report
-) -> Pair:
+def pair(small: Uncut, large: Uncut, pictures: Sequence[Pixels], coder: Coder, report: Report) -> Pair:
     """Measure two models that were shown the same `pictures`. Raises ModelError when their answers are of two kinds."""
     _check(small, large)
-    sent = [sendable(picture, large.input) for picture in pictures]
-    config = picture_codec.fit([sent[i] for i in large.fitting], format_, qualities)
     truth = large.guesses()
-    exit_ = from_fallback(small, truth)
-    file, intake = written([whole(large.graph, LARGE)]), Intake(large.input)
-    signature = signature_of(file, LARGE, whose=large.graph.path)
-    steps, sizes = [], np.zeros((len(large.measuring), 1, len(qualities), 1), np.uint32)
-    for quality, value in enumerate(qualities):
-        files = [picture_codec.encode(pixels, config, quality) for pixels in sent]
-        seen = [picture_codec.decode(file, config) for file in files]
-        outputs = [[a[0] for a in signature(**{IMAGE: intake(pixels)}).values()] for pixels in seen]
-        sizes[:, 0, quality, 0] = [HEADER_BYTES + len(files[i]) for i in large.measuring]
-        point = Point(width=WIDTH, step=quality, layers=1, bytes=round(float(sizes[:, 0, quality, 0].mean()), 1))
-        packed = [large.task.pack(arrays) for arrays in outputs]
-        found = answered(large, point, [arrays[0] for arrays in outputs], packed, truth)
-        steps.append(by_confidence(found, [exit_]))
-        report(f"{format_} {value}: {point.bytes:,.0f} bytes, agreement {found.point.accuracy:.2%}")
-    kept = tuple(truth[i] for i in large.measuring)
-    return Pair(small, large, config, (exit_, *steps), kept, sizes)
+    alone = from_fallback(small, truth)
+    ladder = ladders.measured(large, pictures, coder, truth, report, device=small, exits=[alone])
+    return Pair(small, alone, ladder, tuple(truth[i] for i in large.measuring))
 
 
 def _check(small: Uncut, large: Uncut) -> None:
@@ -99,8 +83,9 @@ def write(target: Path, made: Pair, *, labels: Sequence[str] = (), made_by: str 
 
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written([whole(made.small.graph, SMALL)]))
-        (folder / LARGE_FILE).write_bytes(written([whole(made.large.graph, LARGE)]))
-        table = outcomes_of(made.answered, made.truth, made.layer_bytes, made.large.reading.task)
+        (folder / made.ladder.file).write_bytes(made.ladder.model)
+        sizes = made.ladder.sizes[:, None, :, None]  # (N, 1, Q, 1)
+        table = outcomes_of(made.answered, made.truth, sizes, made.large.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
         (folder / "MODEL_CARD.md").write_text(_card(manifest, made))
@@ -133,21 +118,13 @@ def _manifest(name: str, made: Pair, labels: tuple[str, ...], made_by: str) -> M
         reference="uncut",
         tail=(),
         boxes=small.reading.boxes,
-        picture=PictureLadder(
-            input=large.input,
-            format=made.config.format,
-            qualities=made.config.qualities,
-            size_fit=made.config.size_fit,
-            tail=(TailPart(LARGE_FILE, "litert"),),
-            flops=large.graph.flops,
-            boxes=large.reading.boxes,
-        ),
+        picture=made.ladder.table,
     )
 
 
 def _card(m: Manifest, made: Pair) -> str:
     small, large = made.small, made.large
-    height, width = large.input.shape
+    height, width = made.ladder.table.crossing.shape
     lines = [
         f"# {m.name}",
         "",
@@ -158,10 +135,6 @@ def _card(m: Manifest, made: Pair) -> str:
         f"Made by `{m.made_by}`. Agreement is with what the server's model answers to the undamaged picture, on "
         f"{len(made.truth)} pictures that fitted nothing.",
         "",
-        f"| {made.config.format} quality | bytes | agreement % |",
-        "|---|---|---|",
     ]
-    for point in m.points:
-        quality = "device alone" if point.step is None else str(made.config.qualities[point.step])
-        lines.append(f"| {quality} | {point.bytes:.0f} | {100 * point.accuracy:.2f} |")
-    return "\n".join([*lines, ""])
+    sent = [("device alone" if p.step is None else m.step_name(p.step),) for p in m.points]
+    return "\n".join([*lines, *card_table(made.answered, made.truth, ("sent",), sent), ""])

@@ -20,9 +20,9 @@ from isthmus.models.bundling.spectral_fit import NOMINAL_STEP, is_map, spectral
 from isthmus.models.crossing import contested, joined
 from isthmus.models.flatbuffer import Graph
 from isthmus.models.splitting.cuts import Cut, names, only_compares
+from isthmus.proto.bits.packing import limit
 from isthmus.proto.codec import LAYERS, MAX_LAYERS, Codec, CodecConfig, fit
 from isthmus.proto.errors import ModelError
-from isthmus.proto.packing import limit
 
 FINE = 0.25
 """The finest step is no coarser than this, in root mean squares of the features about their zero points."""

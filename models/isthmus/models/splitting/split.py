@@ -10,40 +10,47 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import SCHEMA, Bundle, Input, Manifest, Outcomes, Point, Stage, TailPart
-from isthmus.models.bundling import calibration, writer
+from isthmus.models.bundle import SCHEMA, Bundle, Manifest, Outcomes, Point, Stage
+from isthmus.models.bundling import writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.crossing import joined, parted
 from isthmus.models.flatbuffer import Graph, written
 from isthmus.models.litert import Signature, signature_of
+from isthmus.models.picture_ladder import Input, TailPart
 from isthmus.models.profiles import Profile
-from isthmus.models.progress import Report
+from isthmus.models.progress import Report, Tick, unheard
 from isthmus.models.splitting import quantiser_fit
+from isthmus.models.splitting.answered import (
+    WIDTH,
+    Answered,
+    answered,
+    by_confidence,
+    card_table,
+    from_fallback,
+    outcomes_of,
+)
 from isthmus.models.splitting.cuts import HEAD, TAIL, Cut, cut_files, cuts, halves, names, whole
 from isthmus.models.splitting.outputs import Reading
 from isthmus.models.splitting.quantiser_fit import Coding
 from isthmus.models.splitting.uncut import Activations, Uncut, check_sizes
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import ModelError
-from isthmus.proto.tasks.classification import Classification
-from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Guess
 
+if TYPE_CHECKING:
+    from isthmus.models.splitting.ladder import Ladder
+
 FALLBACK = "fallback"
-WIDTH = 1.0
-"""The one width of a cut model."""
 LISTED_PICTURES = 12
 LISTED_VALUES = 1_000_000
 """Coded sizes in a list are of so many pictures, fewer where features are large."""
 TRIES = 8
 """Cuts whose agreement is measured in search of the best."""
-COLDEST = 0.25
-"""A cut model that never disagreed on these pictures may on others: no temperature says more than this."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +90,6 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One operating point over the measured pictures."""
-
-    point: Point
-    guesses: tuple[Guess, ...]
-    score: NDArray[np.float32]
-    """(N,) agreement with the uncut model, 0 to 1."""
-
-
-@dataclass(frozen=True)
 class Split:
     """A cut, its coding, and what its operating points answer."""
 
@@ -105,23 +102,30 @@ class Split:
     layer_bytes: NDArray[np.uint32]
     """(N, 1, S, L)"""
     fallback: Uncut | None
+    ladder: Ladder | None = None
+    """How the picture crosses, where it may too."""
 
     def best(self, agreement: float, max_bytes: float = float("inf")) -> Point | None:
-        """The smallest point that agrees so well in so many bytes."""
-        good = [
-            a.point
-            for a in self.answered
-            if a.point.exit is None and a.point.accuracy >= agreement and a.point.bytes <= max_bytes
-        ]
+        """The smallest point that agrees so well in so many bytes, as far as its pictures can tell."""
+        good = [a.point for a in self.sent if a.agrees(agreement) and a.point.bytes <= max_bytes]
         return min(good, key=lambda point: point.bytes, default=None)
 
+    @property
+    def sent(self) -> list[Answered]:
+        """The operating points that send something."""
+        return [a for a in self.answered if a.point.exit is None]
 
-def listed(uncut: Uncut) -> tuple[Place, ...]:
+
+def listed(uncut: Uncut, tick: Tick = unheard) -> tuple[Place, ...]:
     """Every place to cut, with what it would send, measured on a few pictures."""
     found = cuts(uncut.graph)
     usable = [cut for cut in found if not cut.obstacle]
     activations = Activations(uncut, usable, most=LISTED_PICTURES, values=LISTED_VALUES)
-    return tuple(_place(uncut, cut, activations) for cut in found)
+    places = []
+    for number, cut in enumerate(found):
+        tick("cuts coded", number, len(found))
+        places.append(_place(uncut, cut, activations))
+    return tuple(places)
 
 
 def _place(uncut: Uncut, cut: Cut, activations: Activations) -> Place:
@@ -134,25 +138,47 @@ def _place(uncut: Uncut, cut: Cut, activations: Activations) -> Place:
 
 
 def best(
-    uncut: Uncut, places: Sequence[Place], conditions: Conditions, report: Report, fallback: Uncut | None = None
+    uncut: Uncut,
+    places: Sequence[Place],
+    conditions: Conditions,
+    report: Report,
+    fallback: Uncut | None = None,
+    truth: Sequence[Guess] | None = None,
+    tick: Tick = unheard,
 ) -> Split:
-    """The quickest cut that agrees well enough in time and in size; raises ModelError saying how close the tried ones came."""
-    ranked = sorted(_promising(places, conditions), key=lambda place: place[0])
-    tried = []
-    for _, cut in ranked[:TRIES]:
-        split = measured(uncut, cut, fallback)
-        points = [a.point for a in split.answered if a.point.exit is None and a.point.bytes <= conditions.max_bytes]
-        in_time = [p for p in points if conditions.seconds(cut, p.bytes) <= conditions.deadline_s]
-        closest = max(in_time, key=lambda p: p.accuracy, default=None)
-        if closest is not None and closest.accuracy >= conditions.agreement:
+    """The quickest cut that agrees well enough in time and in size, as far as the pictures can tell.
+
+    Where none does, the one that agrees best of those tried, and `report` is told. Raises ModelError when none is in time.
+    """
+    ranked = sorted(_promising(places, conditions), key=lambda place: place[0])[:TRIES]
+    kept: tuple[float, Split] | None = None
+    for number, (_, cut) in enumerate(ranked, 1):
+        split = measured(uncut, cut, fallback, truth, tick)
+        closest = max(_in_time(split, conditions), key=lambda a: a.point.accuracy, default=None)
+        if closest is not None and closest.agrees(conditions.agreement):
             return split
-        outcome = "nothing in time" if closest is None else f"{closest.accuracy:.1%} at {closest.bytes:.0f} bytes"
-        tried.append(f"after {cut.after}: {outcome}")
-        report(f"cut {tried[-1]}")
-    raise ModelError(
-        f"{uncut.graph.path}: no cut agrees in {conditions.agreement:.1%} within {conditions.deadline_s * 1000:.0f} ms; "
-        + ("; ".join(tried) or "none is quick enough before its agreement is measured")
-    )
+        report(f"cut {number} of {len(ranked)} at most, after {cut.after}: {_outcome(closest)}")
+        if closest is not None and (kept is None or closest.point.accuracy > kept[0]):
+            kept = closest.point.accuracy, split
+    wanted = f"no cut agrees in {conditions.agreement:.1%} within {conditions.deadline_s * 1000:.0f} ms"
+    if kept is None:
+        raise ModelError(
+            f"{uncut.graph.path}: {wanted}: none is quick enough; allow more time (--deadline) or bytes (--max-bytes)"
+        )
+    report(f"{wanted}; the best that was found is kept, after {kept[1].cut.after}: {kept[0]:.1%}")
+    return kept[1]
+
+
+def _in_time(split: Split, conditions: Conditions) -> list[Answered]:
+    """The operating points that are small enough, and bring the answer back in time."""
+    small = [a for a in split.sent if a.point.bytes <= conditions.max_bytes]
+    return [a for a in small if conditions.seconds(split.cut, a.point.bytes) <= conditions.deadline_s]
+
+
+def _outcome(closest: Answered | None) -> str:
+    if closest is None:
+        return "nothing in time"
+    return f"{closest.point.accuracy:.1%} ± {closest.error:.1%} at {closest.point.bytes:,.0f} bytes"
 
 
 def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tuple[float, Cut]]:
@@ -165,8 +191,17 @@ def _promising(places: Sequence[Place], conditions: Conditions) -> Iterator[tupl
             yield seconds, place.cut
 
 
-def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
-    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others."""
+def measured(
+    uncut: Uncut,
+    cut: Cut,
+    fallback: Uncut | None = None,
+    truth: Sequence[Guess] | None = None,
+    tick: Tick = unheard,
+) -> Split:
+    """Fit the coding of `cut` on the pictures for fitting, and measure every operating point on the others.
+
+    Right is what the uncut model answers, or the `truth` where that is somebody else's.
+    """
     head_file, tail_file = cut_files(uncut.graph, cut)
     whose = uncut.graph.path
     head, tail = signature_of(head_file, HEAD, whose=whose), signature_of(tail_file, TAIL, whose=whose)
@@ -175,14 +210,26 @@ def measured(uncut: Uncut, cut: Cut, fallback: Uncut | None = None) -> Split:
     coding = quantiser_fit.coded(uncut.graph, cut, [features[i] for i in uncut.fitting])
     bottleneck = coding.bottleneck
     x = np.stack([joined(outputs, bottleneck) for outputs in features])
-    guesses = uncut.guesses()
+    guesses = uncut.guesses() if truth is None else list(truth)
     bench = _Bench(uncut, coding, tail, guesses)
     exits = [from_fallback(fallback, guesses)] if fallback is not None else []
-    steps = [bench.at(step, x) for step in range(len(coding.codec.steps))]
+    steps = []
+    for step in range(len(coding.codec.steps)):
+        tick(f"steps measured of the cut after {cut.after}", step, len(coding.codec.steps))
+        steps.append(bench.at(step, x))
     sent = [by_confidence(told, exits) for told_at, _ in steps for told in told_at]
     layer_bytes = np.stack([sizes[uncut.measuring] for _, sizes in steps], axis=1)[:, None]
-    truth = tuple(guesses[i] for i in uncut.measuring)
-    return Split(uncut, cut, coding, (*exits, *sent), truth, layer_bytes, fallback)
+    kept = tuple(guesses[i] for i in uncut.measuring)
+    return Split(uncut, cut, coding, (*exits, *sent), kept, layer_bytes, fallback)
+
+
+def with_pictures(split: Split, ladder: Ladder) -> Split:
+    """A split whose picture may cross as well; what crosses as a picture has one layer."""
+    count, _, _, layers = split.layer_bytes.shape
+    pictures = np.zeros((count, 1, ladder.sizes.shape[1], layers), np.uint32)
+    pictures[:, 0, :, 0] = ladder.sizes
+    sizes = np.concatenate([split.layer_bytes, pictures], axis=2)
+    return replace(split, answered=(*split.answered, *ladder.answered), layer_bytes=sizes, ladder=ladder)
 
 
 class _Bench:
@@ -215,40 +262,6 @@ class _Bench:
         return [array[0] for array in self._tail(**given).values()]
 
 
-def answered(
-    uncut: Uncut, point: Point, outputs: Sequence[NDArray[np.float32]], packed: Sequence[Packed], truth: Sequence[Guess]
-) -> Answered:
-    """What was answered at `point` to every picture, against the truth: calibrated on some pictures, reported for the others."""
-    task = uncut.task
-    score = np.array([task.agreement(a, b) for a, b in zip(uncut.read(packed), truth, strict=True)], np.float32)
-    accuracy = round(float(score[uncut.measuring].mean()), 5)
-    temperature = 1.0
-    if isinstance(task, Classification):
-        logits = np.stack([task.logits([outputs[i]]) for i in uncut.fitting])
-        labels = np.array([truth[i].label for i in uncut.fitting])
-        temperature = max(COLDEST, round(calibration.fitted_temperature(logits, labels), 5))
-    guesses = tuple(task.guess(packed[i], temperature=temperature, accuracy=accuracy) for i in uncut.measuring)
-    point = msgspec.structs.replace(point, accuracy=accuracy, temperature=temperature)
-    return Answered(point, guesses, score[uncut.measuring])
-
-
-def from_fallback(fallback: Uncut, truth: Sequence[Guess]) -> Answered:
-    """What a small model answers on the device, by its own confidence."""
-    point = Point(width=WIDTH, exit=0)
-    return by_confidence(found := answered(fallback, point, fallback.outputs, fallback.packed, truth), [found])
-
-
-def by_confidence(answers: Answered, exits: Sequence[Answered]) -> Answered:
-    """The answers with their agreement by each exit's confidence."""
-    rows = tuple(
-        calibration.accuracy_by_confidence(
-            np.array([guess.confidence for guess in e.guesses]), answers.score, CONFIDENCE_EDGES
-        )
-        for e in exits
-    )
-    return replace(answers, point=msgspec.structs.replace(answers.point, accuracy_given=rows))
-
-
 def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: str = "") -> Bundle:
     """The bundle of a measured split at `target`: head, tail, outcome table and model card, or nothing at all."""
     manifest = _manifest(target.name, split, tuple(labels), made_by)
@@ -258,6 +271,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
     def fill(folder: Path) -> None:
         (folder / "head.tflite").write_bytes(written(parts))
         (folder / "tail.tflite").write_bytes(written([tail]))
+        if split.ladder is not None:
+            (folder / split.ladder.file).write_bytes(split.ladder.model)
         table = outcomes_of(split.answered, split.truth, split.layer_bytes, split.uncut.reading.task)
         kept = {name: value for name in Outcomes.__dataclass_fields__ if (value := getattr(table, name)) is not None}
         np.savez_compressed(folder / "outcomes.npz", **kept)
@@ -269,6 +284,8 @@ def write(target: Path, split: Split, *, labels: Sequence[str] = (), made_by: st
 def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) -> Manifest:
     graph, cut, fallback = split.uncut.graph, split.cut, split.fallback
     stages = [(Stage(WIDTH, HEAD, cut.head_flops, exit=()),)]
+    if split.ladder is not None:  # the picture needs no head, and can be sent before it
+        stages.insert(0, (Stage(WIDTH, "", 0, exit=()),))
     if fallback is not None:
         outputs = tuple(f"output{i}" for i in range(len(fallback.graph.outputs)))
         temperature = split.answered[0].point.temperature
@@ -300,29 +317,16 @@ def _manifest(name: str, split: Split, labels: tuple[str, ...], made_by: str) ->
         made_by=f"{made_by or 'isthmus.models.split'} ({graph.path.name} cut after operator {cut.after}; isthmus {version})",
         reference="uncut",
         tail=(TailPart("tail.tflite", "litert"),),
+        picture=None if split.ladder is None else split.ladder.table,
     )
 
 
 def _schema(split: Split) -> int:
     """The least that its bundle must name."""
-    if split.uncut.reading.boxes is not None:
+    if split.uncut.reading.boxes is not None or split.ladder is not None:
         return SCHEMA
     pictures = [split.uncut.input] if split.fallback is None else [split.uncut.input, split.fallback.input]
     return max(split.coding.bottleneck.schema, *(picture.schema for picture in pictures))
-
-
-def outcomes_of(
-    answered: Sequence[Answered], truth: Sequence[Guess], layer_bytes: NDArray[np.uint32], task: str
-) -> Outcomes:
-    """The outcome table of measured operating points, with the agreement of each answer where answers are no classes."""
-    classes = task.startswith("classification")
-    return Outcomes(
-        truth=np.array([guess.label for guess in truth], np.uint16),
-        label=np.array([[guess.label for guess in a.guesses] for a in answered], np.uint16).T,
-        confidence=np.array([[guess.confidence for guess in a.guesses] for a in answered], np.float16).T,
-        layer_bytes=layer_bytes,
-        score=None if classes else np.array([a.score for a in answered], np.float16).T,
-    )
 
 
 def _card(m: Manifest, split: Split) -> str:
@@ -338,13 +342,10 @@ def _card(m: Manifest, split: Split) -> str:
         f"Made by `{m.made_by}`. Head after tail is the uncut model bit for bit; agreement with it is what the quantiser "
         f"leaves, on {len(split.truth)} pictures that fitted nothing.",
         "",
-        "| step | layers | bytes | agreement % |",
-        "|---|---|---|---|",
     ]
-    for point in m.points:
-        step = "fallback" if point.step is None else f"{m.bottleneck.steps[point.step]:.4g}"
-        lines.append(f"| {step} | {point.layers} | {point.bytes:.0f} | {100 * point.accuracy:.2f} |")
-    return "\n".join([*lines, ""])
+    steps = ["fallback" if p.step is None else m.step_name(p.step) for p in m.points]
+    cells = [(step, str(point.layers)) for step, point in zip(steps, m.points, strict=True)]
+    return "\n".join([*lines, *card_table(split.answered, split.truth, ("step", "layers"), cells), ""])
 
 
 def fallback_of(

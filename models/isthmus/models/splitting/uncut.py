@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
-from isthmus.models.litert import Signature, signature_of
+from isthmus.models.litert import signature_of
+from isthmus.models.picture_ladder import Input
 from isthmus.models.pictures import Intake, placing
+from isthmus.models.progress import Tick, unheard
+from isthmus.models.splitting import metadata
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
-from isthmus.models.splitting.outputs import Reading, check, reading_of, unbatched
+from isthmus.models.splitting.onnx_model import OnnxGraph, OnnxRun
+from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess, Placing, Pose
 
+Run = Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]
+"""A picture as a model takes it, to what the model gives, by output."""
 Levels = tuple[float, float, float]
 PIXELS: Mapping[str, tuple[Levels, Levels]] = {
     "0..255": ((0.0,) * 3, (1 / 255,) * 3),
@@ -29,6 +34,8 @@ PIXELS: Mapping[str, tuple[Levels, Levels]] = {
 """(mean, std) of `Input` for what a float model takes: the values of its darkest and brightest pixel, or torchvision's."""
 IMAGENET_RANGE = (-2.12, 2.64)
 """What torchvision's normalisation makes of the darkest and the brightest pixel, at most."""
+ALIKE = 0.01
+"""Of the range of an 8-bit input: 2.5 levels."""
 FEWEST = 4
 
 
@@ -39,7 +46,8 @@ def input_of(
     fit: Literal["stretch", "letterbox"] = "stretch",
     colours: Literal["rgb", "bgr"] = "rgb",
 ) -> Input:
-    """The picture that a graph takes. `pixels` is a key of PIXELS; a quantised input, and one of bare bytes, tell by themselves.
+    """The picture that a graph takes. `pixels` is a key of PIXELS; without it the file tells: by its input's quantisation, by its
+    bare bytes, or by its metadata.
 
     Raises ModelError when it takes no picture, or when a float model's pixels are not told.
     """
@@ -70,21 +78,49 @@ def _levels(graph: Graph, tensor: Tensor, pixels: str | None) -> tuple[Levels, L
         return PIXELS[pixels]
     if tensor.dtype == "uint8" and tensor.scale <= 0:
         return PIXELS["0..255"]
+    own = metadata.of(graph).normalisation
     if tensor.dtype not in ("int8", "uint8") or tensor.scale <= 0:
-        raise ModelError(f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}")
+        if own is None:
+            raise ModelError(
+                f"{graph.path}: takes {tensor.dtype}; say what its pixels are: --pixels {', '.join(PIXELS)}"
+            )
+        return own
     lowest = tensor.zero_point + (128 if tensor.dtype == "int8" else 0)
     darkest, brightest = -lowest * tensor.scale, (255 - lowest) * tensor.scale
+    if own is not None and not _same_range(own, darkest, brightest):
+        return own
     if all(abs(a - b) < 0.1 for a, b in zip((darkest, brightest), IMAGENET_RANGE, strict=True)):
         return PIXELS["imagenet"]
     return (lowest / 255,) * 3, (1 / (255 * tensor.scale),) * 3  # one stored level is one level of a pixel
 
 
+def _same_range(own: tuple[Levels, Levels], darkest: float, brightest: float) -> bool:
+    """Whether a normalisation is what the quantisation says too: it is then kept, where no level is rounded to another."""
+    span = brightest - darkest
+    return all(
+        abs(-m / s - darkest) < ALIKE * span and abs((1 - m) / s - brightest) < ALIKE * span
+        for m, s in zip(*own, strict=True)
+    )
+
+
+def runner(graph: Graph) -> Run:
+    """The whole graph, ready to run on one picture (1, …) as it takes them."""
+    if isinstance(graph, OnnxGraph):
+        return OnnxRun(graph)
+    signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
+    return lambda image: signature(image=image)
+
+
 def _answers(
-    graph: Graph, signature: Signature, images: Sequence[NDArray[np.float32]]
-) -> list[dict[str, NDArray[Any]]]:
+    graph: Graph, run: Run, images: Sequence[NDArray[np.float32]], tick: Tick
+) -> list[Mapping[str, NDArray[Any]]]:
     """By picture: what the graph gives. Raises ModelError where it does not take real values."""
+    found = []
     try:
-        return [signature(image=image) for image in images]
+        for number, image in enumerate(images):
+            tick(f"pictures answered by {graph.path.name}", number, len(images))
+            found.append(run(image))
+        return found
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{graph.path}: LiteRT cannot run it on a picture ({str(error).strip()})") from error
 
@@ -127,6 +163,7 @@ class Uncut:
         pictures: Sequence[NDArray[np.uint8]],
         *,
         fit_first: int | None = None,
+        tick: Tick = unheard,
     ) -> Uncut:
         """Run the graph on every picture; the first `fit_first` are for fitting, or else every other one.
 
@@ -137,9 +174,8 @@ class Uncut:
             raise DataError(f"{len(pictures)} sample pictures, expected {FEWEST} at least; a few hundred tell more")
         for_fitting = np.arange(len(pictures)) < fit_first if fit_first else np.arange(len(pictures)) % 2 == 0
         intake = Intake(input_)
-        signature = signature_of(written([whole(graph, "uncut")]), "uncut", whose=graph.path)
         images = tuple(intake(picture) for picture in pictures)
-        arrays = [unbatched(graph, out.values()) for out in _answers(graph, signature, images)]
+        arrays = [unbatched(graph, out.values()) for out in _answers(graph, runner(graph), images, tick)]
         reading = reading or reading_of(graph, input_.shape, arrays)
         check(graph, reading, input_.shape, arrays)
         if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
@@ -154,6 +190,11 @@ class Uncut:
     def task(self) -> Task:
         """How its outputs are packed and read."""
         return self.reading.opened(self.input.shape)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it tells apart, or keypoints it finds; None where its outputs do not say."""
+        return classes_of(self.graph, self.reading.task, self.reading.boxes)
 
     @property
     def form(self) -> tuple[int, ...] | None:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from isthmus.models import bundle
-from isthmus.models.bundle import Bottleneck, Input, Manifest, Stage, TailPart
+from isthmus.models.bundle import Bottleneck, Manifest, Stage
 from isthmus.models.bundling import card, writer
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES, Evaluation, measured, save
+from isthmus.models.picture_ladder import Input, TailPart
 from isthmus.models.training.backbones import Network, TailModule
 from isthmus.models.training.layers import width_key
 from isthmus.proto.errors import BundleError
@@ -121,10 +122,10 @@ def export_tail(network: Network, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
-    _store_in_half(path)
+    store_in_half(path)
 
 
-def _store_in_half(path: Path) -> None:
+def store_in_half(path: Path) -> None:
     """Keep the tail's weights as float16 on disk: half the megabytes; the engine widens them once, when it loads."""
     model = onnx.load(path)
     widened = []

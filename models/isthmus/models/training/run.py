@@ -73,6 +73,10 @@ class TrainingRun:
     """What `isthmus models train` and `export` were given, for the bundle's own account of how it was made."""
     trainer: type[Trainer] = Trainer
 
+    def lasting(self, epochs: int | None) -> TrainingRun:
+        """The same run of so many epochs; None: as many as the recipe says."""
+        return replace(self, recipe=replace(self.recipe, epochs=epochs or self.recipe.epochs))
+
     def train(
         self,
         checkpoint: Path,

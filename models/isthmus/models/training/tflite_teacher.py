@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.models.bundle import Input
 from isthmus.models.bundling.calibration import softmax
 from isthmus.models.flatbuffer import Graph, Part, Tensor, written
 from isthmus.models.litert import Signature, opened
+from isthmus.models.picture_ladder import Input
 from isthmus.models.pictures import Intake
 from isthmus.models.splitting.cuts import CODABLE, IMAGE, TAIL, cuts
 from isthmus.models.splitting.outputs import task_of

@@ -17,13 +17,15 @@ Floats = NDArray[np.float32]
 Arrays = Sequence[NDArray[Any]]
 Size = tuple[int, int]
 """(height, width) in pixels of the picture that a network takes."""
-Family = Literal["places", "rows", "cells", "yolov5", "yolov8", "yolox", "fastestdet", "nanodet"]
+Family = Literal["places", "rows", "cells", "yolov5", "yolov8", "yolox", "fastestdet", "nanodet", "blazeface"]
 STRIDES = (8, 16, 32)
 """Pixels between the cells of the levels that these families predict at."""
 BINS = 8
 """NanoDet tells each side's distance as a distribution over so many strides (generalised focal loss, Li et al. 2020)."""
-FARTHEST, LONGEST = 80.0, 5.0
-"""Logits are held to this, lest their exponential overflows; and the logarithm of a box's side in cells, as in training."""
+FACE = 16
+"""BlazeFace tells a place and six points of each face, in pixels from its cell's middle."""
+SURELY, LONGEST = 80.0, 5.0
+"""Logits beyond this are as sure as numbers can be; and the logarithm of a box's side in cells, as in training."""
 OBJECTNESS, CLASS = 0.6, 0.4
 """FastestDet's score is objectness^0.6 * class^0.4, as its authors evaluate it."""
 
@@ -191,6 +193,34 @@ def _nanodet(outputs: Arrays, boxes: Boxes, size: Size) -> Floats:
     return _rows(classes, scores, _corners(np.hstack([at - sides[:, :2], at + sides[:, 2:]]), "ltrb", size))
 
 
+def _blazeface(outputs: Arrays, boxes: Boxes, size: Size) -> Floats:
+    """(N, 16) of center, size and six points in pixels from the cell's middle, and logits (N, 1): MediaPipe's faces."""
+    if len(outputs) != 2:
+        raise ValueError(f"{len(outputs)} outputs; places (N, {FACE}) and logits (N, 1) are expected")
+    places, logits = sorted((np.asarray(a, np.float32) for a in outputs), key=lambda a: -a.shape[-1])
+    if places.ndim != 2 or places.shape[1] != FACE or logits.size != len(places):
+        raise ValueError(f"{places.shape} and {logits.shape}; (N, {FACE}) and (N, 1) are expected")
+    anchors = face_anchors(size)
+    if len(places) not in anchors:
+        raise ValueError(
+            f"{len(places)} cells; a picture of {size[0]} x {size[1]} pixels has {' or '.join(map(str, anchors))}"
+        )
+    scores = 1 / (1 + np.exp(-np.clip(logits.ravel(), -SURELY, SURELY)))
+    center = places[:, :2] + anchors[len(places)]
+    return _rows(np.zeros(len(places)), scores, _corners(np.hstack([center, places[:, 2:4]]), "center", size))
+
+
+def face_anchors(size: Size) -> dict[int, Floats]:
+    """The middles (x, y) of BlazeFace's cells in pixels, by how many there are: the full range's, and the short range's."""
+
+    def middles(stride: int, times: int) -> Floats:
+        cells, _ = cells_of(size, (stride,), cell_count(size, (stride,)))
+        return np.repeat((cells + 0.5) * np.float32(stride), times, axis=0)
+
+    ranges = middles(4, 1), np.concatenate([middles(8, 2), middles(16, 6)])
+    return {len(anchors): anchors for anchors in ranges}
+
+
 def cell_count(size: Size, strides: Sequence[int]) -> int:
     """How many cells all levels together have on a picture of (height, width) pixels."""
     return sum(-(-size[0] // s) * -(-size[1] // s) for s in strides)
@@ -226,7 +256,7 @@ def _cells(outputs: Arrays, boxes: Boxes, size: Size) -> Floats:
         raise ValueError(f"{a.shape}; (rows, columns, classes + 4) expected")
     rows, columns, values = a.shape
     a = a.reshape(-1, values)
-    sure, classes, scores = _surest(1 / (1 + np.exp(-np.clip(a[:, :-4], -FARTHEST, FARTHEST))), boxes)
+    sure, classes, scores = _surest(1 / (1 + np.exp(-np.clip(a[:, :-4], -SURELY, SURELY))), boxes)
     at = np.column_stack([sure % columns, sure // columns]) + 0.5
     extent = np.exp(np.clip(a[sure, -2:], -LONGEST, LONGEST))
     return _rows(classes, scores, _corners(np.hstack([at + a[sure, -4:-2], extent]), "center", (rows, columns)))
@@ -241,5 +271,6 @@ DECODERS: dict[Family, Callable[[Arrays, Boxes, Size], Floats]] = {
     "yolox": _yolox,
     "fastestdet": _fastestdet,
     "nanodet": _nanodet,
+    "blazeface": _blazeface,
 }
 """By the name that `[boxes]` gives them."""

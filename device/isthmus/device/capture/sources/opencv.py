@@ -14,6 +14,9 @@ BAD_IN_A_ROW = 100
 MOST_FPS = 1000.0
 """A stream that does not know its rate claims its clock's: 90,000 a second."""
 
+_silence = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+"""OpenCV 4 has the one name, 5 the other."""
+
 
 class Capture(Source):
     """What OpenCV reads frame by frame."""
@@ -25,7 +28,7 @@ class Capture(Source):
         os.environ.setdefault(
             "OPENCV_FFMPEG_LOGLEVEL", "-8"
         )  # what it says, an address with its password, is said below
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _silence(0)
         self.name = name
         self._capture = cv2.VideoCapture(opens) if backend is None else cv2.VideoCapture(opens, backend, settings)
         if not self._capture.isOpened():

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from isthmus.models.bundling.spectral_fit import is_map, spectral, trained
+from isthmus.proto.bits.spectrum import PER_BYTE, RUNS, SPECTRAL_LAYERS, Frequencies, Spectrum, _Band, cosines, restored
 from isthmus.proto.codec import HEADER_BYTES, RAW, Codec, CodecConfig, fit
 from isthmus.proto.errors import CodecError
-from isthmus.proto.spectrum import PER_BYTE, RUNS, SPECTRAL_LAYERS, Frequencies, Spectrum, _Band, cosines, restored
 
 SHAPE = 6, 8, 5
 

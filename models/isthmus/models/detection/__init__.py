@@ -1,0 +1,1 @@
+"""Detectors trained in two halves, from clips with boxes to their bundle."""
