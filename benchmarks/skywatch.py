@@ -102,7 +102,7 @@ def measured(
         row = {"width": p.width, "exit": p.exit is not None, "step": step, "layers": p.layers}
         rows.append({**row, "payload": p.bytes, "bytes": size, "mflop": flops / 1e6, **of(score(a.maps, frames))})
         rows[-1]["clips"] = by_clip(a.maps, frames)
-    made = {"bundle": m.name, "sha256": found.sha256.hex(), "frames": len(frames), "made_by": m.made_by}
+    made = {"bundle": m.name, "files": m.files, "frames": len(frames), "made_by": m.made_by}
     return {**made, "points": rows}
 
 

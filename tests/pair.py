@@ -16,6 +16,7 @@ from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.temporal.coder import Coder
 from isthmus.device.tracking.tracker import Tracker
 from isthmus.device.tracking.tracks import Place
 from isthmus.edge_server import streams
@@ -26,11 +27,12 @@ from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.synthetic import steps
 from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
 from isthmus.emulation.virtual.timeline import Timeline
-from isthmus.proto.codec import CODEC_VERSION, Codec, CodecConfig, fit
+from isthmus.proto.codec import CODEC_VERSION, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Answer, Detail, FilterResult, Frame, Guess, OperatingPoint, StageResult
+from isthmus.proto.temporal.reconstruction import Reconstruction
+from isthmus.proto.vocabulary import Answer, Detail, FilterResult, Frame, Guess, OperatingPoint, Reference, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
@@ -46,8 +48,8 @@ def coding() -> tuple[CodecConfig, np.ndarray]:
     return fit(x, (0.0,) * 12, (0.5, 1.0)), x[0]
 
 
-def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalogue:
-    """Two widths, two stages, two steps, two layers; confidence tells nothing but itself."""
+def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95, steps: int = 2) -> Catalogue:
+    """Two widths, two stages, two layers; confidence tells nothing but itself."""
     edges = (0.5, 0.9)
     last = (0.4, exit_accuracy, 0.97)
 
@@ -56,7 +58,7 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
 
     def offload(width: float, step: int, layers: int) -> Known:
         accuracy = tail_accuracy - 0.05 * (layers == 1) - 0.02 * step - 0.02 * (width < 1)
-        size = {(0, 1): 150.0, (0, 2): 330.0, (1, 1): 80.0, (1, 2): 240.0}[step, layers]
+        size = {(0, 1): 150.0, (0, 2): 330.0, (1, 1): 80.0, (1, 2): 240.0}[min(step, 1), layers]
         return Known(OperatingPoint(width, None, step, layers), accuracy, 1.0, ((accuracy,) * 3,) * 2, size)
 
     return Catalogue(
@@ -64,7 +66,7 @@ def catalogue(exit_accuracy: float = 0.7, tail_accuracy: float = 0.95) -> Catalo
         confidence_edges=edges,
         stage_flops=((1, 4), (1, 4)),
         exits=tuple(tuple(exit_at(w, i) for i in range(2)) for w in WIDTHS),
-        offloads=tuple(tuple(tuple(offload(w, s, n) for n in (1, 2)) for s in (0, 1)) for w in WIDTHS),
+        offloads=tuple(tuple(tuple(offload(w, s, n) for n in (1, 2)) for s in range(steps)) for w in WIDTHS),
     )
 
 
@@ -77,49 +79,86 @@ def silent() -> Catalogue:
 
 
 class Head:
-    """Stages that take a fixed time and are as confident as a script says; features that are always the same."""
+    """Stages that take a fixed time and are as confident as a script says; features that are always the same, or a clip's."""
 
     def __init__(
         self,
         stages_s: tuple[tuple[float, float], ...],
         confidence: Callable[[int], float | None],
+        *,
         seen: Callable[[int], Detail | None] = lambda _: None,
         flow_s: float = 0.0,
+        config: CodecConfig | None = None,
+        features: Callable[[int], np.ndarray] | None = None,
     ) -> None:
+        """`features` gives what crosses of each frame, coded as `config` says; `seen` is what exits find in it."""
         self._seen, self._flow_s = seen, flow_s
         self.followed: list[tuple[int, ...]] = []
         """The frames of every job of the followers."""
-        config, self._features = coding()
-        self._codec, self._stages_s, self._confidence = Codec(config), stages_s, confidence
-        self._sizes = self._codec.predict(self._features)
+        usual, still = coding()
+        self.coder, self.features = Coder(config or usual), features or (lambda _: still)
+        self._stages_s, self._confidence = stages_s, confidence
+        self._references: dict[int, Reference] = {}
         self.sent: list[tuple[int, int, int]] = []
         """(frame, step, layer) of every payload."""
+        self.deltas: dict[int, int] = {}
+        """The reference of every frame that was sent as a delta."""
+        self.believed: dict[int, Reconstruction] = {}
+        """What the server has of every frame that arrived whole, as the device knows it."""
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
         confidence = self._confidence(frame_id)
         told = None if confidence is None else Guess(LABEL_LOCAL, confidence, self._seen(frame_id))
         took_s = self._stages_s[stage][WIDTHS.index(width)]
-        return StageResult(frame_id, stage, width, told, took_s, self._sizes if stage == 1 else None)
+        if stage != 1:
+            return StageResult(frame_id, stage, width, told, took_s)
+        reference = self._references.get(frame_id)
+        sizes, deltas = self.coder.sizes(self.features(frame_id), (), reference)
+        return StageResult(
+            frame_id, stage, width, told, took_s, sizes, reference=reference if deltas else None, delta_bytes=deltas
+        )
+
+    def refer(self, frame_id: int, reference: Reference) -> None:
+        self._references[frame_id] = reference
 
     def coding_s(self, _: int) -> float:
         return 0.0
 
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         self.sent.append((frame_id, step, layer))
-        return self._codec.encode(self._features, step)[layer]
+        payload = self.coder.whole(frame_id, self.features(frame_id), (), step)[layer]
+        self._note(frame_id)
+        return payload
+
+    def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
+        self.sent.append((frame_id, step, 0))
+        self.deltas[frame_id] = reference.frame_id
+        payload = self.coder.delta(frame_id, self.features(frame_id), step, layers, reference)
+        self._note(frame_id)
+        return payload
+
+    def _note(self, frame_id: int) -> None:
+        if (held := self.coder.held(Reference(frame_id, 2))) is not None:
+            self.believed[frame_id] = held
 
     def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
         self.followed.append(tuple(frame_ids))
         return tuple(places), self._flow_s * (len(frame_ids) - 1)
 
     def forget(self, frame_id: int) -> None:
-        """Nothing is kept of a frame."""
+        self._references.pop(frame_id, None)
 
 
 class Tail:
-    """Always the same class, in a fixed time."""
+    """Always the same class, in a fixed time; it remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.given: dict[int, tuple[np.ndarray, int]] = {}
+        """Features and layers by frame."""
 
     def run(self, batch: RunBatch[streams.Ready]) -> tuple[list[Packed], float]:
+        for item in batch.items:
+            self.given[item.frame_id] = item.payload.features, item.payload.layers_used
         logits = tuple(6.0 * (k == LABEL_SERVER) for k in range(CLASSES))
         return [logits] * len(batch.items), TAIL_S
 
@@ -143,24 +182,29 @@ class Pair(Timeline):
         tracker: Tracker | None = None,
         seen: Callable[[int], Detail | None] = lambda _: None,
         flow_s: float = 0.002,
+        config: CodecConfig | None = None,
+        features: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks.
 
-        `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it. `seen` is what exits
-        find in a frame; from one picture to the next what is tracked stays where it is, and each takes `flow_s`.
+        `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it.
+        `seen` is what exits find
+        in a frame; what is tracked stays where it is, each step takes `flow_s`. `features` are what crosses of it, coded
+        as `config` says.
         """
         super().__init__()
-        known, (config, _) = known or catalogue(), coding()
+        known, config = known or catalogue(), config or coding()[0]
         chosen = POLICIES[policy](known) if isinstance(policy, str) else policy
         times = TailTimes({b: TAIL_S * (0.8 + 0.2 * b) for b in range(1, 9)}, max_batch=8)
         batcher: Batcher[streams.Ready] = Batcher(times, max_batch=8, stream_credits=stream_credits)
         limits = Limits(stream_credits=stream_credits)
+        self.tail = Tail()
         self.server = ServerNode(
             self,
             streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),
-            Tail(),
+            self.tail,
         )
-        self.head = Head(stages_s, confidence, seen, flow_s)
+        self.head = Head(stages_s, confidence, seen=seen, flow_s=flow_s, config=config, features=features)
         trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
         self.device = DeviceNode(
             self,

@@ -56,6 +56,8 @@ ABSENT = {
     ("report", "runs"): ("emulation", "matplotlib"),
     ("sweep", "narrow.toml"): ("emulation", "matplotlib"),
     ("models", "evaluate", "signs"): ("server", "onnxruntime"),
+    ("models", "compare", "signs", "--pictures", "."): ("server", "onnxruntime"),
+    ("models", "compare", "cifar10", "--pictures", "."): ("emulation", "matplotlib"),
     ("models", "train", "signs"): ("train", "torch"),
     ("models", "prune", "signs", "--flops", "0.5"): ("train", "torch"),
     ("models", "distill", "model.tflite", "--pictures", "."): ("train", "torch"),

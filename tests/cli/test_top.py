@@ -64,7 +64,7 @@ def test_a_server_by_its_own_metrics() -> None:
     view.shown(counted(generate_latest(metrics.registry).decode()), 10.0)
     for i in range(20):
         timings = ServerTimings(queue_s=0.002)
-        metrics.on_reply(messages.Result(i, 1, b"", timings, messages.Load()))  # type: ignore[arg-type]
+        metrics.on_reply(messages.Result(i, 1, b"", timings))
         metrics.on_batch(4, 0.012)
     lines = text(view.shown(counted(generate_latest(metrics.registry).decode()), 12.0))
     for told in ("devices  3", "10.0 a second", "2 frames", "12 ms a batch", "2.0 ms a frame", "4.0 frames", "result"):

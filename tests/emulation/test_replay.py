@@ -45,7 +45,7 @@ def test_what_comes_back_is_the_tables_answer_at_its_confidence() -> None:
         payloads = [device.encode(frame_id, step, layer) for layer in range(layers)]
         sample = device.feed.sample(frame_id)
         assert [len(p) for p in payloads] == outcomes.layer_bytes[sample, width, step, :layers].tolist()
-        batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(0.0, replay().decode(payloads), layers)),))
+        batch = RunBatch((Item(1, frame_id, 1.0, 0.0, Ready(0.0, replay().crossed(payloads).features, layers)),))
         (logits,), _ = tail.run(batch)
         told = Classification().guess(logits, temperature=known.temperature, accuracy=0.0)
         column = points.index(known.point)

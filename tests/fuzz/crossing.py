@@ -52,11 +52,53 @@ def _spectral() -> Any:
     return Codec(fit(samples, (0.0,) * 3, steps, spectrum=spectrum))
 
 
-def codec(data: bytes) -> None:
-    """First byte: which codec. Then payloads, each behind its length."""
+@cache
+def _temporal() -> tuple[Any, Any]:
+    """A codec of deltas, and what they are coded against."""
+    from isthmus.proto.codec import fit
+    from isthmus.proto.frame_codec import FrameCodec
+    from isthmus.proto.temporal.sequences import fit_deltas
+
+    samples = np.random.default_rng(3).normal(size=(16, 4, 4, 8)).astype(np.float32)
+    config = fit(samples, (0.0,) * 8, (0.5, 1.0))
+    coder = FrameCodec(fit_deltas(config, [list(samples)], ((0.8, 0.8), (0.6, 0.6)), lags=(1,)))
+    return coder, coder.whole(samples[0], 0)
+
+
+def _deltas(data: bytes) -> None:
+    """The payload of a frame that is coded against another."""
     from isthmus.proto.errors import CodecError
 
-    coder = _codecs()[data[0] % len(_codecs())] if data else _codecs()[0]
+    coder, reference = _temporal()
+    try:
+        crossed = coder.crossed([data], reference)
+    except CodecError:
+        return
+    assert crossed.features.shape == (4, 4, 8)
+    assert np.isfinite(crossed.features).all()
+    assert 1 <= crossed.layers <= 2
+    assert np.abs(crossed.reconstruction.symbols).max() <= 7
+    assert coder.crossed([data], crossed.reconstruction).reconstruction.step == crossed.reconstruction.step
+
+
+def _deltas_seeds() -> Iterator[bytes]:
+    coder, reference = _temporal()
+    rng = np.random.default_rng(4)
+    for share in (0.0, 0.05, 0.5):
+        moved = (rng.normal(size=(4, 4, 8)) * (rng.random((4, 4, 8)) < share)).astype(np.float32)
+        features = (reference.symbols * np.float32(0.5) + moved).astype(np.float32)
+        for step, layers in ((0, 1), (0, 2), (1, 1), (1, 2)):
+            yield coder.delta(features, step, layers, reference).payload
+
+
+def codec(data: bytes) -> None:
+    """First byte: which codec. Then payloads, each behind its length; or a delta, for the number after the last codec's."""
+    from isthmus.proto.errors import CodecError
+
+    if data and data[0] % (len(_codecs()) + 1) == len(_codecs()):
+        _deltas(data[1:])
+        return
+    coder = _codecs()[data[0] % (len(_codecs()) + 1)] if data else _codecs()[0]
     payloads, rest = [], data[1:]
     while rest:
         size = int.from_bytes(rest[:2], "little")
@@ -81,6 +123,7 @@ def codec_seeds() -> Iterator[bytes]:
             payloads = coder.encode(features, step)
             for count in range(1, len(payloads) + 1):
                 yield bytes([number]) + b"".join(len(p).to_bytes(2, "little") + p for p in payloads[:count])
+    yield from (bytes([len(_codecs())]) + delta for delta in _deltas_seeds())
 
 
 # --- wire ---
@@ -126,11 +169,13 @@ def wire_seeds() -> Iterator[bytes]:
     device: list[m.DeviceMessage] = [
         m.Hello("signs", bytes(32), 1, "cam0"),
         m.Layer(7, 1, True, 0.1, b"abc", 5),
+        m.Layer(9, 0, True, 0.1, b"A\0\0", 5, reference=7),
         m.Cancel(7),
         m.Heartbeat(1),
     ]
     server: list[m.ServerMessage] = [
         m.Welcome("edge", 8, 65_536, load),
+        m.Welcome("edge", 8, 65_536, load, 16),
         m.Ack(7, 1, load),
         m.Result(7, 2, (0.5, -1.0), ServerTimings(0.1, 0.2, 0.3, 0.4), load),
         m.Result(7, 1, b"packed", ServerTimings(), load),

@@ -13,9 +13,11 @@ import pytest
 import tomli_w
 
 from isthmus.models import bundle, seal
+from isthmus.models.bundling import writer
 from isthmus.proto.bits.spectrum import Spectrum
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError
+from moving import temporal
 
 NAMES = sorted(p.parent.name for p in bundle.ZOO.glob("*/bundle.toml"))
 
@@ -26,8 +28,8 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle.ZOO / "signs", tmp_path / "signs"))
 
 
-def test_the_zoo_has_both_bundles() -> None:
-    assert NAMES == ["cifar10", "signs"]
+def test_the_zoo_has_all_bundles() -> None:
+    assert NAMES == ["cifar10", "signs", "skywatch"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,7 +47,8 @@ def test_the_outcome_table_and_the_manifest_tell_the_same(name: str) -> None:
     found = bundle.load(name)
     table = found.outcomes()
     for column, point in enumerate(found.manifest.points):
-        assert (table.label[:, column] == table.truth).mean() == pytest.approx(point.accuracy, abs=1e-4)
+        right = table.label == table.truth[:, None] if table.score is None else table.score
+        assert right[:, column].mean(dtype=float) == pytest.approx(point.accuracy, abs=1e-4)
         if point.step is not None:
             width = found.manifest.widths.index(point.width)
             sent = table.layer_bytes[:, width, point.step, : point.layers].sum(axis=1).mean()
@@ -62,7 +65,7 @@ def test_accuracy_given_confidence_rises_with_it(name: str) -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BundleError, match=r"sings: no bundle .* the zoo has cifar10, signs"):
+    with pytest.raises(BundleError, match=r"sings: no bundle .* the zoo has cifar10, signs, skywatch"):
         bundle.load("sings")
 
 
@@ -92,7 +95,7 @@ def test_a_corrupted_file_is_named(copy: Path) -> None:
         bundle.load(str(copy))
 
 
-@pytest.mark.parametrize("name", ["cifar10", "signs"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_shipped_does_not_tell_where_it_was_made(name: str) -> None:
     folder = bundle.load(name).folder
     for path in folder.iterdir():
@@ -111,12 +114,32 @@ def test_a_bundle_names_the_least_schema_that_it_needs() -> None:
     assert plain.schema == plain.bottleneck.schema == 2
     spectrum = Spectrum(tilt=0.0, order="", bands=(), floor=(), spread=(), restored=())
     assert msgspec.structs.replace(plain.bottleneck, spectrum=spectrum).schema == 3
+    assert bundle.Bottleneck.of(temporal()).schema == 5
+
+
+def test_how_frames_are_coded_against_others_is_written_and_read(tmp_path: Path) -> None:
+    """Whatever contradicts itself is named; older bundles have none of it."""
+    told = bundle.Bottleneck.of(temporal())
+    writer.write_table(tmp_path / "bottleneck.toml", told)
+    read = msgspec.convert(tomllib.loads((tmp_path / "bottleneck.toml").read_text()), bundle.Bottleneck)
+    assert read == told
+    assert read.codec == temporal()
+    assert all(bundle.load(name).codec.deltas is None for name in NAMES)
+
+
+def test_deltas_that_do_not_fit_are_named(copy: Path) -> None:
+    path = copy / "bundle.toml"
+    table = tomllib.loads(path.read_text())
+    table["bottleneck"]["deltas"] = {"keep": [[0.8, 0.8]], "tables": []}
+    path.write_text(tomli_w.dumps(table))
+    with pytest.raises(BundleError, match=r"bottleneck: config: deltas.keep must have 4 steps of 2 layers"):
+        bundle.load(str(copy))
 
 
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     path = copy / "bundle.toml"
-    path.write_text(path.read_text().replace("schema = 2", "schema = 5", 1))
-    with pytest.raises(BundleError, match="schema 5, this Isthmus reads 1 to 4"):
+    path.write_text(path.read_text().replace("schema = 2", "schema = 6", 1))
+    with pytest.raises(BundleError, match="schema 6, this Isthmus reads 1 to 5"):
         bundle.load(str(copy))
 
 

@@ -54,6 +54,7 @@ DEVICE_CASES: list[tuple[DeviceMessage, str]] = [
 ]
 SERVER_CASES: list[tuple[ServerMessage, str]] = [
     (Welcome("edge", 4, 258, LOAD), "0a08080310d46118a01f120b0a04656467651004188202"),
+    (Welcome("edge", 4, 258, LOAD, 16), "0a08080310d46118a01f120d0a046564676510041882022010"),
     (Ack(7, 1, LOAD), "0a08080310d46118a01f1a0408071001"),
     (
         Result(7, 2, (0.5, -1.0, 3.25), TIMINGS, LOAD),

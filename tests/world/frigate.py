@@ -47,15 +47,25 @@ class Frigate:
 
     def ask(self, pixels: NDArray[Any]) -> Reply:
         """What is in a picture."""
-        tensor = pixels[None]
-        header = {"shape": list(tensor.shape), "dtype": tensor.dtype.name, "model_type": "yologeneric"}
         began_s = time.monotonic()
-        told, rows = self.said(json.dumps(header).encode(), tensor.tobytes())
+        told, rows = self.said(*_asked(pixels))
         ended_s = time.monotonic()
         assert json.loads(told) == {"shape": [20, 6], "dtype": "float32"}
         return Reply(np.frombuffer(rows, np.float32).reshape(20, 6), began_s, ended_s)
+
+    def give_up(self, pixels: NDArray[Any]) -> None:
+        """Ask and hang up at once, as after a timeout."""
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.send_multipart(_asked(pixels))
+        self.close()
 
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
         self._context.term()
+
+
+def _asked(pixels: NDArray[Any]) -> tuple[bytes, bytes]:
+    tensor = pixels[None]
+    header = {"shape": list(tensor.shape), "dtype": tensor.dtype.name, "model_type": "yologeneric"}
+    return json.dumps(header).encode(), tensor.tobytes()

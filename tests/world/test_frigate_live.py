@@ -31,8 +31,8 @@ class Street:
 
     def __init__(self, role: Role) -> None:
         self.role, self._waits = role, (CpuWaits(role.pid), CpuWaits(os.getpid()))
-        endpoint = role.until(lambda: role.lines and role.lines[0], "it listens").split()[-1]
-        self.frigate = Frigate(endpoint)
+        self.endpoint = role.until(lambda: role.lines and role.lines[0], "it listens").split()[-1]
+        self.frigate = Frigate(self.endpoint)
         self._seed = 0
 
     def look(self) -> str:
@@ -89,9 +89,10 @@ def test_frigate_asks_for_its_model_then_for_boxes_and_is_never_left_without(lab
         assert not np.frombuffer(rows, np.float32).any()
         alone.frigate.said(b"no JSON", b"")
         alone.frigate.said(b"")
+        Frigate(alone.endpoint).give_up(detectors.scene(0)[0])
         assert alone.look() == "device"
     assert "asks for its model 'yolo.onnx'" in alone.role.log
-    assert f"{PICTURES + 1} pictures answered: {PICTURES + 1} by the device" in alone.role.log
+    assert f"{PICTURES + 2} pictures answered: {PICTURES + 2} by the device" in alone.role.log
     assert "set Frigate's input_tensor to nhwc" in alone.role.log
 
 

@@ -101,6 +101,46 @@ def test_a_password_that_is_wrong_is_said_without_it(tmp_path: Path) -> None:
         assert "mistaken" not in agent.said
 
 
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder))
+    server = Process(folder, "web", *command)
+    try:
+        until(lambda: listens(port), "the web server listens")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+
+
+def video(path: Path, codec: str, seconds: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), 10, (128, 128))
+    assert writer.isOpened()
+    for index in range(10 * seconds):
+        writer.write(Drive(3).frame(index).image[:, :, ::-1].copy())
+    writer.release()
+
+
+def test_hls_comes_in_bursts_and_is_let_through_at_its_pace(tmp_path: Path) -> None:
+    for number in range(3):
+        video(tmp_path / f"{number}.ts", "mp4v", 2)
+    begins = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:0\n"
+    segments = "".join(f"#EXTINF:2.0,\n{number}.ts\n" for number in range(3))
+    (tmp_path / "live.m3u8").write_text(begins + segments)  # without an end: more is to come
+    with web_server(tmp_path) as address, running(tmp_path, f"{address}/live.m3u8") as agent:
+        agent.more(15, "it is answered")
+        assert agent.end() == 0, agent.said
+    rows = msgspec.convert(agent.rows, list[FrameRecord])
+    assert rows[14].captured_s - rows[0].captured_s > 1.0, "at 10 a second, though all of it was there at once"
+
+
+def test_a_video_on_a_web_server_is_read_to_its_end(tmp_path: Path) -> None:
+    video(tmp_path / "x.avi", "MJPG", 1)
+    with web_server(tmp_path) as address, running(tmp_path, f"{address}/x.avi") as agent:
+        assert agent.process.wait(60) == 0, agent.said
+    assert [row["picture"] for row in agent.rows] == [f"127.0.0.1 #{n}" for n in range(1, 11)]
+
+
 def test_a_folder_is_watched(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -30,8 +30,8 @@ from rich.live import Live
 from rich.table import Table
 
 from isthmus.cli import processes, report
-from isthmus.cli.demo_footage import Scenes, ShippedClips, on_pictures
 from isthmus.cli.demo_view import View
+from isthmus.cli.demonstration.footage import Scenes, ShippedClips, on_pictures
 from isthmus.cli.options import require, seconds
 from isthmus.device.capture.sources.clips import Clips
 from isthmus.device.executor import Executor

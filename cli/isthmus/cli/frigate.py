@@ -7,10 +7,11 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
+from isthmus.cli.options import CONFIG, INSECURE, check, missing, run_role
 from isthmus.models import bundle as bundles
 from isthmus.models.bundling.writer import check_writable
 from isthmus.proto import config
+from isthmus.proto.errors import DataError
 
 
 def frigate(
@@ -33,6 +34,7 @@ def frigate(
         from isthmus.device.frigate.run import run_frigate
     except ImportError as error:
         raise missing(error, "frigate") from error
+    check("--channels", channels, ("rgb", "bgr"))
     flags: dict[str, object] = {
         "bundle": bundle,
         "listen": listen,
@@ -54,6 +56,11 @@ def frigate(
 
 
 def _write_labels(path: Path, bundle: str) -> None:
-    check_writable(path.parent, path)
-    path.write_text("".join(f"{number} {name}\n" for number, name in enumerate(bundles.load(bundle).manifest.labels)))
+    check_writable(path, path.parent)
+    names = bundles.load(bundle, half="head").manifest.labels
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.writelines(f"{number} {name}\n" for number, name in enumerate(names))
+    except FileExistsError:
+        raise DataError(f"{path}: is there already; name another file for the labels") from None
     typer.echo(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from isthmus.device.tracking.tracks import Place
-from isthmus.proto.vocabulary import Answer, Guess
+from isthmus.proto.vocabulary import Answer, Guess, Reference
 
 
 class RunFilter(Struct, frozen=True):
@@ -15,17 +15,22 @@ class RunFilter(Struct, frozen=True):
 
 
 class RunStage(Struct, frozen=True):
-    """Run one stage of the head; report `Session.on_stage`. At most one is outstanding at any time."""
+    """Run one stage of the head; report `Session.on_stage`. At most one is outstanding at any time.
+
+    The result of the last stage says what its features take coded against `reference` too, where there is one.
+    """
 
     frame_id: int
     stage: int
     width: float
+    reference: Reference | None = None
 
 
 class Send(Struct, frozen=True):
     """Encode the frame's features at `step` (once, at its first layer), write this layer; report `Session.on_sent`.
 
-    `budget_s` is what is left to the answer's due time at the moment the action was appended.
+    `budget_s` is what is left to the answer's due time at the moment the action was appended. With a `reference` the one
+    payload is a delta that stands for `layers` layers.
     """
 
     frame_id: int
@@ -33,6 +38,8 @@ class Send(Struct, frozen=True):
     layer: int
     last: bool
     budget_s: float
+    layers: int = 1
+    reference: Reference | None = None
 
 
 class Beat(Struct, frozen=True):

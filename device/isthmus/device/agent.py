@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from isthmus.device.capture.sources import Picture, Source, open_source
 from isthmus.device.config import AgentConfig
 from isthmus.device.host import Host
-from isthmus.device.run import Opened, answer_all, answer_with, open_device
+from isthmus.device.run import Opened, answer_all, answer_with, open_device, wish_of
 from isthmus.proto import config as configuration
 from isthmus.proto.errors import IsthmusError
 from isthmus.proto.record import FrameRecord
@@ -110,7 +110,8 @@ class Agent:
 
     def _opened(self, source: Pictures) -> Source:
         if source is None or isinstance(source, str):
-            return open_source(source or self._device.config.source, self._device.bundle.manifest.labels)
+            config, labels = self._device.config, self._device.bundle.manifest.labels
+            return open_source(source or config.source, labels, wish_of(config), config.rotate)
         return _Given(source)
 
 

@@ -43,6 +43,8 @@ class Catalogue:
     """How answers are read."""
     ageing: Ageing | None = None
     """How boxes age that are carried on; None: nothing is tracked."""
+    delta_steps: int = 0
+    """Steps, finest first, at which a frame may be coded against another."""
     feature_steps: int | None = None
     """Steps from here on are qualities of the picture; None: there are none of these."""
     picture_stage: int = 0
@@ -86,6 +88,7 @@ class Catalogue:
                 ),
                 task=manifest.answers,
                 ageing=manifest.ageing,
+                delta_steps=0 if manifest.bottleneck.deltas is None else len(manifest.bottleneck.steps),
                 feature_steps=None if manifest.picture is None else len(manifest.bottleneck.steps),
                 picture_stage=manifest.picture_stage,
             )

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.neural_filter import NeuralFilter
+from isthmus.device.temporal.coder import Coder, Sizes
 from isthmus.models import crossing, trial
 from isthmus.models.bundle import Bundle, Manifest, Stage
 from isthmus.models.litert import Signature, opened
 from isthmus.models.pictures import Intake, placing, resized
 from isthmus.models.regions import seen
 from isthmus.proto.errors import BundleError, CodecError, DataError, ModelError
-from isthmus.proto.frame_codec import FrameCodec
-from isthmus.proto.vocabulary import FilterResult, Guess, Placing, StageResult
+from isthmus.proto.vocabulary import FilterResult, Guess, Placing, Reference, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class _Held:
     guess: Guess | None = None
     payloads: tuple[bytes, ...] = ()
     step: int = -1
+    reference: Reference | None = None
+    """What its deltas would be coded against."""
 
 
 class Executor:
@@ -65,8 +67,7 @@ class Executor:
         self._accuracy = {(p.exit, p.width): p.accuracy for p in manifest.points}
         self._last_stage, self._picture_stage = len(manifest.stages) - 1, manifest.picture_stage
         self._bottleneck = manifest.bottleneck
-        # A codec has scratch memory of its own: one for the worker thread, one for the host's.
-        self._predictor, self._codec = FrameCodec(bundle.codec), FrameCodec(bundle.codec)
+        self._coder = Coder(bundle.codec)
         self._held: dict[int, _Held] = {}
         self._neural_filter = neural_filter
         self._ladder = manifest.picture
@@ -104,7 +105,7 @@ class Executor:
         began = time.perf_counter()
         part = self._stages[stage, width]
         out = part(held)
-        sizes, placings = None, tuple[Placing, ...]()
+        sizes, deltas, placings = None, Sizes(), tuple[Placing, ...]()
         if "hidden" in out:
             held.hidden = out["hidden"]
         if stage == self._last_stage and out:
@@ -112,24 +113,29 @@ class Executor:
         if self._ladder is not None and stage == self._picture_stage:
             held.views = seen(held.pixels, self._ladder, held.guess)
         if held.features is not None or held.views:
-            sizes = self._sizes(held)
+            sizes, deltas = self._sizes(held)
             placings = self._placings(held)
         if part.facts.exit:
             packed = part.task.pack([out[name][0] for name in part.facts.exit])
             accuracy = self._accuracy.get((stage, width), 0.0)
             guess = part.task.guess(packed, temperature=part.facts.temperature, accuracy=accuracy)
             held.guess = placing(held.pixels.shape, part.picture).outward(guess)
-        return StageResult(frame_id, stage, width, held.guess, time.perf_counter() - began, sizes, placings)
+        took_s, reference = time.perf_counter() - began, held.reference if deltas else None
+        return StageResult(frame_id, stage, width, held.guess, took_s, sizes, placings, reference, deltas)
 
-    def _sizes(self, held: _Held) -> tuple[tuple[int, ...], ...] | None:
-        """Predicted payload bytes; features that cannot be coded are left out, and a frame without any stays on the device."""
+    def _sizes(self, held: _Held) -> tuple[Sizes | None, Sizes]:
+        """Payload bytes, whole and as deltas; features that cannot be coded are left out, a frame without any stays here."""
         pictures = [pixels for pixels, _ in held.views]
         try:
-            return self._predictor.predict(held.features, pictures)
+            return self._coder.sizes(held.features, pictures, held.reference)
         except CodecError as error:
             log.warning("features: %s; not sent", error)
             held.features = None
-            return self._predictor.predict(None, pictures) if pictures else None
+            return self._coder.sizes(None, pictures, None) if pictures else (None, ())
+
+    def refer(self, frame_id: int, reference: Reference) -> None:
+        """Say what a held frame may be coded against, before its last stage's `job` runs."""
+        self._held[frame_id].reference = reference
 
     def _placings(self, held: _Held) -> tuple[Placing, ...]:
         """By step of the ladder, where the whole picture lies in what the server answers about; none: everywhere as a whole."""
@@ -163,7 +169,20 @@ class Executor:
     def _code(self, held: _Held, frame_id: int, step: int) -> None:
         if held.features is None and not held.views:
             raise DataError(f"frame {frame_id}: nothing to send yet; its last stage has not run")
-        held.payloads, held.step = self._codec.encode(held.features, [pixels for pixels, _ in held.views], step), step
+        held.payloads, held.step = (
+            self._coder.whole(frame_id, held.features, [pixels for pixels, _ in held.views], step),
+            step,
+        )
+
+    def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
+        """The one payload that stands for so many layers of a frame, coded against another; and that one's seal.
+
+        Raises DataError where there are no features, or nothing is held of the other frame.
+        """
+        features = self._held[frame_id].features
+        if features is None:
+            raise DataError(f"frame {frame_id}: no features to send yet; its last stage has not run")
+        return self._coder.delta(frame_id, features, step, layers, reference)
 
     def forget(self, frame_id: int) -> None:
         """Drop everything of a frame."""

@@ -248,7 +248,9 @@ class Host:
             case actions.RunFilter(frame_id):
                 result = self._loop.run_in_executor(self._head, self._executor.filter_job(frame_id))
                 result.add_done_callback(partial(self._on_filter, frame_id))
-            case actions.RunStage(frame_id, stage, width):
+            case actions.RunStage(frame_id, stage, width, reference):
+                if reference is not None:
+                    self._executor.refer(frame_id, reference)
                 job = self._executor.job(frame_id, stage, width)
                 done = self._loop.run_in_executor(self._head, job)
                 done.add_done_callback(partial(self._stage_done, frame_id))
@@ -317,7 +319,7 @@ class Host:
         """Send what is coded, unless the frame was answered while it was."""
         if action.frame_id not in self._taken:
             return
-        payload = self._executor.encode(action.frame_id, action.step, action.layer)
+        payload, seal = self._payload(action)
         encoded_s = self._loop.time()
         self._pass_on(
             Layer(
@@ -326,10 +328,17 @@ class Host:
                 last=action.last,
                 budget_s=action.budget_s - (encoded_s - began_s),
                 payload=payload,
-                crc=checksum(payload),
+                crc=checksum(payload, seal),
+                reference=None if action.reference is None else action.reference.frame_id,
             )
         )
         self._session.on_sent(action.frame_id, action.layer, len(payload), now=encoded_s, encode_s=encoded_s - began_s)
+
+    def _payload(self, action: actions.Send) -> tuple[bytes, int]:
+        """What to write, and the seal of what it is coded against; 0 where it stands alone."""
+        if action.reference is None:
+            return self._executor.encode(action.frame_id, action.step, action.layer), 0
+        return self._executor.delta(action.frame_id, action.step, action.layers, action.reference)
 
     def _pass_on(self, message: DeviceMessage) -> None:
         if self.uplink is not None:

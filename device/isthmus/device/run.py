@@ -25,7 +25,6 @@ from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
-from isthmus.device.output.page.page import Page
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.scheduler import POLICIES
@@ -86,6 +85,11 @@ def open_device(config: AgentConfig) -> Opened:
     return Opened(config, certificates, bundle, executor)
 
 
+def wish_of(config: AgentConfig) -> Wish:
+    """What a configuration asks of its source."""
+    return Wish(None if config.size is None else size_of(config.size), config.fps)
+
+
 async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """Run an agent to the end of its source or to SIGTERM, one line of JSON for every answer on standard output.
 
@@ -94,8 +98,7 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     """
     sys.setswitchinterval(SWITCH_S)
     device = open_device(config)
-    wish = Wish(None if config.size is None else size_of(config.size), config.fps)
-    source = opened(config.source, device.bundle.manifest.labels, wish, config.rotate)
+    source = opened(config.source, device.bundle.manifest.labels, wish_of(config), config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
     with contextlib.closing(_writers(device, source, command)) as writers:
@@ -138,9 +141,6 @@ async def answer_with(
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
     manifest, shown = device.bundle.manifest, Sinks(sinks)
-    for sink in sinks:
-        if isinstance(sink, Page):
-            sink.dropped = lambda: shown.dropped
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)

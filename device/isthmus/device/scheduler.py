@@ -55,6 +55,8 @@ class Situation(Struct, frozen=True):
     outlook: Outlook | None
     times: StageTimes
     period_s: float | None = None
+    share: float = 1.0
+    """What frames lately took of the bytes that they would have taken whole: time in the codec."""
     whole_s: float = 0.0
     """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
     late_s: float = 0.0
@@ -187,7 +189,8 @@ class ExpectedUtility:
                 break  # nor are the ways after it worth more than their accuracy
             if left_s[picture] <= 0:
                 continue
-            p, price = outlook.p_back(mean_bytes, left_s[picture]), self.price(mean_bytes, situation, outlook)
+            size_bytes = mean_bytes if picture else mean_bytes * situation.share
+            p, price = outlook.p_back(size_bytes, left_s[picture]), self.price(size_bytes, situation, outlook)
             worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
@@ -209,6 +212,8 @@ class ExpectedUtility:
                 gain = points[layers - 1].given[result.stage][given] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
+                if result.as_delta(step, layers):
+                    before = 0.0  # one message: all of it arrives, or nothing
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
                 p_before = (p, gain)
                 if worth > best:

@@ -27,6 +27,7 @@ from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.temporal.acknowledged import Acknowledged
 from isthmus.device.tracking.tracker import Tracker
 from isthmus.device.tracking.tracks import Place
 from isthmus.proto import messages
@@ -40,6 +41,7 @@ from isthmus.proto.vocabulary import (
     LinkState,
     OperatingPoint,
     Reason,
+    Reference,
     ServerTimings,
     StageResult,
 )
@@ -82,7 +84,7 @@ class Session:
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard, self._tracker = Guard(), tracker
+        self._guard, self._tracker, self._acknowledged = Guard(), tracker, Acknowledged()
 
     @property
     def gated(self) -> bool:
@@ -188,6 +190,7 @@ class Session:
         self.state, self._credits = LinkState.UP, welcome.credits
         self._busy_until_s, self._drained_s = -math.inf, math.inf
         self.link.reset(now)
+        self._acknowledged.on_connected(welcome.references if self._catalogue.delta_steps else 0)
         self.link.on_load(welcome.load)
         self._heard_s, self._beat_at_s = now, now + self._config.heartbeat_s
 
@@ -195,6 +198,7 @@ class Session:
         """The stream ended: what was away is answered from the exits, now."""
         self.state, self._beat_at_s = LinkState.DOWN, None
         self.link.reset(now)
+        self._acknowledged.on_disconnected()
         for o in [o for o in self._open.values() if o.phase is Phase.AWAY]:
             self._from_exit(o, Reason.DISCONNECTED, now)
 
@@ -216,6 +220,7 @@ class Session:
                 self._refused(message.frame_id, Reason.BUSY, now)
             case messages.Invalid():
                 # A damaged refinement leaves the base, which the server then uses; a damaged base leaves nothing.
+                self._acknowledged.on_refused(message.frame_id)
                 if message.layer == 0:
                     self._refused(message.frame_id, Reason.INVALID, now)
             case messages.Drain():
@@ -243,7 +248,7 @@ class Session:
     def _situation(self, o: OpenFrame, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
-        situation = Situation(o.due_s - now, outlook, self._times, self._period_s)
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.detected_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:
@@ -286,15 +291,16 @@ class Session:
 
     def _run(self, o: OpenFrame, stage: int) -> None:
         o.phase, self._running = Phase.RUNNING, o.frame.id
-        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width]))
+        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width], self._acknowledged.newest))
 
     def _decide(self, o: OpenFrame, result: StageResult, now: float) -> None:
-        situation = self._situation(o, now)
-        match self._policy.after_exit(result, situation):
+        situation, priced = self._situation(o, now), self._acknowledged.priced(result)
+        match self._policy.after_exit(priced, situation):
             case GoOn():
                 self._run(o, result.stage + 1)
             case Offload() as offload:
-                self._send(o, offload, now)
+                as_delta = priced.as_delta(offload.step, offload.layers)
+                self._send(o, offload, priced.reference if as_delta else None, now)
             case Stop():
                 self._from_exit(o, self._why_here(o, situation), now)
 
@@ -304,16 +310,23 @@ class Session:
             return Reason.CONFIDENT if o.guess is not None else Reason.LINK
         return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
 
-    def _send(self, o: OpenFrame, offload: Offload, now: float) -> None:
+    def _send(self, o: OpenFrame, offload: Offload, reference: Reference | None, now: float) -> None:
         o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
         left_s = o.due_s - now + (0.0 if self._tracker is None else self._config.late_s)
         budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
+        if offload.step < self._catalogue.delta_steps:
+            self._acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
+        if reference is not None:
+            send = Send(o.frame.id, offload.step, 0, True, budget_s, offload.layers, reference)
+            self._actions.append(send)
+            return
         for layer in range(offload.layers):
             last = layer == offload.layers - 1
             self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s))
 
     def _on_result(self, result: messages.Result, now: float) -> None:
         self.link.on_result(result.frame_id, result.layers_used, result.timings, now)
+        self._acknowledged.on_result(result.frame_id, result.layers_used)
         o = self._open.get(result.frame_id)
         if o is None or o.offload is None:
             return  # too late: it was answered from its exit

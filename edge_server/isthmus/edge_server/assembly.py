@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from isthmus.proto import codec
 from isthmus.proto.messages import Layer
+from isthmus.proto.temporal.reconstruction import Reconstruction
 
 REMEMBERED = 64
 """Finished frames that are remembered of each stream, newest last: eight credits of frames with up to eight layers."""
@@ -42,6 +43,8 @@ class Assembled(Struct, frozen=True):
     due_s: float
     first_s: float
     payloads: tuple[bytes, ...]
+    reference: Reconstruction | None = None
+    """What the one payload is coded against."""
 
 
 class Partial(Struct):
@@ -51,6 +54,7 @@ class Partial(Struct):
     due_s: float
     start_by_s: float
     payloads: list[bytes] = []
+    reference: Reconstruction | None = None
 
 
 class Assembly:
@@ -86,24 +90,36 @@ class Assembly:
         """Partial frames of one stream."""
         return sum(owner == stream for owner, _ in self._open)
 
-    def on_layer(self, stream: int, layer: Layer, *, due_s: float, lead_s: float, now: float) -> None:
-        """A layer arrived; by what it says its frame is due at `due_s`, and must start `lead_s` before."""
+    def on_layer(
+        self,
+        stream: int,
+        layer: Layer,
+        *,
+        due_s: float,
+        lead_s: float,
+        now: float,
+        reference: Reconstruction | None = None,
+    ) -> None:
+        """A layer arrived; by what it says its frame is due at `due_s`, and must start `lead_s` before.
+
+        `reference` is what is held of the frame that it is coded against.
+        """
         key = stream, layer.frame_id
         partial = self._open.get(key)
         if partial is None and self.knows(*key):
             self._actions.append(Accepted(stream, layer.frame_id, layer.layer))
             return
-        if why := fault(layer, expected=len(partial.payloads) if partial else 0):
+        if why := fault(layer, reference, expected=len(partial.payloads) if partial else 0):
             self._actions.append(Damaged(stream, layer.frame_id, layer.layer, why))
             self._go_on_without(key)
             return
         self._actions.append(Accepted(stream, layer.frame_id, layer.layer))
         if partial is None:
-            partial = self._open[key] = Partial(now, due_s, due_s - lead_s)
+            partial = self._open[key] = Partial(now, due_s, due_s - lead_s, reference=reference)
         partial.due_s = min(partial.due_s, due_s)  # the layer that was on its way for the shortest time is right
         partial.start_by_s = partial.due_s - lead_s
         partial.payloads.append(layer.payload)
-        if layer.last or len(partial.payloads) == self._layers:
+        if layer.last or reference is not None or len(partial.payloads) == self._layers:
             self._hand_over(key)
 
     def step(self, now: float) -> None:
@@ -131,18 +147,23 @@ class Assembly:
 
     def _hand_over(self, key: tuple[int, int]) -> None:
         partial = self._open[key]
-        self._actions.append(Assembled(*key, partial.due_s, partial.first_s, tuple(partial.payloads)))
+        self._actions.append(
+            Assembled(*key, partial.due_s, partial.first_s, tuple(partial.payloads), partial.reference)
+        )
         self.close(*key)
 
 
-def fault(layer: Layer, *, expected: int) -> str | None:
-    """What is wrong with a layer when `expected` is the next one; None when nothing is."""
+def fault(layer: Layer, reference: Reconstruction | None, *, expected: int) -> str | None:
+    """What is wrong with a layer when `expected` is the next one; None when nothing is.
+
+    The checksum of one that is coded against another frame begins with that frame's seal, so that it fits no other.
+    """
     if layer.tail != 0:
         return f"tail {layer.tail}: this bundle has one tail, 0"
-    if layer.reference is not None:
-        return f"layer {layer.layer}: coded against frame {layer.reference}; this server decodes intra frames only"
-    if layer.layer != expected:
+    if layer.layer != expected or (layer.reference is not None and expected):
         return f"layer {layer.layer}: expected layer {expected}"
-    if (crc := codec.checksum(layer.payload)) != layer.crc:
+    if layer.reference is not None and reference is None:
+        return f"layer {layer.layer}: coded against frame {layer.reference}, which this server does not hold"
+    if (crc := codec.checksum(layer.payload, reference.seal if reference else 0)) != layer.crc:
         return f"layer {layer.layer}: checksum {crc:08x} of {len(layer.payload)} bytes, the layer says {layer.crc:08x}"
     return None

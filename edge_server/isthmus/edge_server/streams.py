@@ -20,10 +20,11 @@ from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.errors import CodecError
-from isthmus.proto.frame_codec import FrameCodec
+from isthmus.proto.frame_codec import Crossed, FrameCodec
 from isthmus.proto.machine import earliest
 from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
+from isthmus.proto.temporal.reconstruction import HELD, Reconstruction, References
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 SWEEP_S = 1.0
@@ -39,8 +40,8 @@ class Decoder(Protocol):
     def max_layer_bytes(self) -> int:
         """The largest payload of any layer."""
 
-    def decode(self, payloads: Sequence[bytes]) -> NDArray[Any]:
-        """What crossed, from the layers that are here, base first; raises CodecError."""
+    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
+        """What crossed, from the layers that are here, base first, or the delta of `reference`. Raises CodecError."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Streams:
         self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
         self._codec: Decoder = codec or FrameCodec(served.codec)
         self._limits, self._admission = limits, Admission(limits, server_id=server_id)
+        self._references: dict[int, References] = {}
+        """What is held of each stream's newest frames, where any may be coded against another."""
         self.shedder, self.sending = Shedder(), SendingTime()
         self._opened = 0
         self._started_s = 0.0
@@ -248,8 +251,10 @@ class Streams:
             self._close(stream, Ending.MISMATCH, f"hello: {why}")
             return
         self._end(self._admission.welcome(stream, hello.client_id))
-        credit, size = self._limits.stream_credits, self._codec.max_layer_bytes
-        self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now)))
+        credit, size, references = self._limits.stream_credits, self._codec.max_layer_bytes, 0
+        if self.served.codec.deltas is not None and stream in self._peers:
+            self._references[stream], references = References(), HELD
+        self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now), references))
 
     def _misfit(self, hello: m.Hello) -> str | None:
         """Why a device's half does not go with this one; None where it does."""
@@ -272,10 +277,8 @@ class Streams:
             self._close(stream, Ending.OVERSIZED, why)
             return
         self.shedder.note(now - came_s, now=now)
-        due_s, begins = (
-            came_s - self.sending.usual_s(now) + layer.budget_s,
-            not self._assembly.knows(stream, layer.frame_id),
-        )
+        due_s = came_s - self.sending.usual_s(now) + layer.budget_s
+        begins = not self._assembly.knows(stream, layer.frame_id)
         if begins and self._shed(stream, peer, layer.frame_id, due_s, now):
             return
         load = self._batcher.load(now)
@@ -285,8 +288,14 @@ class Streams:
             return
         if layer.layer == 0:
             peer.account.on_frame(now)
-        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=load.wait_s + load.tail_s + MARGIN_S, now=now)
+        lead_s, reference = load.wait_s + load.tail_s + MARGIN_S, self._reference(stream, layer)
+        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=lead_s, now=now, reference=reference)
         self._collect(load, now)
+
+    def _reference(self, stream: int, layer: m.Layer) -> Reconstruction | None:
+        """What is held of the frame that a layer is coded against."""
+        held = self._references.get(stream)
+        return None if held is None or layer.reference is None else held.of(layer.reference)
 
     def _shed(self, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
         """Whether a frame is turned away by its first layer, unread and unacknowledged, since the loop is behind."""
@@ -329,11 +338,14 @@ class Streams:
         """Fill in the features from as many layers as can be decoded; False when not even the base can."""
         for count in range(len(frame.payloads), 0, -1):
             try:
-                ready.features, ready.layers_used = self._codec.decode(frame.payloads[:count]), count
+                crossed = self._codec.crossed(frame.payloads[:count], frame.reference)
             except CodecError as error:
                 why, load = str(error), self._batcher.load(now)
                 self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))
             else:
+                ready.features, ready.layers_used = crossed.features, crossed.layers
+                if crossed.reconstruction is not None and (held := self._references.get(frame.stream)) is not None:
+                    held.keep(frame.frame_id, crossed.reconstruction)
                 return True
         return False
 
@@ -381,4 +393,5 @@ class Streams:
 
     def _drop(self, stream: int) -> None:
         self._assembly.forget(stream)
+        self._references.pop(stream, None)
         self._batcher.forget(stream)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,10 +23,12 @@ from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
+from isthmus.proto.frame_codec import Crossed
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Guess, OperatingPoint, StageResult
+from isthmus.proto.temporal.reconstruction import Reconstruction, References
+from isthmus.proto.vocabulary import Guess, OperatingPoint, Reference, StageResult
 
 SIZE_ERROR = 0.03
 """Median relative error of a predicted size: the codec's predictor is 1.3 to 4.6 % off on CIFAR-10's test pictures,
@@ -38,6 +41,7 @@ GRADES = 20
 """How finely the agreement of masks and boxes is kept, which are seldom quite right or quite wrong."""
 _MEDIAN = 0.6745  # of |x| for a standard normal x
 _ADDRESS = struct.Struct("=3f")  # sample, width and step
+_DELTA_ADDRESS = struct.Struct("=IBBB")  # and layers
 _NOISES = 4099  # prime, so that frames and stages do not fall into step with it
 
 
@@ -122,8 +126,11 @@ class Replay:
         column = {point: i for i, point in enumerate(content.points)}
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
-        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()))
-        """The longest payload that `Head.encode` makes."""
+        self._lags = [] if outcomes.lags is None else outcomes.lags.tolist()
+        self._delta_bytes = outcomes.delta_bytes
+        longest = 0 if outcomes.delta_bytes is None else int(outcomes.delta_bytes.max())
+        self.max_layer_bytes = max(_ADDRESS.size, int(outcomes.layer_bytes.max()), longest)
+        """The longest payload that `Head` makes."""
         self._classes = 1 + int(max(1, outcomes.label.max(), outcomes.truth.max()))
         self._exits = [[column.get(known.point) for known in row] for row in catalogue.exits]
         self._offloads = [[[column[k.point] for k in step] for step in row] for row in catalogue.offloads]
@@ -156,6 +163,17 @@ class Replay:
             self._sizes[key] = tuple(map(tuple, real)), believed
         return self._sizes[key]
 
+    def delta_sizes(self, sample: int, width: int, lag: int) -> Sizes:
+        """Payload bytes [step][layers - 1] of a sample coded against the one `lag` before it; none where the table has none.
+
+        Between two lags of the table the longer one tells.
+        """
+        place = bisect_left(self._lags, lag)
+        if self._delta_bytes is None or lag < 1 or place == len(self._lags):
+            return ()
+        rows = self._delta_bytes[sample, width, place]
+        return tuple(map(tuple, rows.tolist())) if rows.all() else ()
+
     def logits(self, sample: int, width: int, step: int, layers: int) -> Packed:
         """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
         key = sample, width, step, layers
@@ -180,9 +198,19 @@ class Replay:
         """Where places in the first sample are in the last: samples in no order have nothing in common, so all is lost."""
         return (None,) * len(places)
 
-    def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """(3,) float32: sample, width and step of a base that `Head.encode` made. The world's `Codec.decode`."""
-        return np.frombuffer(payloads[0], np.float32, 3)
+    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
+        """(3,) float32: sample, width and step of what `Head` made. The world's `FrameCodec.crossed`."""
+        if reference is None:
+            address, layers = payloads[0][: _ADDRESS.size], len(payloads)
+        else:
+            *place, layers = _DELTA_ADDRESS.unpack_from(payloads[0])
+            address = _ADDRESS.pack(*place)
+        return Crossed(np.frombuffer(address, np.float32, 3), layers, _held(address))
+
+
+def _held(address: bytes) -> Reconstruction:
+    """What both halves hold of a sample: its place in the table, whatever layers were used."""
+    return Reconstruction(0, np.frombuffer(address, np.int8))
 
 
 @dataclass(frozen=True)
@@ -238,6 +266,8 @@ class Head:
         rng = random.Random(f"{seed}/{device}/stages")
         self._noise = [math.exp(rng.gauss(0.0, STAGE_NOISE)) for _ in range(_NOISES)]
         self._shown: dict[int, tuple[int, int]] = {}
+        self._references: dict[int, Reference] = {}
+        self._sent = References()
         self.slowdown = 1.0
         """How many times slower than its profile the device runs: heat, and whoever else works there."""
 
@@ -250,14 +280,23 @@ class Head:
         """What one stage gives; it is known at once and comes after its `compute_s`."""
         w = self._widths.index(width)
         sample = self.feed.sample(frame_id)
-        sizes = None
-        if stage == self._last or (self._feature_steps is not None and stage >= self._picture_stage):
-            self._shown[frame_id] = sample, w
-            _, sizes = self.replay.sizes(sample, w)
-            if stage != self._last and self._feature_steps:
-                sizes = ((),) * self._feature_steps + sizes[self._feature_steps :]
-        guess = self.replay.guess(sample, w, stage)
-        return StageResult(frame_id, stage, width, guess, self.stage_s(frame_id, stage, w), sizes)
+        guess, took_s = self.replay.guess(sample, w, stage), self.stage_s(frame_id, stage, w)
+        if stage != self._last and (self._feature_steps is None or stage < self._picture_stage):
+            return StageResult(frame_id, stage, width, guess, took_s)
+        self._shown[frame_id] = sample, w
+        _, sizes = self.replay.sizes(sample, w)
+        if stage != self._last and self._feature_steps:
+            sizes = ((),) * self._feature_steps + sizes[self._feature_steps :]
+        reference, deltas = self._references.get(frame_id), Sizes()
+        if reference is not None and stage == self._last:
+            deltas = self.replay.delta_sizes(sample, w, sample - self.feed.sample(reference.frame_id))
+        return StageResult(
+            frame_id, stage, width, guess, took_s, sizes, reference=reference if deltas else None, delta_bytes=deltas
+        )
+
+    def refer(self, frame_id: int, reference: Reference) -> None:
+        """See `Executor.refer`."""
+        self._references[frame_id] = reference
 
     def coding_s(self, step: int) -> float:
         """What coding takes before a frame can leave, at the present slowdown: that of features is part of their stage."""
@@ -269,7 +308,18 @@ class Head:
         size = self.replay.sizes(sample, w)[0][step][layer]
         if layer:
             return bytes(size)
-        return _ADDRESS.pack(sample, w, step).ljust(size, b"\0")
+        address = _ADDRESS.pack(sample, w, step)
+        self._sent.keep(frame_id, _held(address))
+        return address.ljust(size, b"\0")
+
+    def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
+        """A payload as long as the real delta, and its reference's seal. See `Executor.delta`."""
+        sample, w = self._shown[frame_id]
+        size = self.replay.delta_sizes(sample, w, sample - self.feed.sample(reference.frame_id))[step][layers - 1]
+        against = self._sent.of(reference.frame_id)
+        assert against is not None  # the session counts what is held
+        self._sent.keep(frame_id, _held(_ADDRESS.pack(sample, w, step)))
+        return _DELTA_ADDRESS.pack(sample, w, step, layers).ljust(size, b"\0"), against.seal
 
     def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
         """Where places in the first frame are in the last one, and how long following them takes, picture by picture."""
@@ -278,6 +328,7 @@ class Head:
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""
+        self._references.pop(frame_id, None)
         self._shown.pop(frame_id, None)
 
 

@@ -25,11 +25,13 @@ from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks import TASKS, task_called
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.task import Task
+from isthmus.proto.temporal.delta import Deltas
 from isthmus.proto.vocabulary import OperatingPoint
 
-SCHEMA = 4
+SCHEMA = 5
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies, 4 boxes of other forms and
-pictures that cross; all of it optional, so that every older bundle reads as one of 4."""
+pictures that cross, 5 frames that are coded against others; all of it optional, so that every older bundle reads as one of
+5."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -72,10 +74,14 @@ class Bottleneck(Strict, frozen=True):
     contest: Contest | None = None
     spectrum: Spectrum | None = None
     """What is coded are frequencies; steps and size prediction are then in their unit."""
+    deltas: Deltas | None = None
+    """How a frame is coded against another that the server has answered; none: every frame crosses whole."""
 
     @property
     def schema(self) -> int:
         """The least that a bundle with it must name: an Isthmus that knows no more reads whatever it can."""
+        if self.deltas is not None:
+            return 5
         return 3 if self.spectrum is not None else 2
 
     @property
@@ -90,6 +96,7 @@ class Bottleneck(Strict, frozen=True):
             tables=tuple(tuple(bytes(int(d, 16) for d in table) for table in row) for row in self.tables),
             size_fit=self.size_fit,
             spectrum=self.spectrum,
+            deltas=self.deltas,
         )
 
     @classmethod
@@ -106,6 +113,7 @@ class Bottleneck(Strict, frozen=True):
             tensors=tensors,
             contest=contest,
             spectrum=codec.spectrum,
+            deltas=codec.deltas,
         )
 
 
@@ -282,6 +290,11 @@ class Outcomes:
     """(N, W, S, L) payload bytes by width, step and layer."""
     score: NDArray[np.float16] | None = None
     """(N, P) how well the answer agrees with the truth, 0 to 1, where answers are masks or boxes."""
+    lags: NDArray[np.uint16] | None = None
+    """(G,) ascending: so many samples before a sample lies the one that `delta_bytes` is coded against."""
+    delta_bytes: NDArray[np.uint32] | None = None
+    """(N, W, G, S, L) payload bytes of the delta that stands for so many layers, where samples are the frames of clips in
+    their order; 0 where its clip has no such frame. See `proto.temporal.sequences.sizes`."""
 
 
 def find(name: str) -> Path:

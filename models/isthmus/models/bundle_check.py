@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import CodecError
+from isthmus.proto.frame_codec import deltas_of
 
 if TYPE_CHECKING:
     from isthmus.models.bundle import Ageing, Bottleneck, Manifest, Point
@@ -121,7 +122,7 @@ def _bottleneck_faults(b: Bottleneck) -> Iterator[str]:
     if b.contest is not None and not (_finite((b.contest.top,)) and 0 < b.contest.reach < math.inf):
         yield "bottleneck.contest: must be finite, reach above 0"
     try:
-        Codec(b.codec)
+        deltas_of(Codec(b.codec))
     except (CodecError, ArithmeticError, ValueError) as error:
         yield f"bottleneck: {error}"
 

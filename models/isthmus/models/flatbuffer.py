@@ -8,6 +8,7 @@ that it uses, byte for byte; nothing else comes along.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer_check, trial
 from isthmus.models.litert import Interpreter
-from isthmus.models.operators import CARRIED, CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
+from isthmus.models.operators import BRANCHING, CARRIED, CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
 
 try:
@@ -77,7 +78,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model of one subgraph with static shapes."""
+    """A model of one subgraph with static shapes, and the branches that its operators choose from."""
 
     path: Path
     tensors: tuple[Tensor, ...]
@@ -144,9 +145,8 @@ def signatures(path: Path) -> dict[str, Signature]:
 
 def _signature(path: Path, model: Any, signature: Any) -> Signature:
     tensors, operators = _contents(path, model, model.subgraphs[signature.subgraphIndex])
-    inputs, outputs = (
-        {_text(p.name): tensors[p.tensorIndex] for p in s} for s in (signature.inputs, signature.outputs)
-    )
+    ports = signature.inputs, signature.outputs
+    inputs, outputs = ({_text(p.name): tensors[p.tensorIndex] for p in s} for s in ports)
     return Signature(tensors, operators, inputs, outputs)
 
 
@@ -203,7 +203,7 @@ def _refuse(path: Path, model: Any) -> None:
     for number, subgraph in enumerate(model.subgraphs):
         for index, operator in enumerate(subgraph.operators or []):
             _refuse_operator(path, model, subgraph, f"operator {index}" if number == 0 else "an operator", operator)
-    if len(model.subgraphs) != 1:
+    if set(range(1, len(model.subgraphs))) != set(_branches(model, model.subgraphs[0])):
         raise ModelError(f"{path}: {len(model.subgraphs)} subgraphs, expected one; export one signature on its own")
     if not _indices(model.subgraphs[0].outputs):
         raise ModelError(f"{path}: gives nothing; export the model with its answer as an output")
@@ -213,9 +213,10 @@ def _refuse(path: Path, model: Any) -> None:
             raise ModelError(f"{path}: input {_text(tensors[index].name)}: {_DYNAMIC}")
     for tensor in tensors:
         if tensor.isVariable:
-            raise ModelError(f"{path}: tensor {_text(tensor.name)} keeps state from frame to frame; it cannot be cut")
+            raise ModelError(f"{path}: tensor {_text(tensor.name)} keeps state from frame to frame; {_WITHOUT}")
 
 
+_WITHOUT = "export the model without it"
 _DYNAMIC = "a shape that is only known at run time; convert the model again with fixed input sizes"
 
 
@@ -225,12 +226,21 @@ def _refuse_operator(path: Path, model: Any, subgraph: Any, where: str, operator
     if kind == "CUSTOM":
         raise ModelError(
             f"{path}: {where}, custom {_text(code.customCode)}: custom operators cannot be cut around, but for "
-            f"{', '.join(CARRIED)}"
+            f"{', '.join(CARRIED)}; export the model with built-in operators, or ending before this one"
         )
-    if kind in CONTROL_FLOW:
-        raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; export the model without it")
+    if kind in CONTROL_FLOW or (kind == BRANCHING and subgraph is not model.subgraphs[0]):
+        raise ModelError(f"{path}: {where}, {kind}: control flow cannot be cut; {_WITHOUT}")
     if kind in STATEFUL:
-        raise ModelError(f"{path}: {where}, {kind}: keeps state from frame to frame; it cannot be cut")
+        raise ModelError(f"{path}: {where}, {kind}: keeps state from frame to frame; {_WITHOUT}")
+
+
+BRANCHES = ("thenSubgraphIndex", "elseSubgraphIndex")
+
+
+def _branches(model: Any, subgraph: Any) -> list[int]:
+    """The numbers of the subgraphs that operators of a subgraph choose from; -1 where a damaged one does not say."""
+    choosing = [o.builtinOptions for o in subgraph.operators or [] if _kind(model, o) == BRANCHING]
+    return [int(getattr(options, field, -1)) for options in choosing for field in BRANCHES]
 
 
 def _is_dynamic(tensor: Any) -> bool:
@@ -322,6 +332,7 @@ class _Copy:
         self._buffers: dict[int, int] = {0: 0}
         self._codes: dict[int, int] = {}
         self._new = schema.SubGraphT()
+        self._choosing: list[Any] = []  # options of operators whose branches come behind the part's own subgraph
 
     def add(self) -> None:
         """Append the part's subgraph and its signature."""
@@ -336,6 +347,18 @@ class _Copy:
         signature.outputs = [self._port(name, i) for name, i in part.outputs.items()]
         self._model.subgraphs.append(new)
         self._model.signatureDefs.append(signature)
+        for options, field in itertools.product(self._choosing, BRANCHES):
+            setattr(options, field, self._branch(getattr(options, field)))
+
+    def _branch(self, number: int) -> int:
+        """Append a subgraph of the source as it is; its new number."""
+        self._subgraph, self._tensors, self._new = self._source.subgraphs[number], {}, schema.SubGraphT()
+        new, self._new.name, self._new.tensors = self._new, self._subgraph.name, []
+        new.inputs = [self._tensor(i) for i in _indices(self._subgraph.inputs)]
+        new.operators = [self._operator(operator) for operator in self._subgraph.operators or []]
+        new.outputs = [self._tensor(i) for i in _indices(self._subgraph.outputs)]
+        self._model.subgraphs.append(new)
+        return len(self._model.subgraphs) - 1
 
     def _port(self, name: str, tensor: int) -> Any:
         port = schema.TensorMapT()
@@ -365,6 +388,9 @@ class _Copy:
         new.inputs = [self._tensor(i) for i in _indices(operator.inputs)]
         new.outputs = [self._tensor(i) for i in _indices(operator.outputs)]
         new.intermediates = [self._tensor(i) for i in _indices(operator.intermediates)]
+        if _kind(self._source, operator) == BRANCHING:
+            new.builtinOptions = copy.copy(operator.builtinOptions)
+            self._choosing.append(new.builtinOptions)
         return new
 
     def _code(self, index: int) -> int:

@@ -10,9 +10,9 @@ Shape = tuple[int, ...]
 
 CARRIED = ("TFLite_Detection_PostProcess",)
 """Custom operators that LiteRT itself brings; they run whole in one half."""
-CONTROL_FLOW = frozenset(
-    {"CALL", "CALL_ONCE", "IF", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE", "WHILE"}
-)
+CONTROL_FLOW = frozenset({"CALL", "CALL_ONCE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE", "WHILE"})
+BRANCHING = "IF"
+"""The operator that runs one of two subgraphs; whole in one half, it and both of them."""
 STATEFUL = frozenset(
     {
         *(
@@ -28,7 +28,7 @@ STATEFUL = frozenset(
     }
 )
 """Two frames would not be independent of each other (random ones among them: not even two runs of one frame)."""
-UNKNOWN_SIZE = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "UNIQUE", "WHERE"})
+UNKNOWN_SIZE = frozenset({"IF", "NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "UNIQUE", "WHERE"})
 """The shape of their outputs depends on the values of their inputs."""
 
 _MOVES = frozenset(

@@ -21,13 +21,15 @@ from isthmus.proto.bits.packing import LAYERS, LIMIT, MAX_LAYERS, Packing, packe
 from isthmus.proto.bits.spectrum import SPECTRAL_LAYERS, SpectralPacking, Spectrum
 from isthmus.proto.errors import CodecError
 from isthmus.proto.picture_codec import PictureConfig
+from isthmus.proto.temporal.delta import Deltas
 
 CODEC_VERSION = 1
 """Whatever changes a payload's bytes raises it: halves of different versions refuse each other at hello."""
 HEADER_BYTES = 2
 """A payload begins with its backend (high half) and layer (low half), then the index of its step."""
-RAW, STATIC, ZSTD, PICTURE = range(4)
-"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd, a picture's own file."""
+RAW, STATIC, ZSTD, PICTURE, DELTA = range(5)
+"""Backends of a payload: packed bytes as they are, the static Huffman code, zstd, a picture's own file, and changes against
+another frame (`temporal`), whose header says in the layer's place how many refinements they stand for."""
 STATIC_MAX_ELEMENTS = 32768
 """Up to here the static code is smaller (2 to 10 %); beyond, zstd has the data to adapt to and is a quarter faster."""
 
@@ -61,6 +63,8 @@ class CodecConfig:
     """The picture may cross too (`frame_codec`): its qualities are further steps of the ladder, behind the features'."""
     views: tuple[PictureConfig, ...] = ()
     """The picture at other sizes, or a part of it: each one's qualities are steps behind those before."""
+    deltas: Deltas | None = None
+    """A frame's features may be coded against those of another (`frame_codec`)."""
 
     @property
     def elements(self) -> int:
@@ -83,9 +87,12 @@ class CodecConfig:
         return HEADER_BYTES + max(picture, *(packed_bytes(self.elements, layer) for layer in range(self.layers)))
 
 
-def checksum(payload: bytes) -> int:
-    """CRC-32 of a payload. A flipped bit mostly still decodes: check this before `decode`."""
-    return zlib.crc32(payload)
+def checksum(payload: bytes, seal: int = 0) -> int:
+    """CRC-32 of a payload. A flipped bit mostly still decodes: check this before `decode`.
+
+    Of a delta it begins with its reference's `seal`: it fits no other.
+    """
+    return zlib.crc32(payload, seal)
 
 
 class Codec:
@@ -94,12 +101,12 @@ class Codec:
     def __init__(self, config: CodecConfig) -> None:
         """Raises CodecError if `config` contradicts itself."""
         self.config = config
-        self._packing = packing_of(config)
-        self._plain = self._packing.packed_bytes
+        self.packing = packing_of(config)
+        self._plain = self.packing.packed_bytes
         for name, rows in (("tables", config.tables), ("size_fit", config.size_fit)):
             if [len(row) for row in rows] != [config.layers] * len(config.steps):
                 raise CodecError(f"config: {name} must have {len(config.steps)} steps of {config.layers} layers")
-        self._codes = list(map(StaticCode, config.tables, self._packing.alphabets))
+        self._codes = list(map(StaticCode, config.tables, self.packing.alphabets))
         self._sizes = [
             [_Size(c, step, HEADER_BYTES + plain) for c, plain in zip(row, sizes, strict=True)]
             for row, sizes, step in zip(config.size_fit, self._plain, config.steps, strict=True)
@@ -118,7 +125,7 @@ class Codec:
 
         `features`: (H, W, C) float32. Raises CodecError on another shape or type, NaN or infinity.
         """
-        level = math.log2(max(self._packing.magnitude(features), 1e-30))
+        level = math.log2(max(self.packing.magnitude(features), 1e-30))
         return tuple([tuple([size.bytes_at(level) for size in row]) for row in self._sizes])
 
     def encode(self, features: NDArray[np.float32], step: int) -> tuple[bytes, ...]:
@@ -129,13 +136,18 @@ class Codec:
         """
         if not 0 <= step < len(self.config.steps):
             raise CodecError(f"step {step}: the ladder has {len(self.config.steps)} steps, 0 is the finest")
-        packed = self._packing.pack(features, step)
+        packed = self.packing.pack(features, step)
         bodies = self._codes[step].encode(packed) if self._static else self._deflate(packed)
         backend = STATIC if self._static else ZSTD
         return tuple([_payload(backend, layer, step, body, packed[layer]) for layer, body in enumerate(bodies)])
 
     def decode(self, payloads: Sequence[bytes]) -> NDArray[np.float32]:
-        """(H, W, C) float32 from the base alone or with the refinements that follow it.
+        """(H, W, C) float32 from the base alone or with the refinements that follow it. Raises CodecError as `unpacked`."""
+        packed, step = self.unpacked(payloads)
+        return self.packing.unpack(packed, step)
+
+    def unpacked(self, payloads: Sequence[bytes]) -> tuple[list[NDArray[np.uint8]], int]:
+        """The packed bytes of these layers, base first, and their step.
 
         Raises CodecError, beginning with the layer, on a payload of another layer or step than its place asks for, one
         that its backend cannot read, and one that holds too little or more than a frame can.
@@ -144,14 +156,14 @@ class Codec:
             raise CodecError(
                 f"payloads: {len(payloads)} layers; give the base, or the base and its refinements, {self.config.layers} in all"
             )
-        packed, step = [], -1
+        packed, step = list[NDArray[np.uint8]](), -1
         for layer, payload in enumerate(payloads):
             try:
                 backend, step = self._header(payload, layer, step)
                 packed.append(self._packed(payload, backend, layer, step))
             except CodecError as error:
                 raise CodecError(f"layer {layer}: {error}") from error
-        return self._packing.unpack(packed, step)
+        return packed, step
 
     def _header(self, payload: bytes, layer: int, base_step: int) -> tuple[int, int]:
         """Backend and step of a payload that should be `layer`, and of the base's step (-1: this is the base)."""
@@ -177,7 +189,7 @@ class Codec:
             raise CodecError(f"backend {backend} unknown; compare the two halves' versions")
         elif len(body) > most:
             raise CodecError(f"{len(body)} packed bytes, expected {most} at most")
-        return self._packing.expand(layer, np.frombuffer(body, np.uint8), step)
+        return self.packing.expand(layer, np.frombuffer(body, np.uint8), step)
 
     def _deflate(self, packed: Sequence[bytes]) -> list[bytes]:
         return [self._compressor.compress(layer)[len(_MAGIC) :] for layer in packed]

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18isthmus/proto/edge.proto\x12\nisthmus.v1\"\xb1\x01\n\rDeviceMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.isthmus.v1.HelloH\x00\x12\"\n\x05layer\x18\x02 \x01(\x0b\x32\x11.isthmus.v1.LayerH\x00\x12$\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x12.isthmus.v1.CancelH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.isthmus.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xe1\x02\n\rServerMessage\x12\x1e\n\x04load\x18\x01 \x01(\x0b\x32\x10.isthmus.v1.Load\x12&\n\x07welcome\x18\x02 \x01(\x0b\x32\x13.isthmus.v1.WelcomeH\x00\x12\x1e\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x0f.isthmus.v1.AckH\x00\x12$\n\x06result\x18\x04 \x01(\x0b\x32\x12.isthmus.v1.ResultH\x00\x12 \n\x04late\x18\x05 \x01(\x0b\x32\x10.isthmus.v1.LateH\x00\x12 \n\x04\x62usy\x18\x06 \x01(\x0b\x32\x10.isthmus.v1.BusyH\x00\x12&\n\x07invalid\x18\x07 \x01(\x0b\x32\x13.isthmus.v1.InvalidH\x00\x12\"\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x11.isthmus.v1.DrainH\x00\x12*\n\theartbeat\x18\t \x01(\x0b\x32\x15.isthmus.v1.HeartbeatH\x00\x42\x06\n\x04kind\"]\n\x05Hello\x12\x15\n\rbundle_sha256\x18\x01 \x01(\x0c\x12\x15\n\rcodec_version\x18\x02 \x01(\r\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\"F\n\x07Welcome\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x17\n\x0fmax_layer_bytes\x18\x03 \x01(\r\"\x85\x01\n\x05Layer\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x11\n\tbudget_us\x18\x04 \x01(\r\x12\x0c\n\x04tail\x18\x05 \x01(\r\x12\x11\n\treference\x18\x06 \x01(\r\x12\x0b\n\x03\x63rc\x18\x07 \x01(\x07\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\"\x17\n\x06\x43\x61ncel\x12\r\n\x05\x66rame\x18\x01 \x01(\r\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\r\"7\n\x04Load\x12\r\n\x05queue\x18\x01 \x01(\r\x12\x0f\n\x07wait_us\x18\x02 \x01(\r\x12\x0f\n\x07tail_us\x18\x03 \x01(\r\"#\n\x03\x41\x63k\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\"\x95\x01\n\x06Result\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\x13\n\x0blayers_used\x18\x02 \x01(\r\x12\x0f\n\x07outputs\x18\x03 \x03(\x02\x12\x0e\n\x06packed\x18\x08 \x01(\x0c\x12\x12\n\nreceive_us\x18\x04 \x01(\r\x12\x10\n\x08queue_us\x18\x05 \x01(\r\x12\x0f\n\x07tail_us\x18\x06 \x01(\r\x12\x0f\n\x07send_us\x18\x07 \x01(\r\"\x15\n\x04Late\x12\r\n\x05\x66rame\x18\x01 \x01(\r\"\x8d\x01\n\x04\x42usy\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\x10\n\x08retry_us\x18\x02 \x01(\r\x12#\n\x04hint\x18\x03 \x01(\x0e\x32\x15.isthmus.v1.Busy.Hint\"?\n\x04Hint\x12\r\n\tHINT_NONE\x10\x00\x12\x11\n\rHINT_NARROWER\x10\x01\x12\x15\n\x11HINT_EARLIER_EXIT\x10\x02\"4\n\x07Invalid\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\"\x19\n\x05\x44rain\x12\x10\n\x08grace_us\x18\x01 \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\x83\x01\n\x0b\x44\x65scription\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x15\n\rcodec_version\x18\x04 \x01(\r\x12\x1e\n\x04load\x18\x05 \x01(\x0b\x32\x10.isthmus.v1.Load2\x8c\x01\n\x04\x45\x64ge\x12\x42\n\x06Stream\x12\x19.isthmus.v1.DeviceMessage\x1a\x19.isthmus.v1.ServerMessage(\x01\x30\x01\x12@\n\x08\x44\x65scribe\x12\x1b.isthmus.v1.DescribeRequest\x1a\x17.isthmus.v1.Descriptionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18isthmus/proto/edge.proto\x12\nisthmus.v1\"\xb1\x01\n\rDeviceMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.isthmus.v1.HelloH\x00\x12\"\n\x05layer\x18\x02 \x01(\x0b\x32\x11.isthmus.v1.LayerH\x00\x12$\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x12.isthmus.v1.CancelH\x00\x12*\n\theartbeat\x18\x04 \x01(\x0b\x32\x15.isthmus.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xe1\x02\n\rServerMessage\x12\x1e\n\x04load\x18\x01 \x01(\x0b\x32\x10.isthmus.v1.Load\x12&\n\x07welcome\x18\x02 \x01(\x0b\x32\x13.isthmus.v1.WelcomeH\x00\x12\x1e\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x0f.isthmus.v1.AckH\x00\x12$\n\x06result\x18\x04 \x01(\x0b\x32\x12.isthmus.v1.ResultH\x00\x12 \n\x04late\x18\x05 \x01(\x0b\x32\x10.isthmus.v1.LateH\x00\x12 \n\x04\x62usy\x18\x06 \x01(\x0b\x32\x10.isthmus.v1.BusyH\x00\x12&\n\x07invalid\x18\x07 \x01(\x0b\x32\x13.isthmus.v1.InvalidH\x00\x12\"\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x11.isthmus.v1.DrainH\x00\x12*\n\theartbeat\x18\t \x01(\x0b\x32\x15.isthmus.v1.HeartbeatH\x00\x42\x06\n\x04kind\"]\n\x05Hello\x12\x15\n\rbundle_sha256\x18\x01 \x01(\x0c\x12\x15\n\rcodec_version\x18\x02 \x01(\r\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x04 \x01(\t\"Z\n\x07Welcome\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x17\n\x0fmax_layer_bytes\x18\x03 \x01(\r\x12\x12\n\nreferences\x18\x04 \x01(\r\"\x85\x01\n\x05Layer\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x11\n\tbudget_us\x18\x04 \x01(\r\x12\x0c\n\x04tail\x18\x05 \x01(\r\x12\x11\n\treference\x18\x06 \x01(\r\x12\x0b\n\x03\x63rc\x18\x07 \x01(\x07\x12\x0f\n\x07payload\x18\x08 \x01(\x0c\"\x17\n\x06\x43\x61ncel\x12\r\n\x05\x66rame\x18\x01 \x01(\r\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\r\"7\n\x04Load\x12\r\n\x05queue\x18\x01 \x01(\r\x12\x0f\n\x07wait_us\x18\x02 \x01(\r\x12\x0f\n\x07tail_us\x18\x03 \x01(\r\"#\n\x03\x41\x63k\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\"\x95\x01\n\x06Result\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\x13\n\x0blayers_used\x18\x02 \x01(\r\x12\x0f\n\x07outputs\x18\x03 \x03(\x02\x12\x0e\n\x06packed\x18\x08 \x01(\x0c\x12\x12\n\nreceive_us\x18\x04 \x01(\r\x12\x10\n\x08queue_us\x18\x05 \x01(\r\x12\x0f\n\x07tail_us\x18\x06 \x01(\r\x12\x0f\n\x07send_us\x18\x07 \x01(\r\"\x15\n\x04Late\x12\r\n\x05\x66rame\x18\x01 \x01(\r\"\x8d\x01\n\x04\x42usy\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\x10\n\x08retry_us\x18\x02 \x01(\r\x12#\n\x04hint\x18\x03 \x01(\x0e\x32\x15.isthmus.v1.Busy.Hint\"?\n\x04Hint\x12\r\n\tHINT_NONE\x10\x00\x12\x11\n\rHINT_NARROWER\x10\x01\x12\x15\n\x11HINT_EARLIER_EXIT\x10\x02\"4\n\x07Invalid\x12\r\n\x05\x66rame\x18\x01 \x01(\r\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\"\x19\n\x05\x44rain\x12\x10\n\x08grace_us\x18\x01 \x01(\r\"\x11\n\x0f\x44\x65scribeRequest\"\x83\x01\n\x0b\x44\x65scription\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\x0c\x12\x15\n\rcodec_version\x18\x04 \x01(\r\x12\x1e\n\x04load\x18\x05 \x01(\x0b\x32\x10.isthmus.v1.Load2\x8c\x01\n\x04\x45\x64ge\x12\x42\n\x06Stream\x12\x19.isthmus.v1.DeviceMessage\x1a\x19.isthmus.v1.ServerMessage(\x01\x30\x01\x12@\n\x08\x44\x65scribe\x12\x1b.isthmus.v1.DescribeRequest\x1a\x17.isthmus.v1.Descriptionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=576
   _globals['_HELLO']._serialized_end=669
   _globals['_WELCOME']._serialized_start=671
-  _globals['_WELCOME']._serialized_end=741
-  _globals['_LAYER']._serialized_start=744
-  _globals['_LAYER']._serialized_end=877
-  _globals['_CANCEL']._serialized_start=879
-  _globals['_CANCEL']._serialized_end=902
-  _globals['_HEARTBEAT']._serialized_start=904
-  _globals['_HEARTBEAT']._serialized_end=933
-  _globals['_LOAD']._serialized_start=935
-  _globals['_LOAD']._serialized_end=990
-  _globals['_ACK']._serialized_start=992
-  _globals['_ACK']._serialized_end=1027
-  _globals['_RESULT']._serialized_start=1030
-  _globals['_RESULT']._serialized_end=1179
-  _globals['_LATE']._serialized_start=1181
-  _globals['_LATE']._serialized_end=1202
-  _globals['_BUSY']._serialized_start=1205
-  _globals['_BUSY']._serialized_end=1346
-  _globals['_BUSY_HINT']._serialized_start=1283
-  _globals['_BUSY_HINT']._serialized_end=1346
-  _globals['_INVALID']._serialized_start=1348
-  _globals['_INVALID']._serialized_end=1400
-  _globals['_DRAIN']._serialized_start=1402
-  _globals['_DRAIN']._serialized_end=1427
-  _globals['_DESCRIBEREQUEST']._serialized_start=1429
-  _globals['_DESCRIBEREQUEST']._serialized_end=1446
-  _globals['_DESCRIPTION']._serialized_start=1449
-  _globals['_DESCRIPTION']._serialized_end=1580
-  _globals['_EDGE']._serialized_start=1583
-  _globals['_EDGE']._serialized_end=1723
+  _globals['_WELCOME']._serialized_end=761
+  _globals['_LAYER']._serialized_start=764
+  _globals['_LAYER']._serialized_end=897
+  _globals['_CANCEL']._serialized_start=899
+  _globals['_CANCEL']._serialized_end=922
+  _globals['_HEARTBEAT']._serialized_start=924
+  _globals['_HEARTBEAT']._serialized_end=953
+  _globals['_LOAD']._serialized_start=955
+  _globals['_LOAD']._serialized_end=1010
+  _globals['_ACK']._serialized_start=1012
+  _globals['_ACK']._serialized_end=1047
+  _globals['_RESULT']._serialized_start=1050
+  _globals['_RESULT']._serialized_end=1199
+  _globals['_LATE']._serialized_start=1201
+  _globals['_LATE']._serialized_end=1222
+  _globals['_BUSY']._serialized_start=1225
+  _globals['_BUSY']._serialized_end=1366
+  _globals['_BUSY_HINT']._serialized_start=1303
+  _globals['_BUSY_HINT']._serialized_end=1366
+  _globals['_INVALID']._serialized_start=1368
+  _globals['_INVALID']._serialized_end=1420
+  _globals['_DRAIN']._serialized_start=1422
+  _globals['_DRAIN']._serialized_end=1447
+  _globals['_DESCRIBEREQUEST']._serialized_start=1449
+  _globals['_DESCRIBEREQUEST']._serialized_end=1466
+  _globals['_DESCRIPTION']._serialized_start=1469
+  _globals['_DESCRIPTION']._serialized_end=1600
+  _globals['_EDGE']._serialized_start=1603
+  _globals['_EDGE']._serialized_end=1743
 # @@protoc_insertion_point(module_scope)

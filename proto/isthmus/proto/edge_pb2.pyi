@@ -53,14 +53,16 @@ class Hello(_message.Message):
     def __init__(self, bundle_sha256: _Optional[bytes] = ..., codec_version: _Optional[int] = ..., client_id: _Optional[str] = ..., bundle_name: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("server_id", "credits", "max_layer_bytes")
+    __slots__ = ("server_id", "credits", "max_layer_bytes", "references")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     MAX_LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     credits: int
     max_layer_bytes: int
-    def __init__(self, server_id: _Optional[str] = ..., credits: _Optional[int] = ..., max_layer_bytes: _Optional[int] = ...) -> None: ...
+    references: int
+    def __init__(self, server_id: _Optional[str] = ..., credits: _Optional[int] = ..., max_layer_bytes: _Optional[int] = ..., references: _Optional[int] = ...) -> None: ...
 
 class Layer(_message.Message):
     __slots__ = ("frame", "layer", "last", "budget_us", "tail", "reference", "crc", "payload")

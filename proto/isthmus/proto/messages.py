@@ -24,6 +24,8 @@ class Hello(Struct, frozen=True):
 class Layer(Struct, frozen=True):
     """One refinement layer of one frame's features. `reference` is the frame coded against, None = intra.
 
+    A layer with a reference stands for the base and as many refinements as its payload says; it is a frame's only one.
+
     `budget_s` is what the server has from the layer's arrival until its answer must have left: the device, which knows its
     link, has taken the way to the server and back off already.
     """
@@ -60,6 +62,8 @@ class Welcome(Struct, frozen=True):
     credits: int
     max_layer_bytes: int
     load: Load = Load()
+    references: int = 0
+    """How many of the stream's newest frames the server holds, to code others against; 0: it decodes intra frames only."""
 
 
 class Ack(Struct, frozen=True):

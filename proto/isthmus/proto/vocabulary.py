@@ -139,6 +139,13 @@ class Placing(NamedTuple):
         return Box(box.label, box.score, *(min(max(edge, 0.0), 1.0) for edge in (top, left, bottom, right)))
 
 
+class Reference(Struct, frozen=True):
+    """A frame that the server holds as far as it used its layers, so that another may be coded against it."""
+
+    frame_id: int
+    layers: int
+
+
 class StageResult(Struct, frozen=True):
     """What one stage of the head produced for one frame.
 
@@ -146,6 +153,8 @@ class StageResult(Struct, frozen=True):
     `layer_bytes[step][layer]` predicts the payload sizes (bytes) of what may cross; None before anything may, and no layers for
     a step that may not yet: a picture may cross before the head has made its features.
     `placings[step]` tells where the picture lies in what the server then answers about; none: everywhere as a whole.
+    `delta_bytes[step][layers - 1]` is what one message takes that stands for so many layers, coded against `reference`;
+    empty where there is no reference.
     """
 
     frame_id: int
@@ -155,11 +164,19 @@ class StageResult(Struct, frozen=True):
     compute_s: float
     layer_bytes: tuple[tuple[int, ...], ...] | None = None
     placings: tuple[Placing, ...] = ()
+    reference: Reference | None = None
+    delta_bytes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def confidence(self) -> float:
         """The guess's confidence; 0 where there is no guess."""
         return self.guess.confidence if self.guess is not None else 0.0
+
+    def as_delta(self, step: int, layers: int) -> bool:
+        """Whether the sizes of these layers are those of the one delta that stands for them."""
+        if self.layer_bytes is None or step >= len(self.delta_bytes):
+            return False
+        return self.delta_bytes[step][layers - 1] == sum(self.layer_bytes[step][:layers])
 
 
 class FilterResult(Struct, frozen=True):

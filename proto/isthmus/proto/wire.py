@@ -269,7 +269,9 @@ def _result_from_pb(m: pb.Result, load: Load) -> Result:
 
 
 def _welcome_to_pb(m: Welcome) -> pb.ServerMessage:
-    welcome = pb.Welcome(server_id=m.server_id, credits=m.credits, max_layer_bytes=m.max_layer_bytes)
+    welcome = pb.Welcome(
+        server_id=m.server_id, credits=m.credits, max_layer_bytes=m.max_layer_bytes, references=m.references
+    )
     return pb.ServerMessage(welcome=welcome)
 
 
@@ -310,7 +312,7 @@ _TO_SERVER: dict[type, Callable[[Any], pb.ServerMessage]] = {
     ServerHeartbeat: lambda m: pb.ServerMessage(heartbeat=pb.Heartbeat(sequence=m.sequence)),
 }
 _FROM_SERVER: dict[str, Callable[[Any, Load], ServerMessage]] = {
-    "welcome": lambda m, load: Welcome(m.server_id, m.credits, m.max_layer_bytes, load),
+    "welcome": lambda m, load: Welcome(m.server_id, m.credits, m.max_layer_bytes, load, m.references),
     "ack": lambda m, load: Ack(m.frame, _layer_index(m.layer), load),
     "result": _result_from_pb,
     "late": lambda m, load: Late(m.frame, load),

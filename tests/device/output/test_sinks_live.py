@@ -121,6 +121,8 @@ def test_an_overlay_is_a_video_at_the_pace_of_the_pictures(tmp_path: Path) -> No
     assert count == 12
     with pytest.raises(DataError, match="is there already"):
         shown(Overlay(path, 10.0, LABELS))
+    with pytest.raises(DataError, match=r"name a file that ends in \.mp4"):
+        shown(Overlay(tmp_path / "out.txt", 10.0, LABELS))
     with pytest.raises(DataError, match="there is no folder"):
         shown(Overlay(tmp_path / "nowhere" / "out.mp4", 10.0, LABELS))
 

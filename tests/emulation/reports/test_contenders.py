@@ -84,7 +84,7 @@ def test_its_picture_follows_light_and_dark() -> None:
     assert 'xmlns="http://www.w3.org/2000/svg"' in alone
     for words in ("pair", "split", "WebP", "kbit/s", "device", "AP50"):
         assert words in alone
-    assert plot.png[:4] == b"\x89PNG"
+    assert plot.files["png"][:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(("rate_Bps", "words"), [(0.0, "0 kbit/s"), (1250.0, "10 kbit/s"), (1.5e6, "12 Mbit/s")])

@@ -171,7 +171,7 @@ def test_operating_points_with_the_real_codec() -> None:
     heard = judging.heard(network, frames.images, 0.5, 0.5)
     np.testing.assert_allclose(heard.server, answers[1].maps, atol=0.2)  # the trainer's own rounding, and bfloat16
     assert judging.by_crossing(network, frames, 0.5, 0.5).keys() == {"rounded", "noisy", "as they are"}
-    result = measuring.evaluated(answers, layer_bytes, frames, Boxes("cells", score=0.1), codec)
+    result, edges = measuring.evaluated(answers, layer_bytes, frames, Boxes("cells", score=0.1), codec)
     assert result.outcomes.score is not None
     assert result.outcomes.score.shape == (24, 15)
-    assert all(len(p.accuracy_given) == 1 for p in result.points)
+    assert all(len(p.accuracy_given[0]) == len(edges) + 1 for p in result.points)

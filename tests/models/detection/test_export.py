@@ -56,12 +56,13 @@ def made(network: Detector, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     codec = measuring.fitted_codec(trained, ARCH.widths, (0.5, 1.0), frames.images)
     answers, layer_bytes = measuring.answered(trained, ARCH.widths, codec, frames.images, lambda _: None)
     boxes = measuring.fitted_boxes(answers, frames)
-    evaluation = measuring.evaluated(answers, layer_bytes, frames, boxes, codec)
+    evaluation, edges = measuring.evaluated(answers, layer_bytes, frames, boxes, codec)
     target = tmp_path_factory.mktemp("made") / "sky"
     made = export.write_bundle(
         target,
         network,
         evaluation,
+        edges,
         boxes,
         name="sky",
         labels=frames.labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,68 @@ def test_control_flow_is_named(tmp_path: Path) -> None:
         return b.add("WHILE", [x], [b.tensor((1, 8, 8, 4))], "WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=1)
 
     refused(around(tmp_path / "m.tflite", middle), r"m\.tflite: operator 1, WHILE: control flow cannot be cut")
+
+
+def choosing(path: Path, *, options: bool = True) -> Path:
+    """A graph that ends in one of two branches: what is brighter than a threshold is squashed, what is not is cut off."""
+    b = Builder()
+    image = b.tensor((1, 8, 8, 3))
+    features = b.mean(b.conv(b.conv(image, 3, 4, 8), 4, 4, 8), 4)
+    for kind in ("LOGISTIC", "RELU"):
+        branch = Builder()
+        branch.model = b.model
+        given, gives = branch.tensor((1, 4)), branch.tensor((1, 4))
+        branch.add(kind, [given], [gives])
+        branch.graph.inputs, branch.graph.outputs = [given], [gives]
+        b.model.subgraphs.append(branch.graph)
+    axes = b.constant(np.array([0, 1], np.int32))
+    mean = b.add("MEAN", [features, axes], [b.tensor(())], "ReducerOptions", keepDims=False)
+    threshold = b.constant(np.float32(0.4))
+    b.graph.tensors[threshold].shape = []
+    bright = b.add("GREATER", [mean, threshold], [b.tensor((), np.bool_)], "GreaterOptions")
+    made: dict[str, Any] = {"thenSubgraphIndex": 1, "elseSubgraphIndex": 2} if options else {}
+    answer = b.add("IF", [bright, features], [b.tensor((1, 4))], "IfOptions" if options else "", **made)
+    return b.write(path, [image], [answer])
+
+
+def test_a_choice_at_the_end_runs_whole_in_the_tail(tmp_path: Path) -> None:
+    graph = flatbuffer.read(choosing(tmp_path / "m.tflite"))
+    found = [cut for cut in cuts(graph) if not cut.obstacle]
+    assert [cut.after for cut in found] == [0, 1, 2]
+    rng = np.random.default_rng(1)
+    for scale in (0.05, 4.0):  # one for each branch
+        x = rng.uniform(0, scale, (1, 8, 8, 3)).astype(np.float32)
+        for cut in found:
+            for part, want in zip(in_two(graph, cut, x), uncut(graph, x), strict=True):
+                np.testing.assert_array_equal(part, want)
+
+
+def test_a_choice_that_does_not_say_between_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"m\.tflite: "):
+        flatbuffer.read(choosing(tmp_path / "m.tflite", options=False))
+
+
+def test_suppression_with_a_constant_number_of_boxes_stays_in_the_tail(tmp_path: Path) -> None:
+    """NON_MAX_SUPPRESSION_V4 with constant limits, and the boxes that it chose: as graphs end that suppress by themselves."""
+    b = Builder()
+    image = b.tensor((1, 8, 8, 3))
+    features = b.conv(image, 3, 4, 8)
+    places, scores = b.conv(features, 4, 4, 8), b.conv(features, 4, 1, 8)
+    flat = b.add("RESHAPE", [places, b.constant(np.array([64, 4], np.int32))], [b.tensor((64, 4))], "ReshapeOptions")
+    score = b.add("RESHAPE", [scores, b.constant(np.array([64], np.int32))], [b.tensor((64,))], "ReshapeOptions")
+    most, overlap, least = (b.constant(v) for v in (np.int32(10), np.float32(0.5), np.float32(-1)))
+    for constant in (most, overlap, least):
+        b.graph.tensors[constant].shape = []
+    chosen, count = b.tensor((), np.int32), b.tensor((), np.int32)
+    b.add("NON_MAX_SUPPRESSION_V4", [flat, score, most, overlap, least], [chosen, count], "NonMaxSuppressionV4Options")
+    kept = b.add("GATHER", [flat, chosen], [b.tensor((10, 4))], "GatherOptions", axis=0)
+    answer = b.add(
+        "RESHAPE", [kept, b.constant(np.array([1, 10, 4], np.int32))], [b.tensor((1, 10, 4))], "ReshapeOptions"
+    )
+    graph = flatbuffer.read(b.write(tmp_path / "nms.tflite", [image], [answer]))
+    found = [cut for cut in cuts(graph) if not cut.obstacle]
+    assert len(found) >= 3
+    assert_exact(graph, found)
 
 
 def test_several_subgraphs_are_counted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from isthmus.models import flatbuffer, scenes
 from isthmus.models.litert import Signature, opened
 from isthmus.models.splitting import split
 from isthmus.models.splitting.cuts import HEAD, TAIL, cut_files, cuts
-from isthmus.models.splitting.outputs import Reading
+from isthmus.models.splitting.outputs import Reading, told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.tasks.boxes import Boxes
 from real_data import data
@@ -37,15 +37,17 @@ def test_an_ssd_is_cut_before_the_operator_that_litert_carries() -> None:
         np.testing.assert_array_equal(answer["output0"][0], uncut.outputs[0], err_msg=f"after {cut.after}")
 
 
+@pytest.mark.parametrize("said", [None, "detection"])
 @pytest.mark.parametrize(
     ("file", "order"), [("ssd_postprocess.tflite", (0, 1, 2, 3)), ("boxes_tf2_order.tflite", (1, 3, 0, 2))]
 )
 def test_the_order_of_an_ssds_outputs_is_found(
-    file: str, order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    file: str, order: tuple[int, ...], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the task is told, but not how its boxes are read."""
     monkeypatch.setattr("isthmus.models.splitting.uncut.check", lambda *_: None)  # untrained: hardly anything is sure
     graph = flatbuffer.read(CASES / file)
-    reading = Uncut.of(graph, input_of(graph, "0..1"), None, PICTURES).reading
+    reading = Uncut.of(graph, input_of(graph, "0..1"), told(said, None), PICTURES).reading
     assert (reading.task, reading.boxes and reading.boxes.order) == ("detection", order)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graphs import Builder
 from isthmus.models import flatbuffer
 from isthmus.models.flatbuffer import Graph
-from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, told
+from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, told, unbatched
 from isthmus.proto.errors import ConfigError, ModelError
 from isthmus.proto.tasks.boxes import STRIDES, Boxes, cell_count
 
@@ -102,7 +102,7 @@ def test_what_is_not_certain_is_asked_for(tmp_path: Path, outputs: Sequence[Sequ
 def test_a_reading_is_told_in_a_word_or_key_by_key() -> None:
     assert told(None, None) is None
     assert told("segmentation", None) == Reading("segmentation")
-    assert told("detection", None) == Reading("detection", Boxes())
+    assert told("detection", None) == Reading("detection")
     assert told(None, "yolox,score=0.25,most=20") == Reading("detection", Boxes("yolox", score=0.25, most=20))
     assert told(None, "places,order=1:3:0:2,form=ltrb") == Reading("detection", Boxes(order=(1, 3, 0, 2), form="ltrb"))
 
@@ -144,3 +144,16 @@ def test_the_classes_of_a_detector_are_counted_where_each_has_a_score(
     shape: tuple[int, ...], boxes: Boxes, classes: int | None, tmp_path: Path
 ) -> None:
     assert classes_of(giving(tmp_path / "model.tflite", shape), "detection", boxes) == classes
+
+
+def test_faces_are_told_by_as_many_cells_as_the_picture_has(graph: Graph) -> None:
+    faces = shown(RNG.normal(0, 3, (256, 16)).astype(np.float32), RNG.normal(0, 3, (256, 1)).astype(np.float32))
+    assert reading_of(graph, SIZE, faces) == Reading("detection", Boxes("blazeface"))
+    assert classes_of(graph, "detection", Boxes("blazeface")) == 1
+    assert reading_of(graph, (96, 64), faces).boxes is None  # a graph of one output is a map of scores
+
+
+def test_outputs_without_a_batch_are_refused(graph: Graph) -> None:
+    """Its first row would be taken for the answer to the first picture."""
+    with pytest.raises(ModelError, match=r"gives \(100, 4\) to one picture, without a batch"):
+        unbatched(graph, [np.zeros((100, 4))])

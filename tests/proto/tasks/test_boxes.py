@@ -113,6 +113,33 @@ def test_a_family_is_read_as_it_writes(boxes: Boxes, raw: Callable[[], Floats]) 
     assert score == pytest.approx(0.9, abs=0.03)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("short", [False, True])
+def test_faces_are_read_from_the_middles_of_their_cells(short: bool, swapped: bool) -> None:
+    size = (128, 128) if short else (192, 192)
+    n = 896 if short else 2304
+    number = 2 * (16 * 3 + 5) if short else 48 * 3 + 5
+    middle = np.array([(5 + 0.5), (3 + 0.5)]) * (8 if short else 4)  # x, y of the fifth cell of the third row
+    places, logits = np.zeros((n, 16), np.float32), np.full((n, 1), -9, np.float32)
+    places[number, :4] = 10, 20, 32, 40
+    logits[number] = 1.5
+    outputs = [logits, places] if swapped else [places, logits]
+    ((label, score, *place),) = decoded(outputs, Boxes("blazeface"), size).tolist()
+    left, top = middle + np.array([10 - 16, 20 - 20])
+    assert (label, score) == (0, pytest.approx(1 / (1 + np.exp(-1.5))))
+    assert place == pytest.approx([v / size[0] for v in (top, left, top + 40, left + 32)], abs=1e-6)
+
+
+def test_what_are_no_faces_is_refused() -> None:
+    for outputs in (
+        [np.zeros((2304, 16))],
+        [np.zeros((2304, 15)), np.zeros((2304, 1))],
+        [np.zeros((9, 16)), np.zeros((9, 1))],
+    ):
+        with pytest.raises(ValueError, match=r"expected|has 2304 or"):
+            decoded(outputs, Boxes("blazeface"), (192, 192))
+
+
 @pytest.mark.parametrize(
     ("order", "form"), [((0, 1, 2, 3), "tlbr"), ((1, 3, 0, 2), "tlbr"), ((0, 1, 2), "ltrb"), ((0, 1, 2), "center")]
 )

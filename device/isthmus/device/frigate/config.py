@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from isthmus.device.config import AgentConfig
 from isthmus.device.frigate.protocol import Channels
+
+MOST_PORT = 65_535
+_ENDPOINT = re.compile(r"ipc://.+|tcp://[^\s/]+:(?:(?P<port>[0-9]{1,9})|\*)")
 
 
 class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,8 +39,10 @@ class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.bundle:
             raise ValueError("bundle: none named; give the folder of a detector's (`isthmus models pair` makes one)")
-        if not self.listen.startswith(("ipc://", "tcp://")):
-            raise ValueError(f"listen = '{self.listen}', expected ipc://PATH or tcp://HOST:PORT")
+        if (match := _ENDPOINT.fullmatch(self.listen)) is None or int(match["port"] or 0) > MOST_PORT:
+            raise ValueError(
+                f"listen = '{self.listen}', expected ipc://PATH or tcp://HOST:PORT, a port up to {MOST_PORT}"
+            )
         self.agent()
 
     def agent(self) -> AgentConfig:

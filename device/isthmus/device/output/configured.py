@@ -22,7 +22,7 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     """Every sink that is configured, for pictures that come at about `fps` a second. Raises ConfigError."""
     sinks, labels, watched = list[Sink](), manifest.labels, _watched(config, manifest)
     if config.page is not None:
-        sinks.append(_page(config, manifest, config.page))
+        sinks.append(_page(config, config.page, manifest))
     if config.mqtt is not None:
         sinks.append(_mqtt(config, manifest, watched))
     if config.webhook is not None:
@@ -40,7 +40,7 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     return sinks
 
 
-def _page(config: AgentConfig, manifest: Manifest, address: str) -> Sink:
+def _page(config: AgentConfig, address: str, manifest: Manifest) -> Sink:
     """The live page: for this machine alone, or for whoever has its token."""
     from isthmus.device.output.page.access import is_loopback
     from isthmus.device.output.page.page import Facts, Page
@@ -57,7 +57,8 @@ def _page(config: AgentConfig, manifest: Manifest, address: str) -> Sink:
         version=metadata.version("isthmus"),
         labels=manifest.labels,
     )
-    return Page(host, port, token, facts, browse=webbrowser.open if config.open_page else None)
+    browse = webbrowser.open if config.open_page else None
+    return Page(host, port, token, facts, made_up=config.page_token is None, browse=browse)
 
 
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:

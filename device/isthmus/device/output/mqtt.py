@@ -128,8 +128,7 @@ class Mqtt(Sink):
             last = self._client.publish(*self._card.will, qos=1, retain=True)
             with contextlib.suppress(RuntimeError, ValueError):
                 await asyncio.to_thread(last.wait_for_publish, 1.0)
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
+        self._client.disconnect()  # its thread ends by itself; one that hangs in a name's look-up is waited for by nobody
 
     # What Paho's thread says, taken to the event loop.
 

@@ -76,7 +76,9 @@ class Overlay(Sink):
         self._film = Film(path, fps)
 
     async def open(self) -> None:
-        """Raises DataError where there is something already: it is not ours to overwrite."""
+        """Raises DataError where there is something already (it is not ours to overwrite), or no video can be."""
+        if self._path.suffix.lower() != ".mp4":
+            raise DataError(f"{self._path}: name a file that ends in .mp4 for the overlay")
         if self._path.exists():
             raise DataError(f"{self._path}: is there already; name another file for the overlay")
         if not self._path.parent.is_dir():

@@ -100,6 +100,10 @@ class Sink(Protocol):
     pictures: bool = True
     """Whether it wants pictures; where no sink does, none is kept."""
 
+    def beside(self, sinks: Sinks) -> None:
+        """Be told of all sinks, of which this is one, before they are opened."""
+        return  # most do not care
+
     async def open(self) -> None:
         """Prepare, before the first frame. Raises IsthmusError where it can never work: that ends the agent."""
         return  # most have nothing to prepare
@@ -133,6 +137,8 @@ class Sinks:
             self._inboxes[sink.name].offer(shown)
 
     async def __aenter__(self) -> Sinks:
+        for sink in self._sinks:
+            sink.beside(self)
         for sink in self._sinks:
             await sink.open()
         self._tasks = [asyncio.ensure_future(self._run(sink)) for sink in self._sinks]

@@ -25,7 +25,7 @@ from isthmus.emulation.virtual.timeline import INFINITY, Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import checksum
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, StageResult
+from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, Reference, StageResult
 
 
 class VirtualHead(Protocol):
@@ -33,6 +33,9 @@ class VirtualHead(Protocol):
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
         """What a stage gives, after its `compute_s`."""
+
+    def refer(self, frame_id: int, reference: Reference) -> None:
+        """Say what a frame may be coded against, before its last stage runs."""
 
     def coding_s(self, step: int) -> float:
         """What must be coded before a frame can leave takes so long."""
@@ -42,6 +45,9 @@ class VirtualHead(Protocol):
 
     def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
         """Where places in the first frame are in the last one, and how long it takes to find out."""
+
+    def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
+        """The one payload that stands for so many layers of a frame, coded against another; and that one's seal."""
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""
@@ -259,6 +265,8 @@ class DeviceNode:
     def _perform_one(self, action: actions.Action, now: float) -> None:
         match action:
             case actions.RunStage():
+                if action.reference is not None:
+                    self.executor.refer(action.frame_id, action.reference)
                 result = self.executor.run(action.frame_id, action.stage, action.width)
                 self._timeline.at(now + result.compute_s, self._stage_done, result)
             case actions.Send():
@@ -303,12 +311,23 @@ class DeviceNode:
     def _hand_over(self, now: float, action: actions.Send, encode_s: float) -> None:
         if action.frame_id not in self._frames:
             return  # it was answered meanwhile
-        payload = self.executor.encode(action.frame_id, action.step, action.layer)
+        reference = action.reference
+        if reference is None:
+            payload, seal = self.executor.encode(action.frame_id, action.step, action.layer), 0
+        else:
+            payload, seal = self.executor.delta(action.frame_id, action.step, action.layers, reference)
         size = len(payload)
-        budget_s = action.budget_s - encode_s
-        layer = messages.Layer(action.frame_id, action.layer, action.last, budget_s, payload, checksum(payload))
+        layer = messages.Layer(
+            frame_id=action.frame_id,
+            layer=action.layer,
+            last=action.last,
+            budget_s=action.budget_s - encode_s,
+            payload=payload,
+            crc=checksum(payload, seal),
+            reference=None if reference is None else reference.frame_id,
+        )
         self._pass_on(layer, size, now)
-        self._layers[action.frame_id] = action.layer + 1
+        self._layers[action.frame_id] = action.layer + 1 if reference is None else action.layers
         self.core.on_sent(action.frame_id, action.layer, size, now=now, encode_s=encode_s)
 
     def _pass_on(self, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:

@@ -40,6 +40,17 @@ class BoxScore:
     """AP50 where every box is of one class: whether things are found, whatever they are called."""
 
 
+def evaluator() -> tuple[Any, Any]:
+    """The evaluator's two classes. Raises ConfigError when it is not installed: to be asked before any work is done."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name}: not installed; boxes are scored by faster-coco-eval, which the 'train' extra brings"
+        ) from error
+    return COCO, COCOeval_faster
+
+
 def scored(pictures: Sequence[Judged], labels: Sequence[str]) -> BoxScore:
     """Score the boxes found in pictures, whose classes index `labels`; classes that no picture shows do not count.
 
@@ -67,12 +78,7 @@ def _precision(
     pictures: Sequence[Judged], labels: Sequence[str], classes: Sequence[str], *, agnostic: bool = False
 ) -> Any:
     """Precision (overlaps, recalls, classes) over all sizes of objects."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise ConfigError(
-            f"{error.name}: not installed; boxes are scored by faster-coco-eval, which the 'emulation' extra brings"
-        ) from error
+    COCO, COCOeval_faster = evaluator()
     ids = {name: 1 if agnostic else 1 + i for i, name in enumerate(classes)}
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = COCO(_dataset(pictures, ids))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from isthmus.models.bundling.box_score import Judged, scored
+from isthmus.models.bundling.box_score import Judged, evaluator, scored
 from isthmus.models.data.truth import IGNORED, Truth
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks.segmentation import pixels
@@ -21,10 +21,15 @@ Answers = Sequence[Guess | None]
 
 
 def measure_of(task: str) -> str:
-    """What answers of a task are judged by where there are labels. Raises ConfigError where labels do not suffice."""
+    """What answers of a task are judged by where there are labels.
+
+    Raises ConfigError where labels do not suffice, or a package is missing.
+    """
     name = task.removesuffix("-probabilities")
     if name not in MEASURES:
         raise ConfigError(f"--labels: answers of {task} are judged by agreement alone; leave it out")
+    if name == "detection":
+        evaluator()
     return MEASURES[name]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle, Manifest, Stage
 from isthmus.models.bundling import writer
-from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES, Evaluation, save
+from isthmus.models.bundling.evaluate import Evaluation, save
 from isthmus.models.detection.network import Detector, PlainHead, Tail, fused
 from isthmus.models.detection.trainer import MEAN, STD, normalised
 from isthmus.models.picture_ladder import Input
@@ -126,6 +126,7 @@ def write_bundle(
     target: Path,
     network: Detector,
     evaluation: Evaluation,
+    edges: tuple[float, ...],
     boxes: Boxes,
     *,
     name: str,
@@ -133,7 +134,10 @@ def write_bundle(
     images: NDArray[np.uint8],
     made_by: str,
 ) -> Bundle:
-    """Export, compare with torch on `images` (N, H, W, 3), and put the bundle at `target`, replacing an older one."""
+    """Export, compare with torch on `images` (N, H, W, 3), and put the bundle at `target`, replacing an older one.
+
+    `edges` are those of the bins of confidence that the evaluation's points were counted in.
+    """
     network.eval()
 
     def fill(folder: Path) -> None:
@@ -142,11 +146,17 @@ def write_bundle(
         check_parity(network, folder, images)
         save(folder, evaluation.outcomes)
 
-    return writer.write(target, _manifest(network, evaluation, boxes, name, labels, made_by), fill)
+    return writer.write(target, _manifest(network, evaluation, edges, boxes, name, labels, made_by), fill)
 
 
 def _manifest(
-    network: Detector, evaluation: Evaluation, boxes: Boxes, name: str, labels: tuple[str, ...], made_by: str
+    network: Detector,
+    evaluation: Evaluation,
+    edges: tuple[float, ...],
+    boxes: Boxes,
+    name: str,
+    labels: tuple[str, ...],
+    made_by: str,
 ) -> Manifest:
     arch = network.arch
     version = importlib.metadata.version("isthmus")
@@ -161,7 +171,7 @@ def _manifest(
         stages=(stages,),
         bottleneck=Bottleneck.of(evaluation.codec),
         tail_flops=2 * network.tail.macs(arch),
-        confidence_edges=CONFIDENCE_EDGES,
+        confidence_edges=edges,
         points=evaluation.points,
         files={},
         made_by=f"{made_by} (isthmus {version}, torch {torch.__version__})",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Outcomes, Point
 from isthmus.models.bundling import calibration
-from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES, Evaluation
+from isthmus.models.bundling.evaluate import Evaluation
 from isthmus.models.data.clips import BoxedFrames
 from isthmus.models.progress import Report
 from isthmus.proto.codec import Codec, CodecConfig, fit
@@ -27,6 +27,8 @@ from isthmus.proto.vocabulary import Box, Guess
 Maps = NDArray[np.float32]
 SCORES = tuple(round(0.1 + 0.05 * i, 2) for i in range(10))
 """Where an answer's least score is searched."""
+BINS = 6
+"""Of confidence, each with as many frames as the others: a detector's scores keep to a part of 0 to 1 of their own."""
 MOST = 20
 """Boxes of an answer: more things than this are a flock."""
 
@@ -117,25 +119,30 @@ def _scores(found: Sequence[Guess], frames: BoxedFrames, boxes: Boxes) -> NDArra
     return np.array([task.agreement(a, b) for a, b in zip(found, truth, strict=True)], np.float32)
 
 
+def confidence_edges(confidences: Sequence[NDArray[np.floating]]) -> tuple[float, ...]:
+    """Inner edges of the bins of confidence, ascending, for the exits' confidences (N,) at each width."""
+    shares = np.quantile(np.concatenate(confidences).astype(np.float64), np.arange(1, BINS) / BINS)
+    return tuple(np.unique(shares.round(3)).tolist())
+
+
 def evaluated(
     answers: Sequence[Answered],
     layer_bytes: NDArray[np.uint32],
     frames: BoxedFrames,
     boxes: Boxes,
     codec: CodecConfig,
-) -> Evaluation:
-    """The points with what they are worth, and the outcome table, of frames that were not trained on."""
+) -> tuple[Evaluation, tuple[float, ...]]:
+    """The points with what they are worth and the outcome table, of frames not trained on; and the edges of confidence."""
     found = [guesses(a.maps, frames, boxes) for a in answers]
     score = [_scores(row, frames, boxes) for row in found]
     confidence = [np.array([g.confidence for g in row], np.float32) for row in found]
+    edges = confidence_edges([row for a, row in zip(answers, confidence, strict=True) if a.point.exit is not None])
     exits = {a.point.width: i for i, a in enumerate(answers) if a.point.exit is not None}
     points = tuple(
         msgspec.structs.replace(
             a.point,
             accuracy=round(float(row.mean()), 5),
-            accuracy_given=(
-                calibration.accuracy_by_confidence(confidence[exits[a.point.width]], row, CONFIDENCE_EDGES),
-            ),
+            accuracy_given=(calibration.accuracy_by_confidence(confidence[exits[a.point.width]], row, edges),),
         )
         for a, row in zip(answers, score, strict=True)
     )
@@ -147,4 +154,4 @@ def evaluated(
         layer_bytes=layer_bytes,
         score=np.stack(score, 1).astype(np.float16),
     )
-    return Evaluation(codec, points, outcomes, (0.0,) * len(points), ())
+    return Evaluation(codec, points, outcomes, (0.0,) * len(points), ()), edges

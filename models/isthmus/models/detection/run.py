@@ -102,13 +102,14 @@ class DetectorRun:
         codec = measuring.fitted_codec(trained, widths, recipe.steps, frames.images)
         answers, layer_bytes = measuring.answered(trained, widths, codec, frames.images, report)
         boxes = measuring.fitted_boxes(answers, frames)
-        evaluation = measuring.evaluated(answers, layer_bytes, frames, boxes, codec)
+        evaluation, edges = measuring.evaluated(answers, layer_bytes, frames, boxes, codec)
         images = frames.images[:: max(1, len(frames) // PARITY_FRAMES)][:PARITY_FRAMES]
         made_by = f"{best.made_by(self.arguments)}; isthmus models export {self.arguments}"
         bundle = write_bundle(
             target,
             best.network,
             evaluation,
+            edges,
             boxes,
             name=self.name,
             labels=frames.labels,

@@ -76,7 +76,7 @@ def told(task: str | None, boxes: str | None) -> Reading | None:
     Raises ConfigError for a key or value that `Boxes` does not have.
     """
     if boxes is None:
-        return None if task is None else Reading(task, Boxes() if task == "detection" else None)
+        return None if task is None else Reading(task)
     if task not in (None, "detection"):
         raise ConfigError(f"--boxes: goes with --task detection, not with {task}")
     family, *rest = boxes.split(",")
@@ -117,7 +117,7 @@ def reading_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Reading:
 
     Raises ModelError when that is not certain.
     """
-    if (boxes := _boxes_of(graph, size, outputs)) is not None:
+    if (boxes := boxes_of(graph, size, outputs)) is not None:
         return Reading("detection", boxes)
     if _is_pose(outputs):
         return Reading("pose")
@@ -246,7 +246,8 @@ def _misfit(graph: Graph, reading: Reading, arrays: Arrays, why: str) -> ModelEr
     return ModelError(f"{graph.path}: --task {reading.task} needs {needs}; this model gives {given} ({why})")
 
 
-def _boxes_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Boxes | None:
+def boxes_of(graph: Graph, size: Size, outputs: Sequence[Arrays]) -> Boxes | None:
+    """How the outputs of a detector are read, where they are certain to be one's; else None."""
     last = next((o for o in graph.operators if o.kind == POSTPROCESS), None)
     if last is not None and set(last.outputs) == set(graph.outputs):
         return Boxes(order=tuple(graph.outputs.index(i) for i in last.outputs))

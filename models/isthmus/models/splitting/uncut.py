@@ -17,8 +17,9 @@ from isthmus.models.progress import Tick, unheard
 from isthmus.models.splitting import metadata
 from isthmus.models.splitting.cuts import IMAGE, Cut, names, whole
 from isthmus.models.splitting.onnx_model import OnnxGraph, OnnxRun
-from isthmus.models.splitting.outputs import Reading, check, classes_of, reading_of, unbatched
+from isthmus.models.splitting.outputs import Reading, boxes_of, check, classes_of, reading_of, unbatched
 from isthmus.proto.errors import DataError, ModelError
+from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.task import Packed, Task
 from isthmus.proto.vocabulary import Guess, Placing, Pose
 
@@ -177,6 +178,8 @@ class Uncut:
         images = tuple(intake(picture) for picture in pictures)
         arrays = [unbatched(graph, out.values()) for out in _answers(graph, runner(graph), images, tick)]
         reading = reading or reading_of(graph, input_.shape, arrays)
+        if reading.task == "detection" and reading.boxes is None:
+            reading = Reading("detection", boxes_of(graph, input_.shape, arrays) or Boxes())
         check(graph, reading, input_.shape, arrays)
         if input_.fit == "letterbox" and reading.task in ("segmentation", "depth"):
             raise ModelError(f"{graph.path}: {reading.task} would show the border of a letterbox; use --fit stretch")

@@ -60,7 +60,7 @@ def _depths(weights: Sequence[float]) -> list[int]:
     return depth[: len(weights)]
 
 
-def _complete(lengths: bytes, alphabet: int) -> list[int]:
+def complete(lengths: bytes, alphabet: int) -> list[int]:
     """The 257 lengths of a complete DEFLATE code: the end of block takes the room that the bytes leave."""
     if len(lengths) != SYMBOLS or max(lengths) > MAX_BITS or not all(lengths[:alphabet]) or any(lengths[alphabet:]):
         raise CodecError(f"table: must hold {SYMBOLS} lengths, 1 to {MAX_BITS} for the first {alphabet}, then 0")
@@ -70,7 +70,7 @@ def _complete(lengths: bytes, alphabet: int) -> list[int]:
     return [*lengths, MAX_BITS - (room.bit_length() - 1)]
 
 
-def _codes(lengths: Sequence[int]) -> list[int]:
+def canonical(lengths: Sequence[int]) -> list[int]:
     """Canonical codes (RFC 1951, 3.2.2), first bit lowest."""
     codes, code = [0] * len(lengths), 0
     for bits in range(1, MAX_BITS + 1):
@@ -94,14 +94,23 @@ def block_header(lengths: Sequence[int]) -> bytes:
     return np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
 
 
+def written(codes: NDArray[np.float64], start: NDArray[np.intp], stop: int) -> bytes:
+    """Codes of up to 15 bits, each from its own bit on, as whole words of 32 bits that hold `stop` bits, 1 at least."""
+    moved = codes * _SHIFT.take(start & _WITHIN)
+    pairs = np.bincount(start >> _WORD, moved, minlength=-(-stop // WORD_BITS)).astype("<u8").view("<u4")
+    words = pairs[::2].copy()
+    words[1:] |= pairs[1:-1:2]  # what runs over into the next word
+    return words.tobytes()
+
+
 class StaticCode:
     """A static code for each layer, encoded in one pass and decoded one by one."""
 
     def __init__(self, tables: Sequence[bytes], alphabets: Sequence[int]) -> None:
         """`tables`: 256 code lengths for each layer, none beyond its alphabet. Raises CodecError on another table."""
-        full = [_complete(lengths, size) for lengths, size in zip(tables, alphabets, strict=True)]
+        full = [complete(lengths, size) for lengths, size in zip(tables, alphabets, strict=True)]
         self._bits = np.array([lengths[:SYMBOLS] for lengths in full], np.intp).ravel()
-        self._codes = np.array([_codes(lengths)[:SYMBOLS] for lengths in full], np.float64).ravel()
+        self._codes = np.array([canonical(lengths)[:SYMBOLS] for lengths in full], np.float64).ravel()
         self._offsets = [np.array(SYMBOLS * layer) for layer in range(1, len(full))]
         self._inflaters = [zlib.decompressobj(-zlib.MAX_WBITS) for _ in full]
         for inflater, lengths in zip(self._inflaters, full, strict=True):
@@ -127,11 +136,7 @@ class StaticCode:
             begin, before = before + shift, int(end[split - 1])
             stop = before + shift
             bodies.append((begin >> 3, (stop + 7) >> 3))
-        codes = self._codes.take(symbols) * _SHIFT.take(start & _WITHIN)
-        pairs = np.bincount(start >> _WORD, codes, minlength=-(-stop // WORD_BITS)).astype("<u8").view("<u4")
-        words = pairs[::2].copy()
-        words[1:] |= pairs[1:-1:2]  # what runs over into the next word
-        body = words.tobytes()
+        body = written(self._codes.take(symbols), start, stop)
         return [body[begin:end_] for begin, end_ in bodies]
 
     def decode(self, layer: int, body: bytes, most: int) -> bytes:

@@ -235,6 +235,25 @@ class Packing:
         planar += self._zeros[: self.elements]
         return planar.reshape(channels, height, width).transpose(1, 2, 0).copy()
 
+    def distances(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(H, W, C): x - zero point. Raises CodecError as `pack` does."""
+        with _quiet():
+            self._check(features)
+            return features - self._zero
+
+    def symbols(self, packed: Sequence[NDArray[np.uint8]]) -> NDArray[np.int8]:
+        """(H, W, C): what `unpack` multiplies by the step, of the base or of the base and its refinement; of two layers."""
+        height, width, channels = self.shape
+        digits = _DIGITS[0].take(packed[0], axis=0).ravel()[: self.elements]
+        if len(packed) > 1:
+            digits += self._unordered(1, digits == 3 * _ZERO_BASE, packed[1])
+        planar = _SYMBOLS[len(packed) - 1].astype(np.int8).take(digits)
+        return np.ascontiguousarray(planar.reshape(channels, height, width).transpose(1, 2, 0))
+
+    def features(self, symbols: NDArray[np.int8], step: int) -> NDArray[np.float32]:
+        """(H, W, C) float32 from symbols (H, W, C): the very values that `unpack` gives for them."""
+        return symbols.astype(np.float32) * self._steps[step] + self._zero
+
     def _unordered(self, layer: int, zero: NDArray[np.bool_], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The digits of one refinement, where they belong; `zero` is what is zero before it."""
         ordered = _DIGITS[layer].take(packed, axis=0).ravel()[: self.elements]

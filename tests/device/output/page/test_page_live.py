@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 
 from isthmus.device.output.page import page as pages
 from isthmus.device.output.page.page import Facts, Page
@@ -46,7 +47,6 @@ def with_page(job: Callable[[Page, Sinks], Awaitable[None]], token: str | None =
     async def run() -> None:
         page = Page("127.0.0.1", 0, token, FACTS)
         sinks = Sinks([page])
-        page.dropped = lambda: sinks.dropped
         async with sinks:
             await job(page, sinks)
 
@@ -98,6 +98,16 @@ def test_what_is_asked_for_is_given_and_nothing_else() -> None:
         assert state["facts"]["source"] == "rtsp://camera/x"
         assert state["answer"]["frame"] == 3
         assert state["figures"]["dropped"] == {"page": 0}
+        page_of_metrics = (await ask(page, "/metrics"))[1].decode().partition("\r\n\r\n")[2]
+        samples = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(page_of_metrics)
+            for sample in family.samples
+        }
+        assert samples["isthmus_agent_pictures_total", "answered", "confident"] == 1
+        assert samples["isthmus_agent_sink_dropped_total", "page"] == 0
+        assert samples["isthmus_agent_info", "signs", "porch", "1.2.3"] == 1
+        assert samples["isthmus_agent_link_up",] == 0
         assert (await ask(page, "/picture.jpg"))[1].endswith(b"\xff\xd9")
         assert (await ask(page, "/etc/passwd"))[0] == 404
         assert (await ask(page, "/", method="POST"))[0] == 405
@@ -106,11 +116,13 @@ def test_what_is_asked_for_is_given_and_nothing_else() -> None:
     with_page(job)
 
 
-def test_a_token_is_asked_for_once_and_leaves_the_address() -> None:
+def test_a_token_is_asked_for_once_and_leaves_the_address(caplog: pytest.LogCaptureFixture) -> None:
     token = "a-token-of-some-length"
 
     async def job(page: Page, _: Sinks) -> None:
         assert token in page.address
+        assert token not in caplog.text, "whoever set it knows it"
+        assert "page: http://127.0.0.1:" in caplog.text
         for path in ("/", "/state.json", "/events", "/?token=wrong"):
             assert (await ask(page, path))[0] == 403
         status, content = await ask(page, f"/?token={token}")
@@ -143,6 +155,7 @@ def test_garbage_costs_its_own_connection(garbage: bytes, monkeypatch: pytest.Mo
 def test_a_viewer_that_does_not_read_misses_what_comes_and_costs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "EVERY_S", 0.0)
     monkeypatch.setattr(pages, "BEHIND_BYTES", 10_000)
+    monkeypatch.setattr(pages, "GONE_S", 0.5)
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
 
     async def job(page: Page, sinks: Sinks) -> None:
@@ -162,6 +175,12 @@ def test_a_viewer_that_does_not_read_misses_what_comes_and_costs_nobody(monkeypa
                 break
         assert len(await watching) == 3, "another viewer is shown everything"
         assert sinks.dropped == {"page": 0}
+        for i in range(2000):
+            sinks.offer(answered(i, noise))
+            await asyncio.sleep(0.005)
+            if not page._viewers:
+                break
+        assert not page._viewers, "it is let go"
         stuck[1].close()
 
     with_page(job)

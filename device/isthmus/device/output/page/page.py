@@ -10,6 +10,8 @@ import asyncio
 import base64
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.output.drawing import marked
-from isthmus.device.output.page import http
+from isthmus.device.output.page import http, metrics
 from isthmus.device.output.page.access import COOKIE, Access
 from isthmus.device.output.page.window import LastMinute, shown
-from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
+from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
-from isthmus.proto.vocabulary import Box
+from isthmus.proto.vocabulary import Box, LinkState
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ QUALITY = 80
 MOST_VIEWERS = 16
 BEHIND_BYTES = 1 << 20
 """A viewer who is so far behind misses what comes."""
+GONE_S = 30.0
+"""A viewer that takes nothing for so long, a telephone out of reach say, is let go, and its place is free."""
 HTML = Path(__file__).with_name("index.html")
 
 
@@ -57,6 +61,15 @@ class Facts:
     labels: tuple[str, ...]
 
 
+@dataclass
+class _Viewer:
+    """One who looks on."""
+
+    known: int = 0
+    """How many answers it has been told of."""
+    behind_since_s: float | None = None
+
+
 class Page(Sink):
     """The page at HOST:PORT."""
 
@@ -64,31 +77,47 @@ class Page(Sink):
     capacity = 8
 
     def __init__(
-        self, host: str, port: int, token: str | None, facts: Facts, *, browse: Callable[[str], object] | None = None
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        facts: Facts,
+        *,
+        made_up: bool = False,
+        browse: Callable[[str], object] | None = None,
     ) -> None:
-        """With a `token`, only who has it may look. `browse` is given the address once it can be looked at."""
-        self._browse = browse
+        """With a `token`, only who has it may look; one that was `made_up` is told in the log, one that somebody knows is not.
+
+        `browse` is given the address once it can be looked at.
+        """
+        self._browse, self._made_up = browse, made_up
         self._host, self._port, self._access, self._facts = host, port, Access(token), facts
         self._minute = LastMinute(facts.deadline_s)
         self._newest: AnsweredPicture | None = None
         self._picture: bytes | None = None
         """The newest drawn picture, JPEG."""
-        self._viewers: dict[asyncio.StreamWriter, int] = {}
-        """Who looks on, and how many answers each knows of."""
+        self._viewers: dict[asyncio.StreamWriter, _Viewer] = {}
         self._missed = 0
         """Events that a viewer was too far behind for."""
         self._changed, self._wanted = asyncio.Event(), asyncio.Event()
         self._figures_at_s = -FIGURES_EVERY_S
         self._figures: dict[str, Any] = {}
         self._server: asyncio.Server | None = None
-        self.dropped: Callable[[], dict[str, int]] = dict
-        """What all sinks have dropped until now."""
+        self._sinks: Sinks | None = None
 
     @property
     def address(self) -> str:
         """Where a browser finds it, token and all."""
-        shown_host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{shown_host}:{self._port}/" + (f"?token={self._access.token}" if self._access.token else "")
+        return self._place + (f"?token={self._access.token}" if self._access.token else "")
+
+    @property
+    def _place(self) -> str:
+        host = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def beside(self, sinks: Sinks) -> None:
+        """Note whose drops are shown."""
+        self._sinks = sinks
 
     async def open(self) -> None:
         """Listen. Raises BindError."""
@@ -98,9 +127,10 @@ class Page(Sink):
             )
         except OSError as error:
             where = f"{self._host}:{self._port}"
-            raise BindError(f"{where}: page: {error.strerror}; choose another --page HOST:PORT") from error
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise BindError(f"{where}: page: {why}; choose another --page HOST:PORT") from error
         self._port = self._server.sockets[0].getsockname()[1]
-        log.warning("page: %s", self.address)
+        log.warning("page: %s", self.address if self._made_up else self._place)
         if self._browse is not None:
             await asyncio.to_thread(self._browse, self.address)
 
@@ -142,21 +172,25 @@ class Page(Sink):
         if self._picture is not None:
             told["jpeg"] = base64.b64encode(self._picture).decode()
         whole: dict[int, bytes] = {}
-        for viewer, known in list(self._viewers.items()):
-            if viewer.transport.get_write_buffer_size() > BEHIND_BYTES:
+        for writer, viewer in list(self._viewers.items()):
+            if writer.transport.get_write_buffer_size() > BEHIND_BYTES:
                 self._missed += 1
+                viewer.behind_since_s = now if viewer.behind_since_s is None else viewer.behind_since_s
+                if now - viewer.behind_since_s > GONE_S:
+                    writer.transport.abort()
                 continue
+            known, viewer.behind_since_s = viewer.known, None
             if known not in whole:  # most know the same
                 marks = self._minute.since(known)
                 whole[known] = http.event("answer", msgspec.json.encode(told | {"marks": marks, "now": now}))
-            viewer.write(whole[known])
-            self._viewers[viewer] = self._minute.count
+            writer.write(whole[known])
+            viewer.known = self._minute.count
 
     def _state(self, now: float) -> dict[str, Any]:
         """The figures, not made anew for every picture."""
         if now - self._figures_at_s >= FIGURES_EVERY_S:
             self._figures_at_s = now
-            dropped = self.dropped()
+            dropped = {} if self._sinks is None else self._sinks.dropped
             self._figures = self._minute.figures(now) | {"dropped": dropped, "missed": self._missed}
         return self._figures
 
@@ -185,6 +219,8 @@ class Page(Sink):
             writer.write(http.answer(200, HTML.read_bytes(), "text/html; charset=utf-8"))
         elif request.path == "/state.json":
             writer.write(http.answer(200, self._snapshot(), "application/json"))
+        elif request.path == "/metrics":
+            writer.write(http.answer(200, self._metrics().encode(), "text/plain; version=0.0.4; charset=utf-8"))
         elif request.path == "/picture.jpg":
             await self._show_picture(writer)
         elif request.path == "/events":
@@ -199,6 +235,13 @@ class Page(Sink):
             told["answer"] = shown(self._newest.row, self._newest.link) | {"label": self._newest.row.answer}
         return msgspec.json.encode(told)
 
+    def _metrics(self) -> str:
+        facts, newest = self._facts, self._newest
+        info = {"bundle": facts.bundle, "client_id": facts.client_id, "version": facts.version}
+        figures = self._state(asyncio.get_running_loop().time())
+        link_up = newest is not None and newest.link is LinkState.UP
+        return metrics.text(figures, info, link_up=link_up, goodput_Bps=newest.row.goodput_Bps if newest else None)
+
     async def _show_picture(self, writer: asyncio.StreamWriter) -> None:
         if self._newest is None or self._newest.pixels is None:
             writer.write(http.answer(404, b"no picture yet\n"))
@@ -212,7 +255,7 @@ class Page(Sink):
             writer.write(http.answer(503, b"enough viewers\n"))
             return
         writer.write(http.stream_head() + http.event("facts", msgspec.json.encode(self._facts)))
-        self._viewers[writer] = 0
+        self._viewers[writer] = _Viewer()
         self._wanted.set()
         self._changed.set()
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from isthmus.cli.demo_footage import ShippedClips, on_pictures
 from isthmus.cli.demo_view import half_blocks
+from isthmus.cli.demonstration.footage import ShippedClips, on_pictures
 from isthmus.device.capture.sources.clips import Clips
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Box, Guess, Reason
