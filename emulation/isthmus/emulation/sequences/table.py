@@ -79,7 +79,9 @@ def networks_of(bundle: Bundle) -> str:
     """
     m = bundle.manifest
     files = sorted((name, digest) for name, digest in m.files.items() if not name.endswith(".npz"))
-    evidence = msgspec.json.encode((files, m.bottleneck, [point.key for point in m.points], m.boxes, m.input))
+    points = [(p.width, p.exit, p.step, p.layers) for p in m.points]
+    # Only what every version of a manifest says in the same words: a new key of it must not make older tables worthless.
+    evidence = msgspec.json.encode((files, m.bottleneck.steps, m.bottleneck.tables, points, m.boxes, m.input))
     return hashlib.sha256(evidence).hexdigest()
 
 
