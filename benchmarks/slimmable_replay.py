@@ -209,7 +209,7 @@ class Device:
         """The mAP of the next frame's answer; 0 when it is not back in time."""
         self._beat()
         began_s, frame, self._frame = self._now, self._frame, self._frame + 1
-        w = self._policy.width(self._situation(deadline_s))
+        w = self._policy.width(self._situation(deadline_s)) or 0
         members = int(self._catalogue.widths[w])
         self._now += ENCODER_S[members]
         self._times.observe(0, w, ENCODER_S[members])

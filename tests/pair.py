@@ -5,7 +5,7 @@ Only the networks are stood in for: stages and tails take a fixed time, exits ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -17,6 +17,8 @@ from isthmus.device.scheduler import POLICIES, Policy
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.temporal.coder import Coder
+from isthmus.device.tracking.tracker import Tracker
+from isthmus.device.tracking.tracks import Place
 from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher, RunBatch
@@ -30,7 +32,7 @@ from isthmus.proto.machine import run_virtual
 from isthmus.proto.messages import Hello
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.temporal.reconstruction import Reconstruction
-from isthmus.proto.vocabulary import Answer, FilterResult, Frame, Guess, OperatingPoint, Reference, StageResult
+from isthmus.proto.vocabulary import Answer, Detail, FilterResult, Frame, Guess, OperatingPoint, Reference, StageResult
 
 WIDTHS = (0.5, 1.0)
 CLASSES = 4
@@ -84,10 +86,15 @@ class Head:
         stages_s: tuple[tuple[float, float], ...],
         confidence: Callable[[int], float | None],
         *,
+        seen: Callable[[int], Detail | None] = lambda _: None,
+        flow_s: float = 0.0,
         config: CodecConfig | None = None,
         features: Callable[[int], np.ndarray] | None = None,
     ) -> None:
-        """`features` gives what crosses of each frame, coded as `config` says."""
+        """`features` gives what crosses of each frame, coded as `config` says; `seen` is what exits find in it."""
+        self._seen, self._flow_s = seen, flow_s
+        self.followed: list[tuple[int, ...]] = []
+        """The frames of every job of the followers."""
         usual, still = coding()
         self.coder, self.features = Coder(config or usual), features or (lambda _: still)
         self._stages_s, self._confidence = stages_s, confidence
@@ -101,7 +108,7 @@ class Head:
 
     def run(self, frame_id: int, stage: int, width: float) -> StageResult:
         confidence = self._confidence(frame_id)
-        told = None if confidence is None else Guess(LABEL_LOCAL, confidence)
+        told = None if confidence is None else Guess(LABEL_LOCAL, confidence, self._seen(frame_id))
         took_s = self._stages_s[stage][WIDTHS.index(width)]
         if stage != 1:
             return StageResult(frame_id, stage, width, told, took_s)
@@ -133,6 +140,10 @@ class Head:
     def _note(self, frame_id: int) -> None:
         if (held := self.coder.held(Reference(frame_id, 2))) is not None:
             self.believed[frame_id] = held
+
+    def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
+        self.followed.append(tuple(frame_ids))
+        return tuple(places), self._flow_s * (len(frame_ids) - 1)
 
     def forget(self, frame_id: int) -> None:
         self._references.pop(frame_id, None)
@@ -168,13 +179,18 @@ class Pair(Timeline):
         gate: Gate | None = None,
         sketch: Callable[[int], Sketch | None] = lambda _: None,
         filter_frame: Callable[[int], FilterResult] | None = None,
+        tracker: Tracker | None = None,
+        seen: Callable[[int], Detail | None] = lambda _: None,
+        flow_s: float = 0.002,
         config: CodecConfig | None = None,
         features: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         """`rows` of (seconds, up Mbit/s, down Mbit/s, round trip ms) shape the link; `confidence` None: no exit speaks.
 
         `sketch` is what the gate sees of a frame, `filter_frame` what the neural filter makes of it.
-        `features` are what crosses of a frame, coded as `config` says.
+        `seen` is what exits find
+        in a frame; what is tracked stays where it is, each step takes `flow_s`. `features` are what crosses of it, coded
+        as `config` says.
         """
         super().__init__()
         known, config = known or catalogue(), config or coding()[0]
@@ -188,11 +204,11 @@ class Pair(Timeline):
             streams.Streams(streams.Served("pair", HASH, config), batcher, server_id="edge", limits=limits),
             self.tail,
         )
-        self.head = Head(stages_s, confidence, config=config, features=features)
+        self.head = Head(stages_s, confidence, seen=seen, flow_s=flow_s, config=config, features=features)
         trace = steps(rows or ((3600.0, 8.0, 8.0, 20.0),))
         self.device = DeviceNode(
             self,
-            Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None),
+            Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None, tracker=tracker),
             self.head,
             ShapedLink(trace, "up"),
             ShapedLink(trace, "down"),

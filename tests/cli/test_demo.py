@@ -26,7 +26,7 @@ def test_an_agent_that_we_ended_ourselves_is_no_error(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "_run", run)
-    monkeypatch.setattr(demo, "_complete", lambda _, folder, *__: folder / "index.html")
+    monkeypatch.setattr(demo, "_complete", lambda _, folder, *__: (folder / "index.html", None))
     done = CliRunner().invoke(application(["demo"]), ["demo", "--duration", "1s"])
     assert done.exit_code == ours
     assert ("camera 0: has gone away" in done.stderr) is (ours != 0)

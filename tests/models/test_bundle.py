@@ -250,3 +250,28 @@ def test_a_link_out_of_the_folder_is_no_file_of_the_bundle(copy: Path, tmp_path:
     (copy / "head.tflite").symlink_to(tmp_path / "elsewhere.tflite")
     with pytest.raises(BundleError, match=r"head\.tflite: leads out of the bundle's folder"):
         bundle.load(str(copy))
+
+
+AGEING: dict[str, Any] = {"ages_s": [0.0, 0.5], "exit": [[0.7, 0.6]] * 4, "server": [[0.8, 0.7]] * 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, "only boxes are carried on"),
+        ({"ages_s": [0.1, 0.5]}, "ages_s must ascend from 0"),
+        ({"ages_s": [0.0, 0.0]}, "ages_s must ascend from 0"),
+        ({"ages_s": []}, "ages_s must ascend from 0"),
+        ({"exit": [[0.7, 0.6]]}, "exit must have a row for each width"),
+        ({"server": [[0.7]] * 4}, "server must have a row for each width"),
+        ({"server": [[0.7, 1.5]] * 4}, "server must hold shares"),
+    ],
+)
+def test_a_table_of_ageing_that_does_not_fit_is_named(copy: Path, change: dict[str, Any], why: str) -> None:
+    path = copy / "bundle.toml"
+    table = tomllib.loads(path.read_text())
+    table |= {"ageing": AGEING | change, "task": "detection" if change else table["task"]}
+    path.write_text(tomli_w.dumps(table))
+    (copy / seal.SEAL).write_text(seal.sealed(path.read_bytes()))
+    with pytest.raises(BundleError, match=why):
+        bundle.load(str(copy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from isthmus.device.output.drawing import colour
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import AnswerSource
+from isthmus.proto.vocabulary import AnswerSource, Box
 
 ROWS = 22
 """The most rows of the picture, two pixels to a cell; it is twice as many columns wide."""
@@ -30,6 +32,7 @@ COLOURS = {
     AnswerSource.NONE: "bright_red",
     AnswerSource.REPEAT: "grey62",
     AnswerSource.FILTER: "green",
+    AnswerSource.TRACK: "cyan",
 }
 NAMES = {
     AnswerSource.SERVER: "edge server",
@@ -37,6 +40,7 @@ NAMES = {
     AnswerSource.NONE: "no answer",
     AnswerSource.REPEAT: "unchanged picture",
     AnswerSource.FILTER: "nothing of interest",
+    AnswerSource.TRACK: "tracker on the device",
 }
 
 
@@ -84,7 +88,8 @@ class View:
         row.add_column(width=2 * self._rows, no_wrap=True)
         row.add_column()
         unseen = Text("starting ..." + "\n" * self._rows)
-        picture = unseen if self._pixels is None else half_blocks(self._pixels, self._rows)
+        boxes = self._last.boxes if self._last is not None and self._last.boxes else ()
+        picture = unseen if self._pixels is None else half_blocks(self._pixels, self._rows, boxes)
         row.add_row(picture, Group(self._answer(), Text(), self._tally()))
         body, width = Group(row, Text(), self._strip()), 2 * self._rows + BESIDE
         return Panel(body, title=self._title, subtitle=self.page or None, width=width, border_style="dim")
@@ -145,9 +150,23 @@ class View:
         return Group(Text("link ", "dim") + bars, Text("from ", "dim") + marks)
 
 
-def half_blocks(pixels: NDArray[np.uint8], rows: int) -> Text:
-    """A picture in terminal cells, two pixels to a cell: twice as many columns as rows."""
-    small = cv2.resize(pixels, (2 * rows, 2 * rows), interpolation=cv2.INTER_AREA)
+SEEN = 0.25
+"""Boxes less sure than this are not drawn."""
+
+
+def half_blocks(pixels: NDArray[np.uint8], rows: int, boxes: Sequence[Box] = ()) -> Text:
+    """A picture in terminal cells, two pixels to a cell, twice as many columns as rows; its boxes around what they are of."""
+    side = 2 * rows
+    small = np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    for box in reversed([box for box in boxes if box.score >= SEEN]):
+        corners = [round(edge * side) for edge in (box.left, box.top, box.right, box.bottom)]
+        left, top, right, bottom = (
+            corners[0] - 1,
+            corners[1] - 1,
+            max(corners[2], corners[0] + 1),
+            max(corners[3], corners[1] + 1),
+        )
+        cv2.rectangle(small, (left, top), (right, bottom), colour(box.label), 1)
     text = Text(no_wrap=True)
     for upper, lower in zip(small[0::2], small[1::2], strict=True):
         for u, v in zip(upper, lower, strict=True):

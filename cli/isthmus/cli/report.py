@@ -100,15 +100,17 @@ def found(path: Path) -> list[Path]:
     return visible
 
 
-def write_report(records_path: Path, out: Path, forms: Sequence[Form] = ("png",)) -> Path:
-    """The page of the newest run at `records_path`, written into `out`; returns its path."""
+def write_report(
+    records_path: Path, out: Path, forms: Sequence[Form] = ("png",), *, pictures: Sequence[bytes] = ()
+) -> Path:
+    """The page of the newest run at `records_path`, written into `out`; returns its path. `pictures`, as JPEG, it shows too."""
     from isthmus.emulation.reports import run_report as pages  # draws with matplotlib, which the field does not need
 
     header, records = record.read(records_path)
     trace, why_not = pages.replayed(header)
     if why_not:
         header = msgspec.structs.replace(header, notes=(*header.notes, why_not))
-    return pages.write(out, header, records, trace=trace, forms=forms)
+    return pages.write(out, header, records, trace=trace, forms=forms, pictures=pictures)
 
 
 def _runs(file: Path) -> list[tuple[Path, Run]]:

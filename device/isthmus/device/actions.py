@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from isthmus.device.tracking.tracks import Place
 from isthmus.proto.vocabulary import Answer, Guess, Reference
 
 
@@ -65,4 +66,14 @@ class Reconnect(Struct, frozen=True):
     """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
 
 
-Action = RunFilter | RunStage | Send | Beat | Emit | Forget | Reconnect
+class Follow(Struct, frozen=True):
+    """Follow places from the first frame's picture to the last one's, frame by frame; report `Session.on_followed`.
+
+    At most one is outstanding at any time; a stage may run beside it.
+    """
+
+    frame_ids: tuple[int, ...]
+    places: tuple[Place, ...]
+
+
+Action = RunFilter | RunStage | Send | Beat | Emit | Forget | Reconnect | Follow

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from isthmus.models.bundle import Manifest, Point, Predictor
+from isthmus.models.bundle import Ageing, Manifest, Point, Predictor
 from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Task
@@ -43,6 +43,8 @@ class Catalogue:
     """How answers are read."""
     predictors: tuple[Predictor, ...] = ()
     """[width]: how likely single answers are to be right; none where only `given` says so."""
+    ageing: Ageing | None = None
+    """How boxes age that are carried on; None: nothing is tracked."""
     delta_steps: int = 0
     """Steps, finest first, at which a frame may be coded against another."""
     feature_steps: int | None = None
@@ -88,6 +90,7 @@ class Catalogue:
                 ),
                 task=manifest.answers,
                 predictors=manifest.predictors,
+                ageing=manifest.ageing,
                 delta_steps=0 if manifest.bottleneck.deltas is None else len(manifest.bottleneck.steps),
                 feature_steps=None if manifest.picture is None else len(manifest.bottleneck.steps),
                 picture_stage=manifest.picture_stage,

@@ -1,10 +1,29 @@
-"""How long before its deadline an answer is due: longer on a host that wakes up late. Pure: no clock."""
+"""How long before its deadline an answer is due, longer on a host that wakes up late; and what a session waits for otherwise.
+
+Pure: no clock.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from isthmus.proto.vocabulary import Frame
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What a session may take its time over."""
+
+    heartbeat_s: float = 0.5
+    silence_s: float = 3.0
+    """A server that owes us something and says nothing for so long is counted as lost: longer than any stall of a link that
+    was worth waiting for, six heartbeats."""
+    busy_s: float = 5.0
+    """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
+    drain_s: float = 60.0
+    """A server that drains and is still there after so long at most, whatever it says, is left."""
+    late_s: float = 0.5
+    """A tracker waits for what comes back so long after its frame's deadline: by then, newer frames have better."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from isthmus.device.capture.reader import Reader
 from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.executor import Executor
 from isthmus.device.session import Session
+from isthmus.device.tracking.pictures import Followed, Pictures
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
@@ -92,6 +93,8 @@ class Host:
         self.broken: asyncio.Future[None] = self._loop.create_future()
         """Fails when answers can no longer be told."""
         self._head = ThreadPoolExecutor(1, thread_name_prefix="head")
+        self._flow = ThreadPoolExecutor(1, thread_name_prefix="flow")
+        self._pictures = Pictures()
         self._timer: asyncio.TimerHandle | None = None
         self._taken: dict[int, Taken] = {}
         self._answered_all = asyncio.Event()
@@ -123,6 +126,7 @@ class Host:
             await self._answered_all.wait()
             await self._reader.close()
             self._head.shutdown()
+            self._flow.shutdown()
 
     @property
     def captured(self) -> int:
@@ -210,6 +214,8 @@ class Host:
         self._taken[frame_id] = taken
         self._answered_all.clear()
         sketch = sketched(picture.pixels) if self._session.gated else None
+        if self._session.tracking:
+            self._pictures.keep(frame_id, picture.pixels)
         self._session.on_frame(frame, now=self._loop.time(), sketch=sketch)
         self._perform()
 
@@ -260,6 +266,9 @@ class Host:
                     self._answered_all.set()
             case actions.Beat(sequence):
                 self._pass_on(Heartbeat(sequence))
+            case actions.Follow(frame_ids, places):
+                followed = self._loop.run_in_executor(self._flow, self._pictures.job(frame_ids, places))
+                followed.add_done_callback(partial(self._followed, len(places)))
             case actions.Reconnect():
                 if self.uplink is not None:
                     self.uplink.reconnect()
@@ -280,6 +289,13 @@ class Host:
             log.error("frame %d: the filter failed on it; the head sees it", frame_id, exc_info=error)
         result = done.result() if error is None else FilterResult(frame_id, dismissed=False, guess=None, compute_s=0.0)
         self._session.on_filter(result, now=self._loop.time())
+        self._perform()
+
+    def _followed(self, count: int, done: asyncio.Future[Followed]) -> None:
+        if (error := done.exception()) is not None:
+            log.error("boxes could not be followed, and are lost", exc_info=error)
+        places = done.result() if error is None else (None,) * count
+        self._session.on_followed(places, now=self._loop.time())
         self._perform()
 
     def _stage_done(self, frame_id: int, done: asyncio.Future[StageResult]) -> None:

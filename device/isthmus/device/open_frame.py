@@ -29,10 +29,12 @@ class Phase(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
     AWAY = "away"
+    TRACKED = "tracked"
+    """No detector is to see it: it waits for what is tracked to be moved to it."""
 
 
 class OpenFrame(Struct):
-    """A frame that has no answer yet."""
+    """A frame that has no answer yet, or one that the tracker waits for."""
 
     frame: Frame
     due_s: float
@@ -49,6 +51,15 @@ class OpenFrame(Struct):
     sent_s: float = 0.0
     bytes_up: int = 0
     placings: tuple[Placing, ...] = ()
+    voted: Guess | None = None
+    """What `guess` is together with what was seen before; None without a tracker."""
+    let_go_s: float | None = None
+    """It is answered, and what still comes back of it serves the tracker until then; None while it has no answer."""
+
+    @property
+    def wakes_s(self) -> float:
+        """When something must be done about it."""
+        return self.due_s if self.let_go_s is None else self.let_go_s
 
     def answer(
         self,
@@ -57,10 +68,11 @@ class OpenFrame(Struct):
         reason: Reason,
         point: OperatingPoint | None,
         server: ServerTimings,
+        age_s: float = 0.0,
         *,
         now: float,
     ) -> Answer:
-        """The frame's answer at `now`, of what was `told`."""
+        """The frame's answer at `now`, of what was `told`; `age_s` as in `Answer`."""
         frame = self.frame
         started_s = now if self.started_s is None else self.started_s
         network_s = max(0.0, now - self.sent_s - server.total_s) if source is AnswerSource.SERVER else 0.0
@@ -77,4 +89,5 @@ class OpenFrame(Struct):
             bytes_up=self.bytes_up,
             timings=Timings(started_s - frame.captured_s, self.head_s, self.encode_s, network_s, server),
             detail=told.detail if told else None,
+            age_s=age_s,
         )

@@ -31,6 +31,8 @@ from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.choice import policy_called
+from isthmus.device.tracking.tracker import Tracker
 from isthmus.device.transport import Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
@@ -183,10 +185,11 @@ def _session(device: Opened) -> Session:
     config = device.config
     return Session(
         catalogue,
-        outside.factory(config.policy)(catalogue),
+        policy_called(config.policy, catalogue),
         StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
+        tracker=None if catalogue.ageing is None else Tracker(),
     )
 
 

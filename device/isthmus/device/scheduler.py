@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.deciding.expectation import Chances, Expectation
 from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.stage_times import StageTimes
-from isthmus.proto.vocabulary import Guess, StageResult
+from isthmus.proto.vocabulary import Frame, Guess, StageResult
 
 PRICE_OF_LINK = 0.002
 """Utility that an idle link costs, times 1 / (1 - use): the nearer to all of it, the longer what swings must wait."""
@@ -25,6 +25,8 @@ FULL_USE = 0.95
 """The use of a link at which its price grows no further."""
 PRICE_AT_LEISURE = 0.003
 """The same where no period is known, and so no use: what takes the link for the whole budget must win so much."""
+LEAST_S = 0.001
+"""The budget of a frame that has its answer, for policies that know of no tracker: nothing is back so soon."""
 INDIFFERENCE = 0.001
 """Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
@@ -62,13 +64,29 @@ class Situation(Struct, frozen=True):
     period_s: float | None = None
     share: float = 1.0
     """What frames lately took of the bytes that they would have taken whole: time in the codec."""
+    whole_s: float = 0.0
+    """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
+    late_s: float = 0.0
+    """How long ago it was due."""
+    detected_s: float | None = None
+    """How much older the newest picture is that a detection of is known; None before any."""
+
+    def tracked(self, frame: Frame, due_s: float, detected_s: float | None) -> Situation:
+        """The same, of a frame that what is tracked may answer; the newest picture with a detection is of `detected_s`."""
+        return structs.replace(
+            self,
+            budget_s=max(self.budget_s, LEAST_S),
+            whole_s=due_s - frame.captured_s,
+            late_s=max(0.0, -self.budget_s),
+            detected_s=None if detected_s is None else max(0.0, frame.captured_s - detected_s),
+        )
 
 
 class Policy(Protocol):
     """Chooses a width before the head and what to do after each exit."""
 
-    def width(self, situation: Situation) -> int:
-        """The index of the width to run the head at."""
+    def width(self, situation: Situation) -> int | None:
+        """The index of the width to run the head at; None where what is tracked is answer enough."""
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """What to do now that an exit has spoken; never GoOn after the last stage."""
@@ -105,7 +123,7 @@ class ExpectedUtility:
         self._said: tuple[int, Guess | None] = -1, None
         """The frame whose head ran last, and what its exit before the last said."""
 
-    def width(self, situation: Situation) -> int:
+    def width(self, situation: Situation) -> int | None:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
         best, chosen = -1.0, 0
         for w in range(len(self._catalogue.widths)):

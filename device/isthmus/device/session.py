@@ -10,23 +10,26 @@ open from `on_frame` until its `Emit`, which its `Forget` follows at once:
                              \\--Offload--> away --Result, Late, Busy, Invalid, lost--> answered
     any of them --deadline--> answered, from the best exit that has spoken
 
-A frame that the gate finds unchanged is answered as it comes, and is never open at all.
+A frame that the gate finds unchanged is answered as it comes, and is never open at all. With a tracker, a frame that has
+no answer of its own is answered from what is tracked; what then still comes back of it is carried on to now, and only then
+it is forgotten.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.guard import Guard
+from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
 from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.temporal.acknowledged import Acknowledged
+from isthmus.device.tracking.tracker import Tracker
+from isthmus.device.tracking.tracks import Place
 from isthmus.proto import messages
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import (
@@ -43,21 +46,8 @@ from isthmus.proto.vocabulary import (
     StageResult,
 )
 
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What a session may take its time over."""
-
-    heartbeat_s: float = 0.5
-    silence_s: float = 3.0
-    """A server that owes us something and says nothing for so long is counted as lost: longer than any stall of a link that
-    was worth waiting for, six heartbeats."""
-    busy_s: float = 5.0
-    """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
-    drain_s: float = 60.0
-    """A server that drains and is still there after so long at most, whatever it says, is left."""
-
-
+AWAITED = (Reason.DEADLINE, Reason.OVERLOADED)
+"""Reasons of an answer after which the frame's own may still come."""
 MOST_UNDER_WAY = 0.5
 """The share of what is left until a frame is due that the way to the server and back is given at most: a link that swings
 must not make an idle server refuse what it could still answer in time."""
@@ -73,12 +63,13 @@ class Session:
         times: StageTimes,
         *,
         link: LinkEstimator | None = None,
-        config: SessionConfig = SessionConfig(),
+        config: SessionConfig | None = None,
         gate: Gate | None = None,
         filtered: bool = False,
+        tracker: Tracker | None = None,
     ) -> None:
-        """`filtered`: the host has a neural filter to show frames to before the head."""
-        self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config
+        """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
+        self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config or SessionConfig()
         self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
         self.state = LinkState.DOWN
         self._open: dict[int, OpenFrame] = {}
@@ -93,12 +84,17 @@ class Session:
         self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard, self._acknowledged = Guard(), Acknowledged()
+        self._guard, self._tracker, self._acknowledged = Guard(), tracker, Acknowledged()
 
     @property
     def gated(self) -> bool:
         """Whether frames should come with their sketches."""
         return self._gate is not None
+
+    @property
+    def tracking(self) -> bool:
+        """Whether the host must keep pictures to follow things in."""
+        return self._tracker is not None
 
     @property
     def free(self) -> bool:
@@ -107,19 +103,22 @@ class Session:
 
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
+        if self._tracker is not None and (follow := self._tracker.asks()) is not None:
+            self._actions.append(follow)
         asked, self._actions = self._actions, []
         return asked
 
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        timers = [*(o.due_s for o in self._open.values()), self._beat_at_s, self._lost_at_s]
+        timers = [*(o.wakes_s for o in self._open.values()), self._beat_at_s, self._lost_at_s]
         return min((due_s for due_s in timers if due_s is not None), default=None)
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
-        for o in [o for o in self._open.values() if o.due_s <= now]:
-            self._guard.learn(missed=now > o.frame.deadline_s)
+        for o in [o for o in self._open.values() if o.wakes_s <= now]:
+            if o.let_go_s is None:
+                self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
         if self._lost_at_s is not None and self._lost_at_s <= now:
             self._actions.append(Reconnect())
@@ -136,8 +135,10 @@ class Session:
         self._open[frame.id] = OpenFrame(frame, self._guard.due_s(frame), sketch)
         if self._gate is not None and sketch is not None and (kept := self._gate.repeated(sketch, now=now)):
             self._close(kept.over_again(frame, now=now), kept.local)
-        else:
-            self._start_next(now)
+            return
+        if self._tracker is not None:
+            self._tracker.on_frame(frame)
+        self._start_next(now)
 
     def on_filter(self, result: FilterResult, *, now: float) -> None:
         """The neural filter has seen a frame."""
@@ -160,6 +161,7 @@ class Session:
         if o is not None:
             o.guess, o.exit = result.guess, self._catalogue.exits[width][result.stage].point
             o.head_s, o.placings = o.head_s + result.compute_s, result.placings
+            o.voted = self._detected(o, result.guess)
             self._decide(o, result, now)
         self._start_next(now)
 
@@ -169,6 +171,12 @@ class Session:
         if (o := self._open.get(frame_id)) is not None:
             self._from_exit(o, Reason.INVALID, now)
         self._start_next(now)
+
+    def on_followed(self, places: tuple[Place | None, ...], *, now: float) -> None:
+        """What was to be followed has been: where each place is, None for one that was lost."""
+        if self._tracker is not None:
+            self._tracker.on_followed(places)
+            self._tell_tracked(now)
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0) -> None:
         """A layer was encoded and written."""
@@ -240,7 +248,12 @@ class Session:
     def _situation(self, o: OpenFrame, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
-        return Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
+        return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.detected_s)
+
+    def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:
+        """What a detection is together with those before it, which the tracker is told of; itself where there is none."""
+        return guess if self._tracker is None or guess is None else self._tracker.detected(o.frame, guess)
 
     def _start_next(self, now: float) -> None:
         """Give the executor the newest frame that waits; older ones that cannot be begun in time are answered for."""
@@ -262,8 +275,19 @@ class Session:
             self._begin(o, now)
 
     def _begin(self, o: OpenFrame, now: float) -> None:
-        o.width = self._policy.width(self._situation(o, now))
-        self._run(o, 0)
+        width = self._policy.width(self._situation(o, now))
+        if width is not None:
+            o.width = width
+            self._run(o, 0)
+            return
+        o.phase = Phase.TRACKED
+        self._tell_tracked(now)
+
+    def _tell_tracked(self, now: float) -> None:
+        """Answer the frames that things have been moved to and that no detector is to see."""
+        for o in [o for o in self._open.values() if o.phase is Phase.TRACKED]:
+            if self._tracker is None or self._tracker.at == o.frame.id:
+                self._answer(o, None, AnswerSource.NONE, Reason.TRACKED, None, now)
 
     def _run(self, o: OpenFrame, stage: int) -> None:
         o.phase, self._running = Phase.RUNNING, o.frame.id
@@ -288,7 +312,7 @@ class Session:
 
     def _send(self, o: OpenFrame, offload: Offload, reference: Reference | None, now: float) -> None:
         o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
-        left_s = o.due_s - now
+        left_s = o.due_s - now + (0.0 if self._tracker is None else self._config.late_s)
         budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
         if offload.step < self._catalogue.delta_steps:
             self._acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
@@ -317,7 +341,7 @@ class Session:
             return
         if o.placings:
             told = o.placings[o.offload.step].outward(told)
-        self._answer(o, told, AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
+        self._answer(o, self._detected(o, told), AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
 
     def _refused(self, frame_id: int, reason: Reason, now: float) -> None:
         if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
@@ -332,7 +356,7 @@ class Session:
         if o.guess is None:
             self._answer(o, None, AnswerSource.NONE, reason, None, now)
         else:
-            self._answer(o, o.guess, AnswerSource.EXIT, reason, o.exit, now)
+            self._answer(o, o.voted, AnswerSource.EXIT, reason, o.exit, now)
 
     def _answer(
         self,
@@ -344,15 +368,29 @@ class Session:
         now: float,
         server: ServerTimings = NOWHERE,
     ) -> None:
-        """The frame's one answer, from what was made of the frame itself."""
-        answer = o.answer(told, source, reason, point, server, now=now)
+        """The frame's one answer, from what was made of the frame itself, or of what is tracked where nothing was."""
+        if o.let_go_s is not None:  # it has its answer
+            self._forget(o)
+            return
+        age_s = 0.0
+        if told is None and self._tracker is not None and (told := self._tracker.guess(o.frame.id)) is not None:
+            source, age_s = AnswerSource.TRACK, o.frame.captured_s - (self._tracker.detected_s or o.frame.captured_s)
+        answer = o.answer(told, source, reason, point, server, max(age_s, 0.0), now=now)
         if self._gate is not None and o.sketch is not None and source is not AnswerSource.NONE:
             self._gate.keep(Kept(o.sketch, o.frame.captured_s, answer, o.guess))
         self._close(answer, o.guess)
 
     def _close(self, answer: Answer, local: Guess | None) -> None:
-        del self._open[answer.frame_id]
-        self._actions += [Emit(answer, local), Forget(answer.frame_id)]
+        self._actions.append(Emit(answer, local))
+        o = self._open[answer.frame_id]
+        if self._tracker is not None and o.phase in (Phase.RUNNING, Phase.AWAY) and answer.reason in AWAITED:
+            o.let_go_s = o.frame.deadline_s + self._config.late_s
+        else:
+            self._forget(o)
+
+    def _forget(self, o: OpenFrame) -> None:
+        del self._open[o.frame.id]
+        self._actions.append(Forget(o.frame.id))
 
     def _beat(self, now: float) -> None:
         self._beats += 1

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.tracking.tracks import Place
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
 from isthmus.proto.frame_codec import Crossed
+from isthmus.proto.record import FrameRecord
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.temporal.reconstruction import Reconstruction, References
@@ -72,6 +74,14 @@ class Content:
         known |= {k.point for width in self.catalogue.offloads for step in width for k in step}
         if missing := known - set(self.points):
             raise BundleError(f"outcomes: no column for {next(iter(missing))}; give the outcome table of this bundle")
+
+    def carried(self) -> NDArray[np.bool_]:
+        """(N,) the samples that an earlier one's answer is right about: none where they are in no order."""
+        return np.zeros(len(self.outcomes.truth), bool)
+
+    def replay(self, seed: int) -> Replay:
+        """Itself laid out for look-up."""
+        return Replay(self, seed=seed)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Content:
@@ -155,7 +165,7 @@ class Replay:
         self._errors = [[math.exp(rng.gauss(0.0, spread)) for _ in catalogue.widths] for _ in self.truth]
         self._guesses: dict[tuple[int, int, int], Guess] = {}
         self._sizes: dict[tuple[int, int], tuple[Sizes, Sizes]] = {}
-        self._logits: dict[tuple[int, int, int, int], tuple[float, ...]] = {}
+        self._logits: dict[tuple[int, int, int, int], Packed] = {}
 
     def guess(self, sample: int, width: int, stage: int) -> Guess | None:
         """What the exit at the end of a stage says; None where the stage ends in none."""
@@ -195,7 +205,7 @@ class Replay:
         rows = self._delta_bytes[sample, width, place]
         return tuple(map(tuple, rows.tolist())) if rows.all() else ()
 
-    def logits(self, sample: int, width: int, step: int, layers: int) -> tuple[float, ...]:
+    def logits(self, sample: int, width: int, step: int, layers: int) -> Packed:
         """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
         key = sample, width, step, layers
         if key not in self._logits:
@@ -206,6 +216,18 @@ class Replay:
             label = self._label[sample][column]
             self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
         return self._logits[key]
+
+    def feed(self, seed: int, device: int, *, fps: float, duration_s: float, deadline_s: float) -> Feed:
+        """The frames of device number `device`."""
+        return Feed.seeded(seed, device, len(self.truth), fps=fps, duration_s=duration_s, deadline_s=deadline_s)
+
+    def judged(self, record: FrameRecord, sample: int, local: Guess | None) -> FrameRecord:
+        """The record with what is known of its sample beyond its class, and of what the device's exit said of it."""
+        return record
+
+    def followed(self, samples: Sequence[int], places: Sequence[Place]) -> tuple[Place | None, ...]:
+        """Where places in the first sample are in the last: samples in no order have nothing in common, so all is lost."""
+        return (None,) * len(places)
 
     def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
         """(3,) float32: sample, width and step of what `Head` made. The world's `FrameCodec.crossed`."""
@@ -261,11 +283,14 @@ class Head:
         *,
         seed: int,
         device: int,
+        flow_s: float = 0.0,
         coding_s: float = 0.0,
     ) -> None:
-        """`stages_s[stage][width]` and `coding_s` of a picture: the profile's seconds on an idle, cool device."""
+        """On an idle, cool device, in a profile's seconds: `stages_s[stage][width]`, `flow_s` from one picture to the next, and
+        `coding_s` of a picture.
+        """
         self.replay, self.feed = replay, feed
-        self.stages_s = tuple(tuple(row) for row in stages_s)
+        self.stages_s, self._flow_s = tuple(tuple(row) for row in stages_s), flow_s
         self._widths = replay.catalogue.widths
         self._last, self._picture_stage = len(stages_s) - 1, replay.catalogue.picture_stage
         self._feature_steps, self._coding_s = replay.catalogue.feature_steps, coding_s
@@ -326,6 +351,11 @@ class Head:
         assert against is not None  # the session counts what is held
         self._sent.keep(frame_id, _held(_ADDRESS.pack(sample, w, step)))
         return _DELTA_ADDRESS.pack(sample, w, step, layers).ljust(size, b"\0"), against.seal
+
+    def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
+        """Where places in the first frame are in the last one, and how long following them takes, picture by picture."""
+        followed = self.replay.followed([self.feed.sample(frame_id) for frame_id in frame_ids], places)
+        return followed, self._flow_s * (len(frame_ids) - 1) * self.slowdown
 
     def forget(self, frame_id: int) -> None:
         """Nothing more will be asked of this frame."""

@@ -43,7 +43,12 @@ MANIFEST, RESULTS = "sweep.json", "results"
 ALL = "all"
 _IN_HEADERS = {"trace", "swap", "scale", "profile", "bundle", "policy", "deadline_s", "fps", "seed"}
 """What the header of a run says by itself; other values that vary are said in the scenario's name."""
-_OPENED = (("bundle", "policy"), ("trace", "swap", "scale", "rtt_ms"), ("profile", "radio", "events"), ("server",))
+_OPENED = (
+    ("bundle", "policy", "clips"),
+    ("trace", "swap", "scale", "rtt_ms"),
+    ("profile", "radio", "events"),
+    ("server",),
+)
 """What can be wrong together: one scenario of each combination is opened before anything is played."""
 
 Play = Callable[[Scenario], list[Run]]
@@ -126,7 +131,7 @@ def _scenarios(path: Path, changes: dict[str, object], varied: Sequence[str]) ->
     made = msgspec.structs.replace(made, name=" ".join([*([made.name] if made.name else []), *said]))
     if not every:
         return [made]
-    names = (*policies.available(bundles.load(made.bundle)), *policies.BOUNDS)
+    names = (*policies.available(bundles.load(made.bundle), clips=made.clips), *policies.BOUNDS)
     return [msgspec.structs.replace(made, policy=name) for name in names]
 
 

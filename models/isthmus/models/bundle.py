@@ -137,6 +137,17 @@ class Stage(Strict, frozen=True):
     """How the boxes of its early exit are read, where it has an input of its own."""
 
 
+class Ageing(Strict, frozen=True):
+    """How often an answer is right that the tracker carries on, by its age: counted on clips that nothing was trained on."""
+
+    ages_s: tuple[float, ...]
+    """Ascending from 0: how much older than a picture the detection behind its answer is."""
+    exit: tuple[tuple[float, ...], ...]
+    """[width][age], widths ascending: the share of pictures right, answered from the last early exit."""
+    server: tuple[tuple[float, ...], ...]
+    """The same of the server's best answer."""
+
+
 class Point(Strict, frozen=True):
     """One operating point with what validation measured of it."""
 
@@ -213,6 +224,8 @@ class Manifest(Strict, frozen=True):
     """How the picture itself crosses, where it can."""
     predictors: tuple[Predictor, ...] = ()
     """One for each width, where answers are classes and validation was large enough; else the points' bins serve."""
+    ageing: Ageing | None = None
+    """How boxes age that are carried on; a bundle without it has nothing tracked."""
 
     @property
     def answers(self) -> Task:

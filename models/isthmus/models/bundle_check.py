@@ -13,7 +13,7 @@ from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import deltas_of
 
 if TYPE_CHECKING:
-    from isthmus.models.bundle import Bottleneck, Manifest, Point
+    from isthmus.models.bundle import Ageing, Bottleneck, Manifest, Point
     from isthmus.models.picture_ladder import Input, PictureLadder
 
 MOST_VALUES = 1 << 24
@@ -45,11 +45,26 @@ def _faults(m: Manifest) -> Iterator[str]:
         yield from _bottleneck_faults(m.bottleneck)
     elif m.bottleneck.tables or m.bottleneck.size_fit:
         yield "bottleneck: has tables or size_fit, but no steps"
+    if m.ageing is not None:
+        yield from _ageing_faults(m.ageing, len(m.widths), m.task)
     exits = sum(1 for stage in m.stages if stage and stage[0].exit)
     for i, point in enumerate(m.points):
         yield from (f"points[{i}]: {why}" for why in _point_faults(m, point, exits))
     if m.predictors:
         yield from _predictor_faults(m)
+
+
+def _ageing_faults(ageing: Ageing, widths: int, task: str) -> Iterator[str]:
+    ages = ageing.ages_s
+    if task != "detection":
+        yield f"ageing: only boxes are carried on, the task is {task}"
+    if not ages or ages[0] != 0 or not _finite(ages) or list(ages) != sorted(set(ages)):
+        yield "ageing: ages_s must ascend from 0"
+    for name, rows in (("exit", ageing.exit), ("server", ageing.server)):
+        if len(rows) != widths or any(len(row) != len(ages) for row in rows):
+            yield f"ageing: {name} must have a row for each width, a value for each age"
+        elif not all(0 <= value <= 1 for row in rows for value in row):
+            yield f"ageing: {name} must hold shares, 0 to 1"
 
 
 def _file_faults(m: Manifest) -> Iterator[str]:

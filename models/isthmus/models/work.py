@@ -72,6 +72,16 @@ def resizing_s(profile: Profile, shape: tuple[int, int]) -> float:
     return _seconds(profile, _resizing(math.prod(shape)), "all")
 
 
+FLOW_FLOPS, FLOW_BYTES = 50_000_000, 1_000_000
+"""Following one or two boxes from one picture of 320 x 256 to the next: operations of a convolutional network that takes as
+long on the same x86 core (0.8 ms for one box, 0.5 for each more; 122 MFLOP of a head 2.5 ms), and bytes of two pyramids."""
+
+
+def flow_s(profile: Profile) -> float:
+    """Seconds that `profile` takes on one thread to follow boxes from one picture to the next."""
+    return profile.stage_s(FLOW_FLOPS, FLOW_BYTES, ops=1, threads="one", int8=False)
+
+
 def _work(s: Signature) -> Work:
     flops = sum(o.flops for o in s.operators)
     in_int8 = sum(o.flops for o in s.operators if o.inputs and s.tensors[o.inputs[0]].dtype == "int8")

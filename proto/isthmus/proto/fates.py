@@ -1,4 +1,4 @@
-"""What became of every picture that was captured: answered, repeated, dismissed, skipped or refused, and why. Pure."""
+"""What became of every picture that was captured: answered, repeated, tracked, dismissed, skipped or refused, and why. Pure."""
 
 from __future__ import annotations
 

@@ -128,13 +128,16 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     embedding: Embedding | None = None
     values: Values | None = None
     age_s: float = 0.0
-    """How much older the picture is that a repeated answer is really of."""
+    """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
     captured_unix_s: float | None = None
     """When the picture was captured by the wall clock, in seconds since 1970 (UTC)."""
     skipped_stale: int = 0
     """Pictures let go since the frame before this: newer ones came while the device was occupied."""
     skipped_rate: int = 0
     """And those that came sooner than was asked for."""
+    found: bool | None = None
+    local_found: bool | None = None
+    """Whether the boxes are right, each thing by its class and place; and the last early exit's. None: not known."""
 
     @classmethod
     def from_answer(
@@ -198,12 +201,14 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     @property
     def right(self) -> bool | None:
         """Right *and* on time; None when the truth is unknown."""
-        return None if self.truth is None else self.on_time and self.label == self.truth
+        found = self.found if self.found is not None or self.truth is None else self.label == self.truth
+        return found and self.on_time
 
     @property
     def local_right(self) -> bool | None:
         """Whether local-only would have been right; its time is the exit's, which comes before any deadline kept."""
-        return None if self.truth is None else self.local_label == self.truth
+        same = self.local_label == self.truth
+        return self.local_found if self.local_found is not None or self.truth is None else same
 
 
 class Recorder:
@@ -367,13 +372,13 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
         frames=len(records),
         captured=tally.captured,
         by_fate=tally.by_fate,
-        labelled_frames=sum(record.truth is not None for record in records),
+        labelled_frames=sum(record.right is not None for record in records),
         answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),
-        by_source=_counts(record.source.value for record in records),
-        by_reason=_counts(record.reason.value for record in records),
-        by_width=_counts(f"{record.width:g}" for record in records if record.width is not None),
+        by_source=dict(sorted(Counter(record.source.value for record in records).items())),
+        by_reason=dict(sorted(Counter(record.reason.value for record in records).items())),
+        by_width=dict(sorted(Counter(f"{record.width:g}" for record in records if record.width is not None).items())),
         bytes_up=bytes_up,
         bytes_per_frame=bytes_up / len(records) if records else None,
         energy_per_frame_J=sum(energies) / len(energies) if energies else None,
@@ -386,10 +391,6 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
 def _share(values: Iterable[bool | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
 
 
 def _decoded(line: bytes, kind: type[Any], where: str) -> Any:

@@ -227,6 +227,8 @@ class AnswerSource(StrEnum):
     """The similar-frame gate: the last picture's answer, since this one shows the same."""
     FILTER = "filter"
     """The neural filter: nothing of interest."""
+    TRACK = "track"
+    """The tracker: earlier detections' boxes, carried on to this picture."""
 
 
 class Reason(StrEnum):
@@ -254,6 +256,8 @@ class Reason(StrEnum):
     """The picture shows what the last answered one showed."""
     NOTHING = "nothing"
     """The filter found nothing of interest."""
+    TRACKED = "tracked"
+    """What is tracked was expected to be worth as much as another detection."""
 
 
 class Fate(StrEnum):
@@ -263,6 +267,8 @@ class Fate(StrEnum):
     """From an early exit or by the server, for itself."""
     REPEATED = "repeated"
     """It shows what the last answered one showed."""
+    TRACKED = "tracked"
+    """What earlier detections found was carried on to it."""
     DISMISSED = "dismissed"
     """The neural filter found nothing of interest."""
     SKIPPED = "skipped"
@@ -275,6 +281,7 @@ FATES = {
     AnswerSource.EXIT: Fate.ANSWERED,
     AnswerSource.SERVER: Fate.ANSWERED,
     AnswerSource.REPEAT: Fate.REPEATED,
+    AnswerSource.TRACK: Fate.TRACKED,
     AnswerSource.FILTER: Fate.DISMISSED,
     AnswerSource.NONE: Fate.REFUSED,
 }
@@ -321,7 +328,7 @@ class Answer(Struct, frozen=True):
     timings: Timings = Timings()
     detail: Detail | None = None
     age_s: float = 0.0
-    """How much older the picture is that the answer is really of; more than 0 only where one is repeated."""
+    """How much older the picture is that the answer is really of; more than 0 only where one is repeated or carried on."""
 
 
 class LinkState(enum.Enum):

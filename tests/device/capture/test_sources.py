@@ -13,9 +13,11 @@ import pytest
 
 from isthmus.device.capture.sources import open_source
 from isthmus.device.capture.sources.camera import Camera
+from isthmus.device.capture.sources.clips import FOLDER, shipped
 from isthmus.device.capture.sources.folder import Folder
 from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.capture.sources.video import Video
+from isthmus.models.data import clips
 from isthmus.proto.errors import SourceError
 
 
@@ -286,3 +288,26 @@ def test_what_is_no_source_is_named_with_the_way_out(spec: str, told: str) -> No
     with pytest.raises(SourceError, match=told) as refused:
         open_source(spec)
     assert "secret" not in str(refused.value)
+
+
+def test_shipped_clips_come_round_and_say_which_frame_of_which_they_are() -> None:
+    source = open_source("clips:1")
+    assert source.fps == 30
+    names = [path.name for path in shipped()]
+    first = source.read()
+    assert first is not None
+    assert first.name == f"{names[1]} #1"
+    assert first.pixels is not None
+    assert first.pixels.shape == (512, 640, 3)
+    seen = [picture.name for _ in range(1000) if (picture := source.read()) is not None]
+    source.close()
+    order = list(dict.fromkeys(name.rpartition(" #")[0] for name in seen))
+    assert order == [names[1], names[2], names[0]]
+    assert f"{names[2]} #1" in seen
+
+
+def test_every_shipped_clip_has_its_boxes() -> None:
+    found = clips.clips(FOLDER)
+    assert [clip.file for clip in found] == list(shipped())
+    assert all(len(clip.labels) == 1 for clip in found)
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_000_000

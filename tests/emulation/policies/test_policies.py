@@ -46,7 +46,9 @@ def chosen(name: str, where: Situation, guess: Guess = UNSURE) -> object:
     """What the rival does after the last exit, its width chosen before."""
     contestant = policies.contestant(name, SIGNS)
     policy = contestant.new_policy()
-    width = contestant.content.catalogue.widths[policy.width(where)]
+    w = policy.width(where)
+    assert w is not None
+    width = contestant.content.catalogue.widths[w]
     return policy.after_exit(StageResult(0, 1, width, guess, 0.008, mean_sizes(name)), where)
 
 

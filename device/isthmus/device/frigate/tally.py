@@ -14,6 +14,7 @@ BY = {
     AnswerSource.NONE: "with nothing in time",
     AnswerSource.REPEAT: "as the picture before",
     AnswerSource.FILTER: "as nothing of interest",
+    AnswerSource.TRACK: "from what is tracked",
 }
 
 

@@ -68,7 +68,7 @@ def colour(label: int) -> Colour:
 def _provenance(answer: Answer) -> str:
     """From where, why and how soon."""
     took = f"{answer.latency_s * 1000:.0f} ms" + ("" if answer.on_time else ", late")
-    aged = f", {answer.age_s:.1f} s old" if answer.source is AnswerSource.REPEAT else ""
+    aged = f", {answer.age_s:.1f} s old" if answer.source in (AnswerSource.REPEAT, AnswerSource.TRACK) else ""
     whence = "" if answer.source is AnswerSource.NONE else f"{answer.source.value}, "
     return f"{whence}{answer.reason.value}, {took}{aged}"
 

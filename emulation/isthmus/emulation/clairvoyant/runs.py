@@ -60,7 +60,11 @@ def runs(setting: OpenedScenario) -> list[Run]:
     `setting.scenario.policy` is ignored.
     """
     scenario = setting.scenario
-    ways = right_ways(policies.contents(setting.bundle))
+    contents = policies.contents(setting.bundle, clips=scenario.clips)
+    ways = right_ways(contents)
+    for here, carried in zip(ways, contents[0].carried(), strict=True):
+        if carried:  # nothing is said of when the head ran: an upper bound
+            here.append(_Way(0, 0, 0.0, contents[0].points[0]))
     foreseen = [foresee(setting, device, ways) for device in range(scenario.sessions)]
     if scenario.share == "cell":
         plans = _shared(setting, foreseen)

@@ -31,6 +31,8 @@ class Contestant:
     name: str
     content: Content
     policy: PolicyFactory
+    tracks: bool = False
+    """What it finds is carried on between detections."""
 
     def new_policy(self) -> Policy:
         """A fresh policy for one session."""

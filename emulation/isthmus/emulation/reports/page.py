@@ -5,6 +5,7 @@ Whatever comes from a file (names, notes, paths) is escaped here, and nowhere el
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -43,6 +44,13 @@ def figure(plot: Plot) -> str:
         f'<div class="wide">{plot.wide_svg}</div><div class="narrow">{plot.narrow_svg}</div>'
         f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
     )
+
+
+def pictures(title: str, jpegs: Sequence[bytes]) -> str:
+    """Photographs side by side under their title; nothing when there are none."""
+    coded = (base64.b64encode(jpeg).decode() for jpeg in jpegs)
+    inner = "".join(f'<img alt="" src="data:image/jpeg;base64,{text}">' for text in coded)
+    return f'<figure class="pictures"><h2>{escape(title)}</h2><div>{inner}</div></figure>' if inner else ""
 
 
 WIDE_COLUMNS = 5
@@ -128,6 +136,8 @@ table, .tiles b { font-variant-numeric: tabular-nums; }
 figure { margin: 0 0 2.4rem; }
 figure svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
 figcaption { max-width: 46rem; margin-top: .3rem; }
+.pictures div { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: .6rem; }
+.pictures img { display: block; width: 100%; height: auto; }
 .narrow { display: none; max-width: 30rem; }
 figure.latency, figure.bytes { display: inline-block; width: calc(50% - .7rem); vertical-align: top; }
 figure.latency { margin-right: 1rem; }

@@ -21,6 +21,7 @@ SOURCE_COLOUR = {
     AnswerSource.NONE: figure_style.VERMILLION,
     AnswerSource.REPEAT: figure_style.SOFT,
     AnswerSource.FILTER: figure_style.GREEN,
+    AnswerSource.TRACK: figure_style.BROWN,
 }
 SOURCE_NAME = {
     AnswerSource.SERVER: "server",
@@ -28,6 +29,7 @@ SOURCE_NAME = {
     AnswerSource.NONE: "no answer",
     AnswerSource.REPEAT: "unchanged",
     AnswerSource.FILTER: "filter",
+    AnswerSource.TRACK: "tracker",
 }
 
 

@@ -31,17 +31,19 @@ def write(
     trace: AnyTrace | None = None,
     *,
     forms: Sequence[Form] = ("png",),
+    pictures: Sequence[bytes] = (),
 ) -> Path:
     """Write the report of a run into `folder`, made if need be; returns the page. Raises DataError.
 
     `trace` is what the run's link replayed, for the panel above the decisions; without one, or where it does not know its
-    uplink, that panel shows what the device believed alone. `forms` are those of the plots' own files.
+    uplink, that panel shows what the device believed alone. `forms` are those of the plots' own files. `pictures` are answers
+    drawn on the frames that they are of, as JPEG.
     """
     view = run_plots.View(header, records, uplink(trace)) if records else None
     plots = _plots(view, forms) if view else []
     stretches = _stretches(view) if view else {}
     facts = {"header": header, "summary": summary(records), "by_link": stretches}
-    return save(folder, _page(header, summary(records), stretches, plots), plots, facts)
+    return save(folder, _page(header, summary(records), stretches, plots, pictures), plots, facts)
 
 
 def save(folder: Path, text: str, plots: Sequence[Plot], facts: object) -> Path:
@@ -94,7 +96,7 @@ def _plots(view: run_plots.View, forms: Sequence[Form]) -> list[Plot]:
         return figure_style.plot(name, title, caption, partial(draw, view), forms)
 
     plots = [drawn("timeline", "What was decided, and under which link", words, run_plots.timeline)]
-    if any(record.truth is not None for record in view.records):
+    if any(record.right is not None for record in view.records):
         words = f"An answer counts when it is right and on time{grey}."
         plots.append(drawn("accuracy", "Accuracy over time", words, run_plots.accuracy))
     plots.append(drawn("latency", "Latency", "From capture to answer.", run_plots.latency_cdf))
@@ -112,7 +114,13 @@ def _stretches(view: run_plots.View) -> dict[str, Summary]:
     }
 
 
-def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary], plots: Sequence[Plot]) -> str:
+def _page(
+    header: RunHeader,
+    figures: Summary,
+    stretches: Mapping[str, Summary],
+    plots: Sequence[Plot],
+    pictures: Sequence[bytes],
+) -> str:
     return page.page(
         f"{header.kind} run",
         f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}",
@@ -120,6 +128,7 @@ def _page(header: RunHeader, figures: Summary, stretches: Mapping[str, Summary],
         [
             _tiles(figures),
             page.notes(header.notes),
+            page.pictures("Answers on the frames that they are of", pictures),
             *(page.figure(picture) for picture in plots),
             page.side_by_side(
                 page.table("Who answered", ("source", "frames", "share"), _shares(figures.by_source, figures.frames)),

@@ -13,6 +13,7 @@ from typing import Protocol
 from isthmus.device import actions
 from isthmus.device.capture.gate import Sketch
 from isthmus.device.session import Session
+from isthmus.device.tracking.tracks import Place
 from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Close
@@ -41,6 +42,9 @@ class VirtualHead(Protocol):
 
     def encode(self, frame_id: int, step: int, layer: int) -> bytes:
         """The payload of one layer of a frame."""
+
+    def follow(self, frame_ids: Sequence[int], places: Sequence[Place]) -> tuple[tuple[Place | None, ...], float]:
+        """Where places in the first frame are in the last one, and how long it takes to find out."""
 
     def delta(self, frame_id: int, step: int, layers: int, reference: Reference) -> tuple[bytes, int]:
         """The one payload that stands for so many layers of a frame, coded against another; and that one's seal."""
@@ -280,11 +284,18 @@ class DeviceNode:
                 assert self._filter is not None  # or the session would not ask
                 filtered = self._filter(action.frame_id)
                 self._timeline.at(now + filtered.compute_s, self._on_filter, filtered)
+            case actions.Follow():
+                places, flow_s = self.executor.follow(action.frame_ids, action.places)
+                self._timeline.at(now + flow_s, self._followed, places)
             case actions.Reconnect():
                 self.hang_up(now)
 
     def _on_filter(self, now: float, result: FilterResult) -> None:
         self.core.on_filter(result, now=now)
+        self.perform(now)
+
+    def _followed(self, now: float, places: tuple[Place | None, ...]) -> None:
+        self.core.on_followed(places, now=now)
         self.perform(now)
 
     def _stage_done(self, now: float, result: StageResult) -> None:

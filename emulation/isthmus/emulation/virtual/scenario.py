@@ -68,6 +68,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     profile: str = "pi4"
     threads: Literal["all", "one"] = "all"
     int8: bool = False
+    load: float = 1.0
+    """How many times slower than idle the devices run, from beginning to end: work beside the head. Events come on top."""
     radio: str = "wifi"
     """Which of the profile's radios pays for what is sent; "unknown" counts no energy at all."""
     sessions: int = 1
@@ -82,6 +84,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Frames that one device may have in flight."""
 
     bundle: str = "cifar10"
+    clips: bool = False
+    """Replay whole clips in their order, from the bundle's table of them, instead of its validation samples."""
     policy: str = "expected-utility"
     deadline_s: float = 0.15
     fps: float = 15.0
@@ -114,6 +118,7 @@ _RANGES = (
     ("start_s", 0, 1e7),
     ("queue_bytes", 1, math.inf),
     ("jitter_ms", 0, 60_000),
+    ("load", 0.1, 1000),
     ("sessions", 1, 100_000),
     ("servers", 1, 1000),
     ("max_batch", 1, 1024),

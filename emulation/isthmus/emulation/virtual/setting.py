@@ -43,6 +43,8 @@ class OpenedScenario:
     replay: Replay
     stages_s: tuple[tuple[float, ...], ...]
     """[stage][width]: the profile's seconds on an idle, cool device."""
+    flow_s: float
+    """The same of following boxes from one picture to the next, on one thread."""
     duration_s: float
     coding_s: float = 0.0
     """The profile's seconds for coding a picture."""
@@ -52,7 +54,7 @@ class OpenedScenario:
         """Open what a scenario names. Raises ConfigError, BundleError and DataError, each naming the thing."""
         bundle, found = bundles.load(scenario.bundle), traces.find(scenario.trace)
         trace = played(found, scenario)
-        contestant = policies.contestant(scenario.policy, bundle)
+        contestant = policies.contestant(scenario.policy, bundle, clips=scenario.clips)
         profile, server = profiles.load(scenario.profile), profiles.load(scenario.server)
         if scenario.radio != UNKNOWN_RADIO:
             profile.radio(scenario.radio)
@@ -66,8 +68,9 @@ class OpenedScenario:
             found.sha256,
             profile,
             server,
-            Replay(contestant.content, seed=scenario.seed),
+            contestant.content.replay(scenario.seed),
             work.stage_times(profile, bundle, threads=scenario.threads, int8=scenario.int8),
+            work.flow_s(profile),
             scenario.duration_s or trace.length_s,
             work.coding_s(profile, bundle),
         )
@@ -75,13 +78,13 @@ class OpenedScenario:
     def feed(self, device: int) -> Feed:
         """The frames of device number `device`."""
         s = self.scenario
-        samples = len(self.replay.truth)
-        return Feed.seeded(s.seed, device, samples, fps=s.fps, duration_s=self.duration_s, deadline_s=s.deadline_s)
+        return self.replay.feed(s.seed, device, fps=s.fps, duration_s=self.duration_s, deadline_s=s.deadline_s)
 
     def head(self, device: int) -> Head:
         """A fresh head for device number `device`."""
         seed = self.scenario.seed
-        return Head(self.replay, self.feed(device), self.stages_s, seed=seed, device=device, coding_s=self.coding_s)
+        times = {"flow_s": self.flow_s, "coding_s": self.coding_s}
+        return Head(self.replay, self.feed(device), self.stages_s, seed=seed, device=device, **times)
 
     def tail(self, server: int) -> Tail:
         """A fresh tail for server number `server`."""
@@ -104,7 +107,8 @@ class OpenedScenario:
                 lasting.append(factor)
             elif event.at_s < end_s and begin_s < event.at_s + event.for_s:
                 passing.append(min(1.0, factor))
-        return math.prod(lasting + passing)
+        always = self.scenario.load if whose == "device" else 1.0
+        return always * math.prod(lasting + passing)
 
     def slowdown(self, event: Happening, whose: Literal["device", "server"]) -> float:
         """How many times slower one event makes heads or tails."""

@@ -11,6 +11,7 @@ from functools import partial
 
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.tracker import Tracker
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import Ready, Served, Streams
@@ -47,6 +48,7 @@ class World(Timeline):
             self._device(index, head, *(cell or setting.links(index))) for index, head in enumerate(self._heads)
         ]
         self._happening: list[Happening] = []
+        self._settle()
         for event in s.events:
             self.at(event.at_s, self._begin, event)
             self.at(event.at_s + event.for_s, self._end, event)
@@ -73,7 +75,9 @@ class World(Timeline):
     def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> DeviceNode:
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
-        session = Session(catalogue, setting.contestant.new_policy(), StageTimes(head.stages_s, setting.coding_s))
+        tracker = Tracker() if setting.contestant.tracks else None
+        times = StageTimes(head.stages_s, setting.coding_s)
+        session = Session(catalogue, setting.contestant.new_policy(), times, tracker=tracker)
         first = index % s.servers
         device = DeviceNode(
             self,
@@ -81,7 +85,7 @@ class World(Timeline):
             head,
             up,
             down,
-            partial(self._told, self.records[index], session),
+            partial(self._told, self.records[index], session, feed),
             hello=Hello(setting.bundle.manifest.name, setting.bundle.sha256, CODEC_VERSION, f"device-{index}"),
             servers=self.servers[first:] + self.servers[:first],
             seed=s.seed,
@@ -100,6 +104,7 @@ class World(Timeline):
         self,
         records: list[FrameRecord],
         session: Session,
+        feed: Feed,
         frame: Frame,
         answer: Answer,
         local: Guess | None,
@@ -107,7 +112,8 @@ class World(Timeline):
     ) -> None:
         energy_J = self.setting.energy_J(answer, messages)
         goodput_Bps = session.link.goodput_Bps
-        records.append(FrameRecord.from_answer(frame, answer, local, goodput_Bps=goodput_Bps, energy_J=energy_J))
+        record = FrameRecord.from_answer(frame, answer, local, goodput_Bps=goodput_Bps, energy_J=energy_J)
+        records.append(self.setting.replay.judged(record, feed.sample(frame.id), local))
 
     def _begin(self, now: float, event: Happening) -> None:
         self._happening.append(event)
@@ -123,7 +129,8 @@ class World(Timeline):
 
     def _settle(self) -> None:
         """Apply the product of all active slowdowns to every head and tail."""
-        device = math.prod(self.setting.slowdown(event, "device") for event in self._happening)
+        passing = math.prod(self.setting.slowdown(event, "device") for event in self._happening)
+        device = self.setting.scenario.load * passing
         server = math.prod(self.setting.slowdown(event, "server") for event in self._happening)
         for head in self._heads:
             head.slowdown = device

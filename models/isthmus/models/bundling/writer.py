@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto.compat import tomllib
 from isthmus.proto.errors import BundleError, DataError
 
-ADDED = frozenset({seal.SEAL, "MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz"})
+ADDED = frozenset({seal.SEAL, "MODEL_CARD.md", "accuracy_bytes.png", "inputs.npz", "sequences.npz"})
 """What a bundle's folder may hold beside `bundle.toml` and the files that it names."""
 
 
@@ -39,6 +40,16 @@ def write(target: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bun
 
     replace(target, whole)
     return bundle.load(str(target))
+
+
+def changed(old: Bundle, manifest: Manifest, target: Path) -> Bundle:
+    """A bundle at `target` with the files of `old`, as they are, and another manifest; `target` may be where `old` is."""
+
+    def fill(folder: Path) -> None:
+        for name in old.manifest.files:
+            shutil.copyfile(old.folder / name, folder / name)
+
+    return write(target, manifest, fill)
 
 
 def replace(target: Path, fill: Callable[[Path], None]) -> None:

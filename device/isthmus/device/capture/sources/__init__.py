@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isthmus.device.capture.sources.address import public
 from isthmus.device.capture.sources.camera import Camera, Device, Pipeline
+from isthmus.device.capture.sources.clips import Clips
 from isthmus.device.capture.sources.folder import Folder
 from isthmus.device.capture.sources.generated import Generated
 from isthmus.device.capture.sources.libcamera import libcamera
@@ -29,6 +30,7 @@ def _number(kind: str, text: str) -> int:
 
 KINDS: dict[str, Callable[[str, Wish], Source]] = {
     "camera": lambda argument, wish: Camera(_number("camera", argument or "0"), wish),
+    "clips": lambda argument, _: Clips(_number("clips", argument or "0")),
     "generated": lambda argument, _: Generated(_number("generated", argument or "0")),
     "gst": lambda argument, _: Pipeline(argument),
     "libcamera": lambda argument, wish: libcamera(_number("libcamera", argument or "0"), wish),
@@ -68,5 +70,5 @@ def _opened(spec: str, labels: tuple[str, ...], wish: Wish) -> Source:
         raise SourceError(f"{public(spec)}: not a kind of stream that is read; those are {', '.join(SCHEMES)}")
     raise SourceError(
         f"{spec}: no such file or folder; a source is a folder, a video, an address (rtsp://, http://), /dev/videoN, camera:N, "
-        "libcamera:N, watch:FOLDER, gst:PIPELINE, - or generated:SEED"
+        "libcamera:N, watch:FOLDER, gst:PIPELINE, clips:N, - or generated:SEED"
     )

@@ -103,6 +103,8 @@ def point(row: FrameRecord) -> str:
         return "repeated, nothing computed"
     if row.source is AnswerSource.FILTER:
         return "the filter alone"
+    if row.source is AnswerSource.TRACK:
+        return "tracked"
     if row.width is None:
         return "none"
     if row.exit is not None:

@@ -1,0 +1,1 @@
+"""Between detections: boxes carried from picture to picture, their classes voted along the way."""

@@ -1,0 +1,131 @@
+"""Interval, width and offload as one choice, on paper: `pair.catalogue()`'s points, and answers that age as a table says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from isthmus.device.link_estimator import Outlook
+from isthmus.device.scheduler import STOP, ExpectedUtility, LocalOnly, Offload, Situation
+from isthmus.device.stage_times import StageTimes
+from isthmus.device.tracking.choice import TrackedUtility, policy_called, share_left
+from isthmus.models.bundle import Ageing
+from isthmus.proto.vocabulary import Frame
+from pair import catalogue
+from situations import after_stage, link
+
+PERIOD_S = 1 / 30
+LASTING = Ageing((0.0, 1.0), ((0.7, 0.7), (0.9, 0.9)), ((0.95, 0.95),) * 2)
+"""Answers do not age at all."""
+FADING = Ageing((0.0, 0.2), ((0.7, 0.1), (0.9, 0.1)), ((0.95, 0.1),) * 2)
+
+
+def policy(ageing: Ageing, wide: float = 0.9) -> TrackedUtility:
+    """Exits right 70 % of the time when narrow, so often when `wide`."""
+    known = catalogue()
+    rows = tuple(
+        tuple(replace(exit_, accuracy=accuracy, given=((accuracy,) * 3,) * 2) for exit_ in row)
+        for accuracy, row in zip((0.7, wide), known.exits, strict=True)
+    )
+    return TrackedUtility(replace(known, exits=rows, ageing=ageing))
+
+
+def situation(
+    outlook: Outlook | None = None,
+    *,
+    deadline_s: float = 0.1,
+    detected_s: float | None = None,
+    slow: float = 1.0,
+    past_s: float = 0.0,
+) -> Situation:
+    """A frame captured `past_s` ago; the head takes 10 ms narrow and 40 ms wide, times `slow`."""
+    times = StageTimes(((0.005 * slow, 0.02 * slow), (0.005 * slow, 0.02 * slow)))
+    frame = Frame(30, 1.0, 1.0 + deadline_s)
+    known = Situation(deadline_s - past_s, outlook, times, PERIOD_S)
+    return known.tracked(frame, frame.deadline_s, None if detected_s is None else 1.0 - detected_s)
+
+
+def test_a_wide_head_that_is_late_serves_the_frames_after_it() -> None:
+    """It takes 120 ms; its own frame is due after 100, and is answered from what is tracked."""
+    assert policy(LASTING).width(situation(slow=3.0)) == 1
+    assert ExpectedUtility(policy(LASTING)._catalogue).width(situation(slow=3.0)) == 0
+
+
+def test_where_answers_fade_a_narrow_head_in_time_is_worth_more() -> None:
+    assert policy(FADING).width(situation(slow=3.0)) == 0
+    assert policy(FADING).width(situation()) == 1
+
+
+def test_load_makes_heads_narrower() -> None:
+    asked = (policy(FADING).width(situation(slow=slow)) for slow in (0.5, 1.0, 2.0, 4.0, 8.0))
+    chosen = [-1 if width is None else width for width in asked]
+    assert chosen == sorted(chosen, reverse=True)
+    assert set(chosen) == {0, 1}
+
+
+@pytest.mark.parametrize(("ageing", "frames"), [(LASTING, 30), (FADING, 2)])
+def test_how_often_to_detect_follows_from_how_answers_age(ageing: Ageing, frames: int) -> None:
+    asked = policy(ageing)  # a head of 44 ms, to be on the safe side, lets two frames pass
+    tracked = [n for n in range(60) if asked.width(situation(detected_s=n * PERIOD_S)) is None]
+    assert tracked == list(range(frames))
+
+
+def test_without_any_detection_there_is_nothing_to_track() -> None:
+    assert policy(LASTING).width(situation(detected_s=None)) == 1
+
+
+def test_a_late_answer_of_the_server_is_worth_sending_for() -> None:
+    """A link on which hardly anything is back within 100 ms: of no use to its own frame, of some to those after it."""
+    far, result = link(round_trip_s=2.0), after_stage(1)
+    asked = policy(LASTING, wide=0.7)
+    assert asked.width(situation(far, slow=0.5)) is not None
+    asked._interval = 15
+    assert isinstance(asked.after_exit(result, situation(far)), Offload)
+    assert ExpectedUtility(catalogue()).after_exit(result, situation(far)) == STOP
+
+
+def test_not_where_it_has_faded_by_then() -> None:
+    asked = policy(FADING, wide=0.7)
+    asked._interval = 15
+    assert asked.after_exit(after_stage(1), situation(link(round_trip_s=2.0))) == STOP
+
+
+def test_a_frame_that_has_its_answer_is_still_worth_sending() -> None:
+    """Its head was late itself."""
+    asked = policy(LASTING, wide=0.7)
+    asked._interval = 8
+    late = situation(link(), past_s=0.15)
+    assert late.late_s == pytest.approx(0.05)
+    assert isinstance(asked.after_exit(after_stage(1), late), Offload)
+
+
+def test_without_a_server_the_exit_answers() -> None:
+    assert policy(LASTING).after_exit(after_stage(1), situation()) == STOP
+
+
+def test_where_nothing_is_tracked_it_is_the_policy_as_it_was() -> None:
+    known = catalogue()
+    plain, aged = ExpectedUtility(known), TrackedUtility(replace(known, ageing=LASTING))
+    for outlook in (None, link(), link(5e3), link(round_trip_s=0.3)):
+        for budget_s in (0.02, 0.1, 0.3):
+            where = Situation(budget_s, outlook, StageTimes(((0.01, 0.04), (0.01, 0.04))), PERIOD_S)
+            assert aged.width(where) == plain.width(where)
+            assert aged.after_exit(after_stage(1), where) == plain.after_exit(after_stage(1), where)
+
+
+def test_what_is_left_of_an_answer() -> None:
+    ageing = Ageing((0.0, 0.1, 0.3), (), ())
+    row = (0.8, 0.6, 0.4)
+    found = [share_left(ageing, row, age_s) for age_s in (0.0, 0.05, 0.1, 0.2, 0.3, 9.0)]
+    assert found == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5, 0.5])
+    assert share_left(ageing, (0.0, 0.0, 0.0), 0.1) == 1.0
+
+
+def test_the_shipped_policy_minds_ageing_where_the_bundle_tells() -> None:
+    known = catalogue()
+    assert type(policy_called("expected-utility", known)) is ExpectedUtility
+    assert type(policy_called("expected-utility", replace(known, ageing=LASTING))) is TrackedUtility
+    assert type(policy_called("local-only", replace(known, ageing=LASTING))) is LocalOnly
+    with pytest.raises(KeyError):
+        policy_called("none", known)
