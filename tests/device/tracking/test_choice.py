@@ -11,6 +11,7 @@ from isthmus.device.scheduler import STOP, ExpectedUtility, LocalOnly, Offload, 
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import TrackedUtility, policy_called, share_left
 from isthmus.models.bundle import Ageing
+from isthmus.proto.errors import ConfigError
 from isthmus.proto.vocabulary import Frame
 from pair import catalogue
 from situations import after_stage, link
@@ -127,5 +128,5 @@ def test_the_shipped_policy_minds_ageing_where_the_bundle_tells() -> None:
     assert type(policy_called("expected-utility", known)) is ExpectedUtility
     assert type(policy_called("expected-utility", replace(known, ageing=LASTING))) is TrackedUtility
     assert type(policy_called("local-only", replace(known, ageing=LASTING))) is LocalOnly
-    with pytest.raises(KeyError):
+    with pytest.raises(ConfigError, match="'none' is not one of"):
         policy_called("none", known)

@@ -25,7 +25,7 @@ def test_below_the_threshold_it_goes_on_and_sends() -> None:
 
 
 def test_the_first_look_is_taken_as_it_is() -> None:
-    policy, here = Spinn(catalogue()), situation(link(1e4), 0.055)
+    policy, here = Spinn(catalogue()), situation(link(1e4), 0.057)
     policy.width(here)
     assert policy.after_exit(after_stage(1), here) == ThroughputArgmax(catalogue()).after_exit(after_stage(1), here)
 
