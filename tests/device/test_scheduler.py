@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.link_estimator import LinkEstimator
+from isthmus.device.link_estimator import MESSAGE_BYTES, LinkEstimator, Outlook
 from isthmus.device.scheduler import (
     GO_ON,
     INDIFFERENCE,
+    PRICE_AT_LEISURE,
+    PRICE_OF_LINK,
     STOP,
     AlwaysOffload,
     Decision,
@@ -64,6 +67,33 @@ def test_large_features_go_where_the_link_has_nothing_else_to_do() -> None:
     assert isinstance(decided(shown(1e6, 20_000), 0.6, sizes=LARGE), Offload)
 
 
+def test_each_layer_is_paid_with_its_framing() -> None:
+    """One step whose two layers take 60 bytes, 120 with framing: what fits is believed to fit, and no more is."""
+    points = tuple((ways[0],) for ways in KNOWN.offloads)
+    known, sizes, confidence = replace(KNOWN, offloads=points), ((30, 30),), 0.6
+    asked: list[float] = []
+
+    class Noted(ExpectedUtility):
+        def price(self, size_bytes: float, situation: Situation, outlook: Outlook) -> float:
+            asked.append(size_bytes + MESSAGE_BYTES)
+            return super().price(size_bytes, situation, outlook)
+
+    result = StageResult(0, 1, 1.0, Guess(0, confidence), 0.008, sizes)
+    Noted(known).after_exit(result, Situation(0.15, shown(100_000).outlook(5.0), TIMES, 1 / 15))
+    assert asked == [60, 120]
+
+
+def test_the_price_of_an_idle_link_is_convex_in_its_use() -> None:
+    policy, outlook = ExpectedUtility(KNOWN), link(3_000)
+    here = situation(outlook, period_s=0.1)  # 300 bytes a period
+    half, most, over = (policy.price(size - MESSAGE_BYTES, here, outlook) for size in (150, 270, 600))
+    assert half == pytest.approx(PRICE_OF_LINK)  # 0.5 / (1 - 0.5)
+    assert most == pytest.approx(9 * PRICE_OF_LINK)  # 0.9 / (1 - 0.9)
+    assert over == pytest.approx(40 * PRICE_OF_LINK)  # 2 / (1 - 0.95): no further than that
+    at_leisure = situation(outlook, 0.1)
+    assert policy.price(300 - MESSAGE_BYTES, at_leisure, outlook) == pytest.approx(PRICE_AT_LEISURE)
+
+
 def test_a_queue_that_is_gone_before_the_next_frame_costs_nothing_and_a_longer_one_does() -> None:
     busy = shown(9_000)
     busy.on_sent(100, 0, 100, now=5.0)
@@ -87,8 +117,9 @@ def test_the_width_is_that_of_the_best_way_whatever_is_left_out(rate_Bps: float,
         alone = KNOWN.exits[w][1].accuracy
         worth = alone
         for known in (known for step in ways for known in step):
-            p = outlook.p_back(known.mean_bytes, budget_s - head_s)
-            price = policy.price(known.mean_bytes, situation, outlook)
+            carried = known.mean_bytes + MESSAGE_BYTES * (known.point.layers - 1)
+            p = outlook.p_back(carried, budget_s - head_s)
+            price = policy.price(carried, situation, outlook)
             worth = max(worth, p * known.accuracy + (1 - p) * alone - price)
         if head_s <= min(budget_s, 1 / 15) and worth > best + INDIFFERENCE * (w > 0):
             best, chosen = worth, w

@@ -99,14 +99,28 @@ def test_masks_and_boxes_are_right_as_often_as_their_score_says(monkeypatch: pyt
     monkeypatch.setattr(type(bundle), "outcomes", lambda _: replace(table, score=score))
     monkeypatch.setattr(type(bundle.manifest), "answers", Detection())
     graded = Content.of(bundle)
-    right = (graded.outcomes.label == graded.outcomes.truth[:, None]).reshape(len(score), GRADES, -1).mean(axis=1)
-    np.testing.assert_allclose(right, score, atol=0.5 / GRADES + 1e-3)
+    assert table.calibrating is not None
+    judging = score[~table.calibrating]
+    right = (graded.outcomes.label == graded.outcomes.truth[:, None]).reshape(len(judging), GRADES, -1).mean(axis=1)
+    np.testing.assert_allclose(right, judging, atol=0.5 / GRADES + 1e-3)
     assert isinstance(graded.catalogue.task, Classification)
+
+
+def test_only_what_no_table_was_counted_on_is_replayed() -> None:
+    bundle = bundles.load("signs")
+    table, whole = bundle.outcomes(), Content.whole(bundle)
+    assert table.calibrating is not None
+    assert len(whole.outcomes.truth) == len(table.truth)
+    judging = ~table.calibrating
+    np.testing.assert_array_equal(Content.of(bundle).outcomes.label, table.label[judging])
+    np.testing.assert_array_equal(Content.of(bundle).outcomes.layer_bytes, table.layer_bytes[judging])
+    untold = replace(whole, outcomes=replace(whole.outcomes, calibrating=None))
+    assert untold.judging() is untold
 
 
 def test_an_outcome_table_of_another_bundle_is_refused() -> None:
     with pytest.raises(BundleError, match="give the outcome table of this bundle"):
         replace(content(), points=content().points[1:])
     other = replace(content().outcomes, layer_bytes=content().outcomes.layer_bytes[:, :3])
-    with pytest.raises(BundleError, match="outcomes: 10000 samples"):
+    with pytest.raises(BundleError, match="outcomes: 5000 samples"):
         replace(content(), outcomes=other)

@@ -30,9 +30,9 @@ def test_every_combination_once_in_the_file_s_order(tmp_path: Path) -> None:
     assert {(s.profile, s.name) for s in found} == {("pi5", "")}
 
 
-def test_all_policies_are_those_the_bundle_has_tables_for_and_the_clairvoyant(tmp_path: Path) -> None:
+def test_all_policies_are_those_the_bundle_has_tables_for_and_the_bounds(tmp_path: Path) -> None:
     found = listed(tmp_path, 'policy = "all"\nbundle = "signs"')
-    expected = (*policies.available(bundles.load("signs")), policies.CLAIRVOYANT)
+    expected = (*policies.available(bundles.load("signs")), *policies.BOUNDS)
     assert tuple(s.policy for s in found) == expected
 
 

@@ -22,7 +22,7 @@ QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def chromium() -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that Debian's packages of bindings belong to."""
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def free_port() -> int:

@@ -30,7 +30,9 @@ def agent(
     frames: int | None = typer.Option(None, help="Stop after so many frames."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
     insecure: bool | None = INSECURE,
-    policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
+    policy: str | None = typer.Option(
+        None, help="expected-utility, always-offload, local-only, or your own as module:Class."
+    ),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
     filter_: str | None = typer.Option(None, "--filter", help="Folder of a neural filter [none]."),
     gate: float | None = typer.Option(

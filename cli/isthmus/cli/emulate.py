@@ -22,7 +22,7 @@ from rich.progress import track
 from isthmus.cli import standings
 from isthmus.cli.links.calibrate import calibrate
 from isthmus.cli.options import FORMAT, Format, seconds
-from isthmus.emulation.policies import CLAIRVOYANT, available
+from isthmus.emulation.policies import BOUNDS, available
 from isthmus.emulation.realtime.pace import run_real
 from isthmus.emulation.reports.comparison import Comparison, Digest
 from isthmus.emulation.simulate import simulate
@@ -55,7 +55,9 @@ def emulate(
     deadline: str | None = typer.Option(None, help="From capture to answer [150ms]."),
     fps: float | None = typer.Option(None, help="Frames a second [15]."),
     duration: str | None = typer.Option(None, help="How long [once through the trace]."),
-    policy: str = typer.Option("expected-utility", help="A policy's name, several with commas between, or all."),
+    policy: str = typer.Option(
+        "expected-utility", help="A policy's name or module:Class, several with commas, or all."
+    ),
     sessions: int | None = typer.Option(None, help="Devices [1]."),
     seed: int | None = typer.Option(None, help="Of everything that is drawn [1]."),
     set_: list[str] = typer.Option([], "--set", help="KEY=VALUE: any other key of a scenario, e.g. rtt_ms=80."),
@@ -83,7 +85,7 @@ def emulate(
     asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
     base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
-    names = (*chosen, CLAIRVOYANT) if policy == ALL else chosen
+    names = (*chosen, *BOUNDS) if policy == ALL else chosen
     players = [msgspec.structs.replace(base, policy=name) for name in names]
     facts = standings.facts(_play(players, out, real_time=real_time, workers=workers))
     if format_ == "json":
@@ -139,7 +141,8 @@ def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
     digests = []
     runs = _in_real_time(player) if real_time else simulate(player)
     for device, run in enumerate(runs):
-        path = Path(f"{player.policy}.jsonl" if len(runs) == 1 else f"{player.policy}-{device}.jsonl")
+        name = player.policy.replace(":", ".")
+        path = Path(f"{name}.jsonl" if len(runs) == 1 else f"{name}-{device}.jsonl")
         if out is not None:
             path = out / path
             save(path, run._replace(header=msgspec.structs.replace(run.header, command=command)))
@@ -148,8 +151,8 @@ def _digests(job: tuple[Scenario, Path | None, str, bool]) -> list[Digest]:
 
 
 def _in_real_time(player: Scenario) -> list[Run]:
-    """The runs of one scenario, played by the clock; the clairvoyant, which plays no part in a world, takes no time."""
-    if player.policy == CLAIRVOYANT:
+    """The runs of one scenario, played by the clock; the bounds, which play no part in a world, take no time."""
+    if player.policy in BOUNDS:
         runs, notes = simulate(player), tuple[str, ...]()
     else:
         world = World(OpenedScenario.of(player))

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from isthmus.models.bundle import Manifest, Point
+from isthmus.models.bundle import Manifest, Point, Predictor
 from isthmus.proto.errors import BundleError
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Task
@@ -41,6 +41,8 @@ class Catalogue:
     """[width][step][layers - 1]; steps finest first."""
     task: Task = Classification()
     """How answers are read."""
+    predictors: tuple[Predictor, ...] = ()
+    """[width]: how likely single answers are to be right; none where only `given` says so."""
     delta_steps: int = 0
     """Steps, finest first, at which a frame may be coded against another."""
     feature_steps: int | None = None
@@ -85,6 +87,7 @@ class Catalogue:
                     for w in widths
                 ),
                 task=manifest.answers,
+                predictors=manifest.predictors,
                 delta_steps=0 if manifest.bottleneck.deltas is None else len(manifest.bottleneck.steps),
                 feature_steps=None if manifest.picture is None else len(manifest.bottleneck.steps),
                 picture_stage=manifest.picture_stage,

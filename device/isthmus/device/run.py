@@ -20,6 +20,7 @@ from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
+from isthmus.device.deciding import outside
 from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.neural_filter import NeuralFilter
@@ -27,7 +28,6 @@ from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
-from isthmus.device.scheduler import POLICIES
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
@@ -37,7 +37,7 @@ from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import ConfigError, SecurityError
+from isthmus.proto.errors import SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
@@ -67,8 +67,7 @@ class Opened:
 
 def open_device(config: AgentConfig) -> Opened:
     """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
-    if config.policy not in POLICIES:
-        raise ConfigError(f"policy: '{config.policy}' is not one of {', '.join(POLICIES)}")
+    outside.factory(config.policy)
     certificates = _certificates(config)
     bundle = bundles.load(config.bundle, half="head")
     neural_filter = None
@@ -184,7 +183,7 @@ def _session(device: Opened) -> Session:
     config = device.config
     return Session(
         catalogue,
-        POLICIES[config.policy](catalogue),
+        outside.factory(config.policy)(catalogue),
         StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,

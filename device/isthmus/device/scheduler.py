@@ -2,7 +2,8 @@
 
 Always one rule: take the option with the greatest expected utility, E[u] = Σ_j P(prefix j is back in time) · its accuracy
 + (otherwise) the exit's accuracy - price of the bytes. All accuracies are what validation counted where the exit was so
-confident; its confidence itself is a probability over all pictures together only, and no match for theirs.
+confident, or what the bundle's predictor makes of what the exits said (`deciding.expectation`); a confidence itself is a
+probability over all pictures together only, and no match for theirs.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from typing import Protocol
 from msgspec import Struct
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.link_estimator import Outlook
+from isthmus.device.deciding.expectation import Chances, Expectation
+from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.stage_times import StageTimes
-from isthmus.proto.vocabulary import StageResult
+from isthmus.proto.vocabulary import Guess, StageResult
 
-PRICE_OF_LINK = 0.003
-"""Utility that the whole of an idle link costs: what keeps it busy from frame to frame must win that much."""
+PRICE_OF_LINK = 0.002
+"""Utility that an idle link costs, times 1 / (1 - use): the nearer to all of it, the longer what swings must wait."""
+FULL_USE = 0.95
+"""The use of a link at which its price grows no further."""
+PRICE_AT_LEISURE = 0.003
+"""The same where no period is known, and so no use: what takes the link for the whole budget must win so much."""
 INDIFFERENCE = 0.001
 """Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
@@ -40,7 +46,8 @@ class Offload(Struct, frozen=True):
 
 Decision = Stop | GoOn | Offload
 Ways = tuple[tuple[float, float, bool], ...]
-"""Mean bytes and accuracy of ways to offload, and whether the picture crosses; the most accurate first."""
+"""Mean bytes and accuracy of ways to offload, and whether the picture crosses; the most accurate first. The bytes hold the
+framing between layers."""
 Left = tuple[float, float]
 """Seconds left once features could be sent, and once the picture could; not above 0 where that is no way."""
 STOP, GO_ON = Stop(), GoOn()
@@ -74,7 +81,8 @@ class ExpectedUtility:
         self._catalogue = catalogue
         self._last = catalogue.stages - 1
         self._ways = tuple(
-            _best_first((k.mean_bytes, k.accuracy, self._is_picture(k)) for k in known) for known in _known(catalogue)
+            _best_first((_carried_bytes(k), k.accuracy, self._is_picture(k)) for k in known)
+            for known in _known(catalogue)
         )
         """[width]: every way to offload."""
         alone = (exits[self._last].accuracy for exits in catalogue.exits)
@@ -85,7 +93,7 @@ class ExpectedUtility:
         self._ways_given = tuple(
             tuple(
                 tuple(
-                    _best_first((k.mean_bytes, k.given[stage][b], self._is_picture(k)) for k in known)
+                    _best_first((_carried_bytes(k), k.given[stage][b], self._is_picture(k)) for k in known)
                     for b in range(len(catalogue.confidence_edges) + 1)
                 )
                 for stage in range(catalogue.stages)
@@ -93,6 +101,9 @@ class ExpectedUtility:
             for known in _known(catalogue)
         )
         """[width][stage][confidence bin]: the same where the exit after that stage was so confident."""
+        self._expectation = Expectation(catalogue)
+        self._said: tuple[int, Guess | None] = -1, None
+        """The frame whose head ran last, and what its exit before the last said."""
 
     def width(self, situation: Situation) -> int:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
@@ -113,13 +124,15 @@ class ExpectedUtility:
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop, go on, or send: whatever promises most."""
         w = self._catalogue.width_index(result.width)
-        stop = self._alone(w, result)
-        worth, decision = self._sending(w, result, situation)
+        before = self._said[1] if self._said[0] == result.frame_id else None
+        chances = self._expectation.chances(w, result.stage, result.guess, before)
+        worth, decision = self._sending(chances, result, situation)
         if result.stage < self._last:
+            self._said = result.frame_id, result.guess
             further = self._further(w, result, situation)
-            if further > max(worth, stop + INDIFFERENCE):
+            if further > max(worth, chances.exit + INDIFFERENCE):
                 return GO_ON
-        return decision if worth > stop + INDIFFERENCE else STOP
+        return decision if worth > chances.exit + INDIFFERENCE else STOP
 
     def _alone(self, w: int, result: StageResult) -> float:
         """How often this exit was right where it was so confident."""
@@ -130,13 +143,16 @@ class ExpectedUtility:
 
         Drift plus penalty (Neely 2010): the length of the queue, as a share of what a frame may wait, times the share of
         the link's capacity that one such message a frame would take. Queue that is gone before the next frame comes is
-        in nobody's way. An idle link is almost free; a sender that fills its own queue stops while the queue is still
+        in nobody's way. An idle link is almost free, until what is sent for each frame takes most of it: the queue of a
+        link whose rate swings goes with 1 / (1 - use). A sender that fills its own queue stops while the queue is still
         short enough for what is in it to be in time.
         """
         period_s = situation.period_s or situation.budget_s
         service_s = outlook.service_s(size_bytes)
+        use = service_s / period_s
+        idle = PRICE_OF_LINK / (1 - min(use, FULL_USE)) if situation.period_s else PRICE_AT_LEISURE
         left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
-        return (left_s / situation.budget_s + PRICE_OF_LINK) * service_s / period_s
+        return (left_s / situation.budget_s + idle) * use
 
     def _is_picture(self, known: Known) -> bool:
         return known.point.step is not None and self._catalogue.is_picture(known.point.step)
@@ -176,22 +192,21 @@ class ExpectedUtility:
             worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
-    def _sending(self, w: int, result: StageResult, situation: Situation) -> tuple[float, Decision]:
+    def _sending(self, chances: Chances, result: StageResult, situation: Situation) -> tuple[float, Decision]:
         """The best (step, layers) by the sizes predicted for this very frame, of what there is to be sent of it."""
         best: float = -1.0
         decision: Decision = STOP
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
-        given, alone = self._catalogue.bin(result.confidence), self._alone(w, result)
-        coding_s = situation.times.coding_s()
-        for step, sizes in enumerate(result.layer_bytes):
-            points, sent, p_before = self._catalogue.offloads[w][step], 0, None
+        alone, coding_s = chances.exit, situation.times.coding_s()
+        for step, (right, sizes) in enumerate(zip(chances.sent, result.layer_bytes, strict=False)):
+            sent, p_before = -MESSAGE_BYTES, None
             left_s = situation.budget_s - (coding_s if self._catalogue.is_picture(step) else 0.0)
             for layers, size in enumerate(sizes, start=1):
-                sent += size
+                sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, left_s)
-                gain = points[layers - 1].given[result.stage][given] - alone
+                gain = right[layers - 1] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
                 if result.as_delta(step, layers):
@@ -206,6 +221,11 @@ class ExpectedUtility:
 def _known(catalogue: Catalogue) -> list[list[Known]]:
     """[width]: every operating point that offloads."""
     return [[known for step in width for known in step] for width in catalogue.offloads]
+
+
+def _carried_bytes(known: Known) -> float:
+    """Its mean bytes with the framing of every layer but one, which the link counts itself."""
+    return known.mean_bytes + MESSAGE_BYTES * (known.point.layers - 1)
 
 
 def _best_first(ways: Iterable[tuple[float, float, bool]]) -> Ways:
@@ -238,9 +258,10 @@ class LocalOnly:
         self._widths, self._last = len(catalogue.widths), catalogue.stages - 1
 
     def width(self, situation: Situation) -> int:
-        """The index of the widest head that finishes in time."""
+        """The index of the widest head that finishes in time, and before the next frame comes."""
+        limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
         for w in range(self._widths - 1, 0, -1):
-            if situation.times.ahead_s(0, w) <= situation.budget_s:
+            if situation.times.ahead_s(0, w) <= limit_s:
                 return w
         return 0
 

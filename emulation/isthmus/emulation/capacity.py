@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isthmus.emulation.traces import PACKET_BYTES, AnyTrace, Direction, Trace
 from isthmus.proto.errors import DataError
@@ -28,6 +29,9 @@ class Capacity(Protocol):
 
     def outage_after(self, time_s: float) -> float | None:
         """When the first outage (rate 0) at or after `time_s` begins; None when there is none."""
+
+    def corners(self, begin_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Times from `begin_s` or before to `end_s` or after, and what `carried` is there; between them it is linear."""
 
 
 def of(trace: AnyTrace, direction: Direction, *, loop: bool = True) -> Capacity:
@@ -82,6 +86,19 @@ class RateCapacity:
             return cycles * self._length_s + self._outages[after]
         return (cycles + 1) * self._length_s + self._outages[0] if self._loop else None
 
+    def corners(self, begin_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See `Capacity`."""
+        times, bytes_ = np.array(self._time_s), np.array(self._bytes[:-1])
+        if not self._loop:
+            last_s = max(end_s, self._length_s)
+            return np.append(times, last_s), np.append(bytes_, self.carried(last_s))
+        cycles = np.arange(math.floor(begin_s / self._length_s), math.floor(end_s / self._length_s) + 1)
+        last_s = (cycles[-1] + 1) * self._length_s
+        return (
+            np.append((times + cycles[:, None] * self._length_s).ravel(), last_s),
+            np.append((bytes_ + cycles[:, None] * self._bytes[-1]).ravel(), (cycles[-1] + 1) * self._bytes[-1]),
+        )
+
 
 class PacketCapacity:
     """Mahimahi's staircase: each departure carries up to 1500 bytes, and what nobody uses is gone. Loops always.
@@ -110,3 +127,16 @@ class PacketCapacity:
     def outage_after(self, time_s: float) -> float | None:
         """See `Capacity`: a list of departures has gaps, but says of none that the link was down."""
         return None
+
+    def corners(self, begin_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See `Capacity`; each step is a nanosecond wide."""
+        cycles = np.arange(math.floor(begin_s * 1e3 / self._length_ms), math.floor(end_s * 1e3 / self._length_ms) + 1)
+        at_s = (np.array(self._departures_ms) + cycles[:, None] * self._length_ms).ravel() / 1e3
+        gone = np.arange(1, len(at_s) + 1) + cycles[0] * len(self._departures_ms)
+        last = np.append(at_s[1:] > at_s[:-1], True)  # of those that leave together
+        at_s, gone = at_s[last], gone[last]
+        before = np.append(cycles[0] * len(self._departures_ms), gone[:-1])
+        return (
+            np.stack([at_s - 1e-9, at_s], axis=1).ravel(),
+            np.stack([before, gone], axis=1).ravel().astype(np.float64) * PACKET_BYTES,
+        )

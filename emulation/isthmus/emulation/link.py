@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from isthmus.emulation import capacity
+from isthmus.emulation.timetable import Timetable
 from isthmus.emulation.traces import PACKET_BYTES, AnyTrace, Direction, Floats, Trace
 from isthmus.proto.errors import ConfigError
 
@@ -68,12 +69,18 @@ class ShapedLink:
     A `now` earlier than one already given is taken as that one. Raises DataError when the trace does not know the rate.
     """
 
-    def __init__(self, trace: AnyTrace, direction: Direction, options: LinkOptions = LinkOptions()):
-        self._capacity = capacity.of(trace, direction, loop=options.loop)
+    def __init__(
+        self,
+        trace: AnyTrace,
+        direction: Direction,
+        options: LinkOptions = LinkOptions(),
+        tables: LinkTables | None = None,
+    ):
+        """`tables` are those of this trace and direction, where many links share them."""
+        tables = tables or LinkTables.of(trace, direction, loop=options.loop)
+        self._capacity, self._delay, self._loss = tables.capacity, tables.delay, tables.loss
         self._options = options
         self._random = random.Random(f"{options.seed}/{direction}")
-        self._delay = _Column.of(trace, [trace.rtt_s] if not isinstance(trace, Trace) else trace.rtt_s, options.loop)
-        self._loss = _Column.of(trace, [0.0] if not isinstance(trace, Trace) else trace.loss, options.loop)
         self._burst = _BurstPath(options, direction) if options.bursts and not options.lossless else None
         self._lossless = options.lossless or (self._burst is None and not options.jitter_s and self._loss.is_zero)
         self._now = options.start_s  # on the trace's own clock, as are all private times
@@ -128,6 +135,17 @@ class ShapedLink:
     def carried(self, now: float) -> float:
         """Bytes that the link can have carried by `now`, whatever was sent: the position of a message sent to it idle."""
         return self._capacity.carried(now + self._options.start_s)
+
+    def timetable(self, until_s: float) -> Timetable:
+        """What the link can carry, and how long it takes, from its beginning to `until_s` or later."""
+        start_s = self._options.start_s
+        times, bytes_ = self._capacity.corners(start_s, start_s + until_s)
+        from_s, delays_s = self._delay.steps(start_s, start_s + until_s)
+        return Timetable(times - start_s, bytes_, from_s - start_s, delays_s / 2)
+
+    def when(self, position: float) -> float:
+        """The earliest time by which the link can have carried so much, in positions as `carried` counts them."""
+        return self._capacity.when(position) - self._options.start_s
 
     def least_delay_s(self, begin_s: float, end_s: float) -> float:
         """The least one-way delay between two times, without queue and jitter."""
@@ -205,6 +223,14 @@ class _Column:
         within = time_s % self._length_s if self._length_s else time_s
         return self._values[max(0, bisect_right(self._time_s, within) - 1)]
 
+    def steps(self, begin_s: float, end_s: float) -> tuple[Floats, Floats]:
+        """The times from `begin_s` or before to `end_s` at which the value changes, and what it is from then on."""
+        times, values = np.array(self._time_s, np.float64), np.array(self._values, np.float64)
+        if not self._length_s:
+            return times[: len(values)], values
+        cycles = np.arange(math.floor(begin_s / self._length_s), math.floor(end_s / self._length_s) + 1)
+        return (times + cycles[:, None] * self._length_s).ravel(), np.tile(values, len(cycles))
+
     def least(self, begin_s: float, end_s: float) -> float:
         cycle_s = self._length_s or math.inf
         if end_s - begin_s >= cycle_s:
@@ -213,6 +239,23 @@ class _Column:
         if begin_s // cycle_s == end_s // cycle_s:
             return min(self._values[first : last + 1])
         return min(*self._values[first:], *self._values[: last + 1])
+
+
+@dataclass(frozen=True)
+class LinkTables:
+    """One direction of a trace, laid out for look-up; nothing in it changes, so any number of links may share it."""
+
+    capacity: capacity.Capacity
+    delay: _Column
+    """The round trip."""
+    loss: _Column
+
+    @classmethod
+    def of(cls, trace: AnyTrace, direction: Direction, *, loop: bool = True) -> LinkTables:
+        """Lay out a direction. Raises DataError when the trace does not know its rate."""
+        rtt_s, loss = (trace.rtt_s, trace.loss) if isinstance(trace, Trace) else ([trace.rtt_s], [0.0])
+        carrying = capacity.of(trace, direction, loop=loop)
+        return cls(carrying, _Column.of(trace, rtt_s, loop), _Column.of(trace, loss, loop))
 
 
 def _held(values: Floats) -> Floats:

@@ -75,7 +75,30 @@ class Content:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Content:
-        """A bundle's own. Raises BundleError when its outcome table is another bundle's."""
+        """A bundle's own, of the samples that judge: what tables were counted on would flatter whoever uses them.
+
+        All samples where the bundle does not tell them apart. Raises BundleError when its outcome table is another bundle's.
+        """
+        return cls.whole(bundle).judging()
+
+    def judging(self) -> Content:
+        """The same without the samples that tables were counted on; frames of clips stay together, in their order."""
+        held_in = self.outcomes.calibrating
+        if held_in is None or held_in.all() or self.outcomes.lags is not None:
+            return self
+        table, judging = self.outcomes, ~held_in
+        kept = Outcomes(
+            truth=table.truth[judging],
+            label=table.label[judging],
+            confidence=table.confidence[judging],
+            layer_bytes=table.layer_bytes[judging],
+            score=None if table.score is None else table.score[judging],
+        )
+        return replace(self, outcomes=kept)
+
+    @classmethod
+    def whole(cls, bundle: Bundle) -> Content:
+        """The same of all samples."""
         manifest = bundle.manifest
         try:
             points, outcomes = tuple(point.key for point in manifest.points), bundle.outcomes()
@@ -102,6 +125,7 @@ def _by_score(outcomes: Outcomes, score: NDArray[np.float16]) -> Outcomes:
         label=np.where(right, truth[:, None], other[:, None]),
         confidence=np.repeat(outcomes.confidence, GRADES, axis=0),
         layer_bytes=np.repeat(outcomes.layer_bytes, GRADES, axis=0),
+        calibrating=None if outcomes.calibrating is None else np.repeat(outcomes.calibrating, GRADES),
     )
 
 
@@ -113,7 +137,7 @@ class Replay:
 
     def __init__(self, content: Content, *, seed: int) -> None:
         catalogue, outcomes = content.catalogue, content.outcomes
-        column = {point: i for i, point in enumerate(content.points)}
+        self._column = column = {point: i for i, point in enumerate(content.points)}
         self.catalogue = catalogue
         self.truth: list[int] = outcomes.truth.tolist()
         self._lags = [] if outcomes.lags is None else outcomes.lags.tolist()
@@ -141,6 +165,13 @@ class Replay:
         if key not in self._guesses:
             self._guesses[key] = Guess(self._label[sample][column], min(self._confidence[sample][column], 1.0))
         return self._guesses[key]
+
+    def answer(self, sample: int, point: OperatingPoint) -> Guess | None:
+        """What an operating point answers; None for one that answers nothing."""
+        column = self._column.get(point)
+        if column is None:
+            return None
+        return Guess(self._label[sample][column], min(self._confidence[sample][column], 1.0))
 
     def sizes(self, sample: int, width: int) -> tuple[Sizes, Sizes]:
         """Payload bytes [step][layer]: what is really sent, and what the device believes before it encodes."""

@@ -1,11 +1,11 @@
-"""A scenario played in virtual time: by the world, or for the clairvoyant by its bound."""
+"""A scenario played in virtual time: by the world, or for a clairvoyant by its bound."""
 
 from __future__ import annotations
 
 import msgspec
 
-from isthmus.emulation.clairvoyant import runs
-from isthmus.emulation.policies import CLAIRVOYANT, NAMES
+from isthmus.emulation.clairvoyant import runs, sighted
+from isthmus.emulation.policies import BOUNDS, CLAIRVOYANT, NAMES
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.world import World
@@ -16,11 +16,12 @@ from isthmus.proto.record import Run
 def simulate(scenario: Scenario) -> list[Run]:
     """Play a scenario in virtual time; the run of each session. The same scenario gives the same runs to the last bit.
 
-    The clairvoyant plays no part in a world: its runs follow from the setting. Raises ConfigError, BundleError and
+    The bounds play no part in a world: their runs follow from the setting. Raises ConfigError, BundleError and
     DataError for what the scenario names.
     """
-    if scenario.policy == CLAIRVOYANT:
-        return runs.runs(OpenedScenario.of(msgspec.structs.replace(scenario, policy=NAMES[0])))
+    if scenario.policy in BOUNDS:
+        opened = OpenedScenario.of(msgspec.structs.replace(scenario, policy=NAMES[0]))
+        return runs.runs(opened) if scenario.policy == CLAIRVOYANT else sighted.runs(opened)
     world = World(OpenedScenario.of(scenario))
     run_virtual(world, until_s=world.ends_s)
     return world.runs()

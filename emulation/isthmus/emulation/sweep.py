@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 import isthmus
+from isthmus.device.deciding import outside
 from isthmus.emulation import policies, traces
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Scenario
@@ -92,7 +93,7 @@ def read(path: Path) -> list[Scenario]:
     """The combinations that a sweep's file lists, in the file's order. Raises ConfigError naming file and key.
 
     Its keys are a scenario's; each has a value or a list of values, and `scenario` names scenarios that they change.
-    `policy = "all"` is every policy that the bundle has tables for, and the clairvoyant.
+    `policy = "all"` is every policy that the bundle has tables for, and the bounds.
     """
     table = config.read(path)
     known = ("scenario", *Scenario.__struct_fields__)
@@ -125,7 +126,7 @@ def _scenarios(path: Path, changes: dict[str, object], varied: Sequence[str]) ->
     made = msgspec.structs.replace(made, name=" ".join([*([made.name] if made.name else []), *said]))
     if not every:
         return [made]
-    names = (*policies.available(bundles.load(made.bundle)), policies.CLAIRVOYANT)
+    names = (*policies.available(bundles.load(made.bundle)), *policies.BOUNDS)
     return [msgspec.structs.replace(made, policy=name) for name in names]
 
 
@@ -133,7 +134,7 @@ def check(listed: Sequence[Scenario]) -> None:
     """Open whatever the combinations name, once. Raises ConfigError, BundleError, DataError, each naming the thing."""
     for fields in _OPENED:
         for one in {tuple(getattr(s, field) for field in fields): s for s in listed}.values():
-            if one.policy == policies.CLAIRVOYANT:
+            if one.policy in policies.BOUNDS:
                 one = msgspec.structs.replace(one, policy=policies.NAMES[0])
             OpenedScenario.of(one)
 
@@ -147,6 +148,7 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
     def job(one: Scenario) -> SweepJob:
         evidence = (
             repr(one), found[one.trace], hashes[one.bundle], machines[one.profile], machines[one.server], code_sha256,
+            *([hashlib.sha256(outside.source(one.policy)).hexdigest()] if outside.is_outside(one.policy) else []),
         )  # fmt: skip
         key = hashlib.sha256("\n".join(evidence).encode()).hexdigest()[:10]
         words = [one.name, Path(one.trace).stem, one.profile, one.policy, f"seed{one.seed}"]

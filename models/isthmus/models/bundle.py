@@ -30,8 +30,8 @@ from isthmus.proto.vocabulary import OperatingPoint
 
 SCHEMA = 5
 """2 adds what a model that was not trained here needs, 3 features that cross as frequencies, 4 boxes of other forms and
-pictures that cross, 5 frames that are coded against others; all of it optional, so that every older bundle reads as one of
-5."""
+pictures that cross, 5 predictors and frames that are coded against others; all of it optional, so that every older bundle
+reads as one of 5."""
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -158,6 +158,31 @@ class Point(Strict, frozen=True):
         return OperatingPoint(self.width, self.exit, self.step, self.layers)
 
 
+class Chance(Strict, frozen=True):
+    """A logistic regression of being right on what the exits said, c the class and l the logit of the last one's confidence:
+
+    z = intercept + slope l + classes[c][0] + classes[c][1] l + before[0] a + before[1] l' + before[2] a l', where l' is the
+    logit of the exit's before the last, and a is 1 where that said c too.
+    """
+
+    intercept: float
+    slope: float
+    before: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    classes: tuple[tuple[float, float], ...] = ()
+
+
+class Predictor(Strict, frozen=True):
+    """How likely each answer at one width is to be right once its last exit has spoken."""
+
+    width: float
+    exit: Chance
+    """That the last exit is right."""
+    server: Chance
+    """That the server is right, all ways to send tied together."""
+    points: tuple[tuple[tuple[float, float], ...], ...]
+    """[step][layers - 1]: intercept and slope on the server's z; apart, the best of noisy tables would look too good."""
+
+
 class Manifest(Strict, frozen=True):
     """The content of `bundle.toml`."""
 
@@ -186,6 +211,8 @@ class Manifest(Strict, frozen=True):
     """How a detector's outputs are read."""
     picture: PictureLadder | None = None
     """How the picture itself crosses, where it can."""
+    predictors: tuple[Predictor, ...] = ()
+    """One for each width, where answers are classes and validation was large enough; else the points' bins serve."""
 
     @property
     def answers(self) -> Task:
@@ -277,6 +304,8 @@ class Outcomes:
     """(N, W, S, L) payload bytes by width, step and layer."""
     score: NDArray[np.float16] | None = None
     """(N, P) how well the answer agrees with the truth, 0 to 1, where answers are masks or boxes."""
+    calibrating: NDArray[np.bool_] | None = None
+    """(N,) the samples that temperatures, tables and predictors were fitted on; the others judge. None: not told apart."""
     lags: NDArray[np.uint16] | None = None
     """(G,) ascending: so many samples before a sample lies the one that `delta_bytes` is coded against."""
     delta_bytes: NDArray[np.uint32] | None = None

@@ -48,6 +48,8 @@ def _faults(m: Manifest) -> Iterator[str]:
     exits = sum(1 for stage in m.stages if stage and stage[0].exit)
     for i, point in enumerate(m.points):
         yield from (f"points[{i}]: {why}" for why in _point_faults(m, point, exits))
+    if m.predictors:
+        yield from _predictor_faults(m)
 
 
 def _file_faults(m: Manifest) -> Iterator[str]:
@@ -152,6 +154,22 @@ def _point_faults(m: Manifest, point: Point, exits: int) -> Iterator[str]:
         yield f"accuracy_given: must have {exits} rows, one an early exit, of {bins} values"
     elif not all(map(_finite, point.accuracy_given)):
         yield "accuracy_given: must be finite"
+
+
+def _predictor_faults(m: Manifest) -> Iterator[str]:
+    if [p.width for p in m.predictors] != sorted(m.widths):
+        yield "predictors: must be one for each width, widths ascending"
+    for i, predictor in enumerate(m.predictors):
+        if [len(row) for row in predictor.points] != _layers_at(m):
+            yield f"predictors[{i}].points: must have a pair for each step and number of layers"
+        chances = (predictor.exit, predictor.server)
+        if any(chance.classes and len(chance.classes) != len(m.labels) for chance in chances):
+            yield f"predictors[{i}]: must have a pair for each class, or none"
+        numbers = [x for row in predictor.points for pair in row for x in pair]
+        for chance in chances:
+            numbers += [chance.intercept, chance.slope, *chance.before, *(x for pair in chance.classes for x in pair)]
+        if not _finite(numbers):
+            yield f"predictors[{i}]: must be finite"
 
 
 def _finite(values: Iterable[float]) -> bool:

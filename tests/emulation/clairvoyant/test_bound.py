@@ -17,7 +17,7 @@ from isthmus.emulation.clairvoyant.jobs import Job, Way, most_on_time
 from isthmus.proto.vocabulary import OperatingPoint
 
 POINT = OperatingPoint(1.0)
-Back = Callable[[Foreseen, float, float], float]
+Back = Callable[[Foreseen, RightWay, float], float]
 
 
 def link_of(rates_Bps: Sequence[float]) -> capacity.RateCapacity:
@@ -29,9 +29,9 @@ def uplink(link: capacity.RateCapacity) -> Back:
     """A FIFO link as a function; it remembers what was sent."""
     position = 0.0
 
-    def back_s(frame: Foreseen, size_bytes: float, sent_s: float) -> float:
+    def back_s(frame: Foreseen, way: RightWay, sent_s: float) -> float:
         nonlocal position
-        position = max(position, link.carried(sent_s)) + size_bytes
+        position = max(position, link.carried(sent_s)) + way.size_bytes
         return link.when(position) + frame.tail_s + frame.delays_s
 
     return back_s
@@ -48,7 +48,7 @@ def best_by_trying_everything(frames: Sequence[Foreseen], link: capacity.RateCap
                 way = choice[i]
                 assert way is not None
                 free_s = max(free_s, frames[i].captured_s) + way.head_s
-                answered_s = back_s(frames[i], way.size_bytes, free_s) if way.size_bytes else free_s
+                answered_s = back_s(frames[i], way, free_s) if way.size_bytes else free_s
                 right += answered_s <= frames[i].due_s + GRACE_S
             best = max(best, right)
     return best
@@ -131,3 +131,11 @@ def test_a_long_run_takes_little() -> None:
     frames = [Foreseen(i / 15, i / 15 + 0.25, (RightWay(POINT, 0.01, 100.0),)) for i in range(9000)]
     bound = solve(frames, link_of([750.0]).carried)
     assert 4400 < bound.count < 4600
+
+
+def test_a_narrow_downlink_bounds_what_a_fast_uplink_does_not() -> None:
+    """An acknowledgement and an answer are 60 bytes a frame; 300 bytes a second carry five frames of ten."""
+    frames = [Foreseen(i / 10, i / 10 + 0.25, (RightWay(POINT, 0.01, 40.0),)) for i in range(20)]
+    fast, narrow = link_of([1e9]).carried, link_of([300.0]).carried
+    assert solve(frames, fast).count == 20
+    assert solve(frames, fast, narrow).count == math.floor(300 * (1.9 + 0.25 - 0.01) / 60)

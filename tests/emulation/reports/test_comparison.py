@@ -76,6 +76,15 @@ def test_without_a_clairvoyant_there_is_no_share() -> None:
     assert comparison.recovered_in_all(MINE) is None
 
 
+def test_the_fair_bound_is_the_yardstick_where_it_has_played() -> None:
+    comparison = compared(*three(60, 75, 90), made_run("trace-clairvoyant", 80))
+    (setting,) = comparison.settings
+    assert comparison.yardstick == "trace-clairvoyant"
+    assert comparison.recovered(setting, MINE) == pytest.approx(0.75)
+    assert comparison.recovered(setting, MINE, "clairvoyant") == pytest.approx(0.5)
+    assert [who.policy for who in comparison.players] == ["clairvoyant", "trace-clairvoyant", "mine", "local-only"]
+
+
 def test_means_are_over_frames_not_over_runs() -> None:
     comparison = compared(made_run("mine", 100, of=100), made_run("mine", 0, of=300, seed=2, energy_J=0.3))
     entry = comparison.entries[comparison.settings[0]][MINE]

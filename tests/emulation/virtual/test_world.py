@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.device.session import Session
+from isthmus.emulation.link import LinkTables
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
@@ -235,3 +236,23 @@ def test_devices_that_always_send_do_not_make_the_server_work_for_nothing() -> N
     answers = [record for run in simulate(asked) for record in run.records]
     in_time = sum(record.source is AnswerSource.SERVER and record.on_time for record in answers)
     assert in_time / 4.0 > 200
+
+
+def test_on_a_steady_link_of_a_hundred_bytes_a_frame_nobody_who_always_sends_the_same_is_ahead(tmp_path: Path) -> None:
+    """Such a link carries one small base a frame, and not much more; whoever sends more waits in a queue of its own."""
+    narrow = tmp_path / "narrow.csv"
+    narrow.write_text("time_s,up_mbps,down_mbps,rtt_ms,loss\n0,0.0125,1,40,0\n1000,0.0125,1,40,0\n")
+    steady = changed(WIFI, trace=str(narrow), fps=15.0, duration_s=60.0, deadline_s=0.15)
+    both = (changed(steady, policy=policy) for policy in ("expected-utility", "static-split"))
+    ours, static = (summary(simulate(one)[0].records).accuracy or 0.0 for one in both)
+    assert ours >= static
+
+
+def test_devices_that_share_a_trace_share_its_tables_and_their_records_do_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = changed(WIFI, sessions=5, duration_s=4.0)
+    shared = msgspec.json.encode(simulate(fleet))
+    fresh = property(lambda setting: tuple(LinkTables.of(setting.trace, way) for way in ("up", "down")))
+    monkeypatch.setattr(OpenedScenario, "_tables", fresh)
+    assert msgspec.json.encode(simulate(fleet)) == shared

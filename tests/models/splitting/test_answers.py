@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 import answering_graphs as made
 from isthmus.cli.main import application
 from isthmus.cli.models.halves import Halves
+from isthmus.cli.models.told import class_names
 from isthmus.device.output.drawing import drawn
 from isthmus.emulation.replay import Content
 from isthmus.models import bundle as bundles
@@ -25,7 +26,7 @@ from isthmus.models.splitting.ladder import Coder, Sight
 from isthmus.models.splitting.outputs import Reading, classes_of, told
 from isthmus.models.splitting.split import Split
 from isthmus.models.splitting.uncut import Uncut, input_of
-from isthmus.proto.errors import ModelError
+from isthmus.proto.errors import ConfigError, DataError, ModelError
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import (
     Answer,
@@ -210,6 +211,14 @@ def test_a_single_number_tells_no_classes_apart(tmp_path: Path) -> None:
 def test_labels_name_the_points_of_a_pose(tmp_path: Path) -> None:
     for make in (made.movenet, made.posenet):
         assert classes_of(flatbuffer.read(make(tmp_path / "model.tflite")), "pose") == 17
+
+
+def test_depth_has_no_classes_to_name(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("near\nfar\n")
+    with pytest.raises(ConfigError, match="--labels: answers of depth have no classes to name; leave it out"):
+        class_names(uncut_of(made.depth(tmp_path / "model.tflite"), "depth"), tmp_path / "names.txt")
+    with pytest.raises(DataError, match="2 names, the model has 17 classes"):
+        class_names(uncut_of(made.movenet(tmp_path / "model.tflite"), None), tmp_path / "names.txt")
 
 
 def test_poses_of_two_families_make_a_pair(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from isthmus.cli.options import label_names
 from isthmus.models.splitting import metadata
 from isthmus.models.splitting.uncut import Uncut
-from isthmus.proto.errors import DataError
+from isthmus.proto.errors import ConfigError, DataError
 from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Guess
 
@@ -29,9 +29,11 @@ def tell(uncut: Uncut, *, task: str | None, pixels: str | None) -> None:
 def class_names(uncut: Uncut, path: Path | None) -> tuple[str, ...]:
     """The names in the user's file, or the model's own; empty without either, or where its own are not as many as its classes.
 
-    Raises DataError where the user's are not.
+    Raises DataError where the user's are not, ConfigError where the answers have no classes.
     """
     if path is not None:
+        if uncut.reading.task in WITHOUT_CLASSES - {"pose"}:
+            raise ConfigError(f"--labels: answers of {uncut.reading.task} have no classes to name; leave it out")
         names = label_names(path, uncut.classes)
         if (needed := _needed(uncut)) > len(names):
             raise DataError(

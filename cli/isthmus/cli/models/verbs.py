@@ -203,6 +203,21 @@ def export(
 
 
 @app.command()
+def recount(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    out: Path | None = typer.Option(None, help="The new bundle's folder [in the place of the old one]."),
+) -> None:
+    """Give an older trained bundle a predictor, from its own outcome table; its networks stay as they are."""
+    from isthmus.models.bundling import recount as recounting
+    from isthmus.models.data import corpora
+
+    found = bundle.load(name)
+    made = recounting.recounted(found, out or found.folder, corpora.halves(len(found.outcomes().truth)))
+    predicts = f"predictors for {len(made.manifest.predictors)} widths" if made.manifest.predictors else "no predictor"
+    typer.echo(f"{made.folder}: {predicts}; bundle {made.sha256.hex()}")
+
+
+@app.command()
 def inputs(name: str = typer.Argument(help="A bundle of the zoo, or a folder.")) -> None:
     """Measure what sending the picture itself would give (JPEG, WebP), for the rivals that do; writes inputs.npz."""
     from isthmus.models.bundling import picture_rival

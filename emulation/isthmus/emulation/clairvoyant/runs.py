@@ -7,7 +7,7 @@ may beat it. `runs` gives what it reaches as records, in the form of everybody e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from isthmus.device.guard import GuardConfig
 from isthmus.emulation import policies
-from isthmus.emulation.clairvoyant.bound import Foreseen, Played, RightWay, head_bound, link_bound, play, solve
-from isthmus.emulation.replay import Content
+from isthmus.emulation.clairvoyant.bound import Foreseen, Played, RightWay, head_bound, links_bound, play, solve
+from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.replay import Content, Head, Tail
 from isthmus.emulation.virtual.connection import FRAMING_BYTES
 from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.proto.record import FrameRecord, Run
@@ -35,6 +36,8 @@ from isthmus.proto.vocabulary import (
 Plan = Sequence[RightWay | None]
 GUARD_S = GuardConfig().least_s
 """Sessions answer so long before the deadline; what comes back later has come too late."""
+GRACE_BYTES = 1e-6
+"""Sums of floats may be off by so much; it is given to the clairvoyant."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ def runs(setting: OpenedScenario) -> list[Run]:
     if scenario.share == "cell":
         plans = _shared(setting, foreseen)
     else:
-        links = [setting.links(device)[0] for device in range(scenario.sessions)]
-        plans = [solve(frames, link.carried).plan for frames, link in zip(foreseen, links, strict=True)]
+        links = [setting.links(device) for device in range(scenario.sessions)]
+        plans = [
+            solve(frames, up.carried, down.carried).plan for frames, (up, down) in zip(foreseen, links, strict=True)
+        ]
     return [_run(setting, device, *each) for device, each in enumerate(zip(foreseen, plans, strict=True))]
 
 
@@ -125,7 +130,7 @@ def _fewest_bytes(content: Content, steps: range) -> tuple[NDArray[np.float64], 
 
 
 def foresee(setting: OpenedScenario, device: int, ways: Sequence[Sequence[_Way]]) -> list[Foreseen]:
-    """Every frame of a device. Nothing is foreseen of heat, of other work, or of a server that is lost: it can only cost."""
+    """Every frame of a device."""
     feed, head = setting.feed(device), setting.head(device)
     up, down = setting.links(device)
     tails = [setting.tail(server) for server in range(setting.scenario.servers)]
@@ -133,21 +138,53 @@ def foresee(setting: OpenedScenario, device: int, ways: Sequence[Sequence[_Way]]
     for frame_id in range(feed.frames):
         captured_s = feed.captured_s(frame_id)
         due_s = captured_s + feed.deadline_s - GUARD_S
-        delays_s = up.least_delay_s(captured_s, due_s) + down.least_delay_s(captured_s, due_s)
+        up_s, down_s = (link.least_delay_s(captured_s, due_s) for link in (up, down))
         sample = ways[feed.sample(frame_id)]
         kinds = {way.picture for way in sample if way.size_bytes} or {False}
-        tail_s = min(tail.tail_s([frame_id], pictures=int(picture)) for tail in tails for picture in kinds)
+        on_server_s = tail_s(setting, tails, frame_id, captured_s, due_s, kinds)
         ways_here = tuple(
             RightWay(
                 way.point,
-                sum(head.stage_s(frame_id, s, way.width) for s in range(way.stages)),
+                head_s(setting, head, frame_id, (way.width, way.stages), captured_s, due_s),
                 way.size_bytes,
                 head.coding_s(way.point.step or 0) if way.picture else 0.0,
             )
             for way in sample
         )
-        foreseen.append(Foreseen(captured_s, due_s, ways_here, tail_s, delays_s))
+        keeps_s = _downlink_s(down, due_s - down_s, on_server_s)
+        foreseen.append(Foreseen(captured_s, due_s, ways_here, on_server_s, up_s + down_s, down_s, keeps_s))
     return foreseen
+
+
+def head_s(
+    setting: OpenedScenario, head: Head, frame_id: int, run: tuple[int, int], begin_s: float, end_s: float
+) -> float:
+    """What the head takes at least for `run` (the index of its width, its stages) of a frame that lives so long."""
+    width, stages = run
+    quick_s = sum(head.stage_s(frame_id, stage, width) for stage in range(stages))
+    return quick_s * setting.least_slowdown("device", begin_s, end_s)
+
+
+def tail_s(
+    setting: OpenedScenario,
+    tails: Sequence[Tail],
+    frame_id: int,
+    begin_s: float,
+    end_s: float,
+    kinds: Iterable[bool] = (False,),
+) -> float:
+    """What the quickest server takes at least for a frame that lives so long; `kinds` says whether its picture may cross."""
+    quickest_s = min(tail.tail_s([frame_id], pictures=int(picture)) for tail in tails for picture in kinds)
+    return quickest_s * setting.least_slowdown("server", begin_s, end_s)
+
+
+def _downlink_s(down: ShapedLink, depart_s: float, tail_s: float) -> float:
+    """How long before `depart_s` less `tail_s` a frame must arrive, so that its acknowledgement and answer can have left."""
+    if depart_s <= 0:
+        return 0.0
+    left = down.carried(depart_s) + GRACE_BYTES
+    answer_s, both_s = (down.when(left - n * FRAMING_BYTES) for n in (1, 2))
+    return max(0.0, depart_s - tail_s - min(answer_s - tail_s, both_s))
 
 
 def _shared(setting: OpenedScenario, foreseen: Sequence[Sequence[Foreseen]]) -> Sequence[Plan]:
@@ -156,7 +193,7 @@ def _shared(setting: OpenedScenario, foreseen: Sequence[Sequence[Foreseen]]) -> 
         ((frame.captured_s, device, i) for device, frames in enumerate(foreseen) for i, frame in enumerate(frames))
     )
     merged = [foreseen[device][i] for _, device, i in order]
-    link = link_bound(merged, setting.links(0)[0].carried)
+    link = links_bound(merged, *(link.carried for link in setting.links(0)))
     heads = [head_bound(frames) for frames in foreseen]
     if sum(bound.count for bound in heads) < link.count:
         return [bound.plan for bound in heads]
@@ -170,11 +207,7 @@ def _run(setting: OpenedScenario, device: int, frames: Sequence[Foreseen], plan:
     """The records of a plan: at the times at which it plays over the links, or when due where it is late there."""
     up, down = setting.links(device)
 
-    def back_s(frame: Foreseen, size_bytes: float, sent_s: float) -> float | None:
-        arrived_s = up.send(round(size_bytes), sent_s)
-        return None if arrived_s is None else down.send(FRAMING_BYTES, arrived_s + frame.tail_s)
-
-    played = play(frames, plan, back_s)
+    played = play(frames, plan, over(up, down))
     count, reached = sum(way is not None for way in plan), sum(p is not None for p in played)
     how = "exact" if reached == count else f"an upper bound, {count} frames, of which its plan reached {reached}"
     header = setting.header(device)
@@ -190,6 +223,20 @@ def _run(setting: OpenedScenario, device: int, frames: Sequence[Foreseen], plan:
         energy_J = setting.energy_J(answer, way.point.layers if way else 0)
         records.append(FrameRecord.from_answer(frame, answer, local, energy_J=energy_J))
     return Run(header, records, 0)
+
+
+def over(up: ShapedLink, down: ShapedLink) -> Callable[[Foreseen, RightWay, float], float | None]:
+    """The way of a frame over real links: its messages in one, their acknowledgements and the answer back."""
+
+    def back_s(frame: Foreseen, way: RightWay, sent_s: float) -> float | None:
+        arrived_s = up.send(round(way.size_bytes), sent_s)
+        if arrived_s is None or arrived_s == math.inf:
+            return None
+        for _ in range(way.point.layers):
+            down.send(FRAMING_BYTES, arrived_s)
+        return down.send(FRAMING_BYTES, arrived_s + frame.tail_s)
+
+    return back_s
 
 
 def _answer(frame: Frame, foreseen: Foreseen, way: RightWay, played: Played | None) -> Answer:

@@ -1,6 +1,6 @@
 """The rivals: each one small file, each one line here. `contestant(name, bundle)` gives one, ready for a session.
 
-The clairvoyant is no policy, since it sees what no policy may: `clairvoyant.solve` bounds what any of these can reach.
+The clairvoyants are no policies, since they see what no policy may: they bound what any of these can reach.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from isthmus.device.deciding import outside
 from isthmus.device.scheduler import AlwaysOffload, ExpectedUtility, LocalOnly
 from isthmus.emulation.policies import contestant as contestants
 from isthmus.emulation.policies.contestant import Contestant, PolicyFactory
@@ -23,8 +24,11 @@ from isthmus.models import inputs
 from isthmus.models.bundle import Bundle
 from isthmus.proto.errors import ConfigError
 
+TRACE_CLAIRVOYANT = "trace-clairvoyant"
+"""How reports call the fair bound: it knows the network, and of a picture what the device can see."""
 CLAIRVOYANT = "clairvoyant"
-"""How reports call the bound."""
+"""How reports call the ceiling: it knows which answers are right as well."""
+BOUNDS = (TRACE_CLAIRVOYANT, CLAIRVOYANT)
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,15 @@ NAMES = tuple(_RIVALS)
 def contestant(name: str, bundle: Bundle) -> Contestant:
     """The policy called `name` on the tables of `bundle`.
 
-    Raises ConfigError listing the names, BundleError or DataError when the bundle lacks what the rival plays on.
+    Or the class that `module:Class` names, on the bundle's own. Raises ConfigError listing the names, BundleError or DataError
+    when the bundle lacks what the rival plays on.
     """
+    if outside.is_outside(name):
+        return Contestant(name, Content.of(bundle), outside.factory(name))
     if name not in _RIVALS:
-        raise ConfigError(f"policy: '{name}' is not one of {', '.join((*NAMES, CLAIRVOYANT))}")
+        raise ConfigError(
+            f"policy: '{name}' is not one of {', '.join((*NAMES, *BOUNDS))}; or name your own as module:Class"
+        )
     rival = _RIVALS[name]
     return Contestant(name, rival.content(bundle), rival.policy)
 

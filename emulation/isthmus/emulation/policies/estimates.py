@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from isthmus.device.catalogue import Catalogue, Known
-from isthmus.device.link_estimator import Outlook
+from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.scheduler import Offload, Situation
 from isthmus.proto.vocabulary import StageResult
 
@@ -28,11 +28,16 @@ def back_s(outlook: Outlook, size_bytes: float) -> float:
     return outlook.service_s(size_bytes) + round_trip_s(outlook) + outlook.server_s
 
 
+def carried_bytes(known: Known) -> float:
+    """The mean bytes of a point with the framing of every layer but one, which the link counts itself."""
+    return known.mean_bytes + MESSAGE_BYTES * (known.point.layers - 1)
+
+
 def sendable(catalogue: Catalogue, result: StageResult) -> Iterator[tuple[Known, int, Offload]]:
-    """What could be sent of these features: the operating point, its predicted bytes, the decision."""
+    """What could be sent of these features: the operating point, its bytes as `carried_bytes` counts them, the decision."""
     width = catalogue.width_index(result.width)
     for step, sizes in enumerate(result.layer_bytes or ()):
-        sent = 0
+        sent = -MESSAGE_BYTES
         for layers, size in enumerate(sizes, start=1):
-            sent += size
+            sent += MESSAGE_BYTES + size
             yield catalogue.offloads[width][step][layers - 1], sent, Offload(step, layers)

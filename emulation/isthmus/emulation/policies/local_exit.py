@@ -14,9 +14,10 @@ class LocalExit:
         self._widths, self._index = len(catalogue.widths), index
 
     def width(self, situation: Situation) -> int:
-        """The widest width at which the exit is reached in time."""
+        """The widest width at which the exit is reached in time, and before the next frame comes."""
+        limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
         for w in range(self._widths - 1, 0, -1):
-            if sum(situation.times.cautious_s(s, w) for s in range(self._index + 1)) <= situation.budget_s:
+            if sum(situation.times.cautious_s(s, w) for s in range(self._index + 1)) <= limit_s:
                 return w
         return 0
 

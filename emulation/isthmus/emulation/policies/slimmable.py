@@ -11,7 +11,7 @@ from __future__ import annotations
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
-from isthmus.emulation.policies.estimates import head_s
+from isthmus.emulation.policies.estimates import carried_bytes, head_s
 from isthmus.proto.vocabulary import StageResult
 
 
@@ -49,4 +49,6 @@ class Slimmable:
         tables_s = [
             head_s(self._catalogue, situation, w) / times.contention for w in range(len(self._catalogue.widths))
         ]
-        return [(tables_s[w] + outlook.service_s(mode.mean_bytes) + outlook.server_s, mode) for w, mode in self._modes]
+        return [
+            (tables_s[w] + outlook.service_s(carried_bytes(mode)) + outlook.server_s, mode) for w, mode in self._modes
+        ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isthmus.device.catalogue import Catalogue, Known
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Offload, Situation
-from isthmus.emulation.policies.estimates import head_s
+from isthmus.emulation.policies.estimates import carried_bytes, head_s
 from isthmus.proto.vocabulary import StageResult
 
 TOLERANCE = 0.01
@@ -41,7 +41,7 @@ class StaticSplit:
 def _cheapest(catalogue: Catalogue, width: int) -> Known:
     points = [known for row in catalogue.offloads[width] for known in row]
     best = max(known.accuracy for known in points)
-    return min((k for k in points if k.accuracy >= best - TOLERANCE), key=lambda k: k.mean_bytes)
+    return min((k for k in points if k.accuracy >= best - TOLERANCE), key=carried_bytes)
 
 
 def _offload(known: Known) -> Offload:

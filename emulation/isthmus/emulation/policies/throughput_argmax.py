@@ -9,7 +9,7 @@ from __future__ import annotations
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import GO_ON, STOP, Decision, Situation
-from isthmus.emulation.policies.estimates import back_s, head_s, sendable
+from isthmus.emulation.policies.estimates import back_s, carried_bytes, head_s, sendable
 from isthmus.proto.vocabulary import StageResult
 
 
@@ -62,4 +62,4 @@ class ThroughputArgmax:
         if outlook is None:
             return alone
         points = (known for row in self._catalogue.offloads[w] for known in row)
-        return max([alone, *(k.accuracy for k in points if self._back_s(outlook, k.mean_bytes) <= left_s)])
+        return max([alone, *(k.accuracy for k in points if self._back_s(outlook, carried_bytes(k)) <= left_s)])

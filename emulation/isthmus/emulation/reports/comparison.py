@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from isthmus.emulation.policies import CLAIRVOYANT
+from isthmus.emulation.policies import BOUNDS, CLAIRVOYANT, TRACE_CLAIRVOYANT
 from isthmus.emulation.traces import Floats
 from isthmus.proto.record import FrameRecord, Run, RunHeader, Summary, summary
 from isthmus.proto.vocabulary import AnswerSource
 
 LOCAL_ONLY = "local-only"
 LEAST_GAIN = 0.005
-"""What the clairvoyant must gain over local-only for a share of it to mean anything: half a point."""
+"""What a bound must gain over local-only for a share of it to mean anything: half a point."""
 
 
 class Fate(enum.IntEnum):
@@ -260,37 +260,43 @@ class Comparison:
         known = (figure(Entry((run,))) for run in self.together(who).runs)
         return [value for value in known if value is not None]
 
-    def recovered(self, setting: RunConditions, who: Player) -> float | None:
-        """The share of the clairvoyant's gain over local-only, on the seeds that all three have played.
+    @property
+    def yardstick(self) -> str:
+        """The bound that shares are of: the fair one, or the clairvoyant where only that has played."""
+        fair = any(who.policy == TRACE_CLAIRVOYANT for who in self.players)
+        return TRACE_CLAIRVOYANT if fair else CLAIRVOYANT
 
-        None where one of them is missing, or where the clairvoyant gains less than LEAST_GAIN.
+    def recovered(self, setting: RunConditions, who: Player, bound: str | None = None) -> float | None:
+        """The share of a bound's gain over local-only, on the seeds that all three have played; of the yardstick's gain.
+
+        None where one of them is missing, or where the bound gains less than LEAST_GAIN.
         """
-        gain = self._gain(setting, who)
+        gain = self._gain(setting, who, bound or self.yardstick)
         return gain[0] / gain[1] if gain else None
 
-    def recovered_in_each(self, who: Player) -> list[float]:
+    def recovered_in_each(self, who: Player, bound: str | None = None) -> list[float]:
         """The share in each setting where it is known."""
-        return [mine / most for mine, most in self._gains(who)]
+        return [mine / most for mine, most in self._gains(who, bound or self.yardstick)]
 
-    def recovered_in_all(self, who: Player) -> float | None:
+    def recovered_in_all(self, who: Player, bound: str | None = None) -> float | None:
         """The share of what there was to gain in all those settings together."""
-        gains = self._gains(who)
+        gains = self._gains(who, bound or self.yardstick)
         return sum(mine for mine, _ in gains) / sum(most for _, most in gains) if gains else None
 
-    def _gains(self, who: Player) -> list[tuple[float, float]]:
-        known = (self._gain(setting, who) for setting, playing in self.entries.items() if who in playing)
+    def _gains(self, who: Player, bound: str) -> list[tuple[float, float]]:
+        known = (self._gain(setting, who, bound) for setting, playing in self.entries.items() if who in playing)
         return [gain for gain in known if gain]
 
-    def _gain(self, setting: RunConditions, who: Player) -> tuple[float, float] | None:
-        """What a player, and what the clairvoyant, was more often right than local-only."""
+    def _gain(self, setting: RunConditions, who: Player, bound: str) -> tuple[float, float] | None:
+        """What a player, and what the bound, was more often right than local-only."""
         playing = self.entries[setting]
-        three = [playing.get(w) for w in (who, Player(LOCAL_ONLY, who.kind), Player(CLAIRVOYANT, who.kind))]
+        three = [playing.get(w) for w in (who, Player(LOCAL_ONLY, who.kind), Player(bound, who.kind))]
         by_seed = [entry.accuracy_by_seed() for entry in three if entry is not None]
         seeds = set.intersection(*map(set, by_seed)) if len(by_seed) == 3 else set()
         if not seeds:
             return None
-        mine, floor, bound = (sum(accuracies[seed] for seed in seeds) / len(seeds) for accuracies in by_seed)
-        return (mine - floor, bound - floor) if bound - floor >= LEAST_GAIN else None
+        mine, floor, most = (sum(accuracies[seed] for seed in seeds) / len(seeds) for accuracies in by_seed)
+        return (mine - floor, most - floor) if most - floor >= LEAST_GAIN else None
 
     def agreement(self, setting: RunConditions, a: Player, b: Player) -> float | None:
         """The share of the frames that both saw and answered in the same way: source, width, exit, step, layers.
@@ -307,9 +313,9 @@ class Comparison:
         return sum(same) / len(same) if same else None
 
     def _rank(self, who: Player) -> tuple[bool, float, str, str]:
-        """The bound first, then by what was right and on time, or at least on time."""
+        """The bounds first, then by what was right and on time, or at least on time."""
         worth = self.values(who, lambda entry: entry.accuracy) or self.values(who, lambda e: e.answered_by_deadline)
-        return who.policy != CLAIRVOYANT, -float(np.mean(worth)) if worth else 0.0, who.policy, who.kind
+        return who.policy not in BOUNDS, -float(np.mean(worth)) if worth else 0.0, who.policy, who.kind
 
 
 def trace_name(header: RunHeader) -> str | None:

@@ -1,6 +1,6 @@
 """The pictures of a comparison. Pure: a comparison in, figures out.
 
-Rows are policies in one order throughout, the bound first; the clairvoyant is drawn in black and local-only in brown,
+Rows are policies in one order throughout, the bounds first; they are drawn in black and local-only in brown,
 whoever else plays in blue.
 """
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from isthmus.emulation.policies import CLAIRVOYANT
+from isthmus.emulation.policies import BOUNDS
 from isthmus.emulation.reports import figure_style, run_plots
 from isthmus.emulation.reports.comparison import LOCAL_ONLY, Comparison, Entry, Fate, Player, RunConditions
 from isthmus.emulation.reports.figure_style import Sheet
@@ -47,9 +47,9 @@ class Scale:
 
 
 def accuracy_scales(comparison: Comparison) -> list[Scale]:
-    """Accuracy and, where the clairvoyant played, the share of its gain."""
+    """Accuracy and, where a bound played, the share of its gain."""
     shares = Scale(
-        "share of the clairvoyant's gain, %",
+        f"share of the {comparison.yardstick}'s gain, %",
         lambda who: [100 * share for share in comparison.recovered_in_each(who)],
         lambda who: None if (share := comparison.recovered_in_all(who)) is None else 100 * share,
         "{:.0f}".format,
@@ -290,4 +290,6 @@ def _curve(comparison: Comparison, who: Player, *, relative: bool) -> tuple[Floa
 
 
 def _colour(who: Player) -> str:
-    return {CLAIRVOYANT: figure_style.FOREGROUND, LOCAL_ONLY: figure_style.BROWN}.get(who.policy, figure_style.BLUE)
+    return {**dict.fromkeys(BOUNDS, figure_style.FOREGROUND), LOCAL_ONLY: figure_style.BROWN}.get(
+        who.policy, figure_style.BLUE
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from isthmus.emulation.policies import CLAIRVOYANT
+from isthmus.emulation.policies import BOUNDS, CLAIRVOYANT, TRACE_CLAIRVOYANT
 from isthmus.emulation.reports import comparison_plots as plots
 from isthmus.emulation.reports import figure_style, page, provenance
 from isthmus.emulation.reports.comparison import LEAST_GAIN, LOCAL_ONLY, Comparison, Player, RunConditions
@@ -49,7 +49,8 @@ def facts(comparison: Comparison) -> dict[str, object]:
                 "frames": entry.frames,
                 "accuracy": entry.accuracy,
                 "accuracy_range": entry.accuracy_range,
-                "recovered": comparison.recovered(setting, who),
+                "fair_share": comparison.recovered(setting, who, TRACE_CLAIRVOYANT),
+                "recovered": comparison.recovered(setting, who, CLAIRVOYANT),
                 "answered_by_deadline": entry.answered_by_deadline,
                 "latency_p50_s": entry.latency_s(0.5),
                 "latency_p95_s": entry.latency_s(0.95),
@@ -99,13 +100,19 @@ def _plots(comparison: Comparison, forms: Sequence[Form]) -> tuple[list[Plot], l
     return found, notes
 
 
+_KNOWS = {
+    TRACE_CLAIRVOYANT: "The trace-clairvoyant knows the network, and of a picture no more than the device can see",
+    CLAIRVOYANT: "The clairvoyant knows the trace, and which answers are right, and bounds what can be reached",
+}
+
+
 def _accuracy_caption(comparison: Comparison) -> str:
     shares = any(comparison.recovered_in_each(who) for who in comparison.players)
     caption = "An answer counts when it is right and on time."
     if shares:
         caption += (
-            f" The clairvoyant knows the trace and bounds what can be reached: 0 % of its gain is {LOCAL_ONLY}, "
-            f"100 % the clairvoyant; settings in which it gains less than {100 * LEAST_GAIN:g} points are left out."
+            f" {_KNOWS[comparison.yardstick]}: 0 % of its gain is {LOCAL_ONLY}, 100 % the {comparison.yardstick}; "
+            f"settings in which it gains less than {100 * LEAST_GAIN:g} points are left out."
         )
     return caption
 
@@ -167,7 +174,7 @@ def _tiles(comparison: Comparison) -> str:
     def mean(who: Player) -> str:
         return page.percent(comparison.mean(who, lambda entry: entry.accuracy))
 
-    causal = [who for who in comparison.players if who.policy != CLAIRVOYANT]
+    causal = [who for who in comparison.players if who.policy not in BOUNDS]
     each = []
     if causal:
         best = causal[0]
@@ -175,10 +182,10 @@ def _tiles(comparison: Comparison) -> str:
         share, shares = comparison.recovered_in_all(best), comparison.recovered_in_each(best)
         if share is not None:
             over = f"{page.percent(min(shares), 0)} to {page.percent(max(shares), 0)} by setting"
-            each.append(
-                (page.percent(share, 0), "of the clairvoyant's gain", over if len(shares) > 1 else "recovered by it")
-            )
-    for policy, what in ((CLAIRVOYANT, "the clairvoyant, a bound"), (LOCAL_ONLY, "local-only, the device alone")):
+            whose = f"of the {comparison.yardstick}'s gain"
+            each.append((page.percent(share, 0), whose, over if len(shares) > 1 else "recovered by it"))
+    bound = comparison.yardstick, f"the {comparison.yardstick}, a bound"
+    for policy, what in (bound, (LOCAL_ONLY, "local-only, the device alone")):
         each += [(mean(who), "right and on time", what) for who in comparison.players if who.policy == policy][:1]
     return page.tiles(*each)
 
@@ -197,7 +204,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _matrix(comparison: Comparison) -> str:
-    """Accuracy by setting and policy; the tint is the share of the clairvoyant's gain."""
+    """Accuracy by setting and policy; the tint is the share of the yardstick's gain."""
     if len(comparison.settings) < 2:
         return ""
     rows, shades = [], []
@@ -212,9 +219,8 @@ def _matrix(comparison: Comparison) -> str:
         shades.append(["", *(_tint(share) for share in shares)])
     columns = ["", *(comparison.name(who) for who in comparison.players)]
     tinted = any(any(row) for row in shades)
-    title = "Right and on time, by setting" + (
-        "; the stronger the tint, the more of the clairvoyant's gain" if tinted else ""
-    )
+    stronger = f"; the stronger the tint, the more of the {comparison.yardstick}'s gain" if tinted else ""
+    title = f"Right and on time, by setting{stronger}"
     return page.table(title, columns, rows, shades=shades)
 
 
@@ -238,7 +244,7 @@ def _tint(share: float | None) -> str:
 
 def _figures(comparison: Comparison) -> str:
     columns = (
-        "setting", "policy", "runs", "frames", "right and on time", "of the runs", "of the clairvoyant's gain",
+        "setting", "policy", "runs", "frames", "right and on time", "of the runs", f"of the {comparison.yardstick}'s gain",
         "answered by the deadline", "latency, median", "95 %", "sent per frame", "energy per frame",
     )  # fmt: skip
     rows: list[Row] = []

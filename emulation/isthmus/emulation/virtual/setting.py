@@ -5,16 +5,19 @@ A clairvoyant may know all of it. Whatever it hands out is fresh and depends on 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from isthmus.emulation import policies, traces
-from isthmus.emulation.link import ShapedLink
+from isthmus.emulation.link import LinkTables, ShapedLink
 from isthmus.emulation.policies.contestant import Contestant
 from isthmus.emulation.replay import Feed, Head, Replay, Tail
 from isthmus.emulation.traces import BYTES_PER_MBIT, AnyTrace, PacketTrace
-from isthmus.emulation.virtual.scenario import UNKNOWN_RADIO, Scenario
+from isthmus.emulation.virtual.scenario import UNKNOWN_RADIO, Happening, Scenario
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, work
 from isthmus.models.bundle import Bundle
@@ -92,6 +95,31 @@ class OpenedScenario:
         """The same for a batch of pictures."""
         return self.server.tail_s(self.contestant.content.picture_flops, batch)
 
+    def least_slowdown(self, whose: Literal["device", "server"], begin_s: float, end_s: float) -> float:
+        """How many times slower than its profile a head or tail is at least, whenever it runs between two times."""
+        lasting, passing = [], []
+        for event in self.scenario.events:
+            factor = self.slowdown(event, whose)
+            if event.at_s <= begin_s and end_s <= event.at_s + event.for_s:
+                lasting.append(factor)
+            elif event.at_s < end_s and begin_s < event.at_s + event.for_s:
+                passing.append(min(1.0, factor))
+        return math.prod(lasting + passing)
+
+    def slowdown(self, event: Happening, whose: Literal["device", "server"]) -> float:
+        """How many times slower one event makes heads or tails."""
+        if event.what == "server-load":
+            return event.factor if whose == "server" else 1.0
+        if whose == "server":
+            return 1.0
+        match event.what:
+            case "load":
+                return event.factor
+            case "throttling":
+                return self.profile.throttled(event.state).slowdown
+            case _:
+                return 1.0
+
     def energy_J(self, answer: Answer, messages: int) -> float | None:
         """What a frame cost its device above idling; None when the profile knows nothing of power."""
         if self.profile.power is None or self.scenario.radio == UNKNOWN_RADIO:
@@ -111,7 +139,13 @@ class OpenedScenario:
     def links(self, device: int) -> tuple[ShapedLink, ShapedLink]:
         """Fresh links, up and down, for device number `device`; of a cell, it is the first device that has them."""
         options = replace(self.scenario.link, start_s=self.start_s(device), seed=self.scenario.seed + device)
-        return ShapedLink(self.trace, "up", options), ShapedLink(self.trace, "down", options)
+        up, down = self._tables
+        return ShapedLink(self.trace, "up", options, up), ShapedLink(self.trace, "down", options, down)
+
+    @cached_property
+    def _tables(self) -> tuple[LinkTables, LinkTables]:
+        """Up and down, the same for all devices."""
+        return LinkTables.of(self.trace, "up"), LinkTables.of(self.trace, "down")
 
     def header(self, device: int) -> RunHeader:
         """How the run of device number `device` is made."""

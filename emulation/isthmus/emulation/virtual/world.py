@@ -123,19 +123,9 @@ class World(Timeline):
 
     def _settle(self) -> None:
         """Apply the product of all active slowdowns to every head and tail."""
-        device = math.prod(self._slowdown(event) for event in self._happening)
-        server = math.prod(event.factor for event in self._happening if event.what == "server-load")
+        device = math.prod(self.setting.slowdown(event, "device") for event in self._happening)
+        server = math.prod(self.setting.slowdown(event, "server") for event in self._happening)
         for head in self._heads:
             head.slowdown = device
         for tail in self._tails:
             tail.slowdown = server
-
-    def _slowdown(self, event: Happening) -> float:
-        """How many times slower one event makes a device."""
-        match event.what:
-            case "load":
-                return event.factor
-            case "throttling":
-                return self.setting.profile.throttled(event.state).slowdown
-            case _:
-                return 1.0

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models.bundle import Bottleneck, Manifest, Outcomes, Point
-from isthmus.models.bundling import calibration, spectral_fit
+from isthmus.models.bundling import calibration, predictor_fit, spectral_fit
 from isthmus.models.data.labelled import Validation
 from isthmus.models.progress import Report
 from isthmus.proto.codec import Codec, CodecConfig, fit
 
 CONFIDENCE_EDGES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 """The edges of the confidence bins, closer towards 1."""
+PREDICTING = 5
+"""The least schema that a bundle with predictors must name."""
 Floats = NDArray[np.float32]
 
 
@@ -51,14 +53,22 @@ class Evaluation:
 
 
 def measured(manifest: Manifest, evaluation: Evaluation) -> Manifest:
-    """`manifest` with what `evaluation` measured: points, the codec's tables, every exit's temperature."""
+    """`manifest` with what `evaluation` measured: points, the codec's tables, every exit's temperature, predictors."""
     temperature = {(p.width, p.exit): p.temperature for p in evaluation.points}
     stages = tuple(
         tuple(msgspec.structs.replace(stage, temperature=temperature[stage.width, i]) for stage in row)
         for i, row in enumerate(manifest.stages)
     )
     bottleneck = Bottleneck.of(evaluation.codec)
-    return msgspec.structs.replace(manifest, stages=stages, bottleneck=bottleneck, points=evaluation.points)
+    manifest = msgspec.structs.replace(manifest, stages=stages, bottleneck=bottleneck, points=evaluation.points)
+    return with_predictors(manifest, evaluation.outcomes)
+
+
+def with_predictors(manifest: Manifest, outcomes: Outcomes) -> Manifest:
+    """`manifest` with what `outcomes` let be said of single answers, and the schema that this takes."""
+    predictors = predictor_fit.fitted(manifest, outcomes)
+    schema = max(manifest.schema, PREDICTING) if predictors else manifest.schema
+    return msgspec.structs.replace(manifest, predictors=predictors, schema=schema)
 
 
 def save(folder: Path, outcomes: Outcomes) -> None:
@@ -187,6 +197,7 @@ def _calibrated(
         label=np.stack(label, axis=1).astype(stored),
         confidence=np.stack(confidence, axis=1).astype(np.float16),
         layer_bytes=layer_bytes,
+        calibrating=held_in,
     )
     return Evaluation(codec, tuple(points), outcomes, tuple(errors), unquantised)
 

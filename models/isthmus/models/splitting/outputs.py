@@ -128,7 +128,7 @@ def classes_of(graph: Graph, task: str, boxes: Boxes | None = None) -> int | Non
     """How many classes a graph tells apart, or keypoints it finds; None where its outputs do not say."""
     shape = graph.tensors[graph.outputs[0]].shape
     if task in WITHOUT_CLASSES:
-        return _points_of(shape) if task == "pose" else 0
+        return _points_of(shape) if task == "pose" else None
     if task.startswith("classification"):
         return max(shape) if shape else None
     if task == "detection":
