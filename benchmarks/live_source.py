@@ -34,8 +34,9 @@ from isthmus.device.config import AgentConfig
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.device.run import Opened, answer_all, open_device
 from isthmus.models.scenes import Drive
-from isthmus.proto.fates import RunEnd
-from isthmus.proto.record import FrameRecord, summary
+from isthmus.proto.fates import RunEnd, Tally
+from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import AnswerSource, Skipped
 
 BLOCK, ROWS, COLUMNS = 16, 4, 10
 """A time in milliseconds is drawn as 40 bits, each so many pixels squared: JPEG leaves them legible."""
@@ -101,6 +102,19 @@ class Ages(Sink):
         self.rss_B.append(4096.0 * int(Path(f"/proc/{os.getpid()}/statm").read_text().split()[1]))
 
 
+class Counts:
+    """Counts answers and keeps none: what is kept would show as the agent's memory."""
+
+    def __init__(self) -> None:
+        self.tally, self.answers, self.on_time = Tally(), 0, 0
+
+    def add(self, row: FrameRecord) -> None:
+        """Count one."""
+        self.tally.add(row.source, row.reason, Skipped(row.skipped_stale, row.skipped_rate))
+        self.answers += 1
+        self.on_time += row.on_time and row.source is not AnswerSource.NONE
+
+
 def slow(device: Opened, manages: float) -> Opened:
     """A device whose whole head takes as long as one takes that manages so many pictures a second."""
     bundle = device.bundle
@@ -128,18 +142,18 @@ def main() -> None:
     server.start()
     device = slow(open_device(AgentConfig(deadline_s=asked.deadline_ms / 1000, policy="local-only")), asked.manages)
     source = open_source(f"http://127.0.0.1:{ours.recv()}/")
-    ages, rows, ends = Ages(), list[FrameRecord](), list[RunEnd]()
+    ages, counts, ends = Ages(), Counts(), list[RunEnd]()
 
     async def run() -> None:
         try:
-            answering = answer_all(device, source, rows.append, sinks=[ages], on_end=ends.append)
+            answering = answer_all(device, source, counts.add, sinks=[ages], on_end=ends.append)
             await asyncio.wait_for(answering, asked.minutes * 60)
         except asyncio.TimeoutError:
             pass
 
     asyncio.run(run())
     server.terminate()
-    figures = report(ages, rows, ends[0], asked)
+    figures = report(ages, counts, ends[0], asked)
     print(json.dumps(figures))
     if asked.out is not None:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")
@@ -147,21 +161,20 @@ def main() -> None:
     raise SystemExit(0 if kept else 1)
 
 
-def report(ages: Ages, rows: list[FrameRecord], end: RunEnd, asked: argparse.Namespace) -> dict[str, Any]:
+def report(ages: Ages, counts: Counts, end: RunEnd, asked: argparse.Namespace) -> dict[str, Any]:
     """The figures of a run."""
     at_s, age_s, rss_B = (np.array(values) for values in (ages.at_s, ages.age_s, ages.rss_B))
     warm = at_s - at_s[0] > min(WARM_S, (at_s[-1] - at_s[0]) / 2)
-    fates = summary(rows)
     p50, p99 = np.quantile(age_s, [0.5, 0.99])
     return {
         "minutes": (at_s[-1] - at_s[0]) / 60,
         "deadline_s": asked.deadline_ms / 1000,
         "captured": end.captured,
         "captured_per_s": end.captured / (at_s[-1] - at_s[0]),
-        "by_fate": fates.by_fate,
-        "answered_per_s": len(rows) / (at_s[-1] - at_s[0]),
-        "on_time": fates.answered_by_deadline,
-        "without_fate": end.captured - len(rows) - end.skipped_stale - end.skipped_rate,
+        "by_fate": counts.tally.by_fate,
+        "answered_per_s": counts.answers / (at_s[-1] - at_s[0]),
+        "on_time": counts.on_time / counts.answers,
+        "without_fate": end.captured - counts.answers - end.skipped_stale - end.skipped_rate,
         "age_p50_s": float(p50),
         "age_p99_s": float(p99),
         "age_max_s": float(age_s.max()),
