@@ -64,7 +64,7 @@ def test_load_makes_heads_narrower() -> None:
     assert set(chosen) == {0, 1}
 
 
-@pytest.mark.parametrize(("ageing", "frames"), [(LASTING, 30), (FADING, 2)])
+@pytest.mark.parametrize(("ageing", "frames"), [(LASTING, 8), (FADING, 2)])
 def test_how_often_to_detect_follows_from_how_answers_age(ageing: Ageing, frames: int) -> None:
     asked = policy(ageing)  # a head of 44 ms, to be on the safe side, lets two frames pass
     tracked = [n for n in range(60) if asked.width(situation(detected_s=n * PERIOD_S)) is None]
