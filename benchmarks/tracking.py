@@ -45,11 +45,12 @@ def main(name: str) -> None:
         print(f"| {title} | {plain} | {' | '.join(cells)} |")
     late = round(LATE_S * float(table.fps[0]))
     print(f"\nOne detection every {LATE_INTERVAL} frames, {LATE_S * 1e3:.0f} ms ({late} frames) late\n")
+    print("Frames before the first late answer could be there are left out of all columns.\n")
     print("| answers of | in time, carried | late, held | late, carried | late, voted |\n|---|---|---|---|---|")
     for title, column in points.items():
-        fresh = _score(table, rows, lambda clip, c=column: _played(clip, rows, c, LATE_INTERVAL, 0, "carried"))
+        fresh = _score(table, rows, lambda clip, c=column: _played(clip, rows, c, LATE_INTERVAL, 0, "carried"), late)
         cells = [
-            _score(table, rows, lambda clip, c=column, m=m: _played(clip, rows, c, LATE_INTERVAL, late, m))
+            _score(table, rows, lambda clip, c=column, m=m: _played(clip, rows, c, LATE_INTERVAL, late, m), late)
             for m in MODES
         ]
         print(f"| {title} | {fresh} | {' | '.join(cells)} |")
@@ -76,11 +77,13 @@ def _points(bundle: Bundle) -> Iterator[tuple[str, int]]:
 Answers = Iterator[tuple[Box, ...]]
 
 
-def _score(table: Sequences, rows: Rows, play: Callable[[Sequence[int]], Answers]) -> str:
+def _score(table: Sequences, rows: Rows, play: Callable[[Sequence[int]], Answers], skipped: int = 0) -> str:
+    """The mean over clips, each without its first `skipped` frames."""
     by_clip = []
     for clip in range(len(table.names)):
         frames = [n for n, c in enumerate(table.clip.tolist()) if c == clip]
-        by_clip.append(mean(found(boxes, rows.truth(n)) for n, boxes in zip(frames, play(frames), strict=True)))
+        answered = list(zip(frames, play(frames), strict=True))[skipped:]
+        by_clip.append(mean(found(boxes, rows.truth(n)) for n, boxes in answered))
     error = stdev(by_clip) / len(by_clip) ** 0.5 if len(by_clip) > 1 else 0.0
     return f"{mean(by_clip):.3f} ± {error:.3f}"
 

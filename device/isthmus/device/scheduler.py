@@ -69,7 +69,7 @@ class Situation(Struct, frozen=True):
     late_s: float = 0.0
     """How long ago it was due."""
     detected_s: float | None = None
-    """How much older the newest picture is that a detection of is known; None before any."""
+    """How much older the newest picture is that a detection of is known; None where nothing is tracked."""
 
     def tracked(self, frame: Frame, due_s: float, detected_s: float | None) -> Situation:
         """The same, of a frame that what is tracked may answer; the newest picture with a detection is of `detected_s`."""

@@ -249,7 +249,7 @@ class Session:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
         situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
-        return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.detected_s)
+        return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:
         """What a detection is together with those before it, which the tracker is told of; itself where there is none."""

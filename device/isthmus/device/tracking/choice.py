@@ -30,12 +30,6 @@ from isthmus.device.scheduler import (
 from isthmus.models.bundle import Ageing
 from isthmus.proto.vocabulary import StageResult
 
-PRICE_OF_HEAD = 0.002
-"""Utility that a head which runs all the time costs, in heat and joules: what little another detection would add must be
-worth that. It is as small as the price of an idle link."""
-LONGEST = 30
-"""Frames that one detection serves at most: what appears meanwhile is not seen before."""
-INTERVALS = (1, 2, 4, 8, 15, LONGEST)
 WAYS = 4
 """Ways to offload that are looked at before the head, the most accurate first."""
 
@@ -72,25 +66,21 @@ class TrackedUtility(ExpectedUtility):
         """Frames that the detection now being made is to serve."""
 
     def width(self, situation: Situation) -> int | None:
-        """The width whose detections are worth most to all the frames that they serve; None while the last one serves."""
+        """The width whose detections are worth most to all the frames that they serve until the next is ready.
+
+        The head runs again as soon as it is free: every detection is a vote, of which the table of ageing does not know.
+        """
         if not situation.whole_s:  # nothing is tracked
             return super().width(situation)
         period_s = situation.period_s or situation.whole_s
         best, chosen, shortest = -math.inf, 0, _Served(0.0, period_s, 1)
         for w in range(len(self._catalogue.widths)):
             head_s = situation.times.ahead_s(0, w)
-            served = _Served(
-                self._late_s(head_s, situation), period_s, min(LONGEST, max(1, math.ceil(head_s / period_s)))
-            )
-            worth = (
-                self._foreseen_served(w, served, situation, head_s) - PRICE_OF_HEAD * head_s / period_s / served.count
-            )
+            served = _Served(self._late_s(head_s, situation), period_s, max(1, math.ceil(head_s / period_s)))
+            worth = self._foreseen_served(w, served, situation, head_s)
             if worth > best + INDIFFERENCE * (w > 0):
                 best, chosen, shortest = worth, w, served
-        self._interval = self._longest_worth(chosen, shortest, situation)
-        known_s = situation.detected_s
-        if known_s is not None and known_s < (self._interval - 0.5) * period_s:
-            return None
+        self._interval = shortest.count
         return chosen
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
@@ -151,17 +141,6 @@ class TrackedUtility(ExpectedUtility):
             )
             total += here + p * max(0.0, there - here)
         return total / len(ages_s)
-
-    def _longest_worth(self, w: int, shortest: _Served, situation: Situation) -> int:
-        """Frames that a detection at this width is best made to serve: never fewer than pass while it is made."""
-        alone, head_s = self._catalogue.exits[w][self._last].accuracy, situation.times.ahead_s(0, w)
-
-        def worth(count: int) -> float:
-            served = _Served(shortest.first_s, shortest.period_s, count)
-            busy = head_s / (count * shortest.period_s)
-            return self._mean(self._ageing.exit[w], alone, served.ages_s) - PRICE_OF_HEAD * busy
-
-        return max((shortest.count, *(n for n in INTERVALS if n > shortest.count)), key=worth)
 
     def _mean(self, row: Sequence[float], fresh: float, ages_s: Sequence[float]) -> float:
         return sum(self._aged(row, fresh, age_s) for age_s in ages_s) / len(ages_s)

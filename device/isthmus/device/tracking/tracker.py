@@ -58,6 +58,11 @@ class Tracker:
         """The frame that things have been moved to; None before any."""
         return self._at
 
+    @property
+    def serving_s(self) -> float | None:
+        """`detected_s` while anything is tracked; None where the next frame had better be looked at."""
+        return self.detected_s if self._tracks.things else None
+
     def on_frame(self, frame: Frame) -> None:
         """A frame was captured."""
         self._places[frame.id] = {}
