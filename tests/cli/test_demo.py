@@ -19,7 +19,7 @@ def test_an_agent_that_we_ended_ourselves_is_no_error(
 ) -> None:
     """After Ctrl-C the agent may already be closing when it is asked to end: it then dies of the asking."""
 
-    def run(_: demo.DemoPlan, folder: Path) -> tuple[int, float, str]:
+    def run(_: demo.DemoPlan, folder: Path, **__: object) -> tuple[int, float, str]:
         saved(made_run("mine", 5, of=10), folder / report.RECORDS)
         (folder / demo.AGENT_LOG).write_text("error: camera 0: has gone away\n")
         return agent, 0.0, "relay: on time"

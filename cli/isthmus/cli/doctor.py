@@ -25,7 +25,7 @@ PARTS = {
         "zstandard",
     ),
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
-    "emulation": ("matplotlib",),
+    "emulation": ("faster-coco-eval", "matplotlib"),
     "frigate": ("pyzmq",),
     "mqtt": ("paho-mqtt",),
 }  # fmt: skip

@@ -18,7 +18,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -125,6 +125,10 @@ class Answers(Iterator[FrameRecord]):
     def __next__(self) -> FrameRecord:
         return next(self._given)
 
+    def close(self) -> None:
+        """End the agent, as leaving the loop does."""
+        self._given.close()
+
     async def __aiter__(self) -> AsyncIterator[FrameRecord]:
         running = await asyncio.to_thread(self._start)
         try:
@@ -134,7 +138,7 @@ class Answers(Iterator[FrameRecord]):
             await asyncio.to_thread(running.end)
 
 
-def _waited_for(start: Callable[[], _Watching]) -> Iterator[FrameRecord]:
+def _waited_for(start: Callable[[], _Watching]) -> Generator[FrameRecord]:
     running = start()
     try:
         while (row := running.told.get()) is not None:

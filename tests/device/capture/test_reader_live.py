@@ -129,7 +129,7 @@ def test_leaving_the_loop_ends_an_agent_whose_pictures_do_not_come() -> None:
     given = Agent.open(AgentConfig(deadline_s=2.0)).answers(once())  # type: ignore[arg-type]
     assert next(given).frame_id == 0
     began_s = time.monotonic()
-    given.close()  # type: ignore[attr-defined]
+    given.close()
     assert time.monotonic() - began_s < HANG_S / 10
 
 

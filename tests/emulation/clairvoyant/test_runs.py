@@ -88,7 +88,7 @@ def test_a_slow_head_bounds_what_all_policies_reach() -> None:
 
 
 def test_devices_that_share_a_cell_are_bounded_together() -> None:
-    cell: dict[str, object] = {"share": "cell", "sessions": 6, "fps": 10.0, "scale": 0.02}
+    cell: dict[str, object] = {"share": "cell", "sessions": 6, "fps": 10.0, "scale": 0.002}
     together = foreseen(opened("expected-utility", **cell))
     assert right(opened("expected-utility", **cell)) <= together
     assert together < foreseen(opened("expected-utility", **{**cell, "share": "own"}))

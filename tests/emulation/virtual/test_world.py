@@ -135,13 +135,13 @@ def test_a_lost_server_is_replaced_by_the_next_one() -> None:
     alone, two = (simulate(changed(WIFI, servers=n, events=(lost,), duration_s=14.0))[0] for n in (1, 2))
     assert share(between(alone, 2.2, 14), AnswerSource.EXIT) == 1.0
     assert share(between(two, 2.2, 4), AnswerSource.EXIT) == 1.0
-    assert share(between(two, 8, 14), AnswerSource.SERVER) > 0.5
+    assert share(between(two, 8, 14), AnswerSource.SERVER) > 0.3
 
 
 def test_a_slow_server_says_so_and_is_asked_less() -> None:
     slow = changed(WIFI, events=(Happening(what="server-load", at_s=4.0, factor=300.0),))
     (run,) = simulate(slow)
-    assert share(between(run, 1, 4), AnswerSource.SERVER) > 0.5
+    assert share(between(run, 1, 4), AnswerSource.SERVER) > 0.3
     assert share(between(run, 6, 8), AnswerSource.SERVER) == 0.0
 
 
@@ -205,7 +205,7 @@ def test_a_trace_of_the_downlink_alone_must_be_swapped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"down.csv: has no uplink; play its downlink as one with swap"):
         simulate(downlink)
     (run,) = simulate(changed(downlink, swap=True))
-    assert share(run.records, AnswerSource.SERVER) > 0.5
+    assert share(run.records, AnswerSource.SERVER) > 0.3
 
 
 def test_the_world_is_a_machine_that_can_be_looked_at_on_the_way() -> None:

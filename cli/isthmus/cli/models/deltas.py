@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.edge_server.engines import Tail
+from isthmus.cli.options import require
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle
 from isthmus.models.bundling import writer
@@ -35,6 +35,7 @@ def deltas(
     frames: int = typer.Option(100, help="Use at most so many of each clip.", min=8),
 ) -> None:
     """Learn how frames are coded against those before: the code from every second clip, what may be kept from the others."""
+    require("server")
     bundle = bundles.load(name)
     if len(clips) < 2:
         raise ConfigError("CLIPS: one is not enough; the code is learnt from some and judged on others")
@@ -71,6 +72,8 @@ class _Judge:
 
     def __init__(self, bundle: Bundle, films: Sequence[Film]) -> None:
         manifest = bundle.manifest
+        from isthmus.edge_server.engines import Tail
+
         self._films, self._labels, self._tail = films, manifest.labels, Tail(bundle, 1)
         self._boxed = manifest.boxes is not None and all(f.truth for f in films)
         if self._boxed and manifest.boxes is not None:
