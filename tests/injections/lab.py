@@ -244,11 +244,11 @@ class Lab:
         self.roles.append(agent)
         return agent
 
-    def run(self, *arguments: str, **how: Any) -> Role:
+    def run(self, *arguments: str, limit_s: float = PATIENCE_S, **how: Any) -> Role:
         """Any command of Isthmus, to its end."""
         role = Role(arguments, self._log(arguments[0]), **how)
         self.roles.append(role)
-        role.wait()
+        role.wait(limit_s)
         return role
 
     def role(self, *arguments: str, **how: Any) -> Role:

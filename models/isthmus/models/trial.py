@@ -16,7 +16,7 @@ from isthmus.models.bundle import ZOO
 from isthmus.models.litert import Interpreter, warm_up
 from isthmus.proto.errors import ModelError
 
-LIMIT_S = 120.0
+LIMIT_S = 45.0
 """Far more than one pass of any network that could serve; a file that takes longer is refused."""
 
 _deaths: dict[str, str] = {}
