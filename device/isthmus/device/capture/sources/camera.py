@@ -15,7 +15,18 @@ VGA = (640, 480)
 """Above this, cameras on USB 2 give few pictures a second unless they compress them."""
 
 
-class Camera(Capture):
+class Plugged(Capture):
+    """A camera at this machine, which can be unplugged."""
+
+    def read(self) -> Picture:
+        """The newest picture; SourceError when the camera was unplugged."""
+        picture = self._next(self.name)
+        if picture is None:
+            raise SourceError(f"{self.name}: gave no picture after {self._count} frames; unplugged?")
+        return picture
+
+
+class Camera(Plugged):
     """A camera by its number, which may be another camera's after it was plugged in again: when it goes away, it is gone."""
 
     live = True
@@ -27,19 +38,12 @@ class Camera(Capture):
         )
         _ask(self._capture, wish)
 
-    def read(self) -> Picture:
-        """The newest picture; SourceError when the camera was unplugged."""
-        picture = self._next(self.name)
-        if picture is None:
-            raise SourceError(f"{self.name}: gave no picture after {self._count} frames; unplugged?")
-        return picture
-
     def again(self) -> Camera:
         """The camera opened anew."""
         return Camera(self._index, self._wish)
 
 
-class Device(Capture):
+class Device(Plugged):
     """A camera by its path: `/dev/video0`, or by its name below `/dev/v4l/by-id`, where it comes back under the same one."""
 
     live = reconnects = True
@@ -53,13 +57,6 @@ class Device(Capture):
         why = "cannot be opened as a camera; is it free, and may this user read it (group 'video')?"
         super().__init__(name, str(path.resolve()), why, backend=cv2.CAP_V4L2)
         _ask(self._capture, wish)
-
-    def read(self) -> Picture:
-        """The newest picture; SourceError when the camera was unplugged."""
-        picture = self._next(self.name)
-        if picture is None:
-            raise SourceError(f"{self.name}: gave no picture after {self._count} frames; unplugged?")
-        return picture
 
     def again(self) -> Device:
         """The camera under the same path."""
