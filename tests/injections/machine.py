@@ -36,6 +36,12 @@ def usage(pid: int) -> Usage:
     return Usage(pages * os.sysconf("SC_PAGE_SIZE"), fds, threads)
 
 
+def cpu_s(pid: int) -> float:
+    """How long a process has computed so far, in seconds of one core."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def signal_waits(pid: int, number: int) -> bool:
     """Whether a signal that was sent to a process still waits for it."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

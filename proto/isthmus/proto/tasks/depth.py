@@ -58,7 +58,7 @@ class DepthEstimation:
         It does not change when both maps are scaled or shifted, since many networks tell depth up to a scale and a shift. Of a
         map `b` that is flat, the error is in shares of its value.
         """
-        a, b = values_of(one), values_of(other)
+        a, b = values_of(one).astype(np.float64), values_of(other).astype(np.float64)
         if a.shape != b.shape:
             raise ValueError(f"depth: {a.shape} against {b.shape}")
         error, spread = float(np.abs(a - b).sum()), float(np.abs(b - np.median(b)).sum())
@@ -86,6 +86,6 @@ def levels(depth: Depth) -> NDArray[np.uint8]:
 
 
 def _deflated(a: NDArray[np.float32]) -> bytes:
-    span = float(np.ptp(a))
-    level = np.rint((a - a.min()) * (LEVELS / span if span else 0.0)).astype(np.uint8)
+    a = a.astype(np.float64)  # a span of float32 values can be as small, or as large, that they themselves can't be divided by it
+    level = np.rint((a - a.min()) / (np.ptp(a) or 1.0) * LEVELS).astype(np.uint8)
     return zlib.compress(np.diff(level, axis=1, prepend=np.uint8(0)).tobytes(), 6)
