@@ -86,6 +86,8 @@ def levels(depth: Depth) -> NDArray[np.uint8]:
 
 
 def _deflated(a: NDArray[np.float32]) -> bytes:
-    a = a.astype(np.float64)  # a span of float32 values can be as small, or as large, that they themselves can't be divided by it
+    a = a.astype(
+        np.float64
+    )  # a span of float32 values can be as small, or as large, that they themselves can't be divided by it
     level = np.rint((a - a.min()) / (np.ptp(a) or 1.0) * LEVELS).astype(np.uint8)
     return zlib.compress(np.diff(level, axis=1, prepend=np.uint8(0)).tobytes(), 6)
