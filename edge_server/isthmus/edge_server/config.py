@@ -9,6 +9,8 @@ MOST = {
     "max_batch": (1024, "a batch of this size is timed, and its memory taken, before the server is ready"),
 }
 """The most of some keys, and why."""
+LEAST_AGE_S, MOST_AGE_S = 1.0, 7 * 86_400.0
+"""A stream that moves on costs its device half a second without the server: more often than each second there is none left."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mbit/s that are read of one device."""
     grace_s: float = 5.0
     """How long a stopping server still answers what is in flight."""
+    stream_age_s: float | None = None
+    """A device is asked to connect again after so long, give or take a fifth; None: never. For servers behind a balancer."""
     debug: bool = False
     """Offer gRPC reflection."""
 
@@ -58,6 +62,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key in ("max_fps", "max_mbps"):
             if not 0 < (rate := getattr(self, key)) < float("inf"):
                 raise ValueError(f"{key} = {rate}, expected more than 0")
+        if self.stream_age_s is not None and not LEAST_AGE_S <= self.stream_age_s <= MOST_AGE_S:
+            raise ValueError(f"stream_age_s = {self.stream_age_s}, expected {LEAST_AGE_S:g} s to {MOST_AGE_S:g} s")
         if not 0 <= self.grace_s <= 3600:
             raise ValueError(f"grace_s = {self.grace_s}, expected 0 to 3600 s")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
@@ -29,16 +31,29 @@ from isthmus.proto.signals import end_at_once_from_now_on
 log = logging.getLogger(__name__)
 
 BYTES_PER_MBIT = 125_000.0
+CONNECTION_AGE = 0.7
+"""Of the age of a stream, which is four fifths of it at least: the connection, whose age gRPC spreads by a tenth, is older
+then, so that the next stream makes a new one and a balancer that sees connections only can put it elsewhere too."""
 LOOK_S = 1.0
 """How often it is looked for what no message and no timer tells."""
 
 
 def bind(
-    service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
+    service: EdgeService,
+    listen: str,
+    credential: grpc.ServerCredentials | None,
+    *,
+    debug: bool = False,
+    stream_age_s: float | None = None,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
-    """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
+    """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError.
+
+    Where streams of `stream_age_s` are asked to come again, their connections take no new ones by then.
+    """
     # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
     options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    if stream_age_s is not None:
+        options.append(("grpc.max_connection_age_ms", round(CONNECTION_AGE * stream_age_s * 1e3)))
     server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
@@ -73,9 +88,12 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
         another=tail,
+        ages=Ages(config.stream_age_s or math.inf, grace_s=config.grace_s),
     )
     credential = None if shown is None else shown.credentials()
-    server, status, address = bind(service, config.listen, credential, debug=config.debug)
+    server, status, address = bind(
+        service, config.listen, credential, debug=config.debug, stream_age_s=config.stream_age_s
+    )
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)

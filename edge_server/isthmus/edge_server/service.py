@@ -23,10 +23,11 @@ from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.streams import Compute, Ready, Reply, Served, Streams
 from isthmus.edge_server.tail_health import TailHealth
 from isthmus.edge_server.tail_times import TailTimes
-from isthmus.edge_server.tail_worker import TailHungError, TailWorker, compute
+from isthmus.edge_server.tail_worker import TailHungError, TailWorker, TailWorkers, compute
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
@@ -62,6 +63,7 @@ STATUS = {
     Ending.REPLACED: grpc.StatusCode.ABORTED,
     Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
     Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
+    Ending.AGED: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -77,20 +79,28 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         limits: Limits | None = None,
         max_batch: int = 8,
         another: Callable[[], Engine] | None = None,
+        replicas: int | None = None,
+        ages: Ages | None = None,
     ) -> None:
-        """`another` makes an engine for the thread that takes the place of one that hangs."""
+        """`another` makes an engine for the thread that takes the place of one that hangs.
+
+        An engine that may be called by several threads, since it runs elsewhere, is given so many batches at once as it has
+        `replicas`; `resize` says when that changes.
+        """
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = Metrics()
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
-        batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
-        self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
+        batcher: Batcher[Ready] = Batcher(
+            times, max_batch=max_batch, stream_credits=limits.stream_credits, engines=replicas or 1
+        )
+        self._streams = Streams(served, batcher, server_id=server_id, limits=limits, ages=ages)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
-        self._worker = TailWorker(engine, another=another)
+        self._worker = TailWorker(engine, another=another) if replicas is None else TailWorkers(engine)
         self._health, self._healthy = TailHealth(), True
         self.on_health: Callable[[bool], Awaitable[None]] | None = None
         """Told whenever every batch fails, and when that is over."""
@@ -153,6 +163,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
         self._streams.revoke(names)
+        self._pump()
+
+    def resize(self, replicas: int) -> None:
+        """So many replicas of the tail run now."""
+        self._streams.resize(replicas, now=time.monotonic())
         self._pump()
 
     def close(self) -> None:

@@ -5,24 +5,25 @@ Messages go in; what to reply, to compute and to close comes out. `server` perfo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from isthmus.edge_server.admission import Admission, Close, Ending, Limits, Peer
+from isthmus.edge_server.admission import Admission, Close, Ending, Limits, Peer, misfit
 from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
 from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
-from isthmus.proto.codec import CODEC_VERSION, CodecConfig
+from isthmus.proto.codec import CodecConfig
 from isthmus.proto.errors import CodecError
-from isthmus.proto.frame_codec import Crossed, FrameCodec
+from isthmus.proto.frame_codec import Decoder, FrameCodec
 from isthmus.proto.machine import earliest
-from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.temporal.reconstruction import HELD, Reconstruction, References
 from isthmus.proto.vocabulary import Load, ServerTimings
@@ -31,17 +32,6 @@ SWEEP_S = 1.0
 """How often silent streams are looked for: a tenth of the silence itself."""
 MARGIN_S = 0.002
 """A frame whose layers are still coming starts so much before its last moment: the host wakes up a little late."""
-
-
-class Decoder(Protocol):
-    """Payloads to features."""
-
-    @property
-    def max_layer_bytes(self) -> int:
-        """The largest payload of any layer."""
-
-    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
-        """What crossed, from the layers that are here, base first, or the delta of `reference`. Raises CodecError."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +80,7 @@ class Streams:
         server_id: str,
         limits: Limits,
         codec: Decoder | None = None,
+        ages: Ages | None = None,
     ) -> None:
         """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
         self.served, self.server_id = served, server_id
@@ -99,8 +90,8 @@ class Streams:
         self._references: dict[int, References] = {}
         """What is held of each stream's newest frames, where any may be coded against another."""
         self.shedder, self.sending = Shedder(), SendingTime()
+        self._ages = ages or Ages()
         self._opened = 0
-        self._started_s = 0.0
         self._sweep_at: float | None = None
         self._draining = False
         self._drain_until: float | None = None
@@ -109,7 +100,9 @@ class Streams:
     @property
     def due_at(self) -> float | None:
         """The earliest of all timers."""
-        return earliest(self._batcher.due_at, self._assembly.due_at, self._sweep_at, self._drain_until)
+        return earliest(
+            self._batcher.due_at, self._assembly.due_at, self._sweep_at, self._drain_until, self._ages.due_at
+        )
 
     @property
     def _peers(self) -> dict[int, Peer]:
@@ -124,6 +117,10 @@ class Streams:
     def waiting(self) -> int:
         """Frames in the queue."""
         return self._batcher.waiting
+
+    def resize(self, engines: int, *, now: float) -> None:
+        """From now on so many batches run at once."""
+        self._batcher.resize(engines, now=now)
 
     def usual_s(self, batch: int) -> float:
         """How long the tail usually takes for a batch of this size."""
@@ -215,9 +212,9 @@ class Streams:
                 continue
             timings = ServerTimings(
                 receive_s=item.payload.receive_s,
-                queue_s=self._started_s - item.arrival_s,
+                queue_s=batch.started_s - item.arrival_s,
                 tail_s=tail_s,
-                send_s=max(0.0, now - self._started_s - tail_s),
+                send_s=max(0.0, now - batch.started_s - tail_s),
             )
             self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
         self._settle()
@@ -242,32 +239,25 @@ class Streams:
             self._dispatch(now)
         elif due == self._sweep_at:
             self._sweep(now)
+        elif due == self._ages.due_at:
+            for stream in self._ages.grown(now):
+                self._reply(stream, m.Drain(self._ages.grace_s, self._batcher.load(now)))
+            self._see_off(now)
         else:
             self._finish("the grace is over")
         self._settle()
 
     def _on_hello(self, stream: int, hello: m.Hello, now: float) -> None:
-        if (why := self._misfit(hello)) is not None:
+        if (why := misfit(hello, self.served.name, self.served.sha256)) is not None:
             self._close(stream, Ending.MISMATCH, f"hello: {why}")
             return
         self._end(self._admission.welcome(stream, hello.client_id))
         credit, size, references = self._limits.stream_credits, self._codec.max_layer_bytes, 0
         if self.served.codec.deltas is not None and stream in self._peers:
             self._references[stream], references = References(), HELD
+        if stream in self._peers:
+            self._ages.enter(stream, now=now)
         self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now), references))
-
-    def _misfit(self, hello: m.Hello) -> str | None:
-        """Why a device's half does not go with this one; None where it does."""
-        if hello.codec_version != CODEC_VERSION:
-            versions = f"codec version {hello.codec_version}, this server speaks {CODEC_VERSION}"
-            return f"{versions}; install the same Isthmus on both"
-        if hello.bundle_sha256 != self.served.sha256:
-            theirs, ours = hello.bundle_sha256.hex()[:12], self.served.sha256.hex()[:12]
-            return (
-                f"bundle {printable(hello.bundle_name)} {theirs}…, this server serves {self.served.name} {ours}…; "
-                "give both halves the same bundle"
-            )
-        return None
 
     def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, came_s: float, now: float) -> None:
         if layer.frame_id == peer.shed:
@@ -312,7 +302,7 @@ class Streams:
         """When to try again, if a new frame of this stream is not welcome."""
         if self._draining:
             return max(0.0, self._drain_until - now) if self._drain_until is not None else 0.0
-        if self._assembly.count(stream) + self._batcher.inside(stream) >= self._limits.stream_credits:
+        if self._inside(stream) >= self._limits.stream_credits:
             load = self._batcher.load(now)
             return load.wait_s + load.tail_s
         return peer.account.frame_wait_s(now) or None
@@ -353,7 +343,6 @@ class Streams:
         for action in self._batcher.actions():
             match action:
                 case RunBatch():
-                    self._started_s = now
                     self._actions.append(Compute(action))
                 case Reject(item, Refusal.LATE):
                     self.shedder.refused()
@@ -366,8 +355,17 @@ class Streams:
         self._end(self._admission.silent(now))
         self._sweep_at = now + SWEEP_S if self._peers else None
 
+    def _see_off(self, now: float = -math.inf) -> None:
+        """Close the streams of age of which nothing is inside any more, or whose grace is over."""
+        for stream in self._ages.closing(self._inside, now):
+            self._close(stream, Ending.AGED, f"{self.server_id}: open for long; connect again")
+
+    def _inside(self, stream: int) -> int:
+        return self._assembly.count(stream) + self._batcher.inside(stream)
+
     def _settle(self) -> None:
-        """A draining server whose frames are all answered has nothing to stay for."""
+        """A draining server whose frames are all answered has nothing to stay for, nor has a stream of age."""
+        self._see_off()
         if self._draining and self._batcher.idle and self._assembly.idle:
             self._finish("all frames in flight are answered")
 
@@ -394,4 +392,5 @@ class Streams:
     def _drop(self, stream: int) -> None:
         self._assembly.forget(stream)
         self._references.pop(stream, None)
+        self._ages.leave(stream)
         self._batcher.forget(stream)
