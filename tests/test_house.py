@@ -57,6 +57,7 @@ EMULATION_ROOM_MAY_IMPORT = {
     "clairvoyant": {*_PLAYED, "virtual", "timetable"},
     "simulate": {*_PLAYED, "virtual", "clairvoyant"},
     "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
+    "ray_sweep": {"sweep"},
     "reports": {"traces", "policies"},
 }
 """Folders and files of `emulation`, and what each may import beside itself."""

@@ -90,6 +90,7 @@ EXTRAS = {
     "emulation": ("matplotlib",),
     "frigate": ("zmq",),
     "mqtt": ("paho",),
+    "ray": ("ray",),
 }
 """What each brings, by the names that are imported."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
+from isthmus.cli.options import CONFIG, INSECURE, missing, require, run_role
 from isthmus.proto import config
 
 
@@ -17,7 +17,10 @@ def serve(
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
     metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
-    engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
+    engine: str | None = typer.Option(None, help="What runs the tail: onnx, litert, or ray for a cluster [onnx]."),
+    replicas: str | None = typer.Option(None, help="With --engine ray: how many tails, such as 2 or 1-4 [1]."),
+    ray: str | None = typer.Option(None, help="The Ray cluster's address, e.g. auto [one of its own]."),
+    replica_cpus: float | None = typer.Option(None, help="Processors that Ray sets aside for a tail [its threads]."),
     threads: int | None = typer.Option(None, help="Threads of the tail [1]."),
     max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
     credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
@@ -43,6 +46,9 @@ def serve(
         "insecure": insecure,
         "metrics": metrics,
         "engine": engine,
+        "replicas": replicas,
+        "ray": ray,
+        "replica_cpus": replica_cpus,
         "threads": threads,
         "max_batch": max_batch,
         "credits": credits,
@@ -54,5 +60,7 @@ def serve(
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
+    if settings.engine == "ray":
+        require("ray")
     posture = "plaintext" if settings.certs is None else "mutual TLS"
     run_role(run_server(settings, ready=lambda address: typer.echo(f"{settings.bundle} on {address}, {posture}")))

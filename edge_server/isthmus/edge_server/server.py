@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from grpc_reflection.v1alpha import reflection
 
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
-from isthmus.edge_server.config import ServerConfig
+from isthmus.edge_server.config import RAY, ServerConfig
 from isthmus.edge_server.engines import Tail
 from isthmus.edge_server.scale_out.ages import Ages
+from isthmus.edge_server.scale_out.ray_tails import RayTails, Replicas, tail_of
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
+from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError
 from isthmus.proto.signals import end_at_once_from_now_on
@@ -81,13 +84,15 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     def tail() -> Tail:
         return Tail(bundle, config.threads, engine=config.engine)
 
+    tails = _on_ray(config, bundle) if config.engine == RAY else None
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
-        tail(),
+        tails or tail(),
         server_id=socket.gethostname(),
         limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
-        another=tail,
+        another=None if tails else tail,
+        replicas=None if tails is None else tails.running,
         ages=Ages(config.stream_age_s or math.inf, grace_s=config.grace_s),
     )
     credential = None if shown is None else shown.credentials()
@@ -97,7 +102,33 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
+    following = None if tails is None else asyncio.create_task(_follow(tails, service))
+    try:
+        await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
+    finally:
+        if tails is not None and following is not None:
+            following.cancel()
+            tails.close()
+
+
+def _on_ray(config: ServerConfig, bundle: Bundle) -> RayTails:
+    """The tail on a cluster, under a name that no other server there has."""
+    cpus = float(config.threads) if config.replica_cpus is None else config.replica_cpus
+    replicas = Replicas.parse(str(config.replicas), cpus=cpus)
+    name = f"isthmus-{bundle.manifest.name}-{socket.gethostname()}-{config.listen.rpartition(':')[2]}-{os.getpid()}"
+    return RayTails(tail_of(bundle, config.threads), replicas, name=name, address=config.ray)
+
+
+async def _follow(tails: RayTails, service: EdgeService) -> None:
+    """Have as many batches under way as replicas run, whatever Ray does with them."""
+    known = tails.running
+    while True:
+        await asyncio.sleep(LOOK_S)
+        running = await asyncio.get_running_loop().run_in_executor(None, lambda: tails.running)
+        if running != known:
+            log.info("ray: %d replicas run, %d did", running, known)
+            service.resize(max(1, running))
+            known = running
 
 
 async def run(

@@ -28,7 +28,7 @@ def test_streams_that_came_together_go_one_by_one() -> None:
     ages = Ages(AGE_S, grace_s=5.0)
     for stream in range(1, 41):
         ages.enter(stream, now=0.0)
-    told_s = {}
+    told_s: dict[int, float] = {}
     while ages.due_at is not None:
         now = ages.due_at
         told_s |= dict.fromkeys(ages.grown(now), now)
