@@ -58,6 +58,7 @@ EMULATION_ROOM_MAY_IMPORT = {
     "simulate": {*_PLAYED, "virtual", "clairvoyant"},
     "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
     "ray_sweep": {"sweep"},
+    "load": set[str](),
     "reports": {"traces", "policies"},
 }
 """Folders and files of `emulation`, and what each may import beside itself."""

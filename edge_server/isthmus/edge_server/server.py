@@ -92,7 +92,7 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
         another=None if tails else tail,
-        replicas=None if tails is None else tails.running,
+        batches=None if tails is None else tails.batches,
         ages=Ages(config.stream_age_s or math.inf, grace_s=config.grace_s),
     )
     credential = None if shown is None else shown.credentials()
@@ -120,15 +120,15 @@ def _on_ray(config: ServerConfig, bundle: Bundle) -> RayTails:
 
 
 async def _follow(tails: RayTails, service: EdgeService) -> None:
-    """Have as many batches under way as replicas run, whatever Ray does with them."""
-    known = tails.running
+    """Have as many batches under way as the replicas that run can take, whatever Ray does with them."""
+    known = tails.batches
     while True:
         await asyncio.sleep(LOOK_S)
-        running = await asyncio.get_running_loop().run_in_executor(None, lambda: tails.running)
-        if running != known:
-            log.info("ray: %d replicas run, %d did", running, known)
-            service.resize(max(1, running))
-            known = running
+        batches = await asyncio.get_running_loop().run_in_executor(None, lambda: tails.batches)
+        if batches != known:
+            log.info("ray: replicas came or went; %d batches at once, %d before", batches, known)
+            service.resize(batches)
+            known = batches
 
 
 async def run(

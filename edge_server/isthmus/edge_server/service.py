@@ -79,13 +79,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         limits: Limits | None = None,
         max_batch: int = 8,
         another: Callable[[], Engine] | None = None,
-        replicas: int | None = None,
+        batches: int | None = None,
         ages: Ages | None = None,
     ) -> None:
         """`another` makes an engine for the thread that takes the place of one that hangs.
 
-        An engine that may be called by several threads, since it runs elsewhere, is given so many batches at once as it has
-        `replicas`; `resize` says when that changes.
+        An engine that may be called by several threads, since it runs elsewhere, is given so many `batches` at once; `resize`
+        says when that changes.
         """
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
@@ -93,14 +93,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self.metrics = Metrics()
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
         batcher: Batcher[Ready] = Batcher(
-            times, max_batch=max_batch, stream_credits=limits.stream_credits, engines=replicas or 1
+            times, max_batch=max_batch, stream_credits=limits.stream_credits, engines=batches or 1
         )
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits, ages=ages)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
-        self._worker = TailWorker(engine, another=another) if replicas is None else TailWorkers(engine)
+        self._worker = TailWorker(engine, another=another) if batches is None else TailWorkers(engine)
         self._health, self._healthy = TailHealth(), True
         self.on_health: Callable[[bool], Awaitable[None]] | None = None
         """Told whenever every batch fails, and when that is over."""
@@ -165,9 +165,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._streams.revoke(names)
         self._pump()
 
-    def resize(self, replicas: int) -> None:
-        """So many replicas of the tail run now."""
-        self._streams.resize(replicas, now=time.monotonic())
+    def resize(self, batches: int) -> None:
+        """So many batches may be under way now."""
+        self._streams.resize(batches, now=time.monotonic())
         self._pump()
 
     def close(self) -> None:

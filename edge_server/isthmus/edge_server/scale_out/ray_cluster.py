@@ -22,6 +22,8 @@ def connect(address: str | None, *, cpus: int | None = None) -> Any:
         import ray
     except ImportError as error:
         raise ConfigError(f"{error.name or error}: not installed; this needs the 'ray' extra") from error
+    if ray.is_initialized():
+        return ray  # by whoever else is in this process
     address = address or os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:

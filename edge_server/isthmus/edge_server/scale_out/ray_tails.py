@@ -1,8 +1,8 @@
 """Tails that Ray Serve places, scales and restarts on a cluster, behind the same batcher and the same deadlines.
 
 A deployment's replicas each hold one tail, made from the bundle's files, which travel with it: no node needs the folder. This
-server keeps the streams, decodes, batches, and gives every replica one batch at a time. A replica that dies costs the frames
-of its batch at most. Ray is imported when the first of these is made, and by nothing else.
+server keeps the streams, decodes, batches, and keeps every replica busy: one batch runs while the next is on its way. A
+replica that dies costs the frames of its batches at most. Ray is imported when the first of these is made, by nothing else.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ PATIENCE_S = 30.0
 """A batch is given up after so long; the server has given it up long before, and this frees the thread that waits."""
 BUSY_SHARE = 0.7
 """More replicas are started while each is at work for more than this share of the time, where there may be more."""
+ROUTER = "isthmus.edge_server.scale_out.ray_router.LeastBusy"
+DEPTH = 2
+"""Batches under way for each replica. Ray takes some milliseconds from one to the next, in which it would have nothing to do."""
+ROOM = DEPTH + 1
+"""What Ray lets a replica have: it says a little late that a batch is done."""
 DELETE_S = 2.0
 """What a replica that is told to end may take for its batch."""
 
@@ -72,6 +77,7 @@ class RayTails:
         self.name, self._replicas = name, replicas
         self._ray = ray_cluster.connect(address)
         from ray import serve
+        from ray.serve.config import RequestRouterConfig
 
         serve.start(proxy_location="Disabled")  # devices come in through this server
         self._serve: Any = serve
@@ -81,13 +87,14 @@ class RayTails:
             auto = {
                 "min_replicas": replicas.least,
                 "max_replicas": replicas.most,
-                "target_ongoing_requests": BUSY_SHARE,
+                "target_ongoing_requests": BUSY_SHARE * DEPTH,
             }
             scale = {"autoscaling_config": auto}
         deployment = self._serve.deployment(
             Replica,
             name="tail",
-            max_ongoing_requests=1,
+            max_ongoing_requests=ROOM,
+            request_router_config=RequestRouterConfig(request_router_class=ROUTER),
             graceful_shutdown_timeout_s=DELETE_S,
             ray_actor_options={"num_cpus": replicas.cpus},
             **scale,
@@ -98,6 +105,11 @@ class RayTails:
     def running(self) -> int:
         """How many replicas run now; asks the cluster, which takes some milliseconds."""
         return self._counted().get("RUNNING", 0)
+
+    @property
+    def batches(self) -> int:
+        """How many batches should be under way; asks the cluster as `running` does."""
+        return DEPTH * max(1, self.running)
 
     def run(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
         """What crossed for each of B frames, to B answers. Raises whatever the tail does, or Ray where a replica died."""
@@ -128,13 +140,13 @@ class RayTails:
             run = functools.partial(self._serve.run, application, name=self.name, route_prefix=None)
             return self._aside.submit(run).result(START_S)
         except Exception as error:  # Ray has many, and a timeout is a concurrent.futures one
-            states = self._counted()
+            states, why = self._counted(), " ".join(str(error).split()) or f"not within {START_S:g} s"
             with contextlib.suppress(Exception):
                 self._serve.delete(self.name, _blocking=False)
             self._ray.shutdown()
             raise ConfigError(
-                f"ray: {self._replicas.least} replicas of {self._replicas.cpus:g} CPUs did not start within {START_S:g} s "
-                f"({states or error}); is there room for them? --replica-cpus says what each takes"
+                f"ray: {self._replicas.least} replicas of {self._replicas.cpus:g} CPUs did not start ({why}; {states}); is there "
+                "room for them (--replica-cpus), and the same Isthmus on every node?"
             ) from error
 
     def _counted(self) -> dict[str, int]:
