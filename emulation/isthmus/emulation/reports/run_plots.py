@@ -185,7 +185,7 @@ def bytes_histogram(view: View, sheet: Sheet) -> Figure:
 
 def reliability(view: View, sheet: Sheet) -> Figure:
     """What was promised of the link, and what came of it: the nearer to the line, the better they agree."""
-    figure = figure_style.blank(sheet, 2.6, share=0.5)
+    figure = figure_style.blank(sheet, 2.6)
     axis = figure.subplots()
     figure_style.plain(axis)
     tenths = run_summary.reliability(view.records)
@@ -193,9 +193,7 @@ def reliability(view: View, sheet: Sheet) -> Figure:
     frames = np.array([tenth.frames for tenth in tenths])
     axis.plot([0, 100], [0, 100], color=figure_style.LINE, linewidth=1.0, zorder=1)
     axis.scatter(promised, kept, s=12 + 240 * frames / frames.sum(), color=figure_style.BLUE, linewidth=0, zorder=2)
-    figure_style.key(
-        axis, (f"{frames.sum():,} frames that were sent, by tenths; area is their number", figure_style.SOFT)
-    )
+    figure_style.key(axis, (f"{frames.sum():,} frames sent, by tenths of what was promised", figure_style.SOFT))
     axis.set(xlim=(0, 103), ylim=(0, 108), xlabel="promised to be back in time, %", ylabel="were back in time, %")
     return figure
 

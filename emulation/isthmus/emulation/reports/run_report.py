@@ -103,7 +103,10 @@ def _plots(view: run_plots.View, forms: Sequence[Form]) -> list[Plot]:
     plots.append(drawn("latency", "Latency", "From capture to answer.", run_plots.latency_cdf))
     plots.append(drawn("bytes", "Bytes sent", "Payload of the layers, frame by frame.", run_plots.bytes_histogram))
     if any(record.promised is not None for record in view.records):
-        words = "What the scheduler expected of the link when it sent, and how often the answer came in time."
+        words = (
+            "What the scheduler expected of the link when it sent, and how often the answer came in time; the larger a "
+            "mark, the more frames."
+        )
         plots.append(drawn("reliability", "Promised and kept", words, run_plots.reliability))
     return plots
 
