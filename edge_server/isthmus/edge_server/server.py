@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -101,17 +101,23 @@ async def run(
     _on_hangup(lambda: _look(service, shown, again=True))
     looking = asyncio.create_task(_keep_looking(service, shown))
 
-    async def tell(serving: bool) -> None:
+    said: set[str] = set()
+
+    async def tell(health: Mapping[str, bool]) -> None:
         states = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
+        told = {SERVICE: health[""], **{_probed(name): well for name, well in health.items()}}
+        for name, serving in told.items():
             await status.set(name, states.SERVING if serving else states.NOT_SERVING)
+        for name in said.difference(told):
+            await status.set(name, states.SERVICE_UNKNOWN)
+        said.update(told)
 
     service.on_health = tell
     try:
         if shown is not None:
             service.revoke(shown.revoked)
         await server.start()
-        await tell(True)
+        await service.tell_health()
         ready()
         await stop.wait()
         end_at_once_from_now_on()
@@ -123,6 +129,11 @@ async def run(
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+
+
+def _probed(bundle: str) -> str:
+    """What a health probe calls a bundle; the whole server for no bundle."""
+    return f"{SERVICE}/{bundle}" if bundle else ""
 
 
 async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:
