@@ -35,6 +35,12 @@ from isthmus.proto.vocabulary import Load
 log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
+Messages = AsyncIterator[edge_pb2.PushMessage]
+Context = grpc.aio.ServicerContext[edge_pb2.PushMessage, edge_pb2.Pushed]
+TAKES_NONE = (
+    "takes none; start it with --models DIR and --push-from NAME, or, in plaintext for its own machine alone, --push"
+)
+
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 UNREAD_S = 10.0
@@ -90,6 +96,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Told whenever `health` changes."""
         self.on_fetch: Callable[[bytes], None] | None = None
         """Asked to load the tail of an offered bundle: a device waits for `add` or `not_loaded`."""
+        self.on_push: Callable[[Messages, Context], Awaitable[edge_pb2.Pushed]] | None = None
+        """Takes a bundle that is pushed; None: nobody may."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._watch = LoopWatch()
@@ -138,11 +146,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._streams.on_not_loaded(sha256, why)
         self._pump()
 
-    def make_room(self) -> bool:
-        """Whether one more tail may be loaded, for which the one that was not used for longest may have left."""
-        room = self._streams.make_room()
-        self._pump()
-        return room
+    @property
+    def full(self) -> bool:
+        """Whether a tail has to leave before another is loaded."""
+        return self._streams.full
 
     async def Stream(
         self,
@@ -188,6 +195,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         if len(offered) == 1:
             described.bundle_name, described.bundle_sha256 = offered[0].name, offered[0].sha256
         return described
+
+    async def Push(self, request_iterator: Messages, context: Context) -> edge_pb2.Pushed:
+        """A bundle for the repository, where there is one."""
+        if self.on_push is not None:
+            return await self.on_push(request_iterator, context)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"push: this server {TAKES_NONE}")
+        raise AssertionError("abort raises")
 
     def _described(self, served: Served, now: float) -> edge_pb2.ServedBundle:
         lane = self._streams.lanes.get(served.sha256)
