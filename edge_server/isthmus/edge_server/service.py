@@ -46,7 +46,7 @@ UNREAD = 1024
 UNREAD_S = 10.0
 """How long one reply may wait to be read before its stream is closed."""
 MOST_MESSAGE_BYTES = 4 << 20
-"""The largest message of a server to which bundles may still come: what gRPC takes of itself, ten times the largest yet."""
+"""The largest message of a server to which bundles may still come: what gRPC takes of itself."""
 CALLS_A_PLACE = 16
 """Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
