@@ -201,6 +201,6 @@ def test_more_bundles_than_tails(lab: Lab, models: Path) -> None:
     assert staying.end() == 0
     refused.answered_by("server", 3)
     refused.judged_by = "cifar10"
-    assert server.log.count("its tail is let go") == 3
+    assert server.log.count("its tail is let go") == 4
     invariants([refused], [server], growth_bytes=ROOM_BYTES)
     quiet(staying)
