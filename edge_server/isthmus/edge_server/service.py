@@ -23,6 +23,7 @@ from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
@@ -324,9 +325,14 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         outbox.replies.put_nowait(reply)
         if isinstance(reply.message, Welcome):
             outbox.welcome = True
-            self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
+            self._journal.write("welcome", f"{outbox.who}: welcome{self._with(outbox)}", now=time.monotonic())
         if outbox.replies.qsize() == UNREAD:
             self._streams.on_unread(reply.stream, f"{UNREAD} replies unread; read what the server says")
+
+    def _with(self, outbox: Outbox) -> str:
+        """Which bundle a device has, where there are several."""
+        served = self._streams.served_to(outbox.stream)
+        return f", with {described(served)}" if served is not None and len(self._tails) > 1 else ""
 
     async def _compute(self, batch: RunBatch[Ready], tail: TailRunner) -> None:
         began = time.monotonic()

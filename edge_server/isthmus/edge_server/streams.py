@@ -97,6 +97,11 @@ class Streams:
         """The bundles that a device may have, loaded or not."""
         return tuple(self._shelf.offered.values())
 
+    def served_to(self, stream: int) -> Served | None:
+        """The bundle that a stream has; None before its welcome."""
+        lane = self._lane_of.get(stream)
+        return None if lane is None else lane.served
+
     @property
     def full(self) -> bool:
         """Whether a tail has to leave before another is loaded."""
