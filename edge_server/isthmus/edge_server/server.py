@@ -24,6 +24,7 @@ from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError
+from isthmus.proto.operations import probe
 from isthmus.proto.signals import end_at_once_from_now_on
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ def bind(
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    echo: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        probe.METHOD: grpc.unary_unary_rpc_method_handler(service.echo)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(probe.SERVICE, echo),))
     if debug:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close, Ending, Limits
+from isthmus.edge_server.admission import Close, Ending, Limits, revoked
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.engines import Engine
 from isthmus.edge_server.journal import Journal
@@ -32,6 +32,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
 from isthmus.proto.frame_codec import blank
 from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
+from isthmus.proto.operations import probe
 from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
 
@@ -89,6 +90,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
+        self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._worker = TailWorker(engine, another=another)
         self._health, self._healthy = TailHealth(), True
@@ -142,6 +144,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             load=wire.to_server_pb(ServerHeartbeat(0, load)).load,
         )
 
+    async def echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """As many bytes as are asked for: what a tool measures the link by. A revoked device gets none."""
+        if (name := connections.certificate_of(context)) in self._revoked:
+            await context.abort(STATUS[Ending.REVOKED], revoked(name))
+        return probe.reply(request)
+
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
@@ -152,7 +160,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
-        self._streams.revoke(names)
+        self._revoked = frozenset(names)
+        self._streams.revoke(self._revoked)
         self._pump()
 
     def close(self) -> None:
