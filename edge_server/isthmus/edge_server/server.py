@@ -25,6 +25,7 @@ from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError
 from isthmus.proto.operations import probe
+from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ async def run(
 
     SIGHUP reads the certificates that are `shown` anew.
     """
-    stop = asyncio.Event()
+    stop, manager = asyncio.Event(), service_manager()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _on_hangup(lambda: _look(service, shown, again=True))
@@ -118,7 +119,9 @@ async def run(
         await server.start()
         await tell(True)
         ready()
+        manager.ready(f"serving {service.name}")
         await stop.wait()
+        manager.stopping()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
@@ -128,6 +131,7 @@ async def run(
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+        manager.close()
 
 
 async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:

@@ -81,6 +81,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
     ) -> None:
         """`another` makes an engine for the thread that takes the place of one that hangs."""
         limits = limits or Limits()
+        self.name = served.name
         self.max_message_bytes = wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = Metrics()
