@@ -14,7 +14,7 @@ from isthmus.cli.main import application
 from isthmus.proto import errors
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("*.md", "docs/**/*.md", "models/**/*.md", "deploy/**/*.md", "examples/**/*.md")
+PLACES = ("*.md", "docs/**/*.md", "models/**/*.md", "examples/**/*.md")
 NAMES = sorted({str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place)})
 
 
