@@ -108,6 +108,8 @@ def test_pages_of_first_steps_are_run() -> None:
 def test_files_that_pages_of_first_steps_show_are_right(tmp_path: Path) -> None:
     shown = [block for page in PAGES if "/start/" in page for block in blocks(page) if block.language == "toml"]
     assert len(shown) == 2
-    for block, kind in zip(shown, (ServerConfig, AgentConfig), strict=True):
-        (tmp_path / "file.toml").write_text(block.text)
-        config.resolve(kind, tmp_path / "file.toml", {}, prefix="ISTHMUS_NOBODY")
+    server, agent = (block.text for block in shown)
+    (tmp_path / "server.toml").write_text(server)
+    config.resolve(ServerConfig, tmp_path / "server.toml", {}, prefix="ISTHMUS_NOBODY")
+    (tmp_path / "agent.toml").write_text(agent)
+    config.resolve(AgentConfig, tmp_path / "agent.toml", {}, prefix="ISTHMUS_NOBODY")
