@@ -25,7 +25,7 @@ NOT_RUN = {
     "a benchmark: minutes": r"^python benchmarks|^python examples",
     "published models, pictures and clips": r"\.tflite|bundles/|\bcaltech\b|street/|models clips|--filter filters",
     "an idle machine, for a minute": r"bench (?:device|server)|mine\.toml|my-server\.toml",
-    "a minute and more": r"isthmus demo|--frames 900|real\.jsonl|isthmus sweep|--scenario (?:lte-driving|wifi-roaming)|traces (?:answer|record)",
+    "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl|--scenario (?:lte|wifi)-",
     "a folder that an earlier version made": r"^mkdir certs/ca|revoke \"isthmus device\"",
     "an agent that it looks at": r"isthmus top(?! 127\.0\.0\.1:9464$)",
 }
