@@ -12,8 +12,10 @@ from isthmus.cli.main import application
 from isthmus.edge_server.metrics import Metrics
 from isthmus.models.bundle import Manifest
 from isthmus.proto import edge_pb2
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import FrameRecord, RunHeader
 from reference_pages import PAGES, command_line, configuration, formats, metrics, structs, wire
+from reference_pages.meanings import MEANINGS
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -60,6 +62,17 @@ def test_every_struct_inside_a_bundle_has_its_table() -> None:
     tables = {kind.__name__ for kind in formats.PARTS}
     assert named - tables <= {"None", "Literal", "Family"}  # the last is a Literal by another name
     assert all(f"## {name}\n" in page for name in tables)
+
+
+def test_no_meaning_is_given_of_a_field_that_is_gone() -> None:
+    kinds: dict[str, type] = {RunHeader.__name__: RunHeader, FrameRecord.__name__: FrameRecord, RunEnd.__name__: RunEnd}
+    kinds |= {kind.__name__: kind for kind in (*formats.DETAILS, *formats.PARTS, *configuration.ROLES.values())}
+    for name, given in MEANINGS.items():
+        assert set(given) <= {field.name for field in structs.fields(kinds[name])}, name
+
+
+def test_words_of_records_have_their_meaning() -> None:
+    assert "| `none` | No half had an answer at the deadline: said honestly, with no label. |" in formats.records()
 
 
 def test_every_metric_of_the_servers_registry_is_there() -> None:

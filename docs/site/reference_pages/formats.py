@@ -9,7 +9,7 @@ from isthmus.proto import fates, record, vocabulary
 from isthmus.proto.bits import spectrum
 from isthmus.proto.tasks import boxes
 from isthmus.proto.temporal import delta
-from reference_pages.structs import described
+from reference_pages.structs import described, words
 
 RECORDS = f"""# Records
 
@@ -65,11 +65,8 @@ PARTS: tuple[type[msgspec.Struct], ...] = (
 def records() -> str:
     """The page of records: header, frame, end, and the words that `source` and `reason` may say."""
     structs = "".join(described(kind) for kind in (record.RunHeader, record.FrameRecord, fates.RunEnd))
-    words = "".join(
-        f"## {kind.__name__}\n\n" + ", ".join(f"`{word.value}`" for word in kind) + ".\n\n"
-        for kind in (vocabulary.AnswerSource, vocabulary.Reason)
-    )
-    return RECORDS + structs + words + "".join(described(kind) for kind in DETAILS)
+    said = "".join(words(kind) for kind in (vocabulary.AnswerSource, vocabulary.Reason))
+    return RECORDS + structs + said + "".join(described(kind) for kind in DETAILS)
 
 
 DETAILS = (

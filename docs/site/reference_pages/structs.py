@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from reference_pages.meanings import MEANINGS
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -31,10 +33,29 @@ def fields(kind: type) -> list[Field]:
     (declared,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(declared, ast.ClassDef)
     return [
-        Field(node.target.id, ast.unparse(node.annotation), _default(node.value), _below(after))
+        Field(
+            node.target.id,
+            ast.unparse(node.annotation),
+            _default(node.value),
+            _below(after) or MEANINGS.get(kind.__name__, {}).get(node.target.id, ""),
+        )
         for node, after in zip(declared.body, [*declared.body[1:], None], strict=True)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     ]
+
+
+def words(kind: type) -> str:
+    """The words of an enumeration and what each means, as a heading and a table."""
+    (declared,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(declared, ast.ClassDef)
+    rows = [
+        (f"`{ast.literal_eval(node.value)}`", prose(_below(after)))
+        for node, after in zip(declared.body, [*declared.body[1:], None], strict=True)
+        if isinstance(node, ast.Assign)
+    ]
+    return (
+        f"## {kind.__name__}\n\n{prose(inspect.cleandoc(kind.__doc__ or ''))}\n\n{table(('word', 'meaning'), rows)}\n"
+    )
 
 
 def _default(value: ast.expr | None) -> str | None:
