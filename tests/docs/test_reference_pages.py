@@ -65,8 +65,9 @@ def test_every_struct_inside_a_bundle_has_its_table() -> None:
 
 
 def test_no_meaning_is_given_of_a_field_that_is_gone() -> None:
-    kinds: dict[str, type] = {RunHeader.__name__: RunHeader, FrameRecord.__name__: FrameRecord, RunEnd.__name__: RunEnd}
-    kinds |= {kind.__name__: kind for kind in (*formats.DETAILS, *formats.PARTS, *configuration.ROLES.values())}
+    records: list[type] = [RunHeader, FrameRecord, RunEnd, *formats.DETAILS]
+    others: list[type] = [*formats.PARTS, *configuration.ROLES.values()]
+    kinds = {kind.__name__: kind for kind in records + others}
     for name, given in MEANINGS.items():
         assert set(given) <= {field.name for field in structs.fields(kinds[name])}, name
 
