@@ -50,7 +50,10 @@ def _help(command: Any) -> str:
 def _places(command: Any) -> list[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = ["[OPTIONS]"] if len(arguments) < len(command.params) else []
-    return options + [p.make_metavar(typer.Context(command)) for p in arguments]
+    places = [parameter.name.upper().strip("_") + "..." * (parameter.nargs < 0) for parameter in arguments]
+    return options + [
+        place if parameter.required else f"[{place}]" for place, parameter in zip(places, arguments, strict=True)
+    ]
 
 
 def _parameters(command: Any) -> str:

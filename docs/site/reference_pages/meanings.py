@@ -49,6 +49,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "values": "The outputs as they are, where the task is `values`.",
         "found": "See `local_found`.",
     },
+    "AnswerSource": {"exit": "An early exit, on the device.", "server": "The tail, on the server."},
     "RunEnd": {"skipped_stale": "Pictures let go after the last answer: newer ones came."},
     "Box": {
         "label": "The class, as a number.",
@@ -119,4 +120,4 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "FrigateConfig": {"policy": "expected-utility, always-offload or local-only."},
 }
-"""By class and field."""
+"""By class, and field or word."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,7 +37,7 @@ def fields(kind: type) -> list[Field]:
         Field(
             node.target.id,
             ast.unparse(node.annotation),
-            _default(node.value),
+            _default(kind, node.value),
             _below(after) or MEANINGS.get(kind.__name__, {}).get(node.target.id, ""),
         )
         for node, after in zip(declared.body, [*declared.body[1:], None], strict=True)
@@ -49,7 +50,7 @@ def words(kind: type) -> str:
     (declared,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(declared, ast.ClassDef)
     rows = [
-        (f"`{ast.literal_eval(node.value)}`", prose(_below(after)))
+        (f"`{(word := ast.literal_eval(node.value))}`", prose(_below(after) or MEANINGS[kind.__name__][word]))
         for node, after in zip(declared.body, [*declared.body[1:], None], strict=True)
         if isinstance(node, ast.Assign)
     ]
@@ -58,7 +59,10 @@ def words(kind: type) -> str:
     )
 
 
-def _default(value: ast.expr | None) -> str | None:
+def _default(kind: type, value: ast.expr | None) -> str | None:
+    """A default as it is written; of a constant, its value."""
+    if isinstance(value, ast.Name):
+        return repr(vars(sys.modules[kind.__module__])[value.id])
     return None if value is None else ast.unparse(value)
 
 
