@@ -15,7 +15,7 @@ from isthmus.proto import edge_pb2
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.vocabulary import AnswerSource
-from reference_pages import PAGES, command_line, configuration, formats, metrics, structs, wire
+from reference_pages import PAGES, boards, command_line, configuration, formats, metrics, structs, wire
 from reference_pages.meanings import MEANINGS
 
 
@@ -87,6 +87,13 @@ def test_every_metric_of_the_servers_registry_is_there() -> None:
     page = metrics.page()
     assert "| `isthmus_streams_closed_total` | counter | `reason` |" in page
     assert "| `isthmus_agent_pictures_total` | counter |" in page
+
+
+def test_a_board_shows_what_was_published_and_what_is_expected() -> None:
+    page = boards.page()
+    assert re.search(r"^\| `pi4` \| 61 / 124 \|", page, re.MULTILINE)
+    assert re.search(r"^\| `pi4` \| \d+\.\d to \d+\.\d \|.*\| 21 %, 32 % \|$", page, re.MULTILINE)
+    assert "edge-server" not in page
 
 
 def test_every_message_and_field_of_the_wire_is_there() -> None:

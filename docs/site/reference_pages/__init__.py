@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reference_pages import command_line, configuration, formats, metrics, repository, wire
+from reference_pages import boards, command_line, configuration, formats, metrics, repository, wire
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/command-line.md": command_line.page,
     "reference/configuration.md": configuration.page,
     "reference/records.md": formats.records,
     "reference/bundles.md": formats.bundles,
+    "reference/boards.md": boards.page,
     "reference/metrics.md": metrics.page,
     "reference/wire.md": wire.page,
     "reference/models.md": repository.models,
