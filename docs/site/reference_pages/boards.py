@@ -1,4 +1,4 @@
-"""The page of boards: what others published of each, what is expected of the shipped heads there, and where each number is from."""
+"""The page of boards: what others published, what is expected of the shipped heads there, and where each number is from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ for this project. What was: [hardware](../hardware.md).
 """
 EXPECTED = """## Expected of the shipped heads
 
-Milliseconds for the whole head, narrowest to widest, on one thread, as the profile predicts them. How far such predictions are off
+Milliseconds for the whole head, narrowest to widest, on one thread, as the profile predicts them. How far that is off
 stands in the last column: the median and the worst network that was left out of the fit. Profiles of GPUs are for comparison:
 on a device, Isthmus runs on the CPU.
 
