@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test test-oldest test-pythons check proto clean
+.PHONY: demo test test-oldest test-pythons check docs proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
@@ -38,6 +38,10 @@ check: .venv/dev .venv/proto
 	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what edge.proto generates; run 'make proto'"; exit 1; }; \
 	done
 
+# The site of the documentation, with reference from the code, in build/site; a warning is a failure.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
 proto: .venv/proto
 	$(call generate,proto)
 
@@ -58,7 +62,11 @@ endef
 
 .venv/dev: .venv/pyvenv.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' >&2
-	@touch $@ .venv/demo
+	@touch $@ .venv/demo .venv/docs
+
+.venv/docs: .venv/pyvenv.cfg pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' >&2
+	@touch $@
 
 .venv/proto: .venv/pyvenv.cfg
 	@$(PYTHON) -m venv $@
