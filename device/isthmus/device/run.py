@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
+from isthmus.device.servers.servers import Servers
+from isthmus.device.servers.uplinks import Uplinks
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import policy_called
 from isthmus.device.tracking.tracker import Tracker
-from isthmus.device.transport import Transport
+from isthmus.device.transport import Listener, Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
@@ -147,12 +150,12 @@ async def answer_with(
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
     host = Host(_session(device), device.executor, tell)
-    transport = _transport(device, host)
+    uplinks = _uplinks(device, host)
     if signals:
-        handle(host.stop, _nothing if transport is None else transport.reload)
+        handle(host.stop, _nothing if uplinks is None else uplinks.reload)
     try:
         async with shown:
-            await _beside(answering(host), host, transport)
+            await _beside(answering(host), host, uplinks)
     finally:
         if on_end is not None:
             on_end(_ended(host))
@@ -190,42 +193,47 @@ def _session(device: Opened) -> Session:
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
+        servers=Servers(config.servers, chance=random.Random()),
     )
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:
-    if config.server is None or config.insecure:
+    if not config.servers or config.insecure:
         return None
     if config.certs is None:
         raise SecurityError(
-            f"{config.server}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
+            f"{', '.join(config.servers)}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
     return Certificates(config.certs)
 
 
-def _transport(device: Opened, host: Host) -> Transport | None:
+def _uplinks(device: Opened, host: Host) -> Uplinks | None:
     config, bundle = device.config, device.bundle
-    if config.server is None:
+    if not config.servers:
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
-    transport = Transport(
-        config.server,
-        hello,
-        host,
-        expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
-        max_message_bytes=wire.max_message_bytes(bundle.codec),
-        certificates=device.certificates,
-    )
-    host.uplink = transport
-    return transport
+
+    def transport(address: str, listener: Listener) -> Transport:
+        return Transport(
+            address,
+            hello,
+            listener,
+            expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
+            max_message_bytes=wire.max_message_bytes(bundle.codec),
+            certificates=device.certificates,
+        )
+
+    host.uplink = uplinks = Uplinks(transport, host, listed=len(config.servers))
+    host.connect()
+    return uplinks
 
 
-async def _beside(answering: Coroutine[None, None, None], host: Host, transport: Transport | None) -> None:
-    """Answer to the end, with the transport at work beside; its refusal of the first hello ends the agent."""
+async def _beside(answering: Coroutine[None, None, None], host: Host, uplinks: Uplinks | None) -> None:
+    """Answer to the end, with the uplinks at work beside; a refusal of the first hello, by all, ends the agent."""
     tasks: set[asyncio.Future[None]] = {asyncio.ensure_future(answering), host.broken}
-    if transport is not None:
-        tasks.add(asyncio.ensure_future(transport.run()))
+    if uplinks is not None:
+        tasks.add(asyncio.ensure_future(uplinks.run()))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

@@ -106,6 +106,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     head_s: float = 0.0
     encode_s: float = 0.0
     network_s: float = 0.0
+    server: str | None = None
+    """Which server gave the answer, by the name that the device dials."""
     server_receive_s: float = 0.0
     server_queue_s: float = 0.0
     server_tail_s: float = 0.0
@@ -177,6 +179,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             head_s=timings.head_s,
             encode_s=timings.encode_s,
             network_s=timings.network_s,
+            server=answer.server,
             server_receive_s=timings.server.receive_s,
             server_queue_s=timings.server.queue_s,
             server_tail_s=timings.server.tail_s,
@@ -364,31 +367,28 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
     tally = Tally()
     for record in records:
         tally.add(record.source, record.reason, Skipped(record.skipped_stale, record.skipped_rate))
-    bytes_up = sum(record.bytes_up for record in records)
-    latencies = [record.latency_s for record in records]
-    energies = [record.energy_J for record in records if record.energy_J is not None]
-    p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
+    p50, p95, p99 = np.quantile([r.latency_s for r in records], [0.5, 0.95, 0.99]).tolist() if records else [None] * 3
     return Summary(
         frames=len(records),
         captured=tally.captured,
         by_fate=tally.by_fate,
         labelled_frames=sum(record.right is not None for record in records),
-        answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
-        accuracy=_share(record.right for record in records),
-        accuracy_local_only=_share(record.local_right for record in records),
+        answered_by_deadline=_mean(record.on_time and record.source is not AnswerSource.NONE for record in records),
+        accuracy=_mean(record.right for record in records),
+        accuracy_local_only=_mean(record.local_right for record in records),
         by_source=dict(sorted(Counter(record.source.value for record in records).items())),
         by_reason=dict(sorted(Counter(record.reason.value for record in records).items())),
         by_width=dict(sorted(Counter(f"{record.width:g}" for record in records if record.width is not None).items())),
-        bytes_up=bytes_up,
-        bytes_per_frame=bytes_up / len(records) if records else None,
-        energy_per_frame_J=sum(energies) / len(energies) if energies else None,
+        bytes_up=sum(record.bytes_up for record in records),
+        bytes_per_frame=_mean(record.bytes_up for record in records),
+        energy_per_frame_J=_mean(record.energy_J for record in records),
         latency_p50_s=p50,
         latency_p95_s=p95,
         latency_p99_s=p99,
     )
 
 
-def _share(values: Iterable[bool | None]) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
