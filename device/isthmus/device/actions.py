@@ -29,8 +29,8 @@ class RunStage(Struct, frozen=True):
 class Send(Struct, frozen=True):
     """Encode the frame's features at `step` (once, at its first layer), write this layer; report `Session.on_sent`.
 
-    It goes to `server`. `budget_s` is what is left to the answer's due time at the moment the action was appended. With a `reference` the one
-    payload is a delta that stands for `layers` layers.
+    It goes to `server`. `budget_s` is what is left to the answer's due time at the moment the action was appended. With a
+    `reference` the one payload is a delta that stands for `layers` layers.
     """
 
     frame_id: int

@@ -18,15 +18,13 @@ it is forgotten.
 
 from __future__ import annotations
 
-import math
-
 from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
-from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
+from isthmus.device.scheduler import GoOn, Offload, Policy, Situation
 from isthmus.device.servers.away import Away
 from isthmus.device.servers.server import Server
 from isthmus.device.servers.servers import Servers
@@ -215,10 +213,10 @@ class Session:
             return  # of a stream that we have given up
         match message:
             case messages.Ack():
-                self._away.speaks(message.frame_id, now)
+                self._away.speaks(message.frame_id, heard, now)
                 self._rescue(now)
             case messages.Result():
-                self._away.speaks(message.frame_id, now)
+                self._away.speaks(message.frame_id, heard, now)
                 self._on_result(message, heard, now)
                 self._rescue(now)
             case messages.Late():

@@ -18,7 +18,10 @@ from isthmus.proto.messages import Busy, Drain, ServerHeartbeat, Welcome
 from isthmus.proto.vocabulary import LinkState, Load
 
 
-def welcome(load: Load = Load()) -> Welcome:
+IDLE = Load()
+
+
+def welcome(load: Load = IDLE) -> Welcome:
     return Welcome("edge", 8, 10_000, load)
 
 
@@ -165,7 +168,7 @@ def test_while_another_serves_a_lost_one_is_not_pressed() -> None:
     host.lose(lost)
     host.run(120.0)
     tries = [at_s for at_s, who in host.dialled if who == lost and at_s > 5.0]
-    assert len(tries) < 110 / (0.5 * UNHURRIED_S)
+    assert len(tries) < 110 / (0.5 * UNHURRIED_S[1])
     assert host.core.state is LinkState.UP
 
 
@@ -271,12 +274,12 @@ def test_servers_are_found_and_vanish() -> None:
 
 @given(st.integers(0, 1000), st.lists(st.floats(0.0, 3.0) | st.none(), max_size=30), st.booleans())
 def test_pauses_stay_within_their_bounds(seed: int, lasted: list[float | None], served: bool) -> None:
-    pauses, longest_s = Pauses(random.Random(seed)), UNHURRIED_S if served else LONGEST_S
+    pauses, longest_s = Pauses(random.Random(seed)), UNHURRIED_S[1] if served else LONGEST_S
     for lasted_s in lasted:
         pause_s = pauses.next_s(lasted_s, served=served)
         assert 0.5 * FIRST_S <= pause_s <= 1.5 * longest_s
         if lasted_s is not None and lasted_s >= STEADY_S:
-            assert pause_s <= 1.5 * FIRST_S
+            assert pause_s <= 1.5 * (UNHURRIED_S[0] if served else FIRST_S)
     assert 0.0 <= pauses.soon_s() <= FIRST_S
 
 

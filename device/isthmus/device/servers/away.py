@@ -16,6 +16,8 @@ from isthmus.device.servers.server import Server
 from isthmus.device.servers.servers import Servers
 from isthmus.proto.vocabulary import LinkState
 
+PATIENCE_S = 0.25
+"""A server that says nothing of a frame for so long beyond what is usual is doubted, however much time there still is."""
 EVEN = 0.5
 """A frame is given to another server where it will rather come back in time than not."""
 DOUBT_S = 0.01
@@ -43,8 +45,9 @@ class Away:
         other = self._servers.other(server, self.counts, now)
         if other is None:
             return math.inf
-        needs_s = DOUBT_S + other.link.usual_way_s() + other.load_s
-        return max(o.due_s - needs_s, now + server.link.usual_way_s() + server.load_s)
+        latest_s = o.due_s - DOUBT_S - _usual_s(other)
+        usual_s = now + _usual_s(server)
+        return max(usual_s, min(latest_s, usual_s + PATIENCE_S))
 
     def doubted(self, o: OpenFrame, now: float) -> Server | None:
         """Who else gets a frame, of which it is time to ask; sets the time to ask again."""
@@ -72,14 +75,23 @@ class Away:
             o.server.acknowledged.forget(o.frame.id)
         o.before = o.server
 
-    def speaks(self, frame_id: int, now: float) -> None:
-        """A server has a frame: if another one had it before and owes it still, that one is silent."""
+    def speaks(self, frame_id: int, server: Server, now: float) -> None:
+        """A server has a frame: one that says nothing of what it was sent well before that is silent."""
         o = self._frames.get(frame_id)
-        if o is not None and o.before is not None and o.before.link.owes(frame_id):
-            self._servers.suspect(o.before, now)
+        if o is None or o.server is not server:
+            return
+        for other in self._servers.others(server):
+            since_s = other.link.waiting_since_s
+            if since_s is not None and since_s + DOUBT_S + _usual_s(other) <= o.sent_s:
+                self._servers.suspect(other, now)
 
     def stranded(self) -> list[tuple[OpenFrame, bool]]:
         """The frames at servers that are lost or silent, and whether lost."""
         away = [(o, o.server) for o in self._frames.values() if o.phase is Phase.AWAY]
         left = [(o, s) for o, s in away if s is not None and (s.suspected or s.state is LinkState.DOWN)]
         return [(o, s.state is LinkState.DOWN) for o, s in left]
+
+
+def _usual_s(server: Server) -> float:
+    """What a frame usually takes at a server, there and back."""
+    return server.link.usual_way_s() + server.load_s

@@ -10,8 +10,8 @@ import random
 
 FIRST_S, LONGEST_S = 0.1, 1.0
 """First and longest pause between two attempts, for a device without any server."""
-UNHURRIED_S = 5.0
-"""The longest pause of a device that another server serves: nothing waits for this one but the next loss."""
+UNHURRIED_S = (1.0, 5.0)
+"""The same for one that another server serves: nothing waits for this one but the next loss."""
 STEADY_S = 0.5
 """After a stream that lasted so long the next attempt is a first one; sooner, a server that hangs up at once is not pressed."""
 
@@ -26,8 +26,8 @@ class Pauses:
         """Seconds until the next attempt, after a stream of `lasted_s`; None: it never came about. `served` by another."""
         if lasted_s is not None and lasted_s >= STEADY_S:
             self._pause_s = FIRST_S
-        longest_s = UNHURRIED_S if served else LONGEST_S
-        pause_s = min(self._pause_s, longest_s)
+        first_s, longest_s = UNHURRIED_S if served else (FIRST_S, LONGEST_S)
+        pause_s = min(max(self._pause_s, first_s), longest_s)
         self._pause_s = min(2 * pause_s, longest_s)
         return pause_s * self._chance.uniform(0.5, 1.5)
 

@@ -1,8 +1,6 @@
 """One server as a device sees it: its stream, its link, what it holds, how busy it says it is. Pure: time is an argument.
 
-    down --Welcome--> up --Drain--> draining
-      ^                |               |
-      +----lost, silent, hung up-------+
+It is down until its welcome, then up, then perhaps draining; lost, silent or hung up it is down again.
 """
 
 from __future__ import annotations

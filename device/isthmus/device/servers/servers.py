@@ -145,10 +145,11 @@ class Servers:
         server = self._known.get(name)
         if server is None or server.state is LinkState.DOWN:
             return None
-        drained = server.state is LinkState.UP
+        before = server.state, server.suspected
         server.on_message(message, now=now)
-        if drained and server.state is LinkState.DRAINING:
-            self._hurry(server, now)
+        if (server.state, server.suspected) != before:
+            if server.state is LinkState.DRAINING:
+                self._hurry(server, now)
             self._settle(now)
         return server
 
@@ -156,6 +157,10 @@ class Servers:
         """It owes an answer while another gave one."""
         server.suspected = True
         self._settle(now)
+
+    def others(self, than: Server) -> list[Server]:
+        """All that are up but this one, and whom nobody suspects."""
+        return [s for s in self._fit if s is not than]
 
     def other(self, than: Server, away: dict[str, int], now: float) -> Server | None:
         """The best server but this one that would take a frame; None: there is none."""

@@ -107,7 +107,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise ValueError(f"{key} = {value}, expected {least:g} to {most:g}")
         for event in self.events:
             if not 0 <= event.server < self.servers:
-                raise ValueError(f"events: server = {event.server}, expected 0 to {self.servers - 1}: there are {self.servers}")
+                raise ValueError(
+                    f"events: server = {event.server}, expected 0 to {self.servers - 1}: there are {self.servers}"
+                )
 
     @property
     def link(self) -> LinkOptions:

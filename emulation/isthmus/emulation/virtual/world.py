@@ -19,7 +19,7 @@ from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
-from isthmus.emulation.replay import Feed, Head, Tail
+from isthmus.emulation.replay import Feed, Head
 from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, Way
 from isthmus.emulation.virtual.scenario import Happening
 from isthmus.emulation.virtual.setting import OpenedScenario
@@ -51,9 +51,7 @@ class World(Timeline):
         self.servers = [ServerNode(self, self._core(index), tail) for index, tail in enumerate(self._tails)]
         self._heads = [setting.head(index) for index in range(s.sessions)]
         cell = self._links(0) if s.share == "cell" else None
-        self.devices = [
-            self._device(index, head, cell or self._links(index)) for index, head in enumerate(self._heads)
-        ]
+        self.devices = [self._device(index, head, cell or self._links(index)) for index, head in enumerate(self._heads)]
         self._happening: list[Happening] = []
         self._settle()
         for event in s.events:
