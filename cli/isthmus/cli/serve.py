@@ -25,6 +25,9 @@ def serve(
     max_fps: float | None = typer.Option(None, help="Frames a second that a device may send [1000]."),
     max_mbps: str | None = typer.Option(None, help="The most that is read of a device, e.g. 20Mbit/s [200Mbit/s]."),
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
+    announce: bool | None = typer.Option(
+        None, "--announce", help="Be found by `isthmus agent --discover` (mDNS) [no]."
+    ),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
 ) -> None:
     """Run the server's half."""
@@ -47,6 +50,7 @@ def serve(
         "max_fps": max_fps,
         "max_mbps": max_mbps,
         "grace_s": grace,
+        "announce": announce,
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")

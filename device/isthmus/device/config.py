@@ -17,6 +17,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = "generated:0"
     server: str | tuple[str, ...] | None = None
     """HOST:PORT of the edge server, or of several, with commas between or as a list; None answers from the device alone."""
+    discover: bool = False
+    """Also turn to servers that announce themselves by mDNS in the local network and serve this bundle."""
     deadline_s: float = 0.1
     """Time from a frame's capture to its answer."""
     fps: float | None = None

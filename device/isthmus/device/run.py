@@ -8,6 +8,7 @@ import platform
 import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -42,7 +43,7 @@ from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import SecurityError
+from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
@@ -154,7 +155,7 @@ async def answer_with(
     if signals:
         handle(host.stop, _nothing if uplinks is None else uplinks.reload)
     try:
-        async with shown:
+        async with shown, _looking(device, host):
             await _beside(answering(host), host, uplinks)
     finally:
         if on_end is not None:
@@ -198,11 +199,11 @@ def _session(device: Opened) -> Session:
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:
-    if not config.servers or config.insecure:
+    if not (config.servers or config.discover) or config.insecure:
         return None
     if config.certs is None:
         raise SecurityError(
-            f"{', '.join(config.servers)}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
+            f"{', '.join(config.servers) or 'discover'}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
     return Certificates(config.certs)
@@ -210,7 +211,7 @@ def _certificates(config: AgentConfig) -> Certificates | None:
 
 def _uplinks(device: Opened, host: Host) -> Uplinks | None:
     config, bundle = device.config, device.bundle
-    if not config.servers:
+    if not (config.servers or config.discover):
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
 
@@ -224,9 +225,21 @@ def _uplinks(device: Opened, host: Host) -> Uplinks | None:
             certificates=device.certificates,
         )
 
-    host.uplink = uplinks = Uplinks(transport, host, listed=len(config.servers))
+    listed = 0 if config.discover else len(config.servers)
+    host.uplink = uplinks = Uplinks(transport, host, listed=listed)
     host.connect()
     return uplinks
+
+
+def _looking(device: Opened, host: Host) -> AbstractAsyncContextManager[None]:
+    """Finds more servers, where that is asked for. Raises ConfigError where it cannot."""
+    if not device.config.discover:
+        return contextlib.nullcontext()
+    try:
+        from isthmus.device.servers.discovery import looking
+    except ImportError as error:
+        raise ConfigError(f"discover: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return looking(device.bundle.sha256, host)
 
 
 async def _beside(answering: Coroutine[None, None, None], host: Host, uplinks: Uplinks | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import grpc
 import grpc.aio
@@ -23,7 +25,7 @@ from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
-from isthmus.proto.errors import BindError
+from isthmus.proto.errors import BindError, ConfigError
 from isthmus.proto.signals import end_at_once_from_now_on
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         tail(),
-        server_id=socket.gethostname(),
+        server_id=f"{socket.gethostname()}/{secrets.token_hex(2)}",  # machines may be called alike, and have several
         limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
         another=tail,
@@ -79,7 +81,17 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
+    announcing = _announcing(address, bundle.sha256, service) if config.announce else None
+    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown, announcing=announcing)
+
+
+def _announcing(address: str, sha256: bytes, service: EdgeService) -> AbstractAsyncContextManager[None]:
+    """Says in the local network that the server is there. Raises ConfigError where that cannot be."""
+    try:
+        from isthmus.edge_server.announcement import announced
+    except ImportError as error:
+        raise ConfigError(f"announce: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return announced(address, [sha256], service.server_id)
 
 
 async def run(
@@ -90,10 +102,11 @@ async def run(
     grace_s: float,
     ready: Callable[[], None],
     shown: Certificates | None = None,
+    announcing: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
 
-    SIGHUP reads the certificates that are `shown` anew.
+    SIGHUP reads the certificates that are `shown` anew. The server is open for new devices within `announcing`.
     """
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
@@ -112,8 +125,9 @@ async def run(
             service.revoke(shown.revoked)
         await server.start()
         await tell(True)
-        ready()
-        await stop.wait()
+        async with announcing or contextlib.nullcontext():
+            ready()
+            await stop.wait()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()

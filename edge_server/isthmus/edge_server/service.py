@@ -142,6 +142,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             load=wire.to_server_pb(ServerHeartbeat(0, load)).load,
         )
 
+    @property
+    def server_id(self) -> str:
+        """What this server calls itself."""
+        return self._streams.server_id
+
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())

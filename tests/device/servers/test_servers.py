@@ -17,22 +17,23 @@ from isthmus.device.servers.servers import LOOK_S, STREAMS, Servers
 from isthmus.proto.messages import Busy, Drain, ServerHeartbeat, Welcome
 from isthmus.proto.vocabulary import LinkState, Load
 
-
 IDLE = Load()
 
 
-def welcome(load: Load = IDLE) -> Welcome:
-    return Welcome("edge", 8, 10_000, load)
+def welcome(name: str, load: Load = IDLE) -> Welcome:
+    return Welcome(f"edge {name}", 8, 10_000, load)
 
 
 class Hosted:
     """The core, and a host that performs what it asks: who is dialled is taken on at once, unless the test says it is away."""
 
-    def __init__(self, *names: str, seed: int = 1) -> None:
+    def __init__(self, *names: str, seed: int = 1, ids: dict[str, str] | None = None) -> None:
         self.core = Servers(names, chance=random.Random(seed))
         self.away: set[str] = set()
         """Servers that cannot be reached."""
         self.loads: dict[str, Load] = {}
+        self.ids = ids or {}
+        """What servers call themselves, where that is not their name."""
         self.now = 0.0
         self.dialled: list[tuple[float, str]] = []
         self.hung_up: list[tuple[float, str]] = []
@@ -49,7 +50,9 @@ class Hosted:
                         if name in self.away:
                             self.core.on_disconnected(name, now=self.now)
                         else:
-                            self.core.on_connected(name, welcome(self.loads.get(name, Load())), now=self.now)
+                            self.core.on_connected(
+                                name, welcome(self.ids.get(name, name), self.loads.get(name, IDLE)), now=self.now
+                            )
                     case HangUp(name):
                         self.hung_up.append((self.now, name))
                         self.core.on_disconnected(name, now=self.now)
@@ -93,6 +96,17 @@ def test_without_servers_nothing_is_due() -> None:
 
 def test_duplicates_are_one_server() -> None:
     assert Hosted("a", "b", "a").run(5.0).core.names == ("a", "b")
+
+
+def test_two_names_of_one_server_are_one_stream() -> None:
+    """Where there are certificates, its second stream would end the first, and so on for ever."""
+    host = Hosted("edge", "192.168.1.5", "other", ids={"192.168.1.5": "edge"}).run(300.0)
+    assert "other" in host.up
+    assert len(host.up) == 2
+    alone = Hosted("edge", "192.168.1.5", ids={"192.168.1.5": "edge"}).run(300.0)
+    assert len(alone.up) == 1
+    assert len(alone.hung_up) == 1
+    assert alone.core.state is LinkState.UP
 
 
 def test_of_many_two_are_drawn_one_used_and_one_standing_by() -> None:
@@ -196,7 +210,7 @@ def test_servers_that_come_and_go_at_once_are_not_pressed() -> None:
         for action in core.actions():
             if isinstance(action, Dial):
                 dials += 1
-                core.on_connected(action.server, welcome(), now=now)
+                core.on_connected(action.server, welcome(action.server), now=now)
                 core.on_disconnected(action.server, now=now + 0.01)
         if (due := core.due_at) is None:
             break
@@ -305,7 +319,7 @@ def test_whatever_is_told_no_more_streams_are_asked_for_than_wanted(
         name = ordered[number % len(ordered)] if ordered else None
         match what:
             case "connect" if name is not None and core._known[name].state is LinkState.DOWN:
-                core.on_connected(name, welcome(), now=now)
+                core.on_connected(name, welcome(name), now=now)
             case "end" if name is not None:
                 lines.discard(name)
                 core.on_disconnected(name, now=now)

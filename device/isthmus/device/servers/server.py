@@ -33,6 +33,8 @@ class Server:
         """That stream is being hung up."""
         self.free_at_s = -math.inf
         """When it may be tried again."""
+        self.server_id, self.twin = "", False
+        """What it called itself when it took us on last, and whether we have that server by another name."""
         self.standby = False
         """Another server gets the frames: this one is asked for proof of life less often."""
         self.suspected = False
@@ -66,6 +68,7 @@ class Server:
     def on_connected(self, welcome: Welcome, *, now: float) -> None:
         """It took us on."""
         self.state, self.dialled, self.leaving, self.suspected = LinkState.UP, True, False, False
+        self.server_id = welcome.server_id
         self._credits, self._busy_until_s, self._drained_s = welcome.credits, -math.inf, math.inf
         self.link.reset(now)
         self.link.on_load(welcome.load)
@@ -77,7 +80,7 @@ class Server:
 
     def dial(self) -> None:
         """A stream to it is asked for."""
-        self.dialled, self.lasted_s = True, None
+        self.dialled, self.lasted_s, self.twin = True, None, False
 
     def on_ended(self, *, now: float) -> None:
         """Its stream is over, or of no use any more: what was under way is lost."""

@@ -27,6 +27,10 @@ STREAMS = 2
 CLEARLY = 1.25
 CLEARLY_S = 0.005
 """A standby must be so many times and so many seconds sooner to be used instead: a switch costs what was coded against."""
+TWIN_S = 600.0
+"""How long a name is left alone that leads to a server which has a stream by another name."""
+TOGETHER_S = 1.0
+"""Streams that came about within so long began together: nothing has been learnt yet that a switch would cost."""
 FIRST_LOOK_S = (1.0, 3.0)
 LOOK_S = (10.0, 20.0)
 """How long after its standby came, and then how often, a device compares the two, at random between these: all devices of a
@@ -64,6 +68,10 @@ class Servers:
     def state(self) -> LinkState:
         """What is known of the server that gets the frames."""
         return self.used.state
+
+    def is_up(self, name: str) -> bool:
+        """Whether there is a stream to a server that frames can be sent on."""
+        return name in self._known and self._known[name].state is LinkState.UP
 
     def actions(self) -> list[Action]:
         """What the host must do now, in order; empties the list."""
@@ -112,11 +120,13 @@ class Servers:
     def on_connected(self, name: str, welcome: Welcome, *, now: float) -> None:
         """A server took us on."""
         server = self._known[name]
+        self._drop_twins(server, welcome.server_id, now)
         server.standby = self.used is not server and self.used in self._fit
         server.on_connected(welcome, now=now)
         self._drawing = False
         if server.standby:
             self._look_at_s = now + self._chance.uniform(*FIRST_LOOK_S)
+            self._toss(server, now)
             self._compare(now)
         else:
             self._use(server, now)
@@ -129,7 +139,8 @@ class Servers:
             return
         server.on_ended(now=now)
         server.dialled = server.leaving = server.suspected = self._drawing = False
-        server.free_at_s = now + server.pauses.next_s(server.lasted_s, served=bool(self._up))
+        if not server.twin:
+            server.free_at_s = now + server.pauses.next_s(server.lasted_s, served=bool(self._up))
         if server.lasted_s is not None and server.lasted_s >= STEADY_S:
             self._hurry(server, now)
         self._settle(now)
@@ -197,6 +208,23 @@ class Servers:
             for resting in self._known.values():
                 if resting is not lost and not resting.dialled and resting.free_at_s > now:
                     resting.free_at_s = min(resting.free_at_s, now + resting.pauses.soon_s())
+
+    def _drop_twins(self, newcomer: Server, server_id: str, now: float) -> None:
+        """Leave alone the other names of a server that took us on by this one.
+
+        Where there are certificates it has ended their streams already: a device's newest replaces those before.
+        """
+        for other in self._known.values():
+            if other is not newcomer and other.server_id == server_id:
+                other.twin, other.free_at_s = True, now + TWIN_S
+                if other.state is not LinkState.DOWN:
+                    self._hang_up(other, now)
+
+    def _toss(self, newcomer: Server, now: float) -> None:
+        """Of two that came about together, either may be used: the quicker to say welcome would get every device."""
+        together = now - (self.used.up_since_s or 0.0) < TOGETHER_S
+        if together and self._chance.random() < 1 / STREAMS:
+            self._use(newcomer, now)
 
     def _compare(self, now: float) -> None:
         """Use the server that is clearly sooner."""
