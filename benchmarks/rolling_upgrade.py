@@ -150,6 +150,7 @@ def seen_by(bundle: Bundle) -> list[Seen]:
         payloads = tuple(executor.encode(index, 0, layer) for layer in range(bundle.codec.layers))
         known = catalogue.known(OperatingPoint(width, None, 0, len(payloads)))
         packed = tail.run([codec.decode(payloads)])[0]
+        assert packed is not None
         told = catalogue.task.guess(packed, temperature=known.temperature, accuracy=known.accuracy)
         rows.append(Seen(stages, payloads, told.label))
     return rows

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from injections.machine import CpuWaits
+from isthmus.emulation.reports.figure_style import Sheet
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import rolling_upgrade
@@ -28,4 +29,4 @@ def test_an_upgrade_of_two_servers_under_fifty_devices_costs_no_answer() -> None
     assert not blamed, "late, and the machine did not keep us from its CPUs for so long"
     assert figures["by"]["device"] <= 2 * DEVICES, "one for each device and upgrade at most"
     assert all(figures["by"][f"server {number}"] > 0 for number in (1, 2))
-    assert rolling_upgrade.draw(up, rolling_upgrade.Sheet.NARROW).axes
+    assert rolling_upgrade.draw(up, Sheet.NARROW).axes

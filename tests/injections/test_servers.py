@@ -97,6 +97,23 @@ def test_40_a_name_that_leads_nowhere(lab: Lab, other: str) -> None:
     invariants([agent], [server])
 
 
+def test_40_found_by_mdns(lab: Lab) -> None:
+    """40: servers announce themselves; the one with the agent's bundle is used, the other one is not, and none is named."""
+    pytest.importorskip("zeroconf")
+    other, server = lab.server("--announce", bundle="cifar10"), lab.server("--announce")
+    agent = lab.agent(None, "--discover", "--insecure", "--policy", "always-offload")
+    agent.answered_by("server", 30)
+    assert {row["server"] for row in agent.rows if row["source"] == "server"} == {server.address}
+    assert other.address not in agent.log
+    assert server.end() == 0
+    agent.answered_by("exit", 10)
+    again = lab.server("--announce")
+    agent.answered_by("server", 10)
+    assert agent.rows[-1]["server"] == again.address
+    agent.settle()
+    invariants([agent], [again, other])
+
+
 def test_40_duplicates(lab: Lab) -> None:
     """40: the same address twice is one server, with one stream."""
     server = lab.server()

@@ -58,6 +58,7 @@ async def announced(address: str, hashes: Iterable[bytes], server_id: str) -> As
         await network.async_register_service(told, allow_name_change=True)
         log.info("announced by mDNS as %s at %s", told.name, ", ".join(told.parsed_addresses()))
         yield
-        await network.async_unregister_service(told)
+        goodbyes = await network.async_unregister_service(told)
+        await goodbyes
     finally:
         await network.async_close()

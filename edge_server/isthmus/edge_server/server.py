@@ -125,8 +125,8 @@ async def run(
             service.revoke(shown.revoked)
         await server.start()
         await tell(True)
+        ready()
         async with announcing or contextlib.nullcontext():
-            ready()
             await stop.wait()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)

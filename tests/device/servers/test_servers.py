@@ -281,9 +281,17 @@ def test_servers_are_found_and_vanish() -> None:
     host.core.on_vanished("y:1", now=3.0)
     assert host.up == {"x:1", "y:1"}, "a stream that works is not given up for a word of mDNS"
     host.lose("y:1")
-    host.core.on_vanished("y:1", now=3.0)
-    assert host.core.names == ("x:1",)
+    assert [*host.core.names] == ["x:1"], "once it has ended, it is forgotten"
     host.core.on_vanished("z:1", now=3.0)
+    host.core.on_found(["y:1"], now=4.0)
+    assert [*host.core.names] == ["x:1", "y:1"]
+
+
+def test_a_listed_server_is_tried_whatever_mdns_says() -> None:
+    host = Hosted("a").run(5.0)
+    host.lose("a")
+    host.core.on_vanished("a", now=5.0)
+    assert host.core.names == ("a",)
 
 
 @given(st.integers(0, 1000), st.lists(st.floats(0.0, 3.0) | st.none(), max_size=30), st.booleans())

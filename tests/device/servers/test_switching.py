@@ -9,12 +9,14 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isthmus.device.catalogue import Catalogue
 from isthmus.device.scheduler import POLICIES
 from isthmus.device.servers.servers import Servers
 from isthmus.device.session import Session
@@ -31,7 +33,9 @@ from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto import messages
 from isthmus.proto.codec import CODEC_VERSION, CodecConfig
 from isthmus.proto.machine import run_virtual
+from isthmus.proto.temporal.delta import upto
 from isthmus.proto.vocabulary import Answer, AnswerSource, Frame, LinkState, Reason
+from moving import clip, temporal
 from pair import HASH, TAIL_S, Head, Tail, catalogue, coding
 
 STAGES_S = ((0.004, 0.010), (0.003, 0.008))
@@ -51,6 +55,7 @@ class Lab(Timeline):
         fps: float = 30.0,
         policy: str = "always-offload",
         seed: int = 0,
+        known: Catalogue | None = None,
         config: CodecConfig | None = None,
         features: Callable[[int], np.ndarray] | None = None,
         hashes: tuple[bytes, ...] = (),
@@ -62,7 +67,7 @@ class Lab(Timeline):
         self.tails = [Tail() for _ in range(servers)]
         self.hashes = hashes or (HASH,) * servers
         self.servers = [ServerNode(self, self.core(index), tail) for index, tail in enumerate(self.tails)]
-        known, names = catalogue(), [str(index) for index in range(servers)]
+        known, names = known or catalogue(), [str(index) for index in range(servers)]
         self.head = Head(STAGES_S, lambda _: 0.6, config=config, features=features)
         shared = ShapedLink(trace, "up"), ShapedLink(trace, "down")
 
@@ -209,6 +214,30 @@ def test_a_slow_link_to_one_of_two_is_left_for_the_other() -> None:
     lab.run(2)
     lab.check()
     assert max(Counter(lab.head.sent[sent:]).values()) == 1
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze", "drain"])
+def test_after_a_switch_the_first_frame_is_whole_and_nothing_is_built_on_a_wrong_reference(how: str) -> None:
+    """What one server holds of a stream, another does not, nor what was sent to both."""
+    frames, codec = clip(400, seed=4), temporal()
+    lab = Lab(known=replace(catalogue(), delta_steps=2), config=codec, features=lambda i: frames[i % 400]).run(5)
+    deltas, first = len(lab.head.deltas), lab.used
+    assert deltas > 50
+    sent = {frame_id for frame_id, *_ in lab.head.sent}
+    lab.servers[first].drain(lab.now, 5.0) if how == "drain" else getattr(lab, how)(first)
+    lab.run(6)
+    lab.check()
+    later = [frame_id for frame_id, *_ in lab.head.sent if frame_id not in sent]
+    assert fallen_back(lab.between(1, 10.5)) <= 1
+    assert all(a.reason is not Reason.INVALID for _, a in lab.answers)
+    assert len(lab.head.deltas) > deltas + 50, "and then deltas again"
+    switched = next(frame_id for frame_id in later if frame_id in lab.tails[1 - first].given)
+    assert (switched, 0, 1) in lab.head.sent, "whole frames have a second layer"
+    for tail in lab.tails:
+        for frame_id, (features, layers) in tail.given.items():
+            if frame_id not in lab.tails[0].given.keys() & lab.tails[1].given.keys():
+                believed = upto(lab.head.believed[frame_id], layers)
+                np.testing.assert_array_equal(features, believed.symbols * np.float32((0.5, 1.0)[believed.step]))
 
 
 class Stalled:

@@ -35,6 +35,8 @@ class Server:
         """When it may be tried again."""
         self.server_id, self.twin = "", False
         """What it called itself when it took us on last, and whether we have that server by another name."""
+        self.vanished = False
+        """It was found, and has said goodbye since."""
         self.standby = False
         """Another server gets the frames: this one is asked for proof of life less often."""
         self.suspected = False

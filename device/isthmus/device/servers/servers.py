@@ -50,6 +50,7 @@ class Servers:
         self._known: dict[str, Server] = {}
         for name in names:
             self._known.setdefault(name, self._new(name))
+        self._listed = frozenset(self._known)
         self.used = next(iter(self._known.values()), self._new(""))
         """The server that gets the frames, as soon as it is up."""
         self._started = False
@@ -105,15 +106,18 @@ class Servers:
     def on_found(self, names: Iterable[str], *, now: float) -> None:
         """These servers are there, or still there."""
         for name in names:
-            self._known.setdefault(name, self._new(name))
+            self._known.setdefault(name, self._new(name)).vanished = False
         if self.used.name not in self._known:
             self.used = next(iter(self._known.values()), self.used)
         self._settle(now)
 
     def on_vanished(self, name: str, *, now: float) -> None:
-        """A server has said goodbye where it was found; a stream that it still keeps is kept."""
+        """A server has said goodbye where it was found. It is forgotten, once it has ended its stream; not if it was listed."""
         server = self._known.get(name)
-        if server is not None and not server.dialled:
+        if server is None or name in self._listed:
+            return
+        server.vanished = True
+        if not server.dialled:
             del self._known[name]
             self._settle(now)
 
@@ -141,6 +145,8 @@ class Servers:
         server.dialled = server.leaving = server.suspected = self._drawing = False
         if not server.twin:
             server.free_at_s = now + server.pauses.next_s(server.lasted_s, served=bool(self._up))
+        if server.vanished:
+            del self._known[name]
         if server.lasted_s is not None and server.lasted_s >= STEADY_S:
             self._hurry(server, now)
         self._settle(now)
