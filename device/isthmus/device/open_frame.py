@@ -103,4 +103,5 @@ class OpenFrame(Struct):
             detail=told.detail if told else None,
             age_s=age_s,
             server=self.answered_by if source is AnswerSource.SERVER else None,
+            promised=None if self.offload is None else self.offload.promised,
         )

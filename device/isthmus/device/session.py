@@ -243,7 +243,8 @@ class Session:
 
     def _situation(self, o: OpenFrame, server: Server | None, now: float) -> Situation:
         outlook, share = (None, 1.0) if server is None else (server.link.outlook(now), server.acknowledged.share)
-        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share=share)
+        waited_s = now - o.frame.captured_s
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 
 import ifaddr
 from zeroconf import ServiceInfo
@@ -18,6 +20,8 @@ from isthmus.proto.errors import BindError
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 1.0
+"""How often it is looked which bundles are served."""
 EVERYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -45,20 +49,40 @@ def _addresses(host: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def announced(address: str, hashes: Iterable[bytes], server_id: str) -> AsyncIterator[None]:
-    """Announce a server while the block lasts, then say goodbye. Raises BindError where there is no network to do so in."""
+async def announced(address: str, hashes: Callable[[], Iterable[bytes]], server_id: str) -> AsyncIterator[None]:
+    """Announce a server while the block lasts, with the bundles whose `hashes` it has at each time; then say goodbye.
+
+    Raises BindError where there is no network to do so in.
+    """
     try:
-        told, network = service(address, hashes, server_id), AsyncZeroconf()
+        told, network = service(address, hashes(), server_id), AsyncZeroconf()
     except OSError as error:
         why = error.strerror or error
         raise BindError(
             f"{address}: cannot be announced by mDNS ({why}); leave --announce out, or --listen elsewhere"
         ) from error
+    following: asyncio.Task[None] | None = None
     try:
-        await network.async_register_service(told, allow_name_change=True)
+        await network.async_register_service(told)
         log.info("announced by mDNS as %s at %s", told.name, ", ".join(told.parsed_addresses()))
+        following = asyncio.create_task(_follow(network, told, partial(_now, address, hashes, server_id)))
         yield
         goodbyes = await network.async_unregister_service(told)
         await goodbyes
     finally:
+        if following is not None:
+            following.cancel()
         await network.async_close()
+
+
+def _now(address: str, hashes: Callable[[], Iterable[bytes]], server_id: str) -> ServiceInfo:
+    return service(address, hashes(), server_id)
+
+
+async def _follow(network: AsyncZeroconf, told: ServiceInfo, anew: Callable[[], ServiceInfo]) -> None:
+    """Say it anew whenever other bundles are served."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if (said := anew()).properties != told.properties:
+            told = said
+            await network.async_update_service(told)

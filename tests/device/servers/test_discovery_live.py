@@ -36,13 +36,15 @@ class Finder:
 
 def test_a_server_is_found_by_its_bundle_and_says_goodbye() -> None:
     async def check() -> None:
-        finder, stranger = Finder(), Finder()
+        finder, stranger, served = Finder(), Finder(), [OTHER, SHA256]
         async with looking(SHA256, finder), looking(OTHER, stranger):
-            async with announced("127.0.0.1:50551", [SHA256], "test/0001"):
+            async with announced("127.0.0.1:50551", lambda: [SHA256], "test/0001"):
                 assert await finder.next() == ("found", "127.0.0.1:50551")
-                async with announced("127.0.0.1:50552", [OTHER, SHA256], "test/0002"):
+                async with announced("127.0.0.1:50552", lambda: served, "test/0002"):
                     assert await finder.next() == ("found", "127.0.0.1:50552")
                     assert await stranger.next() == ("found", "127.0.0.1:50552")
+                    served.remove(OTHER)
+                    assert await stranger.next() == ("vanished", "127.0.0.1:50552"), "other bundles are said anew"
                 assert await finder.next() == ("vanished", "127.0.0.1:50552")
             assert await finder.next() == ("vanished", "127.0.0.1:50551")
         assert finder.told.empty()
@@ -52,7 +54,7 @@ def test_a_server_is_found_by_its_bundle_and_says_goodbye() -> None:
 
 def test_a_host_that_does_not_resolve_is_no_place_to_announce() -> None:
     async def check() -> None:
-        async with announced("no-such-host.invalid:1", [SHA256], "test/0003"):
+        async with announced("no-such-host.invalid:1", lambda: [SHA256], "test/0003"):
             raise AssertionError("announced")
 
     with pytest.raises(BindError, match=r"^no-such-host.invalid:1: cannot be announced by mDNS"):
