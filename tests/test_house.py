@@ -59,7 +59,8 @@ EMULATION_ROOM_MAY_IMPORT = {
     "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
     "ray_sweep": {"sweep"},
     "load": set[str](),
-    "reports": {"traces", "policies"},
+    "run_summary": set[str](),
+    "reports": {"traces", "policies", "run_summary"},
 }
 """Folders and files of `emulation`, and what each may import beside itself."""
 TRAINING_ONLY = {"torch", "litert_torch", "onnxscript", "ai_edge_quantizer"}

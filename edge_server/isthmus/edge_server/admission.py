@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from isthmus.proto.codec import CODEC_VERSION, MAX_LAYERS
-from isthmus.proto.messages import DeviceMessage, Hello, Layer
+from isthmus.proto.codec import MAX_LAYERS
+from isthmus.proto.messages import DeviceMessage, Layer
 from isthmus.proto.printable import printable
 from isthmus.proto.security import SHARED_NAME
 
@@ -44,6 +44,7 @@ class Ending(enum.Enum):
     UNREAD = "unread"
     REPLACED = "replaced"
     REVOKED = "revoked"
+    UNLOADED = "unloaded"
     DRAINED = "drained"
     AGED = "aged"
 
@@ -68,6 +69,10 @@ class Limits:
     """Frames beyond it are answered busy."""
     bytes_per_s: float = 25e6
     """A device that sends faster is read at this rate."""
+    workers: int = 1
+    """Batches that run at a time, of all bundles together."""
+    tails: int | None = None
+    """Tails that are loaded at a time; None: all that there are."""
 
     @property
     def lobby(self) -> int:
@@ -240,17 +245,3 @@ class Admission:
 def revoked(name: str | None) -> str:
     """Why a device whose certificate was revoked is turned away."""
     return f"certificate '{printable(name or '')}': revoked; `isthmus certs add-device NAME` makes one of another name"
-
-
-def misfit(hello: Hello, name: str, sha256: bytes) -> str | None:
-    """Why a device's half does not go with the served bundle of this name and hash; None where it does."""
-    if hello.codec_version != CODEC_VERSION:
-        versions = f"codec version {hello.codec_version}, this server speaks {CODEC_VERSION}"
-        return f"{versions}; install the same Isthmus on both"
-    if hello.bundle_sha256 != sha256:
-        theirs, ours = hello.bundle_sha256.hex()[:12], sha256.hex()[:12]
-        return (
-            f"bundle {printable(hello.bundle_name)} {theirs}…, this server serves {name} {ours}…; "
-            "give both halves the same bundle"
-        )
-    return None

@@ -59,8 +59,14 @@ class RunBatch(Struct, Generic[P], frozen=True):
     """Run these together, then call `on_done`."""
 
     items: tuple[Item[P], ...]
-    started_s: float = 0.0
-    """When an engine was given it."""
+
+
+class _Running(Struct, Generic[P], frozen=True):
+    """A batch on its engine, which is expected to take so long and to be free then."""
+
+    batch: RunBatch[P]
+    takes_s: float
+    free_at: float
 
 
 class Reject(Struct, Generic[P], frozen=True):
@@ -88,8 +94,8 @@ class Batcher(Generic[P]):
         self._turn = 0
         self._last_turn: dict[int, int] = {}
         self._inside: dict[int, int] = {}
-        self._running: list[tuple[RunBatch[P], float]] = []
-        """The batches that run, each with when its engine is expected to be free."""
+        self._running: list[_Running[P]] = []
+        self._others_until_s, self._stretch = 0.0, 1.0
         self._wake_at: float | None = None
         self._waiting_since: float | None = None
         self._last_arrival_s: float | None = None
@@ -101,11 +107,6 @@ class Batcher(Generic[P]):
     def due_at(self) -> float | None:
         """When the next step is due: at once after a change, or at the end of a wait for company."""
         return None if self._occupied else self._wake_at
-
-    @property
-    def engines(self) -> int:
-        """How many batches run at once."""
-        return self._engines
 
     def resize(self, engines: int, *, now: float) -> None:
         """From now on so many engines are there, at least one; a batch that runs on one that is not is left to its end."""
@@ -131,6 +132,12 @@ class Batcher(Generic[P]):
         """What to do, in order; each action is handed out once."""
         actions, self._actions = self._actions, []
         return actions
+
+    def share(self, free_s: float, stretch: float) -> None:
+        """Other tails use the engines too: one is free for this one at `free_s`, and `stretch` of its batches' time goes by
+        from batch to batch.
+        """
+        self._others_until_s, self._stretch = free_s, stretch
 
     def hopeless(self, due_s: float, *, now: float) -> bool:
         """Whether a frame could not finish by `due_s`, however idle the engine were."""
@@ -165,7 +172,7 @@ class Batcher(Generic[P]):
             self.times.observe(len(batch.items), tail_s, now=now)
         for item in batch.items:
             self._release(item)
-        self._running = [entry for entry in self._running if entry[0] is not batch]
+        self._running = [running for running in self._running if running.batch is not batch]
         self._wake_at = now
 
     def step(self, now: float) -> None:
@@ -187,7 +194,7 @@ class Batcher(Generic[P]):
     def load(self, now: float) -> Load:
         """What a frame that arrived now would meet, if it had to wait for all that is queued."""
         free_s, full, rest = self._turn_of(len(self._queue) + 1, self._free_s(now))
-        wait_s = free_s - now + full * self.times.p95_s(self._max_batch)
+        wait_s = free_s - now + full * self._stretch * self.times.p95_s(self._max_batch)
         return Load(len(self._queue), wait_s, self.times.p95_s(rest + 1))
 
     def _admit(self, item: Item[P], now: float) -> bool:
@@ -220,7 +227,7 @@ class Batcher(Generic[P]):
     def _ends_s(self, count: int, free_s: list[float]) -> float:
         """When the first `count` of the queue are done in full batches: a lower bound, since deadlines may cut them."""
         begin_s, full, rest = self._turn_of(count, free_s)
-        return begin_s + (full * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1))
+        return begin_s + (full * self._stretch * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1))
 
     def _turn_of(self, count: int, free_s: list[float]) -> tuple[float, int, int]:
         """When the engine that gets number `count` of the queue is free, the full batches that it runs before, and how many
@@ -236,14 +243,14 @@ class Batcher(Generic[P]):
         return len(self._running) >= self._engines
 
     def _free(self, now: float) -> float:
-        """When the first engine is expected to be free."""
+        """When the first engine is expected to be free, and it is this tail's turn."""
         return self._free_s(now)[0]
 
     def _free_s(self, now: float) -> list[float]:
-        """When each engine is expected to be free, in this order."""
-        busy = sorted(max(now, free_at) for _, free_at in self._running)
-        idle = self._engines - len(busy)
-        return [now] * idle + busy if idle >= 0 else busy[-self._engines :]
+        """The same of every engine, in this order."""
+        busy = [max(now, running.free_at) + (self._stretch - 1.0) * running.takes_s for running in self._running]
+        idle = [max(now, self._others_until_s)] * (self._engines - len(busy))
+        return sorted(busy + idle)[-self._engines :]
 
     def _drop_late(self, now: float) -> None:
         finish = now + self.times.p95_s(1)
@@ -303,8 +310,8 @@ class Batcher(Generic[P]):
         chosen = self._queue[:size]
         del self._queue[:size]
         self._turn = max(self._turn, max(turn for _, turn, _, _ in chosen))
-        batch = RunBatch(tuple(item for *_, item in chosen), now)
-        self._running.append((batch, now + self.times.p95_s(size)))
+        batch, takes_s = RunBatch(tuple(item for *_, item in chosen)), self.times.p95_s(size)
+        self._running.append(_Running(batch, takes_s, now + takes_s))
         self._waiting_since = None
         if self._queue and not self._occupied:
             self._wake_at = now

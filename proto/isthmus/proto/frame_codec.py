@@ -7,7 +7,6 @@ of them it is. Features may be coded against those of another frame too (`tempor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -42,17 +41,6 @@ class Crossed(Struct, frozen=True, eq=False):
     """How many layers it stands for."""
     reconstruction: Reconstruction | None = None
     """What another frame may be coded against; None where none may."""
-
-
-class Decoder(Protocol):
-    """Payloads to what crossed: `FrameCodec`, or whatever stands in for it."""
-
-    @property
-    def max_layer_bytes(self) -> int:
-        """The largest payload of any layer."""
-
-    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
-        """What crossed, from the layers that are here, base first, or the delta of `reference`. Raises CodecError."""
 
 
 class Delta(Struct, frozen=True, eq=False):

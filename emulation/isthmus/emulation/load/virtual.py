@@ -61,7 +61,7 @@ class _World:
             times, max_batch=size, stream_credits=self.server.credits, engines=self.server.engines
         )
         served = Served(self.bundle.manifest.name, self.bundle.sha256, codec)
-        limits = Limits(streams=self.devices, stream_credits=self.server.credits)
+        limits = Limits(self.devices, self.server.credits, workers=self.server.engines)
         self.streams = Streams(served, batcher, server_id="edge", limits=limits, codec=_AnyPayload(codec))
         frame = OnWire.of(self.bundle)
         self.message_s = self.server.loop_s / len(frame.payloads)
