@@ -61,6 +61,7 @@ def address() -> Iterator[str]:
     yield told[0]
     loop.call_soon_threadsafe(ended.set)
     thread.join(30.0)
+    loop.close()
 
 
 def test_a_server_s_capacity_is_found(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
