@@ -252,7 +252,7 @@ def test_an_address_in_use_one_that_needs_root_and_one_of_another_machine() -> N
 
 # Heads
 
-RUN = head.Run("signs", "", (0.25, 1.0), (0.02, 0.08))
+RUN = head.Run("signs", "", (0.25, 1.0), (0.02, 0.08), accelerated=True)
 
 
 def test_the_bundle_at_which_the_process_ended_is_to_blame() -> None:
@@ -265,7 +265,7 @@ def test_the_bundle_at_which_the_process_ended_is_to_blame() -> None:
 
 def test_a_deadline_that_the_narrowest_head_cannot_keep() -> None:
     def found(deadline_s: float, accelerated: bool = True) -> list[tuple[str, str]]:
-        return not_well(head.findings(head.Facts((RUN,), accelerated, deadline_s, "signs")))
+        return not_well(head.findings(head.Facts((replace(RUN, accelerated=accelerated),), deadline_s, "signs")))
 
     assert found(0.1) == []
     assert found(0.03)[0][0] == "warning"
@@ -276,8 +276,8 @@ def test_a_deadline_that_the_narrowest_head_cannot_keep() -> None:
 
 
 def test_a_zoo_without_bundles_and_a_damaged_bundle_are_not_well() -> None:
-    assert not_well(head.findings(head.Facts((), False, 0.1))) == [("failure", "bundles: none in the zoo")]
-    broken = head.Facts((head.Run("signs", "head.tflite: sha256 …"), RUN), True, 0.1)
+    assert not_well(head.findings(head.Facts((), 0.1))) == [("failure", "bundles: none in the zoo")]
+    broken = head.Facts((head.Run("signs", "head.tflite: sha256 …"), RUN), 0.1)
     assert not_well(head.findings(broken)) == [("failure", "bundle signs: head.tflite: sha256 …")]
 
 
