@@ -38,6 +38,8 @@ class Loader:
 
         Raises IsthmusError that names the file, and OSError.
         """
+        if not (folder / seal.FILE).is_file():
+            raise BundleError(f"{folder / seal.FILE}: not a file that can be read; put a bundle there, or nothing")
         found = bundles.load(str(folder.resolve()), half="tail")
         needed = wire.max_message_bytes(found.codec)
         if needed > self.max_message_bytes:
