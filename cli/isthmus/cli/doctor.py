@@ -1,132 +1,140 @@
-"""`isthmus doctor`: what is wrong on this machine, and how to put it right."""
+"""`isthmus doctor`: what is wrong on this machine, and how to put it right.
+
+What is compiled is loaded by another process first: nothing here may import numpy, OpenCV, gRPC or LiteRT at its top.
+"""
 
 from __future__ import annotations
 
 import json
-import socket
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from isthmus.cli.options import FORMAT, Format, install
-from isthmus.device import sensors
-from isthmus.device.executor import Executor, measure_stages
-from isthmus.models import bundle
-from isthmus.proto.errors import IsthmusError
+from isthmus.cli.doctoring import clock, machine, ports, processor, software, storage
+from isthmus.cli.doctoring.finding import Finding, Level, failure
+from isthmus.cli.options import CONFIG, FORMAT, INSECURE, Format
+from isthmus.device.config import AgentConfig
+from isthmus.proto import config
+from isthmus.proto.errors import ConfigError, IsthmusError
 
-PARTS = {
-    "device": (
-        "grpcio", "msgspec", "numpy", "opencv-python-headless", "protobuf", "rich", "tomli-w", "typer",
-        "zstandard",
-    ),
-    "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
-    "emulation": ("faster-coco-eval", "matplotlib"),
-    "frigate": ("pyzmq",),
-    "mqtt": ("paho-mqtt",),
-}  # fmt: skip
+MARKS: dict[Level, tuple[str, str]] = {
+    "ok": ("ok  ", "green"),
+    "warning": ("warn", "yellow"),
+    "failure": ("FAIL", "red"),
+}
 
-RUNTIMES = ("ai-edge-litert", "tflite-runtime")
-"""What runs the head, the better one first; one is enough."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at; `way_out` says what to do when it is not well."""
-
-    what: str
-    well: bool
-    detail: str
-    way_out: str = ""
-
-
-def _python() -> list[Finding]:
-    version = ".".join(map(str, sys.version_info[:3]))
-    well = (3, 10) <= sys.version_info < (3, 14)
-    return [Finding("python", well, version, "use Python 3.10 to 3.13")]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _packages() -> list[Finding]:
-    runtimes = [name for name in RUNTIMES if _version(name) is not None]
-    detail = (
-        ", ".join(f"{name} {_version(name)}" for name in runtimes) or f"neither {' nor '.join(RUNTIMES)} is installed"
-    )
-    findings = [Finding("runtime", bool(runtimes), detail, install())]
-    for extra, names in PARTS.items():
-        for name in names:
-            needed, version = extra == "device", _version(name)
-            way_out = install("" if needed else extra)
-            absent = "not installed" if needed else f"not installed; the '{extra}' extra brings it: {way_out}"
-            findings.append(Finding(name, version is not None or not needed, version or absent, way_out))
-    return findings
-
-
-def _namespace() -> list[Finding]:
-    """A stray `isthmus/__init__.py` hides the other portions."""
-    path = getattr(import_module("isthmus"), "__file__", None)
-    return [Finding("namespace", path is None, path or "whole", "delete that file: isthmus is a namespace package")]
-
-
-def _bundles() -> list[Finding]:
-    findings = []
-    for path in sorted(bundle.ZOO.glob("*/bundle.toml")):
-        name = path.parent.name
-        try:
-            found = bundle.load(name)
-            stages = measure_stages(Executor(found), found)
-            widths = found.manifest.widths
-            times = [sum(s for (_, w), s in stages.items() if w == width) * 1000 for width in (widths[0], widths[-1])]
-            detail = f"verified; head {times[0]:.1f} ms at width {widths[0]}, {times[1]:.1f} ms at {widths[-1]}"
-            findings.append(Finding(f"bundle {name}", True, detail))
-        except IsthmusError as error:
-            findings.append(Finding(f"bundle {name}", False, str(error), "fetch the bundle again"))
-    return findings or [Finding("bundles", False, "none in the zoo", "reinstall isthmus")]
-
-
-def _sensors() -> list[Finding]:
-    """How hot it is, and whether the machine is held back; nothing where the kernel shows nothing."""
-    reading = sensors.read()
-    way_out = "cool it, or give it a better power supply: times and profiles are those of a slower machine"
-    return [Finding("machine", not reading.throttling, str(reading), way_out)] if str(reading) else []
-
-
-def _server(address: str) -> list[Finding]:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=3):
-            return [Finding(f"server {address}", True, "accepts connections")]
-    except (OSError, ValueError) as error:
-        return [
-            Finding(f"server {address}", False, str(error), "is `isthmus serve` running there, and --listen right?")
-        ]
+Check = Callable[[], list[Finding]]
 
 
 def doctor(
+    config_file: Path | None = CONFIG,
+    bundle: str | None = typer.Option(None, help="Look at this bundle too, and at its deadline."),
+    source: str | None = typer.Option(None, help="Open this source, and count its pictures."),
     server: str | None = typer.Option(None, help="HOST:PORT of an edge server to look at too."),
+    certs: str | None = typer.Option(None, "--certs", help="Folder of certificates to look at too."),
+    insecure: bool | None = INSECURE,
+    listen: list[str] = typer.Option([], help="HOST:PORT that is to be free; repeatable."),
     format_: Format = FORMAT,
 ) -> None:
-    """Look at this machine: Python, packages, heat, bundles, the head's speed, the server."""
-    checks: list[Callable[[], list[Finding]]] = [_python, _namespace, _packages, _sensors, _bundles]
-    if server is not None:
-        checks.append(lambda: _server(server))
-    findings = [finding for check in checks for finding in check()]
+    """Look at this machine and at what an agent is told: exit code 0 where nothing keeps it from working, else 1."""
+    flags: dict[str, object] = {
+        "bundle": bundle, "source": source, "server": server, "certs": certs, "insecure": insecure,
+    }  # fmt: skip
+    settings, said = config.resolve(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
+    findings = list(_all(settings, frozenset(said), listen))
     if format_ == "json":
-        typer.echo(json.dumps([asdict(f) for f in findings]))
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
-        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)  # details are anybody's text
-        for f in findings:
-            mark = Text("ok  ", "green") if f.well else Text("FAIL", "red")
-            console.print(mark, f"{f.what}: {f.detail}" + ("" if f.well else f"\n     {f.way_out}"))
-    if not all(f.well for f in findings):
+        _show(findings)
+    if any(finding.level == "failure" for finding in findings):
         raise typer.Exit(1)
+
+
+def _show(findings: list[Finding]) -> None:
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)  # details are anybody's text
+    for one in findings:
+        word, colour = MARKS[one.level]
+        console.print(
+            Text(word, colour), f"{one.what}: {one.detail}" + (f"\n     {one.way_out}" if one.way_out else "")
+        )
+
+
+def _all(settings: AgentConfig, said: frozenset[str], listen: list[str]) -> Iterator[Finding]:
+    """Every finding, group by group. `said` are the keys that somebody set: only what was set is looked for."""
+    yield from software.findings(software.facts())
+    loaded = processor.facts()
+    yield from processor.findings(loaded)
+    yield from machine.findings(machine.facts())
+    yield from storage.findings(storage.facts(settings))
+    yield from clock.findings(clock.facts())
+    yield from ports.findings(ports.facts(_wanted(settings, listen)))
+    checks = _compiled(settings, said)
+    if name := processor.blocked(loaded):
+        yield failure(", ".join(checks), f"not looked at: {name} cannot be loaded", "put that right first")
+        return
+    for what, check in checks.items():
+        try:
+            yield from check()
+        except IsthmusError as error:
+            yield failure(what, str(error), "put that right first")
+
+
+def _wanted(settings: AgentConfig, listen: list[str]) -> list[tuple[str, str]]:
+    wanted = [("listen", address) for address in listen]
+    for _, address in wanted:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ConfigError(f"--listen: '{address}', expected HOST:PORT")
+    return wanted + ([("page", settings.page)] if settings.page is not None else [])
+
+
+def _compiled(settings: AgentConfig, said: frozenset[str]) -> dict[str, Check]:
+    """The checks that load compiled packages, by what they look at."""
+    checks: dict[str, Check] = {"heads": lambda: _heads(settings, said)}
+    if settings.certs is not None:
+        checks["certificates"] = lambda: _certificates(settings)
+    if "source" in said:
+        checks["source"] = lambda: _source(settings)
+    if settings.server is not None:
+        checks["server"] = lambda: _server(settings)
+    return checks
+
+
+def _heads(settings: AgentConfig, said: frozenset[str]) -> list[Finding]:
+    from isthmus.cli.doctoring import head
+
+    names = head.shipped()
+    if "bundle" in said and settings.bundle not in names:
+        names.append(settings.bundle)
+    ran = head.facts(names, threads=settings.threads, deadline_s=settings.deadline_s, configured=settings.bundle)
+    return head.findings(ran)
+
+
+def _certificates(settings: AgentConfig) -> list[Finding]:
+    from isthmus.cli.doctoring import certificates
+    from isthmus.proto.security import FILES, part
+
+    folder, found = str(settings.certs), []
+    host = None if settings.server is None else settings.server.rpartition(":")[0].strip("[]")
+    has_server = (part(folder, "server") / FILES["server"][1]).exists()
+    if not has_server or (part(folder, "device") / FILES["device"][1]).exists():
+        found += certificates.findings(certificates.facts(folder, "device"))
+    if has_server:
+        found += certificates.findings(certificates.facts(folder, "server", host=host))
+    return found
+
+
+def _source(settings: AgentConfig) -> list[Finding]:
+    from isthmus.cli.doctoring import camera
+
+    return camera.findings(camera.facts(settings))
+
+
+def _server(settings: AgentConfig) -> list[Finding]:
+    from isthmus.cli.doctoring import server
+
+    return server.findings(server.facts(settings, settings.server or ""))

@@ -36,6 +36,7 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "certs": "certs:app",
     "config": "configuration:app",
+    "service": "services.verbs:app",
     "models": "models.verbs:app",
     "traces": "traces.verbs:app",
     "bench": "bench:app",

@@ -90,4 +90,5 @@ class OpenFrame(Struct):
             timings=Timings(started_s - frame.captured_s, self.head_s, self.encode_s, network_s, server),
             detail=told.detail if told else None,
             age_s=age_s,
+            promised=None if self.offload is None else self.offload.promised,
         )

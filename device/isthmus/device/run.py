@@ -42,6 +42,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
+from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
@@ -149,14 +150,22 @@ async def answer_with(
         on_answer(row)
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
-    host = Host(_session(device), device.executor, tell)
+    host, manager = Host(_session(device), device.executor, tell), service_manager()
     transport = _transport(device, host)
+
+    def stop() -> None:
+        manager.stopping()
+        host.stop()
+
     if signals:
-        handle(host.stop, _nothing if transport is None else transport.reload)
+        handle(stop, _nothing if transport is None else transport.reload)
     try:
         async with shown:
+            if signals:
+                manager.ready(f"answering with {manifest.name}")
             await _beside(answering(host), host, transport)
     finally:
+        manager.close()
         if on_end is not None:
             on_end(_ended(host))
 

@@ -31,6 +31,8 @@ from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError
+from isthmus.proto.operations import probe
+from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,10 @@ def bind(
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    echo: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        probe.METHOD: grpc.unary_unary_rpc_method_handler(service.echo)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(probe.SERVICE, echo),))
     if debug:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
@@ -140,7 +146,7 @@ async def run(
 
     SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`.
     """
-    stop = asyncio.Event()
+    stop, manager = asyncio.Event(), service_manager()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _on_hangup(lambda: _on_request(service, shown, repository))
@@ -166,7 +172,9 @@ async def run(
         await server.start()
         await service.tell_health()
         ready()
+        manager.ready(f"serving {', '.join(served.name for served in service.offered) or 'no bundle yet'}")
         await stop.wait()
+        manager.stopping()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
@@ -177,6 +185,7 @@ async def run(
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+        manager.close()
 
 
 def _probed(bundle: str) -> str:

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close, Ending, Limits
+from isthmus.edge_server.admission import Close, Ending, Limits, revoked
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.engines import Engine
 from isthmus.edge_server.journal import Journal
@@ -30,6 +30,7 @@ from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
 from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
+from isthmus.proto.operations import probe
 from isthmus.proto.printable import printable
 from isthmus.proto.vocabulary import Load
 
@@ -90,6 +91,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
+        self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._tails: dict[bytes, TailRunner] = {}
         self._health: dict[str, bool] = {}
@@ -215,6 +217,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
         return described
 
+    async def echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """As many bytes as are asked for: what a tool measures the link by. A revoked device gets none."""
+        if (name := connections.certificate_of(context)) in self._revoked:
+            await context.abort(STATUS[Ending.REVOKED], revoked(name))
+        return probe.reply(request)
+
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
@@ -225,7 +233,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
-        self._streams.revoke(names)
+        self._revoked = frozenset(names)
+        self._streams.revoke(self._revoked)
         self._pump()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.device.session import Session
 from isthmus.emulation.link import LinkTables
+from isthmus.emulation.run_summary import summary
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
@@ -19,7 +20,7 @@ from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.record import FrameRecord, Run, summary
+from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
