@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
@@ -30,7 +32,7 @@ from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
-from isthmus.proto.errors import BindError
+from isthmus.proto.errors import BindError, ConfigError
 from isthmus.proto.operations import probe
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
@@ -80,7 +82,7 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     if config.models is None:
         await _serve(config, _alone(config), shown, ready)
         return
-    service = EdgeService(server_id=socket.gethostname(), limits=_limits(config))
+    service = EdgeService(server_id=_name(), limits=_limits(config))
     sweep(Path(tempfile.gettempdir()), COPIES)
     copies = Scratch(Path(tempfile.gettempdir()), COPIES)
     try:
@@ -104,7 +106,7 @@ def _alone(config: ServerConfig) -> EdgeService:
     return EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         tail(),
-        server_id=socket.gethostname(),
+        server_id=_name(),
         limits=_limits(config),
         max_batch=config.max_batch,
         another=tail,
@@ -129,7 +131,31 @@ async def _serve(
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown, repository=repository)
+    announcing = _announcing(address, service) if config.announce else None
+    await run(
+        service,
+        server,
+        status,
+        grace_s=config.grace_s,
+        ready=told,
+        shown=shown,
+        repository=repository,
+        announcing=announcing,
+    )
+
+
+def _announcing(address: str, service: EdgeService) -> AbstractAsyncContextManager[None]:
+    """Says in the local network that the server is there. Raises ConfigError where that cannot be."""
+    try:
+        from isthmus.edge_server.announcement import announced
+    except ImportError as error:
+        raise ConfigError(f"announce: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return announced(address, lambda: [served.sha256 for served in service.offered], service.server_id)
+
+
+def _name() -> str:
+    """What this server calls itself: machines may be called alike, and have several."""
+    return f"{socket.gethostname()}/{secrets.token_hex(2)}"
 
 
 async def run(
@@ -141,10 +167,12 @@ async def run(
     ready: Callable[[], None],
     shown: Certificates | None = None,
     repository: Repository | None = None,
+    announcing: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
 
-    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`.
+    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`. The server is open for new devices
+    within `announcing`.
     """
     stop, manager = asyncio.Event(), service_manager()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
@@ -173,7 +201,8 @@ async def run(
         await service.tell_health()
         ready()
         manager.ready(f"serving {', '.join(served.name for served in service.offered) or 'no bundle yet'}")
-        await stop.wait()
+        async with announcing or contextlib.nullcontext():
+            await stop.wait()
         manager.stopping()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)

@@ -217,6 +217,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
         return described
 
+    @property
+    def server_id(self) -> str:
+        """What this server calls itself."""
+        return self._streams.server_id
+
     async def echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         """As many bytes as are asked for: what a tool measures the link by. A revoked device gets none."""
         if (name := connections.certificate_of(context)) in self._revoked:

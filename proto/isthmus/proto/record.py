@@ -103,6 +103,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     head_s: float = 0.0
     encode_s: float = 0.0
     network_s: float = 0.0
+    server: str | None = None
+    """Which server gave the answer, by the name that the device dials."""
     server_receive_s: float = 0.0
     server_queue_s: float = 0.0
     server_tail_s: float = 0.0
@@ -176,6 +178,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             head_s=timings.head_s,
             encode_s=timings.encode_s,
             network_s=timings.network_s,
+            server=answer.server,
             server_receive_s=timings.server.receive_s,
             server_queue_s=timings.server.queue_s,
             server_tail_s=timings.server.tail_s,
