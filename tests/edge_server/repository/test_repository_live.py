@@ -377,6 +377,16 @@ def test_a_bundle_whose_layers_are_too_long_for_a_repository_is_refused(tmp_path
     assert "a repository's server takes 100; serve it alone, with --bundle" in place.repository.faults["signs"]
 
 
+def test_a_bundle_without_a_name_or_a_file_is_refused(tmp_path: Path, served: Served) -> None:
+    place = Place(tmp_path)
+    write_bundle(place.root / "nameless", served, name="")
+    (place.root / "folder" / "bundle.toml").mkdir(parents=True)
+    live(place.repository.begin)
+    assert place.offered == set()
+    assert "name: is empty" in place.repository.faults["nameless"]
+    assert "bundle.toml: not a file that can be read" in place.repository.faults["folder"]
+
+
 # Pushes.
 
 

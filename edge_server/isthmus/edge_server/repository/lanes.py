@@ -53,8 +53,8 @@ class Lanes:
 
     @property
     def waiting(self) -> int:
-        """Frames in the queues."""
-        return sum(lane.batcher.waiting for lane in self)
+        """Frames in the queues. May be asked for from another thread."""
+        return sum(lane.batcher.waiting for lane in list(self._lanes.values()))
 
     def load(self, now: float) -> Load:
         """How busy the busiest is, with the frames of all."""

@@ -41,6 +41,10 @@ class Loader:
         if not (folder / seal.FILE).is_file():
             raise BundleError(f"{folder / seal.FILE}: not a file that can be read; put a bundle there, or nothing")
         found = bundles.load(str(folder.resolve()), half="tail")
+        if not found.manifest.name.strip():
+            raise BundleError(
+                f"{folder / seal.FILE}: name: is empty, and a repository tells bundles apart by it; give it one"
+            )
         served = _served(found, version_of(place))
         needed = wire.max_message_bytes(served.codec)
         if needed > self.max_message_bytes:
