@@ -220,11 +220,12 @@ class Streams:
 
     def step(self, now: float) -> None:
         """Do the one thing that is due."""
-        due = self.due_at
+        in_lanes = self.lanes.due_at
+        due = earliest(in_lanes, self._sweep_at, self._drain_until)
         if due is None:
             return
-        if due == self.lanes.due_at:
-            if (lane := self.lanes.step(now)) is not None:
+        if due == in_lanes:
+            if (lane := self.lanes.step(now, due)) is not None:
                 self._take(lane)
         elif due == self._sweep_at:
             self._sweep(now)
