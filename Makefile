@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test test-oldest check docs proto clean
+.PHONY: demo test test-oldest test-pythons check docs proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
@@ -17,6 +17,11 @@ OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/devic
   tests/proto/test_wire.py tests/proto/test_record.py tests/cli/test_demo_live.py
 test-oldest: .venv/oldest
 	.venv/oldest/bin/python -m pytest -q -p no:cacheprovider $(OLDEST)
+
+# The wheel, in a clean environment of each of these: make test-pythons PYTHONS='python3.10 /opt/python3.13/bin/python3'
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+test-pythons: .venv/dev
+	ISTHMUS_PYTHONS='$(PYTHONS)' $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_pythons_live.py
 
 .venv/oldest: .venv/pyvenv.cfg pyproject.toml tests/oldest.txt
 	@$(PYTHON) -m venv $@

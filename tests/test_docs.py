@@ -15,7 +15,7 @@ from isthmus.proto import errors
 from reference_pages import PAGES
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("*.md", "docs/**/*.md", "models/**/*.md", "deploy/**/*.md", "examples/**/*.md")
+PLACES = ("*.md", "docs/**/*.md", "models/**/*.md", "examples/**/*.md")
 GENERATED = {(ROOT / "docs" / name).resolve() for name in PAGES}
 """Pages of the site that are written from the code when it is built: nothing lies there."""
 NAMES = sorted({str(path.relative_to(ROOT)) for place in PLACES for path in ROOT.glob(place)})
