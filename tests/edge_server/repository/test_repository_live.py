@@ -28,6 +28,7 @@ from isthmus.edge_server.repository.repository import Repository
 from isthmus.edge_server.security import add_device, init, revoke
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
+from isthmus.edge_server.tail_worker import TailWorker
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
@@ -243,6 +244,7 @@ def test_a_version_in_use_that_is_deleted_is_served_on(tmp_path: Path, served: S
             await place.until(lambda: not place.offered)
             await device.answered(frame(2))
             runner = place.service._tails[hash_of(old)]
+            assert isinstance(runner._worker, TailWorker)
             another = runner._worker._another
             assert another is not None
             another().run([])  # its files are still there
