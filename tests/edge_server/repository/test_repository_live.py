@@ -33,7 +33,7 @@ from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import BundleError
+from isthmus.proto.errors import BundleError, ConfigError
 from isthmus.proto.security import channel_credentials
 from live_server import live, running
 from tiny_bundles import hash_of, write_bundle
@@ -183,6 +183,11 @@ def test_a_folder_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None
     place.root.rmdir()
     with pytest.raises(BundleError, match="models: No such file or directory; --models names a folder of bundles"):
         live(place.repository.begin)
+
+
+def test_an_engine_that_there_is_not_is_no_bundles_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="engine = 'abacus'; known: onnx, litert"):
+        Loader(1, "abacus", 2, 1, tmp_path)
 
 
 def test_a_reload_leaves_those_alone_who_have_the_old(tmp_path: Path, served: Served, frame: Any) -> None:
