@@ -29,6 +29,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("isthmus doctor", "isthmus doctor --format json"),
     "certs": ("isthmus certs init keys --host edge.local", "isthmus certs add-device gate --certs keys"),
     "config": ("isthmus config show agent --config agent.toml", "isthmus config schema server > server.schema.json"),
+    "service": (
+        "isthmus service install agent --config agent.toml --certs device",
+        "isthmus service show server",
+    ),
     "models": (
         "isthmus models list",
         "isthmus models split model.tflite --pictures pictures --out bundle",
@@ -47,6 +51,8 @@ PAGES = {
     "sweep": "docs/emulation.md",
     "report": "docs/reports.md",
     "certs": "docs/certificates.md",
+    "service": "docs/service.md",
+    "doctor": "docs/doctor.md",
     "models": "docs/bring-your-own-model.md",
     "traces": "docs/links.md",
     "bench": "docs/profiles.md",
