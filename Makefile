@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test test-oldest test-pythons test-container test-arm64 check proto clean
+.PHONY: demo test test-oldest test-pythons test-container test-arm64 check docs proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
@@ -47,6 +47,10 @@ check: .venv/dev .venv/proto
 	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what edge.proto generates; run 'make proto'"; exit 1; }; \
 	done
 
+# The site of the documentation, with reference from the code, in build/site; a warning is a failure.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
 proto: .venv/proto
 	$(call generate,proto)
 
@@ -67,7 +71,11 @@ endef
 
 .venv/dev: .venv/pyvenv.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' >&2
-	@touch $@ .venv/demo
+	@touch $@ .venv/demo .venv/docs
+
+.venv/docs: .venv/pyvenv.cfg pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' >&2
+	@touch $@
 
 .venv/proto: .venv/pyvenv.cfg
 	@$(PYTHON) -m venv $@

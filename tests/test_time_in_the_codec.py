@@ -261,11 +261,11 @@ def test_a_lost_layer_costs_its_frame_alone() -> None:
     p, rng, lost = pair((60.0, 8.0, 8.0, 80.0)), random.Random(0), list[int]()
     passed_on = p.device._pass_on
 
-    def lossy(message: m.DeviceMessage, payload_bytes: int, now: float) -> None:
+    def lossy(name: str, message: m.DeviceMessage, payload_bytes: int, now: float) -> None:
         if isinstance(message, Layer) and rng.random() < 0.05:
             lost.append(message.frame_id)
         else:
-            passed_on(message, payload_bytes, now)
+            passed_on(name, message, payload_bytes, now)
 
     p.device._pass_on = lossy  # type: ignore[method-assign]
     p.run(10)
@@ -295,7 +295,7 @@ def test_a_new_stream_begins_whole() -> None:
 def test_a_server_that_has_lost_what_it_held_says_so_once() -> None:
     """The device then sends whole frames, until one is answered."""
     p = pair().run(3)
-    held = p.server.core._references
+    held = next(iter(p.server.core.lanes))._references
     stream = next(iter(held))
     held[stream]._held.clear()
     before = len(whole(p))
@@ -315,11 +315,11 @@ def test_an_older_half_is_sent_and_sends_whole_frames(older: str) -> None:
         p = pair()
         heard = p.device.hear
 
-        def hear(now: float, message: m.ServerMessage | None) -> None:
-            heard(now, replaced(message, references=0) if isinstance(message, m.Welcome) else message)
+        def hear(name: str, now: float, message: m.ServerMessage | None) -> None:
+            heard(name, now, replaced(message, references=0) if isinstance(message, m.Welcome) else message)
 
         p.device.hear = hear  # type: ignore[method-assign]
-        p.device.hang_up(p.now)
+        p.device.hang_up("", p.now)
     p.run(4)
     assert check(p) > 80
     assert not p.head.deltas
@@ -350,8 +350,9 @@ def test_a_moving_camera_is_sent_whole() -> None:
 
 def test_memory_is_bounded_on_both_sides() -> None:
     p = pair().run(12)
-    (held,) = p.server.core._references.values()
+    (lane,) = p.server.core.lanes
+    (held,) = lane._references.values()
     assert len(held._held) == HELD
     assert len(p.head.coder._sent._held) == HELD
-    p.device.hang_up(p.now)
-    assert not p.server.core._references
+    p.device.hang_up("", p.now)
+    assert not lane._references

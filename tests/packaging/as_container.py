@@ -40,7 +40,8 @@ def loopback_up() -> None:
 def started(root: str, command: list[str], **more: Any) -> subprocess.Popen[str]:
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **more.pop("env", {})}
     within = (
-        f"import os, warnings; os.chroot({root!r}); os.chdir('/{STATE}'); os.setgroups([]); os.setgid({USER}); os.setuid({USER}); "
+        f"import os, warnings; os.chroot({root!r}); os.chdir('/{STATE}'); "
+        f"os.setgroups([]); os.setgid({USER}); os.setuid({USER}); "
         f"os.environ.clear(); os.environ.update({environ}); os.execvp({command[0]!r}, {command})"
     )
     return subprocess.Popen([sys.executable, "-c", within], text=True, **more)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -28,18 +30,20 @@ from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
+from isthmus.device.servers.servers import Servers
+from isthmus.device.servers.uplinks import Uplinks
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import policy_called
 from isthmus.device.tracking.tracker import Tracker
-from isthmus.device.transport import Transport
+from isthmus.device.transport import Listener, Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import SecurityError
+from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.operations.notify import service_manager
@@ -101,7 +105,10 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     source = opened(config.source, device.bundle.manifest.labels, wish_of(config), config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with contextlib.closing(_writers(device, source, command)) as writers:
+    period_s = _period_s(config, source)
+    pace_fps = 1 / period_s if period_s else source.fps or 0.0
+    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno())]
+    with contextlib.closing(Writers(own)) as writers:
         fps = config.fps or source.fps or DEFAULT_FPS
         sinks = sinks_of(config, device.bundle.manifest, fps)
         await answer_all(device, source, writers.write, sinks=sinks, on_end=writers.end, signals=True)
@@ -148,19 +155,19 @@ async def answer_with(
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
     host, manager = Host(_session(device), device.executor, tell), service_manager()
-    transport = _transport(device, host)
+    uplinks = _uplinks(device, host)
 
     def stop() -> None:
         manager.stopping()
         host.stop()
 
     if signals:
-        handle(stop, _nothing if transport is None else transport.reload)
+        handle(stop, _nothing if uplinks is None else uplinks.reload)
     try:
-        async with shown:
+        async with shown, _looking(device, host):
             if signals:
                 manager.ready(f"answering with {manifest.name}")
-            await _beside(answering(host), host, transport)
+            await _beside(answering(host), host, uplinks)
     finally:
         manager.close()
         if on_end is not None:
@@ -199,42 +206,59 @@ def _session(device: Opened) -> Session:
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
+        servers=Servers(config.servers, chance=random.Random()),
     )
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:
-    if config.server is None or config.insecure:
+    if not (config.servers or config.discover) or config.insecure:
         return None
     if config.certs is None:
         raise SecurityError(
-            f"{config.server}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
+            f"{', '.join(config.servers) or 'discover'}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
     return Certificates(config.certs)
 
 
-def _transport(device: Opened, host: Host) -> Transport | None:
+def _uplinks(device: Opened, host: Host) -> Uplinks | None:
     config, bundle = device.config, device.bundle
-    if config.server is None:
+    if not (config.servers or config.discover):
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
-    transport = Transport(
-        config.server,
-        hello,
-        host,
-        expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
-        max_message_bytes=wire.max_message_bytes(bundle.codec),
-        certificates=device.certificates,
-    )
-    host.uplink = transport
-    return transport
+
+    def transport(address: str, listener: Listener) -> Transport:
+        return Transport(
+            address,
+            hello,
+            listener,
+            expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
+            max_message_bytes=wire.max_message_bytes(bundle.codec),
+            certificates=device.certificates,
+        )
+
+    listed = 0 if config.discover else len(config.servers)
+    host.uplink = uplinks = Uplinks(transport, host, listed=listed)
+    host.connect()
+    return uplinks
 
 
-async def _beside(answering: Coroutine[None, None, None], host: Host, transport: Transport | None) -> None:
-    """Answer to the end, with the transport at work beside; its refusal of the first hello ends the agent."""
+def _looking(device: Opened, host: Host) -> AbstractAsyncContextManager[None]:
+    """Finds more servers, where that is asked for. Raises ConfigError where it cannot."""
+    if not device.config.discover:
+        return contextlib.nullcontext()
+    try:
+        from isthmus.device.servers.discovery import looking
+    except ImportError as error:
+        raise ConfigError(f"discover: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return looking(device.bundle.sha256, host)
+
+
+async def _beside(answering: Coroutine[None, None, None], host: Host, uplinks: Uplinks | None) -> None:
+    """Answer to the end, with the uplinks at work beside; a refusal of the first hello, by all, ends the agent."""
     tasks: set[asyncio.Future[None]] = {asyncio.ensure_future(answering), host.broken}
-    if transport is not None:
-        tasks.add(asyncio.ensure_future(transport.run()))
+    if uplinks is not None:
+        tasks.add(asyncio.ensure_future(uplinks.run()))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -265,16 +289,16 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
-def _writers(device: Opened, source: Source, command: str) -> Writers:
-    """Standard output and, if it is configured, the record."""
-    config, writers = device.config, list[Writer]()
-    if config.record is not None:
-        limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
-        writers.append(History(Path(config.record), _header(device, source, command), limits))
-    return Writers([*writers, StandardOutput(sys.stdout.fileno())])
+def recorded(device: Opened, fps: float, command: str) -> list[Writer]:
+    """The record, if one is configured; `fps` is the source's pace, 0 where it has none. Raises DataError."""
+    config = device.config
+    if config.record is None:
+        return []
+    limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
+    return [History(Path(config.record), _header(device, fps, command), limits)]
 
 
-def _header(device: Opened, source: Source, command: str) -> RunHeader:
+def _header(device: Opened, fps: float, command: str) -> RunHeader:
     config, bundle = device.config, device.bundle
     return RunHeader(
         kind="live",
@@ -283,7 +307,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         policy=config.policy,
         profile=config.as_device,
         deadline_s=config.deadline_s,
-        fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
+        fps=fps,
         command=public(command),
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),

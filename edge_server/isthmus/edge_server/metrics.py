@@ -58,6 +58,20 @@ class Metrics:
         self._streams.set_function(streams)
         self._pending.set_function(pending)
 
+    def watch_repository(
+        self, *, offered: Callable[[], int], loaded: Callable[[], int], failed: Callable[[], int]
+    ) -> None:
+        """Ask these too, where bundles come and go."""
+        states = {"offered": offered, "loaded": loaded, "failed": failed}
+        gauge = Gauge(
+            "isthmus_bundles",
+            "Bundles that devices may have, tails that are loaded, folders that hold what cannot be served",
+            ["state"],
+            registry=self.registry,
+        )
+        for state, count in states.items():
+            gauge.labels(state).set_function(count)
+
     def on_layer(self, layer: m.Layer) -> None:
         """A layer came in."""
         self._layers.inc()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import secrets
 import signal
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -16,14 +21,18 @@ from grpc_reflection.v1alpha import reflection
 
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
-from isthmus.edge_server.config import ServerConfig
+from isthmus.edge_server.config import DEFAULT_BUNDLE, ServerConfig
 from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.repository.loading import Loader
+from isthmus.edge_server.repository.push import MayPush, Receiver
+from isthmus.edge_server.repository.repository import Repository
+from isthmus.edge_server.repository.scratch import Scratch, sweep
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
-from isthmus.proto.errors import BindError
+from isthmus.proto.errors import BindError, ConfigError
 from isthmus.proto.operations import probe
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
@@ -31,6 +40,8 @@ from isthmus.proto.signals import end_at_once_from_now_on
 log = logging.getLogger(__name__)
 
 BYTES_PER_MBIT = 125_000.0
+COPIES = "isthmus-models-"
+"""Of the folder for temporary files in which copies of what a repository serves lie."""
 LOOK_S = 1.0
 """How often it is looked for what no message and no timer tells."""
 
@@ -61,31 +72,90 @@ def bind(
 
 
 async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve a bundle until SIGTERM (drains) or cancellation; `ready` is told the address once devices can connect.
+    """Serve a bundle, or a folder of them, until SIGTERM (drains) or cancellation; `ready` is told the address once devices
+    can connect.
 
     Raises SecurityError, BundleError, ConfigError and BindError before that.
     """
     _on_hangup(lambda: None)  # a server that still loads is not ended by it either
     shown = certificates(config)
-    bundle = bundles.load(config.bundle, half="tail")
+    if config.models is None:
+        await _serve(config, _alone(config), shown, ready)
+        return
+    service = EdgeService(server_id=_name(), limits=_limits(config))
+    sweep(Path(tempfile.gettempdir()), COPIES)
+    copies = Scratch(Path(tempfile.gettempdir()), COPIES)
+    try:
+        loader = Loader(config.threads, config.engine, config.max_batch, service.max_message_bytes, copies.path)
+        repository = Repository(Path(config.models), service, loader)
+        await repository.begin()
+        may = MayPush(config.pushers, anybody=config.push)
+        service.on_push = Receiver(repository, may, lambda: shown.revoked if shown is not None else ()).receive
+        await _serve(config, service, shown, ready, repository)
+    finally:
+        copies.close()
+
+
+def _alone(config: ServerConfig) -> EdgeService:
+    """The service for one bundle, which stays as it is."""
+    bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
 
     def tail() -> Tail:
         return Tail(bundle, config.threads, engine=config.engine)
 
-    service = EdgeService(
+    return EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         tail(),
-        server_id=socket.gethostname(),
-        limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
+        server_id=_name(),
+        limits=_limits(config),
         max_batch=config.max_batch,
         another=tail,
     )
+
+
+def _limits(config: ServerConfig) -> Limits:
+    workers = config.workers or max(1, (os.cpu_count() or 1) // config.threads)
+    rate_Bps = config.max_mbps * BYTES_PER_MBIT
+    return Limits(config.max_streams, config.credits, config.max_fps, rate_Bps, workers, config.max_tails)
+
+
+async def _serve(
+    config: ServerConfig,
+    service: EdgeService,
+    shown: Certificates | None,
+    ready: Callable[[str], None] | None,
+    repository: Repository | None = None,
+) -> None:
     credential = None if shown is None else shown.credentials()
     server, status, address = bind(service, config.listen, credential, debug=config.debug)
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
+    announcing = _announcing(address, service) if config.announce else None
+    await run(
+        service,
+        server,
+        status,
+        grace_s=config.grace_s,
+        ready=told,
+        shown=shown,
+        repository=repository,
+        announcing=announcing,
+    )
+
+
+def _announcing(address: str, service: EdgeService) -> AbstractAsyncContextManager[None]:
+    """Says in the local network that the server is there. Raises ConfigError where that cannot be."""
+    try:
+        from isthmus.edge_server.announcement import announced
+    except ImportError as error:
+        raise ConfigError(f"announce: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return announced(address, lambda: [served.sha256 for served in service.offered], service.server_id)
+
+
+def _name() -> str:
+    """What this server calls itself: machines may be called alike, and have several."""
+    return f"{socket.gethostname()}/{secrets.token_hex(2)}"
 
 
 async def run(
@@ -96,48 +166,72 @@ async def run(
     grace_s: float,
     ready: Callable[[], None],
     shown: Certificates | None = None,
+    repository: Repository | None = None,
+    announcing: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
 
-    SIGHUP reads the certificates that are `shown` anew.
+    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`. The server is open for new devices
+    within `announcing`.
     """
     stop, manager = asyncio.Event(), service_manager()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    _on_hangup(lambda: _look(service, shown, again=True))
-    looking = asyncio.create_task(_keep_looking(service, shown))
+    _on_hangup(lambda: _on_request(service, shown, repository))
+    looking = [asyncio.create_task(_keep_looking(service, shown))]
+    if repository is not None:
+        looking.append(asyncio.create_task(repository.keep_looking()))
 
-    async def tell(serving: bool) -> None:
+    said: set[str] = set()
+
+    async def tell(health: Mapping[str, bool]) -> None:
         states = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
+        told = {SERVICE: health[""], **{_probed(name): well for name, well in health.items()}}
+        for name, serving in told.items():
             await status.set(name, states.SERVING if serving else states.NOT_SERVING)
+        for name in said.difference(told):
+            await status.set(name, states.SERVICE_UNKNOWN)
+        said.update(told)
 
     service.on_health = tell
     try:
         if shown is not None:
             service.revoke(shown.revoked)
         await server.start()
-        await tell(True)
+        await service.tell_health()
         ready()
-        manager.ready(f"serving {service.name}")
-        await stop.wait()
+        manager.ready(f"serving {', '.join(served.name for served in service.offered) or 'no bundle yet'}")
+        async with announcing or contextlib.nullcontext():
+            await stop.wait()
         manager.stopping()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
-        looking.cancel()
+        for task in looking:
+            task.cancel()
         await service.drain(0.0)
         await server.stop(None)
         service.close()
         manager.close()
 
 
+def _probed(bundle: str) -> str:
+    """What a health probe calls a bundle; the whole server for no bundle."""
+    return f"{SERVICE}/{bundle}" if bundle else ""
+
+
 async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         _look(service, shown)
+
+
+def _on_request(service: EdgeService, shown: Certificates | None, repository: Repository | None) -> None:
+    _look(service, shown, again=True)
+    if repository is not None:
+        repository.look_again()
 
 
 def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:

@@ -179,15 +179,75 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("server_id", "bundle_name", "bundle_sha256", "codec_version", "load")
+    __slots__ = ("server_id", "bundle_name", "bundle_sha256", "codec_version", "load", "bundles")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
     CODEC_VERSION_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     bundle_name: str
     bundle_sha256: bytes
     codec_version: int
     load: Load
-    def __init__(self, server_id: _Optional[str] = ..., bundle_name: _Optional[str] = ..., bundle_sha256: _Optional[bytes] = ..., codec_version: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[ServedBundle]
+    def __init__(self, server_id: _Optional[str] = ..., bundle_name: _Optional[str] = ..., bundle_sha256: _Optional[bytes] = ..., codec_version: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[ServedBundle, _Mapping]]] = ...) -> None: ...
+
+class ServedBundle(_message.Message):
+    __slots__ = ("name", "version", "sha256", "loaded", "serving", "streams", "load")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    loaded: bool
+    serving: bool
+    streams: int
+    load: Load
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., loaded: bool = ..., serving: bool = ..., streams: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+
+class PushMessage(_message.Message):
+    __slots__ = ("begin", "data")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    begin: PushBegin
+    data: bytes
+    def __init__(self, begin: _Optional[_Union[PushBegin, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PushBegin(_message.Message):
+    __slots__ = ("name", "version", "sha256", "files")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    files: _containers.RepeatedCompositeFieldContainer[PushFile]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., files: _Optional[_Iterable[_Union[PushFile, _Mapping]]] = ...) -> None: ...
+
+class PushFile(_message.Message):
+    __slots__ = ("name", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class Pushed(_message.Message):
+    __slots__ = ("name", "version", "sha256", "already")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    already: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., already: bool = ...) -> None: ...

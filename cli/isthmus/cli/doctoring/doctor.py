@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -99,8 +100,9 @@ def _compiled(settings: AgentConfig, said: frozenset[str]) -> dict[str, Check]:
         checks["certificates"] = lambda: _certificates(settings)
     if "source" in said:
         checks["source"] = lambda: _source(settings)
-    if settings.server is not None:
-        checks["server"] = lambda: _server(settings)
+    for address in settings.servers:
+        what = "server" if len(settings.servers) == 1 else f"server {address}"
+        checks[what] = partial(_server, settings, address)
     return checks
 
 
@@ -119,12 +121,13 @@ def _certificates(settings: AgentConfig) -> list[Finding]:
     from isthmus.proto.security import FILES, part
 
     folder, found = str(settings.certs), []
-    host = None if settings.server is None else settings.server.rpartition(":")[0].strip("[]")
+    hosts: list[str | None] = [address.rpartition(":")[0].strip("[]") for address in settings.servers]
     has_server = (part(folder, "server") / FILES["server"][1]).exists()
     if not has_server or (part(folder, "device") / FILES["device"][1]).exists():
         found += certificates.findings(certificates.facts(folder, "device"))
     if has_server:
-        found += certificates.findings(certificates.facts(folder, "server", host=host))
+        for host in hosts or [None]:
+            found += certificates.findings(certificates.facts(folder, "server", host=host))
     return found
 
 
@@ -134,7 +137,7 @@ def _source(settings: AgentConfig) -> list[Finding]:
     return camera.findings(camera.facts(settings))
 
 
-def _server(settings: AgentConfig) -> list[Finding]:
+def _server(settings: AgentConfig, address: str) -> list[Finding]:
     from isthmus.cli.doctoring import server
 
-    return server.findings(server.facts(settings, settings.server or ""))
+    return server.findings(server.facts(settings, address))
