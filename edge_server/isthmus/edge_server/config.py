@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from isthmus.proto.monitoring.endpoint import address_of
+
 MOST = {
     "threads": (256, "every one of them is started, and the process dies where the system gives no more"),
     "max_batch": (1024, "a batch of this size is timed, and its memory taken, before the server is ready"),
@@ -25,7 +27,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure: bool = False
     """Serve in plaintext to whoever connects."""
     metrics: str | None = None
-    """HOST:PORT of the Prometheus page."""
+    """HOST:PORT of /metrics, /healthz and /readyz; a port alone is for this machine."""
     engine: str = "onnx"
     threads: int = 1
     """Threads of the tail."""
@@ -46,9 +48,12 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.certs is not None and self.insecure:
             raise ValueError("insecure contradicts certs; drop one of them")
-        for key in ("listen", "metrics"):
-            if (address := getattr(self, key)) is not None:
-                _check_address(key, address)
+        _check_address("listen", self.listen)
+        if self.metrics is not None:
+            try:
+                address_of(self.metrics)
+            except ValueError as error:
+                raise ValueError(f"metrics = {error}") from error
         for key, (most, why) in MOST.items():
             if (value := getattr(self, key)) > most:
                 raise ValueError(f"{key} = {value}, expected at most {most}: {why}")

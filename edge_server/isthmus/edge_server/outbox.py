@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close
 from isthmus.edge_server.streams import Reply
+from isthmus.proto.monitoring.labels import OTHER
 from isthmus.proto.printable import printable
 
 
@@ -26,6 +27,11 @@ class Outbox:
     welcome: bool = False
     closed: Close | None = None
     """Why we closed it; None where we did not."""
+
+    @property
+    def label(self) -> str:
+        """The stream's device as metrics call it; OTHER before it is welcome, since whoever refused it would use up names."""
+        return self.client_id if self.welcome and self.client_id is not None else OTHER
 
     @property
     def who(self) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import grpc
@@ -18,6 +19,7 @@ from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
@@ -61,6 +63,18 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     """
     _on_hangup(lambda: None)  # a server that still loads is not ended by it either
     shown = certificates(config)
+    metrics = Metrics()
+    if config.metrics is not None:  # before anything is loaded: probes are told that it starts
+        metrics.serve(config.metrics)
+    try:
+        await _serve(config, metrics, shown, ready)
+    finally:
+        metrics.close()
+
+
+async def _serve(
+    config: ServerConfig, metrics: Metrics, shown: Certificates | None, ready: Callable[[str], None] | None
+) -> None:
     bundle = bundles.load(config.bundle, half="tail")
 
     def tail() -> Tail:
@@ -73,11 +87,10 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
         max_batch=config.max_batch,
         another=tail,
+        metrics=metrics,
     )
     credential = None if shown is None else shown.credentials()
     server, status, address = bind(service, config.listen, credential, debug=config.debug)
-    if config.metrics is not None:
-        service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
     await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
 
@@ -99,12 +112,16 @@ async def run(
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _on_hangup(lambda: _look(service, shown, again=True))
-    looking = asyncio.create_task(_keep_looking(service, shown))
+    looking, vitals = asyncio.create_task(_keep_looking(service, shown)), service.metrics.vitals
 
     async def tell(serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             await status.set(name, states.SERVING if serving else states.NOT_SERVING)
+        if serving:
+            vitals.ready()
+        else:
+            vitals.not_ready("the tail fails on every batch")
 
     service.on_health = tell
     try:
@@ -116,6 +133,8 @@ async def run(
         await stop.wait()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
+        service.on_health = None
+        vitals.not_ready("draining")
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
@@ -133,6 +152,7 @@ async def _keep_looking(service: EdgeService, shown: Certificates | None) -> Non
 
 def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:
     service.look()
+    service.metrics.vitals.beat(time.monotonic())
     if shown is not None and shown.look(again=again):
         service.revoke(shown.revoked)
 

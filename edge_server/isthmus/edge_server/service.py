@@ -77,16 +77,18 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         limits: Limits | None = None,
         max_batch: int = 8,
         another: Callable[[], Engine] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`another` makes an engine for the thread that takes the place of one that hangs."""
+        """`another` makes an engine for the thread that takes the place of one that hangs; `metrics` are the server's."""
         limits = limits or Limits()
         self.max_message_bytes = wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
+        self._counted = self.metrics.bundle(served.name, served.sha256)
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
         batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
         self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
-        self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
+        self._unwatch = self._counted.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
@@ -156,11 +158,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._pump()
 
     def close(self) -> None:
-        """Let go of the worker thread and of the metrics' port."""
+        """Let go of the worker thread; nothing is counted any more."""
         if self._timer is not None:
             self._timer.cancel()
         self._worker.close()
-        self.metrics.close()
+        self._unwatch()
+        self.metrics.forget(self._streams.served.name, self._streams.served.sha256)
 
     def look(self) -> None:
         """Close the streams whose devices have stopped to read; to be called now and then."""
@@ -177,7 +180,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 came_s = self._watch.came_s()
                 message = wire.from_device_pb(request)
                 if isinstance(message, Layer):
-                    self.metrics.on_layer(message)
+                    self._counted.on_layer(message, outbox.label)
                 elif isinstance(message, Hello) and not outbox.welcome:
                     outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic(), came_s=came_s)
@@ -237,11 +240,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 outbox.replies.put_nowait(action)
                 asyncio.get_running_loop().call_later(GOODBYE_S, self._cut, stream)
             case Reply(stream, message):
-                self.metrics.on_reply(message)
                 outbox = self._outboxes[stream]
+                self._counted.on_reply(message, outbox.label)
                 outbox.replies.put_nowait(action)
                 if isinstance(message, Welcome):
                     outbox.welcome = True
+                    self._counted.on_welcome(outbox.label)
                     self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
                 if outbox.replies.qsize() == UNREAD:
                     self._streams.on_unread(stream, f"{UNREAD} replies unread; read what the server says")
@@ -260,7 +264,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             self._failed("failed", f"failed on a batch of {len(batch.items)}: {type(error).__name__}: {error}")
         else:
             self._look_through(answers)
-            self.metrics.on_batch(len(batch.items), tail_s)
+            self._counted.on_batch(len(batch.items), tail_s)
         now = time.monotonic()
         self._streams.on_computed(batch, answers, now - began if answers is None else tail_s, now=now)
         self._pump()
@@ -276,7 +280,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             self._failed("nan", f"{nan} of {len(answers)} answers are not a number", nan, whole=nan == len(answers))
 
     def _failed(self, reason: str, why: str, count: int = 1, *, whole: bool = True) -> None:
-        self.metrics.on_tail_failure(reason, count)
+        self._counted.on_tail_failure(reason, count)
         if (line := self._health.on_failure(printed(why), now=time.monotonic(), whole=whole)) is not None:
             log.error("%s", line)
 

@@ -139,7 +139,7 @@ def test_a_token_is_asked_for_once_and_leaves_the_address(caplog: pytest.LogCapt
     "garbage", [b"\0" * 100, b"GET\r\n\r\n", b"GET / SPDY\r\n\r\n", b"GET http://[ HTTP/1.1\r\n\r\n", b"x" * 20_000]
 )
 def test_garbage_costs_its_own_connection(garbage: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("isthmus.device.output.page.http.REQUEST_S", 0.2)
+    monkeypatch.setattr("isthmus.proto.monitoring.http.REQUEST_S", 0.2)
 
     async def job(page: Page, _: Sinks) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", page._port)

@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.output.drawing import marked
-from isthmus.device.output.page import http, metrics
+from isthmus.device.output.page import metrics
 from isthmus.device.output.page.access import COOKIE, Access
 from isthmus.device.output.page.window import LastMinute, shown
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
+from isthmus.proto.monitoring import http
 from isthmus.proto.vocabulary import Box, LinkState
 
 log = logging.getLogger(__name__)
