@@ -89,6 +89,7 @@ EXTRAS = {
     "server": ("cryptography", "grpc_health", "grpc_reflection", "onnxruntime", "prometheus_client"),
     "emulation": ("matplotlib",),
     "frigate": ("zmq",),
+    "metrics": ("prometheus_client",),
     "mqtt": ("paho",),
 }
 """What each brings, by the names that are imported."""

@@ -16,7 +16,7 @@ def serve(
     listen: str | None = typer.Option(None, help="HOST:PORT [127.0.0.1:50551]."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
-    metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
+    metrics: str | None = typer.Option(None, help="HOST:PORT of /metrics, /healthz and /readyz [none]."),
     engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
     threads: int | None = typer.Option(None, help="Threads of the tail [1]."),
     max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
