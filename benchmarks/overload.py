@@ -35,9 +35,9 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from isthmus.edge_server import service as servers
 from isthmus.edge_server.batcher import Batcher, Item
 from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.repository import tail as tails
 from isthmus.edge_server.server import bind
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.shedding import Shedder
@@ -178,7 +178,7 @@ def host(kind: str, name: str, devices: int, pipe: Connection) -> None:
 
     async def run() -> None:
         if kind == FIFO:
-            servers.Batcher = FifoBatcher  # type: ignore[misc, assignment]
+            tails.Batcher = FifoBatcher  # type: ignore[misc, assignment]
             Shedder.note = lambda *_, **__: None  # type: ignore[method-assign]
         bundle = bundles.load(name, half="tail")
         served = Served(bundle.manifest.name, bundle.sha256, bundle.codec)

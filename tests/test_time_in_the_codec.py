@@ -295,7 +295,7 @@ def test_a_new_stream_begins_whole() -> None:
 def test_a_server_that_has_lost_what_it_held_says_so_once() -> None:
     """The device then sends whole frames, until one is answered."""
     p = pair().run(3)
-    held = p.server.core._references
+    held = next(iter(p.server.core.lanes))._references
     stream = next(iter(held))
     held[stream]._held.clear()
     before = len(whole(p))
@@ -350,8 +350,9 @@ def test_a_moving_camera_is_sent_whole() -> None:
 
 def test_memory_is_bounded_on_both_sides() -> None:
     p = pair().run(12)
-    (held,) = p.server.core._references.values()
+    (lane,) = p.server.core.lanes
+    (held,) = lane._references.values()
     assert len(held._held) == HELD
     assert len(p.head.coder._sent._held) == HELD
     p.device.hang_up(p.now)
-    assert not p.server.core._references
+    assert not lane._references

@@ -59,7 +59,8 @@ def test_an_agent_that_has_answered_nothing_yet() -> None:
 
 def test_a_server_by_its_own_metrics() -> None:
     metrics = Metrics()
-    metrics.bundle("signs").watch(streams=lambda: 3, pending=lambda: 2)
+    metrics.watch(streams=lambda: 3)
+    metrics.bundle("signs").watch(b"", devices=lambda: 3, pending=lambda: 2)
     view = ServerView("127.0.0.1:9464")
     view.shown(counted(generate_latest(metrics.registry).decode()), 10.0)
     for i in range(20):

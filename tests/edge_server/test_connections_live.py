@@ -37,7 +37,7 @@ async def beside(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 async def none_left(service: EdgeService) -> None:
-    while service.metrics.registry.get_sample_value("isthmus_streams", {"bundle": "tiny"}) != 0:
+    while service.metrics.registry.get_sample_value("isthmus_streams") != 0:
         await asyncio.sleep(0.05)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from graphs import MIDDLES, around, classifier
 from isthmus.edge_server.engines import LiteRtModel, Tail
-from isthmus.edge_server.service import warm_up
+from isthmus.edge_server.repository.tail import warm_up
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.models import flatbuffer

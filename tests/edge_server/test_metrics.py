@@ -56,20 +56,19 @@ def test_bundles_are_counted_apart_and_versions_of_one_together() -> None:
     metrics = Metrics()
     one, other = metrics.bundle("signs", b"\1"), metrics.bundle("cifar10", b"\2")
     assert metrics.bundle("signs", b"\3") is one
-    end = one.watch(streams=lambda: 2, pending=lambda: 1)
-    one.watch(streams=lambda: 3, pending=lambda: 0)
-    other.watch(streams=lambda: 7, pending=lambda: 0)
+    one.watch(b"\1", devices=lambda: 2, pending=lambda: 1)
+    one.watch(b"\3", devices=lambda: 3, pending=lambda: 0)
+    other.watch(b"\2", devices=lambda: 7, pending=lambda: 0)
 
-    def streams(name: str) -> float | None:
-        return metrics.registry.get_sample_value("isthmus_streams", {"bundle": name})
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
 
-    assert (streams("signs"), streams("cifar10")) == (5, 7)
-    end()
-    assert streams("signs") == 3
+    assert (value("isthmus_devices", bundle="signs"), value("isthmus_devices", bundle="cifar10")) == (5, 7)
+    assert value("isthmus_pending_requests", bundle="signs") == 1
     metrics.forget("signs", b"\1")
-    metrics.forget("signs", b"\1")
-    assert metrics.registry.get_sample_value("isthmus_bundle_info", {"bundle": "signs", "sha256": "01"}) is None
-    assert metrics.registry.get_sample_value("isthmus_bundle_info", {"bundle": "signs", "sha256": "03"}) == 1
+    assert value("isthmus_devices", bundle="signs") == 3
+    assert value("isthmus_bundle_info", bundle="signs", sha256="01") is None
+    assert value("isthmus_bundle_info", bundle="signs", sha256="03") == 1
 
 
 def test_however_many_devices_come_the_page_stays_small() -> None:
@@ -89,3 +88,4 @@ def test_however_many_devices_come_the_page_stays_small() -> None:
     assert sum(late.values()) == 5 * MOST_NAMES
     assert nasty.replace("\n", "\\n") in late
     assert len(families["isthmus_streams"].samples) == 1
+    assert families["isthmus_streams"].samples[0].labels == {}

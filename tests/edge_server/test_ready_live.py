@@ -70,7 +70,7 @@ def test_the_truth_from_start_to_drain(served: Served, hello: m.Hello, frame: An
 
             for _ in range(3):
                 await answered()
-            await told(port, "the tail fails on every batch")
+            await told(port, "every tail fails on every batch")
             assert await asyncio.to_thread(probed, port, "/healthz") == "ok\n", "a new process would fail as well"
             engine.fails = False
             await answered()
@@ -78,7 +78,7 @@ def test_the_truth_from_start_to_drain(served: Served, hello: m.Hello, frame: An
             engine.gate.clear()
             for layer in frame(next(frames)):
                 await call.write(wire.to_device_pb(layer))
-            while not service._computing:
+            while not service._tasks:
                 await asyncio.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
             await told(port, "draining")

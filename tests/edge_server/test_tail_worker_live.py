@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from isthmus.edge_server import service as servers
+from isthmus.edge_server.repository import tail as tails
 from isthmus.edge_server.server import bind, run
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
@@ -120,11 +120,11 @@ def test_a_tail_that_waits_for_the_processor_is_stretched() -> None:
 
 
 def test_a_slow_tail_is_not_timed_at_every_size(served: Served, monkeypatch: Any) -> None:
-    monkeypatch.setattr(servers, "WARM_UP_S", 1e-9)
+    monkeypatch.setattr(tails, "WARM_UP_S", 1e-9)
     engine = Moody()
-    assert list(servers.warm_up(engine, served, 1024)) == [1]
-    monkeypatch.setattr(servers, "WARM_UP_S", 1000.0)
-    assert list(servers.warm_up(engine, served, 12)) == [1, 2, 4, 8, 12]
+    assert list(tails.warm_up(engine, served, 1024)) == [1]
+    monkeypatch.setattr(tails, "WARM_UP_S", 1000.0)
+    assert list(tails.warm_up(engine, served, 12)) == [1, 2, 4, 8, 12]
 
 
 async def hear(call: Any, kind: type[Any]) -> Any:
@@ -138,7 +138,7 @@ def test_a_broken_tail_is_said_to_whoever_asks_and_once_to_the_log(
     served: Served, hello: m.Hello, frame: Any, caplog: pytest.LogCaptureFixture, monkeypatch: Any, mood: str
 ) -> None:
     """It used to be called healthy while every batch failed, and left a traceback for each."""
-    monkeypatch.setattr(servers, "HUNG_S", 0.2)
+    monkeypatch.setattr(tails, "HUNG_S", 0.2)
     first, other = Moody(), Moody()
 
     async def check() -> None:

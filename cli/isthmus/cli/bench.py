@@ -166,7 +166,7 @@ def server(
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
     try:
         from isthmus.edge_server import engines, streams
-        from isthmus.edge_server.service import warm_up
+        from isthmus.edge_server.repository.tail import warm_up
     except ImportError as error:
         raise missing(error, "server") from error
     engine = engines.Tail(found, threads)

@@ -44,6 +44,7 @@ class Ending(enum.Enum):
     UNREAD = "unread"
     REPLACED = "replaced"
     REVOKED = "revoked"
+    UNLOADED = "unloaded"
     DRAINED = "drained"
 
 
@@ -67,6 +68,10 @@ class Limits:
     """Frames beyond it are answered busy."""
     bytes_per_s: float = 25e6
     """A device that sends faster is read at this rate."""
+    workers: int = 1
+    """Batches that run at a time, of all bundles together."""
+    tails: int | None = None
+    """Tails that are loaded at a time; None: all that there are."""
 
     @property
     def lobby(self) -> int:

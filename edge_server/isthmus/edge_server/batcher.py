@@ -81,7 +81,8 @@ class Batcher(Generic[P]):
         self._last_turn: dict[int, int] = {}
         self._inside: dict[int, int] = {}
         self._running = False
-        self._free_at = 0.0
+        self._free_at = self._others_until_s = 0.0
+        self._stretch, self._ran_s = 1.0, 0.0
         self._wake_at: float | None = None
         self._waiting_since: float | None = None
         self._last_arrival_s: float | None = None
@@ -112,6 +113,12 @@ class Batcher(Generic[P]):
         """What to do, in order; each action is handed out once."""
         actions, self._actions = self._actions, []
         return actions
+
+    def share(self, free_s: float, stretch: float) -> None:
+        """Other tails use the engine too: it is free for this one at `free_s`, and `stretch` of its batches' time goes by
+        from batch to batch.
+        """
+        self._others_until_s, self._stretch = free_s, stretch
 
     def hopeless(self, due_s: float, *, now: float) -> bool:
         """Whether a frame could not finish by `due_s`, however idle the engine were."""
@@ -168,7 +175,7 @@ class Batcher(Generic[P]):
     def load(self, now: float) -> Load:
         """What a frame that arrived now would meet, if it had to wait for all that is queued."""
         full, rest = divmod(len(self._queue), self._max_batch)
-        wait_s = self._free(now) - now + full * self.times.p95_s(self._max_batch)
+        wait_s = self._free(now) - now + full * self._stretch * self.times.p95_s(self._max_batch)
         return Load(len(self._queue), wait_s, self.times.p95_s(rest + 1))
 
     def _admit(self, item: Item[P], now: float) -> bool:
@@ -201,11 +208,13 @@ class Batcher(Generic[P]):
     def _span_s(self, count: int) -> float:
         """Time for the first `count` of the queue in full batches: a lower bound, since deadlines may cut them."""
         full, rest = divmod(count - 1, self._max_batch)
-        return full * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1)
+        return full * self._stretch * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1)
 
     def _free(self, now: float) -> float:
-        """When the engine is expected to be free."""
-        return max(now, self._free_at) if self._running else now
+        """When the engine is expected to be free, and it is this tail's turn."""
+        if not self._running:
+            return max(now, self._others_until_s)
+        return max(now, self._free_at) + (self._stretch - 1.0) * self._ran_s
 
     def _drop_late(self, now: float) -> None:
         finish = now + self.times.p95_s(1)
@@ -265,7 +274,8 @@ class Batcher(Generic[P]):
         chosen = self._queue[:size]
         del self._queue[:size]
         self._turn = max(self._turn, max(turn for _, turn, _, _ in chosen))
-        self._running, self._free_at = True, now + self.times.p95_s(size)
+        self._ran_s = self.times.p95_s(size)
+        self._running, self._free_at = True, now + self._ran_s
         self._waiting_since = None
         self._actions.append(RunBatch(tuple(item for *_, item in chosen)))
 

@@ -5,7 +5,6 @@ One `Metrics` for a whole server, and a `BundleMetrics` of it for each bundle th
 
 from __future__ import annotations
 
-import contextlib
 import platform
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -61,6 +60,7 @@ class Metrics:
         what = "Batches that failed or hung, and answers that are not a number"
         self.tail_failures = counter("isthmus_tail_failures_total", what, "bundle", "reason")
         self._closed = counter("isthmus_streams_closed_total", "Streams closed by the server, by reason", "reason")
+        self._streams = Gauge("isthmus_streams", "Open streams, those without a hello too", registry=registry)
         self.network = histogram("isthmus_network_duration_seconds", "From a frame's first layer to its last")
         self.budget = histogram("isthmus_budget_seconds", "Time left to answer a frame, when its first layer came")
         self.queue = histogram("isthmus_queue_duration_seconds", "From assembled to started")
@@ -72,6 +72,10 @@ class Metrics:
         ProcessCollector(registry=registry)
         registry.register(_Watched(self._bundles))
 
+    def watch(self, *, streams: Callable[[], int]) -> None:
+        """Ask this whenever the page is read; from another thread, so it must only look."""
+        self._streams.set_function(streams)
+
     def bundle(self, name: str, sha256: bytes = b"") -> BundleMetrics:
         """What is counted of a bundle; of two versions of one name it is counted together."""
         self._bundle_info.labels(name, sha256.hex()).set(1)
@@ -81,8 +85,8 @@ class Metrics:
 
     def forget(self, name: str, sha256: bytes) -> None:
         """A bundle is not served any more; what was counted of it stays."""
-        with contextlib.suppress(KeyError):
-            self._bundle_info.remove(name, sha256.hex())
+        self._bundle_info.remove(name, sha256.hex())
+        self._bundles[name].forget(sha256)
 
     def on_close(self, reason: str) -> None:
         """The server closed a stream."""
@@ -114,15 +118,21 @@ class BundleMetrics:
             family.labels(name) for family in (metrics.queue, metrics.tail, metrics.batch)
         )
         self._failures = {reason: metrics.tail_failures.labels(name, reason) for reason in FAILURES}
-        self.watched: list[tuple[Callable[[], int], Callable[[], int]]] = []
-        """What counts the streams, and the frames in the queue, of each version that is served."""
+        self._watched: dict[bytes, tuple[Callable[[], int], Callable[[], int]]] = {}
         self.on_welcome(OTHER)
 
-    def watch(self, *, streams: Callable[[], int], pending: Callable[[], int]) -> Callable[[], None]:
-        """Ask these whenever the page is read; from another thread, so they must only look. Call the result to end it."""
-        pair = streams, pending
-        self.watched.append(pair)
-        return lambda: self.watched.remove(pair)
+    def watch(self, sha256: bytes, *, devices: Callable[[], int], pending: Callable[[], int]) -> None:
+        """Ask these of one version whenever the page is read; from another thread, so they must only look."""
+        self._watched[sha256] = devices, pending
+
+    def forget(self, sha256: bytes) -> None:
+        """A version is not served any more."""
+        self._watched.pop(sha256, None)
+
+    def looked(self) -> tuple[int, int]:
+        """The devices that have the bundle, and the frames in its queue, over all versions."""
+        counts = [(devices(), pending()) for devices, pending in self._watched.copy().values()]
+        return sum(devices for devices, _ in counts), sum(pending for _, pending in counts)
 
     def on_welcome(self, device: str) -> None:
         """A device was taken on."""
@@ -173,11 +183,11 @@ class _Watched(Collector):
         self._bundles = bundles
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Open streams and waiting frames, by bundle."""
-        streams = GaugeMetricFamily("isthmus_streams", "Open streams", labels=("bundle",))
+        """Devices and waiting frames, by bundle."""
+        devices = GaugeMetricFamily("isthmus_devices", "Devices that have the bundle", labels=("bundle",))
         pending = GaugeMetricFamily("isthmus_pending_requests", "Frames in the queue", labels=("bundle",))
         for name, bundle in self._bundles.copy().items():
-            watched = tuple(bundle.watched)
-            streams.add_metric((name,), sum(count() for count, _ in watched))
-            pending.add_metric((name,), sum(count() for _, count in watched))
-        return streams, pending
+            have_it, wait = bundle.looked()
+            devices.add_metric((name,), have_it)
+            pending.add_metric((name,), wait)
+        return devices, pending

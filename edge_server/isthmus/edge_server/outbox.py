@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close
+from isthmus.edge_server.metrics import BundleMetrics
 from isthmus.edge_server.streams import Reply
 from isthmus.proto.monitoring.labels import OTHER
 from isthmus.proto.printable import printable
@@ -25,13 +26,15 @@ class Outbox:
     client_id: str | None = None
     """None until it has said hello."""
     welcome: bool = False
+    counted: BundleMetrics | None = None
+    """Where it is counted, from its welcome on: who is turned away uses up no names."""
     closed: Close | None = None
     """Why we closed it; None where we did not."""
 
     @property
     def label(self) -> str:
-        """The stream's device as metrics call it; OTHER before it is welcome, since whoever refused it would use up names."""
-        return self.client_id if self.welcome and self.client_id is not None else OTHER
+        """The stream's device as metrics call it."""
+        return self.client_id or OTHER
 
     @property
     def who(self) -> str:

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 import grpc.aio
@@ -114,21 +114,27 @@ async def run(
     _on_hangup(lambda: _look(service, shown, again=True))
     looking, vitals = asyncio.create_task(_keep_looking(service, shown)), service.metrics.vitals
 
-    async def tell(serving: bool) -> None:
+    said: set[str] = set()
+
+    async def tell(health: Mapping[str, bool]) -> None:
         states = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
+        told = {SERVICE: health[""], **{_probed(name): well for name, well in health.items()}}
+        for name, serving in told.items():
             await status.set(name, states.SERVING if serving else states.NOT_SERVING)
-        if serving:
+        for name in said.difference(told):
+            await status.set(name, states.SERVICE_UNKNOWN)
+        said.update(told)
+        if health[""]:
             vitals.ready()
         else:
-            vitals.not_ready("the tail fails on every batch")
+            vitals.not_ready("every tail fails on every batch")
 
     service.on_health = tell
     try:
         if shown is not None:
             service.revoke(shown.revoked)
         await server.start()
-        await tell(True)
+        await service.tell_health()
         ready()
         await stop.wait()
         end_at_once_from_now_on()
@@ -142,6 +148,11 @@ async def run(
         await service.drain(0.0)
         await server.stop(None)
         service.close()
+
+
+def _probed(bundle: str) -> str:
+    """What a health probe calls a bundle; the whole server for no bundle."""
+    return f"{SERVICE}/{bundle}" if bundle else ""
 
 
 async def _keep_looking(service: EdgeService, shown: Certificates | None) -> None:

@@ -1,6 +1,6 @@
 """The gRPC face of `Streams`: performs what it decides, and is the one place on the server that reads the clock.
 
-One event loop carries all streams; the tail runs in one worker thread beside it.
+One event loop carries all streams; each bundle's tail runs in a worker thread beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 
 import grpc
 import grpc.aio
@@ -17,37 +17,30 @@ from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close, Ending, Limits
-from isthmus.edge_server.batcher import Batcher, RunBatch
+from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.engines import Engine
 from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.outbox import Outbox
-from isthmus.edge_server.streams import Compute, Ready, Reply, Served, Streams
-from isthmus.edge_server.tail_health import TailHealth
-from isthmus.edge_server.tail_times import TailTimes
-from isthmus.edge_server.tail_worker import TailHungError, TailWorker, compute
+from isthmus.edge_server.repository.tail import TailRunner, WarmTail
+from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
-from isthmus.proto.frame_codec import blank
 from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
 from isthmus.proto.printable import printable
-from isthmus.proto.tasks.task import Packed
+from isthmus.proto.vocabulary import Load
 
 log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
-WARM_UP_RUNS, WARM_UP_S = 5, 1.0
-"""The best of so many runs is undisturbed on most machines; a slow tail is run for so long at most at each size."""
-HUNG_S, HUNG_TIMES = 5.0, 20.0
-"""A batch that takes longer than both this and so many times the usual is not slow, it hangs; no budget is so long."""
-MOST_WORDS = 300
-"""Characters of an engine's error that are logged."""
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 UNREAD_S = 10.0
 """How long one reply may wait to be read before its stream is closed."""
+MOST_MESSAGE_BYTES = 4 << 20
+"""The largest message of a server to which bundles may still come: what gRPC takes of itself, ten times the largest yet."""
 CALLS_A_PLACE = 16
 """Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
@@ -61,17 +54,18 @@ STATUS = {
     Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Ending.REPLACED: grpc.StatusCode.ABORTED,
     Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
+    Ending.UNLOADED: grpc.StatusCode.UNAVAILABLE,
     Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
 }
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
-    """The service for one bundle and one engine. Warms the engine up; must then live on one running event loop."""
+    """The service for one bundle, or for as many as are added. Must live on one running event loop."""
 
     def __init__(
         self,
-        served: Served,
-        engine: Engine,
+        served: Served | None = None,
+        engine: Engine | None = None,
         *,
         server_id: str = "edge",
         limits: Limits | None = None,
@@ -79,27 +73,80 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         another: Callable[[], Engine] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """`another` makes an engine for the thread that takes the place of one that hangs; `metrics` are the server's."""
-        limits = limits or Limits()
-        self.max_message_bytes = wire.max_message_bytes(served.codec)
+        """`served` is the first bundle, `engine` its tail, warmed up here; `another` makes one for the thread that takes the
+        place of one that hangs. None: there is no bundle yet. `metrics` are the server's.
+        """
+        self._limits = limits = limits or Limits()
+        self.max_message_bytes = MOST_MESSAGE_BYTES if served is None else wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = metrics or Metrics()
-        self._counted = self.metrics.bundle(served.name, served.sha256)
-        times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
-        batcher: Batcher[Ready] = Batcher(times, max_batch=max_batch, stream_credits=limits.stream_credits)
-        self._streams = Streams(served, batcher, server_id=server_id, limits=limits)
-        self._unwatch = self._counted.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
+        self._streams = Streams(server_id=server_id, limits=limits)
+        self.metrics.watch(streams=lambda: self._streams.count)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
         self._empty = asyncio.Event()
-        self._worker = TailWorker(engine, another=another)
-        self._health, self._healthy = TailHealth(), True
-        self.on_health: Callable[[bool], Awaitable[None]] | None = None
-        """Told whenever every batch fails, and when that is over."""
-        self._computing: set[asyncio.Task[None]] = set()
+        self._tails: dict[bytes, TailRunner] = {}
+        self._health: dict[str, bool] = {}
+        self.on_health: Callable[[Mapping[str, bool]], Awaitable[None]] | None = None
+        """Told whenever `health` changes."""
+        self.on_fetch: Callable[[bytes], None] | None = None
+        """Asked to load the tail of an offered bundle: a device waits for `add` or `not_loaded`."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._watch = LoopWatch()
         self._tail_ended_s = 0.0
+        if served is not None and engine is not None:
+            self.offer(served)
+            self.add(WarmTail.of(served, engine, max_batch=max_batch, another=another))
+
+    @property
+    def offered(self) -> tuple[Served, ...]:
+        """The bundles that a device may have, loaded or not."""
+        return self._streams.offered
+
+    @property
+    def loaded(self) -> frozenset[bytes]:
+        """The hashes of the bundles whose tails are loaded."""
+        return frozenset(self._tails)
+
+    @property
+    def health(self) -> dict[str, bool]:
+        """Which bundles work, by name: one of which some version does. The empty name is the server, as long as any does."""
+        health = {"": False}
+        for served in self.offered:
+            works = served.sha256 not in self._tails or self._tails[served.sha256].serving
+            health[served.name] = works or health.get(served.name, False)
+            health[""] = works or health[""]
+        return health
+
+    def offer(self, served: Served) -> None:
+        """Devices may have this bundle from now on; its tail is added before, or when one asks for it."""
+        self._streams.offer(served)
+
+    def withdraw(self, sha256: bytes) -> None:
+        """No device is told of this bundle any more; those that have it are served until they are gone."""
+        self._streams.withdraw(sha256)
+
+    def add(self, tail: WarmTail) -> None:
+        """A bundle's tail is loaded; whoever has waited for it is welcome."""
+        served, batcher = tail.served, tail.batcher(self._limits.stream_credits)
+        counted = self.metrics.bundle(served.name, served.sha256)
+        self._tails[served.sha256] = TailRunner(tail, counted)
+        self._streams.add(served, batcher, codec=tail.codec, now=time.monotonic())
+        if (lane := self._streams.lanes.get(served.sha256)) is not None:
+            counted.watch(served.sha256, devices=lambda: lane.streams, pending=lambda: batcher.waiting)
+        self._pump()
+
+    def not_loaded(self, sha256: bytes, why: str) -> None:
+        """A bundle's tail could not be loaded; whoever has waited for it is sent away."""
+        self._streams.on_not_loaded(sha256, why)
+        self._pump()
+
+    def make_room(self) -> bool:
+        """Whether one more tail may be loaded, for which the one that was not used for longest may have left."""
+        room = self._streams.make_room()
+        self._pump()
+        return room
 
     async def Stream(
         self,
@@ -135,14 +182,27 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         context: grpc.aio.ServicerContext[edge_pb2.DescribeRequest, edge_pb2.Description],
     ) -> edge_pb2.Description:
         """What this server serves and how busy it is."""
-        served, load = self._streams.served, self._streams.load(time.monotonic())
-        return edge_pb2.Description(
+        now, offered = time.monotonic(), self.offered
+        described = edge_pb2.Description(
             server_id=self._streams.server_id,
-            bundle_name=served.name,
-            bundle_sha256=served.sha256,
             codec_version=CODEC_VERSION,
-            load=wire.to_server_pb(ServerHeartbeat(0, load)).load,
+            load=_load_pb(self._streams.load(now)),
+            bundles=[self._described(served, now) for served in offered],
         )
+        if len(offered) == 1:
+            described.bundle_name, described.bundle_sha256 = offered[0].name, offered[0].sha256
+        return described
+
+    def _described(self, served: Served, now: float) -> edge_pb2.ServedBundle:
+        lane = self._streams.lanes.get(served.sha256)
+        described = edge_pb2.ServedBundle(
+            name=served.name, version=served.version, sha256=served.sha256, loaded=lane is not None
+        )
+        if lane is not None:
+            described.serving = self._tails[served.sha256].serving
+            described.streams = lane.streams
+            described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
+        return described
 
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
@@ -158,16 +218,16 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._pump()
 
     def close(self) -> None:
-        """Let go of the worker thread; nothing is counted any more."""
+        """Let go of the worker threads."""
         if self._timer is not None:
             self._timer.cancel()
-        self._worker.close()
-        self._unwatch()
-        self.metrics.forget(self._streams.served.name, self._streams.served.sha256)
+        for tail in self._tails.values():
+            tail.close()
 
     def look(self) -> None:
-        """Close the streams whose devices have stopped to read; to be called now and then."""
-        late_s = time.monotonic() - UNREAD_S
+        """Close the streams whose devices have stopped to read, drop tails that nobody needs; to be called now and then."""
+        late_s = (now := time.monotonic()) - UNREAD_S
+        self._streams.tidy(now)
         for outbox in self._outboxes.values():
             if outbox.writing_since_s is not None and outbox.writing_since_s < late_s:
                 self._streams.on_unread(outbox.stream, f"a reply has not been read for {UNREAD_S:g} s")
@@ -179,8 +239,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             async for request in requests:
                 came_s = self._watch.came_s()
                 message = wire.from_device_pb(request)
-                if isinstance(message, Layer):
-                    self._counted.on_layer(message, outbox.label)
+                if isinstance(message, Layer) and outbox.counted is not None:
+                    outbox.counted.on_layer(message, outbox.label)
                 elif isinstance(message, Hello) and not outbox.welcome:
                     outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic(), came_s=came_s)
@@ -227,83 +287,63 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         if due is not None:
             self._timer = asyncio.get_running_loop().call_later(due - now, self._pump)
 
-    def _perform(self, action: Reply | Compute | Close) -> None:
+    def _perform(self, action: Action) -> None:
         match action:
-            case Compute(batch):
-                task = asyncio.create_task(self._compute(batch))
-                self._computing.add(task)
-                task.add_done_callback(self._computing.discard)
+            case Compute(batch, sha256):
+                self._begin(self._compute(batch, self._tails[sha256]))
             case Close(stream, ending):
                 self.metrics.on_close(ending.value)
                 outbox = self._outboxes[stream]
                 outbox.closed = action
                 outbox.replies.put_nowait(action)
                 asyncio.get_running_loop().call_later(GOODBYE_S, self._cut, stream)
-            case Reply(stream, message):
-                outbox = self._outboxes[stream]
-                self._counted.on_reply(message, outbox.label)
-                outbox.replies.put_nowait(action)
-                if isinstance(message, Welcome):
-                    outbox.welcome = True
-                    self._counted.on_welcome(outbox.label)
-                    self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
-                if outbox.replies.qsize() == UNREAD:
-                    self._streams.on_unread(stream, f"{UNREAD} replies unread; read what the server says")
+            case Reply():
+                self._reply(action)
+            case Fetch(sha256):
+                if self.on_fetch is not None:
+                    self.on_fetch(sha256)
+            case Drop(sha256):
+                tail = self._tails.pop(sha256)
+                tail.close()
+                self.metrics.forget(tail.served.name, sha256)
+                log.info("%s %s…: its tail is let go", tail.served.name, sha256.hex()[:12])
 
-    async def _compute(self, batch: RunBatch[Ready]) -> None:
-        began, answers = time.monotonic(), None
-        try:
-            patience_s = max(HUNG_S, HUNG_TIMES * self._streams.usual_s(len(batch.items)))
-            frames = [item.payload.features for item in batch.items]
-            computed = await self._worker.run(frames, patience_s=patience_s)
-            answers, tail_s, self._tail_ended_s = computed.answers, computed.tail_s, computed.ended_s
-            self._streams.shedder.on_batch(self._worker.stretch(computed))
-        except TailHungError as error:
-            self._failed("hung", str(error))
-        except Exception as error:  # whatever an engine throws costs its batch, not the server
-            self._failed("failed", f"failed on a batch of {len(batch.items)}: {type(error).__name__}: {error}")
-        else:
-            self._look_through(answers)
-            self._counted.on_batch(len(batch.items), tail_s)
+    def _reply(self, reply: Reply) -> None:
+        outbox = self._outboxes[reply.stream]
+        if outbox.counted is not None:
+            outbox.counted.on_reply(reply.message, outbox.label)
+        outbox.replies.put_nowait(reply)
+        if isinstance(reply.message, Welcome) and (served := self._streams.served_to(reply.stream)) is not None:
+            outbox.welcome, outbox.counted = True, self.metrics.bundle(served.name, served.sha256)
+            outbox.counted.on_welcome(outbox.label)
+            self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
+        if outbox.replies.qsize() == UNREAD:
+            self._streams.on_unread(reply.stream, f"{UNREAD} replies unread; read what the server says")
+
+    async def _compute(self, batch: RunBatch[Ready], tail: TailRunner) -> None:
+        began = time.monotonic()
+        computed = await tail.run(batch)
         now = time.monotonic()
-        self._streams.on_computed(batch, answers, now - began if answers is None else tail_s, now=now)
+        if computed is None:
+            self._streams.on_computed(batch, None, now - began, now=now)
+        else:
+            self._tail_ended_s = computed.ended_s
+            self._streams.shedder.on_batch(tail.stretch(computed))
+            self._streams.on_computed(batch, computed.answers, computed.tail_s, now=now)
         self._pump()
-        if self.on_health is not None and self._health.serving != self._healthy:
-            self._healthy = self._health.serving
-            await self.on_health(self._healthy)
+        await self.tell_health()
 
-    def _look_through(self, answers: Sequence[Packed | None]) -> None:
-        nan = sum(answer is None for answer in answers)
-        if nan < len(answers):
-            self._health.on_success()
-        if nan:
-            self._failed("nan", f"{nan} of {len(answers)} answers are not a number", nan, whole=nan == len(answers))
+    async def tell_health(self) -> None:
+        """Tell `on_health` where something has changed."""
+        if self.on_health is not None and (health := self.health) != self._health:
+            self._health = health
+            await self.on_health(health)
 
-    def _failed(self, reason: str, why: str, count: int = 1, *, whole: bool = True) -> None:
-        self._counted.on_tail_failure(reason, count)
-        if (line := self._health.on_failure(printed(why), now=time.monotonic(), whole=whole)) is not None:
-            log.error("%s", line)
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def printed(why: str) -> str:
-    """An engine's words on one line, and no more of them than anybody reads."""
-    words = " ".join(why.split())
-    return words if len(words) <= MOST_WORDS else f"{words[:MOST_WORDS]}…"
-
-
-def warm_up(engine: Engine, served: Served, max_batch: int) -> dict[int, float]:
-    """Best of a few runs for batches of 1, 2, 4 … and `max_batch`, in seconds; it is the prior of what is learnt.
-
-    It ends with the first batch that takes longer than WARM_UP_S: what larger ones take follows from it.
-    """
-    sizes = sorted({min(2**power, max_batch) for power in range(max_batch.bit_length() + 1)})
-    best: dict[int, float] = {}
-    for size in sizes:
-        frames = [blank(served.codec)] * size
-        runs: list[float] = []
-        while len(runs) < WARM_UP_RUNS and sum(runs) < WARM_UP_S:
-            runs.append(max(1e-6, compute(engine, frames).tail_s))
-        best[size] = min(runs)
-        if best[size] > WARM_UP_S:
-            break
-    return best
+def _load_pb(load: Load) -> edge_pb2.Load:
+    return wire.to_server_pb(ServerHeartbeat(0, load)).load

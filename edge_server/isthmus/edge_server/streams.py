@@ -1,82 +1,49 @@
-"""All streams of one server, their frames and their batcher, as one machine. Pure: no clock, no IO.
+"""All streams of one server, from the door to the goodbye, and the lanes of its bundles, as one machine. Pure: no clock, no IO.
 
-Messages go in; what to reply, to compute and to close comes out. `server` performs it over gRPC; an emulator may too.
+Messages go in; what to reply, to compute and to close comes out. `service` performs it over gRPC; an emulator may too.
+The hello says which bundle a device has: its frames then go the lane of that bundle. Places, rates and names are those of the
+whole server, and the lanes share its workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from isthmus.edge_server.admission import Admission, Close, Ending, Limits, Peer
-from isthmus.edge_server.assembly import Accepted, Assembled, Assembly, Damaged
-from isthmus.edge_server.batcher import Batcher, Item, Refusal, Reject, RunBatch
+from isthmus.edge_server.admission import HELLO_S, Admission, Close, Ending, Limits, Peer
+from isthmus.edge_server.batcher import Batcher, RunBatch
+from isthmus.edge_server.repository.lane import Compute as Compute
+from isthmus.edge_server.repository.lane import Decoder, Lane
+from isthmus.edge_server.repository.lane import Ready as Ready
+from isthmus.edge_server.repository.lane import Reply as Reply
+from isthmus.edge_server.repository.lane import Served as Served
+from isthmus.edge_server.repository.lanes import Lanes
+from isthmus.edge_server.repository.shelf import Shelf
 from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
-from isthmus.proto.codec import CODEC_VERSION, CodecConfig
-from isthmus.proto.errors import CodecError
-from isthmus.proto.frame_codec import Crossed, FrameCodec
 from isthmus.proto.machine import earliest
 from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
-from isthmus.proto.temporal.reconstruction import HELD, Reconstruction, References
-from isthmus.proto.vocabulary import Load, ServerTimings
+from isthmus.proto.vocabulary import Load
 
 SWEEP_S = 1.0
 """How often silent streams are looked for: a tenth of the silence itself."""
-MARGIN_S = 0.002
-"""A frame whose layers are still coming starts so much before its last moment: the host wakes up a little late."""
 
 
-class Decoder(Protocol):
-    """Payloads to features."""
+class Fetch(Struct, frozen=True):
+    """A device waits for this bundle, whose tail is not loaded: load it, then call `add` or `on_not_loaded`."""
 
-    @property
-    def max_layer_bytes(self) -> int:
-        """The largest payload of any layer."""
-
-    def crossed(self, payloads: Sequence[bytes], reference: Reconstruction | None = None) -> Crossed:
-        """What crossed, from the layers that are here, base first, or the delta of `reference`. Raises CodecError."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """What a server must know of its bundle."""
-
-    name: str
     sha256: bytes
-    codec: CodecConfig
 
 
-NOT_YET: NDArray[Any] = np.empty(0, np.float32)
+class Drop(Struct, frozen=True):
+    """The tail of this bundle is not needed any more."""
+
+    sha256: bytes
 
 
-class Ready(Struct):
-    """A frame that took `receive_s` to arrive: what crossed, decoded once it is admitted, which is features (H, W, C)
-    float32 or a picture (H, W, 3) uint8.
-    """
-
-    receive_s: float
-    features: NDArray[Any] = NOT_YET
-    layers_used: int = 0
-
-
-class Reply(Struct, frozen=True):
-    """Send this on the stream."""
-
-    stream: int
-    message: m.ServerMessage
-
-
-class Compute(Struct, frozen=True):
-    """Run the tail on this batch, then call `on_computed`."""
-
-    batch: RunBatch[Ready]
+Action = Reply | Compute | Close | Fetch | Drop
 
 
 class Streams:
@@ -84,32 +51,32 @@ class Streams:
 
     def __init__(
         self,
-        served: Served,
-        batcher: Batcher[Ready],
+        served: Served | None = None,
+        batcher: Batcher[Ready] | None = None,
         *,
         server_id: str,
         limits: Limits,
         codec: Decoder | None = None,
     ) -> None:
-        """`codec` stands in for that of what is served, where the payloads are of another kind (the emulator's)."""
-        self.served, self.server_id = served, server_id
-        self._batcher, self._assembly = batcher, Assembly(served.codec.layers)
-        self._codec: Decoder = codec or FrameCodec(served.codec)
+        """`served`, with its batcher and codec, is the first bundle that is added; None: there is none yet."""
+        self.server_id = server_id
         self._limits, self._admission = limits, Admission(limits, server_id=server_id)
-        self._references: dict[int, References] = {}
-        """What is held of each stream's newest frames, where any may be coded against another."""
         self.shedder, self.sending = Shedder(), SendingTime()
+        self.lanes, self._shelf = Lanes(workers=limits.workers, most=limits.tails), Shelf()
+        self._lane_of: dict[int, Lane] = {}
         self._opened = 0
-        self._started_s = 0.0
         self._sweep_at: float | None = None
         self._draining = False
         self._drain_until: float | None = None
-        self._actions: list[Reply | Compute | Close] = []
+        self._actions: list[Action] = []
+        if served is not None and batcher is not None:
+            self.offer(served)
+            self.add(served, batcher, codec=codec, now=0.0)
 
     @property
     def due_at(self) -> float | None:
         """The earliest of all timers."""
-        return earliest(self._batcher.due_at, self._assembly.due_at, self._sweep_at, self._drain_until)
+        return earliest(self.lanes.due_at, self._sweep_at, self._drain_until)
 
     @property
     def _peers(self) -> dict[int, Peer]:
@@ -122,21 +89,62 @@ class Streams:
 
     @property
     def waiting(self) -> int:
-        """Frames in the queue."""
-        return self._batcher.waiting
+        """Frames in the queues."""
+        return self.lanes.waiting
 
-    def usual_s(self, batch: int) -> float:
-        """How long the tail usually takes for a batch of this size."""
-        return self._batcher.times.p95_s(batch)
+    @property
+    def offered(self) -> tuple[Served, ...]:
+        """The bundles that a device may have, loaded or not."""
+        return tuple(self._shelf.offered.values())
+
+    def served_to(self, stream: int) -> Served | None:
+        """The bundle that a stream has; None where it has none yet."""
+        lane = self._lane_of.get(stream)
+        return None if lane is None else lane.served
 
     def load(self, now: float) -> Load:
-        """How busy this server is."""
-        return self._batcher.load(now)
+        """How busy the busiest lane is, with the frames of all."""
+        return self.lanes.load(now)
 
-    def actions(self) -> list[Reply | Compute | Close]:
+    def actions(self) -> list[Action]:
         """What to do, in order; each action is handed out once."""
         actions, self._actions = self._actions, []
         return actions
+
+    def offer(self, served: Served) -> None:
+        """From now on devices may have this bundle."""
+        self._shelf.offered[served.sha256] = served
+
+    def withdraw(self, sha256: bytes) -> None:
+        """No new device is told of this bundle; those that have it are served until the lane is dropped."""
+        self._shelf.offered.pop(sha256, None)
+
+    def add(self, served: Served, batcher: Batcher[Ready], *, codec: Decoder | None = None, now: float) -> None:
+        """A bundle's tail is loaded; the devices that have waited for it are welcome."""
+        self.lanes.add(Lane(served, batcher, shedder=self.shedder, codec=codec))
+        for stream, hello in self._shelf.end(served.sha256):
+            self._welcome(stream, hello, now)
+        self._settle()
+
+    def on_not_loaded(self, sha256: bytes, why: str) -> None:
+        """A bundle's tail could not be loaded; the devices that have waited for it are sent away."""
+        for stream, _ in self._shelf.end(sha256):
+            self._close(stream, Ending.UNLOADED, f"hello: {why}")
+        self._settle()
+
+    def make_room(self) -> bool:
+        """Whether one more tail may be loaded; the one that was not used for longest leaves for it."""
+        if not self.lanes.full(self._shelf.fetching):
+            return True
+        if (lane := self.lanes.least_used()) is None:
+            return False
+        self._drop_lane(lane)
+        return True
+
+    def tidy(self, now: float) -> None:
+        """Let go of the lanes whose bundles are offered no more, once their last devices have been gone for a while."""
+        for lane in self.lanes.retired(self._shelf.offered, now):
+            self._drop_lane(lane)
 
     def open(self, *, now: float, address: str = "", certificate: str | None = None) -> int:
         """A device connected from `address`, with a certificate of this name; the number of its stream.
@@ -155,7 +163,7 @@ class Streams:
 
     def on_gone(self, stream: int) -> None:
         """Nothing is left of the stream, whoever ended it."""
-        self._drop(stream)
+        self._leave(stream)
         self._admission.on_gone(stream)
         self._settle()
 
@@ -185,48 +193,33 @@ class Streams:
             return  # closed a moment ago
         peer.heard_s = now
         peer.account.on_message(message, now)
-        if isinstance(message, m.Hello) != (peer.client_id is None):
-            expected = "a hello first" if peer.client_id is None else "one hello only"
-            self._close(stream, Ending.MALFORMED, f"{type(message).__name__.lower()}: expected {expected}")
-            return
-        match message:
-            case m.Hello():
+        lane = self._lane_of.get(stream)
+        if isinstance(message, m.Hello):
+            if lane is None and stream not in self._shelf.waiting:
                 self._on_hello(stream, message, now)
-            case m.Layer():
-                self._on_layer(stream, peer, message, now if came_s is None else came_s, now)
-            case m.Cancel(frame_id):
-                self._assembly.close(stream, frame_id)
-                self._batcher.cancel(stream, frame_id)
-            case m.Heartbeat(sequence):
-                self._reply(stream, m.ServerHeartbeat(sequence, self._batcher.load(now)))
+            else:
+                self._close(stream, Ending.MALFORMED, "hello: expected one hello only")
+        elif lane is None:
+            self._close(stream, Ending.MALFORMED, f"{type(message).__name__.lower()}: expected a hello first")
+        else:
+            self._on_greeted(lane, stream, peer, message, now if came_s is None else came_s, now)
         self._settle()
 
     def on_computed(
         self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
     ) -> None:
         """The tail's answers to a batch, packed by the bundle's task; None when it failed, or for one that is NaN."""
-        self._batcher.on_done(batch, None if answers is None else tail_s, now=now)
-        load = self._batcher.load(now)
-        for index, item in enumerate(batch.items):
-            answer = None if answers is None else answers[index]
-            if answer is None:
-                why = "tail: failed on this batch" if answers is None else "tail: its answer is not a number"
-                self._reply(item.stream, m.Invalid(item.frame_id, 0, why, load))
-                continue
-            timings = ServerTimings(
-                receive_s=item.payload.receive_s,
-                queue_s=self._started_s - item.arrival_s,
-                tail_s=tail_s,
-                send_s=max(0.0, now - self._started_s - tail_s),
-            )
-            self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
+        lane = self.lanes.computed(batch, tail_s, now=now)
+        lane.on_computed(batch, answers, tail_s, now=now)
+        self._take(lane)
         self._settle()
 
     def drain(self, grace_s: float, *, now: float) -> None:
         """Take on nothing new; answer what is in flight, then close every stream, after `grace_s` at the latest."""
         self._draining, self._drain_until = True, now + grace_s
         for stream in self._peers:
-            self._reply(stream, m.Drain(grace_s, self._batcher.load(now)))
+            lane = self._lane_of.get(stream)
+            self._reply(stream, m.Drain(grace_s, self.load(now) if lane is None else self.lanes.load_of(lane, now)))
         self._settle()
 
     def step(self, now: float) -> None:
@@ -234,12 +227,9 @@ class Streams:
         due = self.due_at
         if due is None:
             return
-        if due == self._assembly.due_at:
-            self._assembly.step(now)
-            self._collect(self._batcher.load(now), now)
-        elif due == self._batcher.due_at:
-            self._batcher.step(now)
-            self._dispatch(now)
+        if due == self.lanes.due_at:
+            if (lane := self.lanes.step(now)) is not None:
+                self._take(lane)
         elif due == self._sweep_at:
             self._sweep(now)
         else:
@@ -247,128 +237,95 @@ class Streams:
         self._settle()
 
     def _on_hello(self, stream: int, hello: m.Hello, now: float) -> None:
-        if (why := self._misfit(hello)) is not None:
+        sha256, shelf = hello.bundle_sha256, self._shelf
+        loaded = self.lanes.get(sha256) is not None
+        if (why := shelf.misfit(hello, loaded=loaded)) is not None:
             self._close(stream, Ending.MISMATCH, f"hello: {why}")
-            return
+        elif loaded:
+            self._welcome(stream, hello, now)
+        elif sha256 not in shelf.fetching and not self.make_room():
+            why = f"{self.server_id}: {len(self.lanes)} tails are in use, max_tails = {self._limits.tails}"
+            self._close(stream, Ending.CROWDED, why)
+        elif shelf.wait(stream, hello):
+            self._actions.append(Fetch(sha256))
+
+    def _welcome(self, stream: int, hello: m.Hello, now: float) -> None:
         self._end(self._admission.welcome(stream, hello.client_id))
-        credit, size, references = self._limits.stream_credits, self._codec.max_layer_bytes, 0
-        if self.served.codec.deltas is not None and stream in self._peers:
-            self._references[stream], references = References(), HELD
-        self._reply(stream, m.Welcome(self.server_id, credit, size, self._batcher.load(now), references))
+        lane = self.lanes.get(hello.bundle_sha256)
+        if lane is None or stream not in self._peers:
+            return
+        self._lane_of[stream] = lane
+        references, credit = lane.enter(stream), self._limits.stream_credits
+        self.lanes.use(lane)
+        welcome = m.Welcome(self.server_id, credit, lane.max_layer_bytes, self.lanes.load_of(lane, now), references)
+        self._reply(stream, welcome)
 
-    def _misfit(self, hello: m.Hello) -> str | None:
-        """Why a device's half does not go with this one; None where it does."""
-        if hello.codec_version != CODEC_VERSION:
-            versions = f"codec version {hello.codec_version}, this server speaks {CODEC_VERSION}"
-            return f"{versions}; install the same Isthmus on both"
-        if hello.bundle_sha256 != self.served.sha256:
-            theirs, ours = hello.bundle_sha256.hex()[:12], self.served.sha256.hex()[:12]
-            return (
-                f"bundle {printable(hello.bundle_name)} {theirs}…, this server serves {self.served.name} {ours}…; "
-                "give both halves the same bundle"
-            )
-        return None
+    def _on_greeted(
+        self, lane: Lane, stream: int, peer: Peer, message: m.DeviceMessage, came_s: float, now: float
+    ) -> None:
+        match message:
+            case m.Layer():
+                self._on_layer(lane, stream, peer, message, came_s, now)
+            case m.Cancel(frame_id):
+                lane.cancel(stream, frame_id)
+            case m.Heartbeat(sequence):
+                self._reply(stream, m.ServerHeartbeat(sequence, self.lanes.load_of(lane, now)))
 
-    def _on_layer(self, stream: int, peer: Peer, layer: m.Layer, came_s: float, now: float) -> None:
+    def _on_layer(self, lane: Lane, stream: int, peer: Peer, layer: m.Layer, came_s: float, now: float) -> None:
         if layer.frame_id == peer.shed:
             return
-        if len(layer.payload) > self._codec.max_layer_bytes:
-            why = f"layer of {len(layer.payload)} bytes, at most {self._codec.max_layer_bytes} are welcome"
+        if len(layer.payload) > lane.max_layer_bytes:
+            why = f"layer of {len(layer.payload)} bytes, at most {lane.max_layer_bytes} are welcome"
             self._close(stream, Ending.OVERSIZED, why)
             return
         self.shedder.note(now - came_s, now=now)
         due_s = came_s - self.sending.usual_s(now) + layer.budget_s
-        begins = not self._assembly.knows(stream, layer.frame_id)
-        if begins and self._shed(stream, peer, layer.frame_id, due_s, now):
+        load, begins = self.lanes.load_of(lane, now), not lane.knows(stream, layer.frame_id)
+        if begins and self._shed(lane, stream, peer, layer.frame_id, due_s, now):
             return
-        load = self._batcher.load(now)
-        if begins and (retry_s := self._no_room_s(stream, peer, now)) is not None:
-            self._assembly.close(stream, layer.frame_id)
+        if begins and (retry_s := self._no_room_s(lane, stream, peer, now)) is not None:
+            lane.refuse(stream, layer.frame_id)
             self._reply(stream, m.Busy(layer.frame_id, retry_s, load=load))
             return
         if layer.layer == 0:
             peer.account.on_frame(now)
-        lead_s, reference = load.wait_s + load.tail_s + MARGIN_S, self._reference(stream, layer)
-        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=lead_s, now=now, reference=reference)
-        self._collect(load, now)
+        lane.on_layer(stream, layer, due_s=due_s, load=load, now=now)
+        self._take(lane)
 
-    def _reference(self, stream: int, layer: m.Layer) -> Reconstruction | None:
-        """What is held of the frame that a layer is coded against."""
-        held = self._references.get(stream)
-        return None if held is None or layer.reference is None else held.of(layer.reference)
-
-    def _shed(self, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
+    def _shed(self, lane: Lane, stream: int, peer: Peer, frame_id: int, due_s: float, now: float) -> bool:
         """Whether a frame is turned away by its first layer, unread and unacknowledged, since the loop is behind."""
-        if self.shedder.takes() and not (self.shedder.shedding and self._batcher.hopeless(due_s, now=now)):
+        if self.shedder.takes() and not (self.shedder.shedding and lane.batcher.hopeless(due_s, now=now)):
             return False
         peer.shed = frame_id
         if now >= peer.told_until_s:
             retry_s = self.shedder.retry_s()
             peer.told_until_s = now + retry_s
-            self._reply(stream, m.Busy(frame_id, retry_s, load=self._batcher.load(now)))
+            self._reply(stream, m.Busy(frame_id, retry_s, load=self.lanes.load_of(lane, now)))
         return True
 
-    def _no_room_s(self, stream: int, peer: Peer, now: float) -> float | None:
+    def _no_room_s(self, lane: Lane, stream: int, peer: Peer, now: float) -> float | None:
         """When to try again, if a new frame of this stream is not welcome."""
         if self._draining:
             return max(0.0, self._drain_until - now) if self._drain_until is not None else 0.0
-        if self._assembly.count(stream) + self._batcher.inside(stream) >= self._limits.stream_credits:
-            load = self._batcher.load(now)
+        if lane.inside(stream) >= self._limits.stream_credits:
+            load = self.lanes.load_of(lane, now)
             return load.wait_s + load.tail_s
         return peer.account.frame_wait_s(now) or None
 
-    def _collect(self, load: Load, now: float) -> None:
-        for action in self._assembly.actions():
-            match action:
-                case Accepted():
-                    self._reply(action.stream, m.Ack(action.frame_id, action.layer, load))
-                case Damaged():
-                    self._reply(action.stream, m.Invalid(action.frame_id, action.layer, action.why, load))
-                case Assembled():
-                    self._submit(action, now)
-
-    def _submit(self, frame: Assembled, now: float) -> None:
-        ready = Ready(now - frame.first_s)
-        item = Item(frame.stream, frame.frame_id, frame.due_s, now, ready)
-        if self._batcher.submit(item, now=now) and not self._decode(frame, ready, now):
-            self._batcher.cancel(frame.stream, frame.frame_id)
-        self._dispatch(now)
-
-    def _decode(self, frame: Assembled, ready: Ready, now: float) -> bool:
-        """Fill in the features from as many layers as can be decoded; False when not even the base can."""
-        for count in range(len(frame.payloads), 0, -1):
-            try:
-                crossed = self._codec.crossed(frame.payloads[:count], frame.reference)
-            except CodecError as error:
-                why, load = str(error), self._batcher.load(now)
-                self._reply(frame.stream, m.Invalid(frame.frame_id, count - 1, why, load))
-            else:
-                ready.features, ready.layers_used = crossed.features, crossed.layers
-                if crossed.reconstruction is not None and (held := self._references.get(frame.stream)) is not None:
-                    held.keep(frame.frame_id, crossed.reconstruction)
-                return True
-        return False
-
-    def _dispatch(self, now: float) -> None:
-        for action in self._batcher.actions():
-            match action:
-                case RunBatch():
-                    self._started_s = now
-                    self._actions.append(Compute(action))
-                case Reject(item, Refusal.LATE):
-                    self.shedder.refused()
-                    self._reply(item.stream, m.Late(item.frame_id, self._batcher.load(now)))
-                case Reject(item, Refusal.BUSY, retry_s, hint):
-                    self.shedder.refused()
-                    self._reply(item.stream, m.Busy(item.frame_id, retry_s, hint, self._batcher.load(now)))
+    def _take(self, lane: Lane) -> None:
+        self._actions += lane.actions()
 
     def _sweep(self, now: float) -> None:
+        for stream, hello in list(self._shelf.waiting.items()):
+            if self._peers[stream].heard_s + HELLO_S <= now:
+                why = f"hello: bundle {printable(hello.bundle_name)} is still being loaded; try again"
+                self._close(stream, Ending.UNLOADED, why)
         self._end(self._admission.silent(now))
         self._sweep_at = now + SWEEP_S if self._peers else None
 
     def _settle(self) -> None:
         """A draining server whose frames are all answered has nothing to stay for."""
-        if self._draining and self._batcher.idle and self._assembly.idle:
+        if self._draining and self.lanes.idle:
             self._finish("all frames in flight are answered")
 
     def _finish(self, why: str) -> None:
@@ -389,9 +346,14 @@ class Streams:
         for close in closes:
             self._actions.append(close)
             self._admission.on_close(close.stream)
-            self._drop(close.stream)
+            self._leave(close.stream)
 
-    def _drop(self, stream: int) -> None:
-        self._assembly.forget(stream)
-        self._references.pop(stream, None)
-        self._batcher.forget(stream)
+    def _leave(self, stream: int) -> None:
+        self._shelf.waiting.pop(stream, None)
+        if (lane := self._lane_of.pop(stream, None)) is not None:
+            lane.leave(stream)
+            self.lanes.use(lane)
+
+    def _drop_lane(self, lane: Lane) -> None:
+        self.lanes.drop(lane)
+        self._actions.append(Drop(lane.served.sha256))

@@ -179,15 +179,35 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("server_id", "bundle_name", "bundle_sha256", "codec_version", "load")
+    __slots__ = ("server_id", "bundle_name", "bundle_sha256", "codec_version", "load", "bundles")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_NAME_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_SHA256_FIELD_NUMBER: _ClassVar[int]
     CODEC_VERSION_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     bundle_name: str
     bundle_sha256: bytes
     codec_version: int
     load: Load
-    def __init__(self, server_id: _Optional[str] = ..., bundle_name: _Optional[str] = ..., bundle_sha256: _Optional[bytes] = ..., codec_version: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[ServedBundle]
+    def __init__(self, server_id: _Optional[str] = ..., bundle_name: _Optional[str] = ..., bundle_sha256: _Optional[bytes] = ..., codec_version: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[ServedBundle, _Mapping]]] = ...) -> None: ...
+
+class ServedBundle(_message.Message):
+    __slots__ = ("name", "version", "sha256", "loaded", "serving", "streams", "load")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    loaded: bool
+    serving: bool
+    streams: int
+    load: Load
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., loaded: bool = ..., serving: bool = ..., streams: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
