@@ -32,6 +32,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 """Bucket edges: from half a millisecond, which a small tail takes, to a second, which no budget on a screen allows."""
 OUTCOMES = ("result", "late", "busy", "invalid")
 FAILURES = ("failed", "hung", "nan")
+INFERENCE = "inference"
+"""Whoever asks over the Open Inference Protocol, as a device."""
 
 
 class Metrics:

@@ -19,6 +19,9 @@ from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.inference import servicer
+from isthmus.edge_server.inference.offers import Offers
+from isthmus.edge_server.inference.servicer import Inference
 from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
@@ -26,6 +29,7 @@ from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError
+from isthmus.proto.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from isthmus.proto.signals import end_at_once_from_now_on
 
 log = logging.getLogger(__name__)
@@ -36,17 +40,26 @@ LOOK_S = 1.0
 
 
 def bind(
-    service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
+    service: EdgeService,
+    listen: str,
+    credential: grpc.ServerCredentials | None,
+    *,
+    inference: Inference | None = None,
+    debug: bool = False,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
     """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
     # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
-    options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    largest = max(service.max_message_bytes, 0 if inference is None else inference.max_message_bytes)
+    options = [*wire.server_options(largest), ("grpc.max_concurrent_streams", service.max_calls)]
     server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
+    if inference is not None:
+        add_GRPCInferenceServiceServicer_to_server(inference, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if debug:
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        services = SERVICE, servicer.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME
+        reflection.enable_server_reflection(services, server)
     try:
         port = server.add_insecure_port(listen) if credential is None else server.add_secure_port(listen, credential)
     except RuntimeError:
@@ -90,7 +103,10 @@ async def _serve(
         metrics=metrics,
     )
     credential = None if shown is None else shown.credentials()
-    server, status, address = bind(service, config.listen, credential, debug=config.debug)
+    offers = Offers()
+    offers.add(bundle)
+    inference = Inference(service, offers, max_batch=config.max_batch)
+    server, status, address = bind(service, config.listen, credential, inference=inference, debug=config.debug)
     told = (lambda: ready(address)) if ready else (lambda: None)
     await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
 

@@ -9,26 +9,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close, Ending, Limits
+from isthmus.edge_server.admission import Close, Ending, Limits, revoked
 from isthmus.edge_server.batcher import RunBatch
-from isthmus.edge_server.engines import Engine
+from isthmus.edge_server.engines import Engine, Frame
 from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
-from isthmus.edge_server.metrics import Metrics
+from isthmus.edge_server.metrics import INFERENCE, Metrics
 from isthmus.edge_server.outbox import Outbox
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
-from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
+from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, ServerMessage, Welcome
 from isthmus.proto.printable import printable
 from isthmus.proto.vocabulary import Load
 
@@ -84,6 +84,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self.metrics.watch(streams=lambda: self._streams.count)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
+        self._asked: dict[int, asyncio.Future[ServerMessage]] = {}
+        """Who waits for a reply without a stream."""
+        self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._tails: dict[bytes, TailRunner] = {}
         self._health: dict[str, bool] = {}
@@ -204,17 +207,48 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
         return described
 
+    async def ask(self, sha256: bytes, frames: Sequence[Frame], *, due_s: float) -> list[ServerMessage] | None:
+        """A reply to each of these frames, which belong to no stream: a Result, or why there is none.
+
+        None where they are not taken: the server drains, or the bundle's tail is not loaded yet.
+        """
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        guests = [self._streams.ask(sha256, frame, due_s=due_s, now=now) for frame in frames]
+        asked = {guest: loop.create_future() for guest in guests if guest is not None}
+        self._asked |= asked
+        self._empty.clear()
+        self._pump()
+        try:
+            replies: list[ServerMessage] = await asyncio.gather(*asked.values())
+        finally:
+            for guest in asked:
+                self._streams.on_gone(guest)
+                del self._asked[guest]
+            self._note_empty()
+            self._pump()
+        if len(replies) < len(frames):
+            return None
+        served = self._tails[sha256].served
+        for reply in replies:
+            self.metrics.bundle(served.name, sha256).on_reply(reply, INFERENCE)
+        return replies
+
+    def turned_away(self, certificate: str | None) -> str | None:
+        """Why whoever has a certificate of this name is not served; None where that is no matter."""
+        return revoked(certificate) if certificate in self._revoked else None
+
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
         self._pump()
-        if self._outboxes:
+        if self._outboxes or self._asked:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
 
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
-        self._streams.revoke(names)
+        self._revoked = frozenset(names)
+        self._streams.revoke(self._revoked)
         self._pump()
 
     def close(self) -> None:
@@ -264,9 +298,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         now = time.monotonic()
         kind = "left" if outbox.welcome else "refused"
         self._journal.write(kind, f"{outbox.who}: after {now - outbox.opened_s:.1f} s {outbox.farewell}", now=now)
-        if not self._outboxes:
-            self._empty.set()
+        self._note_empty()
         self._pump()
+
+    def _note_empty(self) -> None:
+        if not self._outboxes and not self._asked:
+            self._empty.set()
 
     def _cut(self, stream: int) -> None:
         """A device that does not read would keep a closed stream for ever."""
@@ -309,6 +346,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 log.info("%s %s…: its tail is let go", tail.served.name, sha256.hex()[:12])
 
     def _reply(self, reply: Reply) -> None:
+        if (asked := self._asked.get(reply.stream)) is not None:
+            if not asked.done():
+                asked.set_result(reply.message)
+            return
         outbox = self._outboxes[reply.stream]
         if outbox.counted is not None:
             outbox.counted.on_reply(reply.message, outbox.label)

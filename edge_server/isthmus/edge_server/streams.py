@@ -8,8 +8,10 @@ whole server, and the lanes share its workers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from isthmus.edge_server.admission import HELLO_S, Admission, Close, Ending, Limits, Peer
 from isthmus.edge_server.batcher import Batcher, RunBatch
@@ -160,6 +162,26 @@ class Streams:
             if self._sweep_at is None:
                 self._sweep_at = now + SWEEP_S
         return stream
+
+    def ask(self, sha256: bytes, features: NDArray[Any], *, due_s: float, now: float) -> int | None:
+        """A frame for this bundle that came without a stream; the number of its one reply, until `on_gone`.
+
+        None where it is not taken: the server drains, or the tail is not loaded, which is then seen to.
+        """
+        if self._draining:
+            return None
+        if (lane := self.lanes.get(sha256)) is None:
+            if sha256 in self._shelf.offered and sha256 not in self._shelf.fetching and self.make_room():
+                self._shelf.fetching.add(sha256)
+                self._actions.append(Fetch(sha256))
+            return None
+        self._opened += 1
+        self._lane_of[self._opened] = lane
+        self.lanes.use(lane)
+        self.lanes.weigh(lane, now)
+        lane.ask(self._opened, features, due_s=due_s, now=now)
+        self._take(lane)
+        return self._opened
 
     def on_gone(self, stream: int) -> None:
         """Nothing is left of the stream, whoever ended it."""
