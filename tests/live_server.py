@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from isthmus.edge_server.certificates import Certificates
+from isthmus.edge_server.repository.repository import Repository
 from isthmus.edge_server.server import bind, run
 from isthmus.edge_server.service import EdgeService
 
@@ -22,11 +23,14 @@ async def running(
     shown: Certificates | None = None,
     debug: bool = False,
     grace_s: float = 1.0,
+    repository: Repository | None = None,
 ) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
     """Its address and its task; without certificates to show, in plain text."""
     server, status, address = bind(service, listen, shown.credentials() if shown else None, debug=debug)
     up = asyncio.Event()
-    task = asyncio.create_task(run(service, server, status, grace_s=grace_s, ready=up.set, shown=shown))
+    task = asyncio.create_task(
+        run(service, server, status, grace_s=grace_s, ready=up.set, shown=shown, repository=repository)
+    )
     await up.wait()
     try:
         yield address, task

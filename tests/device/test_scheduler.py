@@ -126,6 +126,39 @@ def test_the_width_is_that_of_the_best_way_whatever_is_left_out(rate_Bps: float,
     assert policy.width(situation) == chosen
 
 
+WORSE_NARROW = replace(
+    KNOWN, exits=(tuple(replace(k, accuracy=k.accuracy - 0.1) for k in KNOWN.exits[0]), KNOWN.exits[1])
+)
+
+
+def fills(period_s: float, waited_s: float, times: StageTimes = TIMES) -> Situation:
+    """A device alone, 150 ms for each frame, one of which has waited so long."""
+    return Situation(0.15 - waited_s, None, times, period_s, waited_s=waited_s)
+
+
+def test_a_head_that_takes_longer_than_the_period_is_run_while_nothing_waits_for_it() -> None:
+    wide_s, narrow_s = (TIMES.ahead_s(0, w) for w in (1, 0))
+    assert narrow_s < 0.016 < wide_s
+    assert ExpectedUtility(WORSE_NARROW).width(fills(0.016, 0.0)) == 1
+    assert ExpectedUtility(WORSE_NARROW).width(fills(0.016, 0.01)) == 0
+    assert ExpectedUtility(WORSE_NARROW).width(fills(0.9 * narrow_s, 0.0)) == 0, (
+        "what not even the narrow one makes up for"
+    )
+
+
+@settings(deadline=None)
+@given(period_s=st.floats(0.0135, 0.03), wobble=st.lists(st.floats(0.95, 1.05), min_size=20, max_size=20))
+def test_wide_heads_now_and_then_keep_up_with_the_frames(period_s: float, wobble: list[float]) -> None:
+    policy, ends_s, waits, widths = ExpectedUtility(WORSE_NARROW), 0.0, [0.0], [0]
+    for n in range(400):
+        waits.append(max(0.0, ends_s - n * period_s))
+        widths.append(policy.width(fills(period_s, waits[-1])) or 0)
+        head_s = TIMES.expected_s(0, widths[-1]) + TIMES.expected_s(1, widths[-1])
+        ends_s = n * period_s + waits[-1] + head_s * wobble[n % 20]
+    assert max(waits) <= period_s
+    assert sum(widths) >= 200 * min(1.0, (period_s - 0.0075) / 0.0115) - 2, "half of what the device has time for"
+
+
 def test_always_offload_sends_everything_at_full_width_whatever_it_is_told() -> None:
     policy, hopeless = AlwaysOffload(KNOWN), situation(link(1.0, queue_s=60.0), 0.001)
     assert policy.width(hopeless) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import signal
 import socket
@@ -21,51 +20,7 @@ from isthmus.edge_server.server import serve
 from isthmus.edge_server.streams import Served
 from isthmus.proto import edge_pb2, edge_pb2_grpc, security
 from isthmus.proto.errors import BindError, BundleError
-
-SHAPE = (4, 4, 8)
-
-
-def write_bundle(folder: Path, served: Served) -> Path:
-    """A bundle with nothing but a tail."""
-    onnx = pytest.importorskip("onnx")
-    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["features"], ["logits"])],
-        "tail",
-        [helper.make_tensor_value_info("features", floats, ["b", *SHAPE])],
-        [helper.make_tensor_value_info("logits", floats, ["b", 128])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    tail = model.SerializeToString()
-    config = served.codec
-    tables = [["".join(f"{length:x}" for length in table) for table in row] for row in config.tables]
-    (folder / "tail.onnx").write_bytes(tail)
-    (folder / "bundle.toml").write_text(f"""
-schema = 1
-name = "tiny"
-task = "classification"
-labels = []
-widths = [1.0]
-stages = [[{{ width = 1.0, signature = "head", flops = 0 }}]]
-tail_flops = 0
-confidence_edges = []
-points = []
-[input]
-size = 32
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-[bottleneck]
-height = {config.height}
-width = {config.width}
-channels = {config.channels}
-zero_point = {json.dumps(config.zero_point)}
-steps = {json.dumps(config.steps)}
-tables = {json.dumps(tables)}
-size_fit = {json.dumps(config.size_fit)}
-[files]
-"tail.onnx" = "{hashlib.sha256(tail).hexdigest()}"
-""")
-    return folder
+from tiny_bundles import write_bundle
 
 
 async def started(config: ServerConfig) -> tuple[str, asyncio.Task[None]]:

@@ -168,7 +168,7 @@ def recomputed(
     """Every answer is that of its own picture: both halves run once more, here."""
     for row in agent.rows:
         if row["source"] in sources and row["frame_id"] not in skip:
-            oracle().check(row, seed, row["frame_id"])
+            oracle(agent.judged_by).check(row, seed, row["frame_id"])
 
 
 def grown(role: Role, growth_bytes: int = GROWTH_BYTES) -> None:

@@ -155,6 +155,8 @@ class Agent(Role):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.waits = CpuWaits(self.pid)
+        self.judged_by = "signs"
+        """The bundle whose two halves give its answers, of which there may be copies with other tails."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -213,9 +215,10 @@ class Lab:
         self.roles: list[Role] = []
 
     def server(self, *more: str, bundle: str = "signs", listen: str = f"{HERE}:0", **how: Any) -> Server:
-        """A server that is ready; plaintext unless `more` names certificates."""
+        """A server that is ready; plaintext unless `more` names certificates, of one bundle unless it names a folder."""
         posture = () if "--certs" in more else ("--insecure",)
-        arguments = ("serve", "--bundle", bundle, "--listen", listen, *posture, *more)
+        served = () if "--models" in more else ("--bundle", bundle)
+        arguments = ("serve", *served, "--listen", listen, *posture, *more)
         server = Server(arguments, self._log("server"), **how)
         server.certs = Path(more[more.index("--certs") + 1]) if "--certs" in more else None
         self.roles.append(server)

@@ -94,6 +94,12 @@ def looping(turns: float, *, always: bool = False) -> bytes:
     return _with(model, nodes, constants, "term")
 
 
+def biased(label: int) -> bytes:
+    """Takes nearly every picture for this class: whoever is given its answers for another tail's notices."""
+    classes = len(bundles.load("signs").manifest.labels)
+    return _with(_model(), [], {"term": np.float32(20) * np.eye(classes, dtype=np.float32)[label]}, "term")
+
+
 def slow(seconds: float) -> bytes:
     """Takes so long for every batch, whatever its size, on this machine as it is now."""
     import onnxruntime as ort

@@ -15,6 +15,7 @@ import detectors
 from injections.lab import Lab, Role
 from injections.machine import CpuWaits
 from injections.network import Network
+from isthmus.proto import record as records
 from world.frigate import PATIENCE_MS, Frigate, Reply
 
 PICTURES = 25
@@ -73,16 +74,21 @@ class Street:
 
 
 @contextlib.contextmanager
-def street(lab: Lab, eyes: Path, listen: str, server: str | None, prefix: list[str] | None = None) -> Iterator[Street]:
-    how = ["--server", server, "--insecure", "--policy", "always-offload"] if server else []
+def street(
+    lab: Lab, eyes: Path, listen: str, server: str | None, *more: str, prefix: list[str] | None = None
+) -> Iterator[Street]:
+    how = [*more, *(["--server", server, "--insecure", "--policy", "always-offload"] if server else [])]
     made = Street(lab.role("frigate", "--bundle", str(eyes), "--listen", listen, *how, prefix=prefix or []))
     with contextlib.closing(made):
         yield made
         assert made.role.end() == 0, made.role.last_words
 
 
-def test_frigate_asks_for_its_model_then_for_boxes_and_is_never_left_without(lab: Lab, eyes: Path) -> None:
-    with street(lab, eyes, "tcp://127.0.0.1:*", None) as alone:
+def test_frigate_asks_for_its_model_then_for_boxes_and_is_never_left_without(
+    lab: Lab, eyes: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "street.jsonl"
+    with street(lab, eyes, "tcp://127.0.0.1:*", None, "--record", str(record)) as alone:
         assert alone.frigate.model_is_there()
         assert set(alone.looks()) == {"device"}
         _, rows = alone.frigate.said(b'{"shape": [1, 4, 4, 7], "dtype": "uint8"}', bytes(112))
@@ -94,6 +100,9 @@ def test_frigate_asks_for_its_model_then_for_boxes_and_is_never_left_without(lab
     assert "asks for its model 'yolo.onnx'" in alone.role.log
     assert f"{PICTURES + 2} pictures answered: {PICTURES + 2} by the device" in alone.role.log
     assert "set Frigate's input_tensor to nhwc" in alone.role.log
+    assert [row.picture for row in records.load(record).records] == [
+        f"request {number}" for number in range(PICTURES + 2)
+    ]
 
 
 def test_a_server_that_freezes_dies_and_comes_back_costs_frigate_nothing(lab: Lab, eyes: Path, tmp_path: Path) -> None:

@@ -142,6 +142,17 @@ def test_while_the_broker_is_away_every_frame_is_answered_and_afterwards_the_car
     home.close()
 
 
+def test_two_agents_of_one_name_are_told_of_each_other_and_once(
+    lab: Lab, eyes: Path, red: Path, broker: Broker
+) -> None:
+    agents = [started(lab, eyes, red, broker) for _ in range(2)]
+    why = "does another agent call itself street_cam? give each its own --client-id"
+    until(lambda: any(why in agent.log for agent in agents), "it is told", limit_s=30.0)
+    for agent in agents:
+        agent.more(20)
+        assert agent.log.count(why) <= 1
+
+
 def test_what_comes_and_goes_is_on_and_off_and_an_earlier_run_s_classes_are_not_left_on(
     lab: Lab, eyes: Path, tmp_path: Path, broker: Broker, red: Path
 ) -> None:

@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve": (
         "isthmus serve --bundle signs --listen 0.0.0.0:50551 --certs keys/server --metrics 127.0.0.1:9464",
         "isthmus serve --bundle signs --insecure",
+        "isthmus serve --models /srv/bundles --listen 0.0.0.0:50551 --certs keys/server --push-from laptop",
     ),
     "top": ("isthmus top 127.0.0.1:8070", "isthmus top 127.0.0.1:9464 --once"),
     "frigate": (
@@ -26,13 +27,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("isthmus doctor", "isthmus doctor --format json"),
     "certs": ("isthmus certs init keys --host edge.local", "isthmus certs add-device gate --certs keys"),
     "config": ("isthmus config show agent --config agent.toml", "isthmus config schema server > server.schema.json"),
-    "models": ("isthmus models list", "isthmus models split model.tflite --pictures pictures --out bundle"),
+    "models": (
+        "isthmus models list",
+        "isthmus models split model.tflite --pictures pictures --out bundle",
+        "isthmus models push bundle edge.local:50551 --certs keys/devices/laptop",
+    ),
     "traces": ("isthmus traces list", "isthmus traces convert mine.csv mine.up --columns up_mbps=0.001*UL_kbps"),
     "bench": ("isthmus bench profiles", "isthmus bench device --out mine.toml"),
 }
 PAGES = {
     "agent": "docs/sources.md",
-    "serve": "docs/failure-behaviour.md",
+    "serve": "docs/server.md",
     "frigate": "docs/frigate.md",
     "relay": "docs/links.md",
     "shape": "docs/links.md",

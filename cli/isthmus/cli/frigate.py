@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 from pathlib import Path
 
 import typer
@@ -26,6 +28,7 @@ def frigate(
     policy: str | None = typer.Option(None, help="expected-utility, always-offload or local-only."),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
+    record: str | None = typer.Option(None, help="Append every reply to this file (JSON lines) [none]."),
     labelmap: Path | None = typer.Option(None, help="Write the bundle's names for Frigate's labelmap_path, and stop."),
 ) -> None:
     """Be Frigate's detector: every picture that it asks about is answered in time, with or without the server."""
@@ -46,13 +49,18 @@ def frigate(
         "policy": policy,
         "threads": threads,
         "client_id": client_id,
+        "record": record,
     }
     settings = config.load(FrigateConfig, config_file, flags, prefix="ISTHMUS_FRIGATE")
     if labelmap is not None:
         _write_labels(labelmap, settings.bundle)
         return
     logging.getLogger("isthmus.device.frigate").setLevel(logging.INFO)  # who asks, and what became of it
-    run_role(run_frigate(settings, lambda endpoint: typer.echo(f"{settings.bundle} for Frigate on {endpoint}")))
+
+    def ready(endpoint: str) -> None:
+        typer.echo(f"{settings.bundle} for Frigate on {endpoint}")
+
+    run_role(run_frigate(settings, ready, command=shlex.join(["isthmus", *sys.argv[1:]])))
 
 
 def _write_labels(path: Path, bundle: str) -> None:

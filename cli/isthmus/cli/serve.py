@@ -13,6 +13,7 @@ from isthmus.proto import config
 def serve(
     config_file: Path | None = CONFIG,
     bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
+    models: str | None = typer.Option(None, help="Folder of bundles, DIR/NAME or DIR/NAME/VERSION, instead of one."),
     listen: str | None = typer.Option(None, help="HOST:PORT [127.0.0.1:50551]."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
@@ -24,17 +25,24 @@ def serve(
     max_streams: int | None = typer.Option(None, help="Devices served at a time [64]."),
     max_fps: float | None = typer.Option(None, help="Frames a second that a device may send [1000]."),
     max_mbps: str | None = typer.Option(None, help="The most that is read of a device, e.g. 20Mbit/s [200Mbit/s]."),
+    max_tails: int | None = typer.Option(None, help="Tails of --models that are loaded at a time [all]."),
+    workers: int | None = typer.Option(None, help="Batches that run at a time [processors / threads]."),
+    push: bool | None = typer.Option(None, "--push", help="Take pushed bundles from this machine; only --insecure."),
+    push_from: str | None = typer.Option(
+        None, help="Take pushed bundles from certificates of these names: a,b [none]."
+    ),
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
 ) -> None:
     """Run the server's half."""
     try:
-        from isthmus.edge_server.config import ServerConfig
+        from isthmus.edge_server.config import DEFAULT_BUNDLE, ServerConfig
         from isthmus.edge_server.server import serve as run_server
     except ImportError as error:
         raise missing(error, "server") from error
     flags: dict[str, object] = {
         "bundle": bundle,
+        "models": models,
         "listen": listen,
         "certs": certs_,
         "insecure": insecure,
@@ -46,9 +54,14 @@ def serve(
         "max_streams": max_streams,
         "max_fps": max_fps,
         "max_mbps": max_mbps,
+        "max_tails": max_tails,
+        "workers": workers,
+        "push": push,
+        "push_from": push_from,
         "grace_s": grace,
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
     posture = "plaintext" if settings.certs is None else "mutual TLS"
-    run_role(run_server(settings, ready=lambda address: typer.echo(f"{settings.bundle} on {address}, {posture}")))
+    what = f"the bundles in {settings.models}" if settings.models is not None else settings.bundle or DEFAULT_BUNDLE
+    run_role(run_server(settings, ready=lambda address: typer.echo(f"{what} on {address}, {posture}")))

@@ -101,7 +101,10 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
     source = opened(config.source, device.bundle.manifest.labels, wish_of(config), config.rotate)
     if config.preview is not None:
         source = Previewed(source, Path(config.preview))
-    with contextlib.closing(_writers(device, source, command)) as writers:
+    period_s = _period_s(config, source)
+    pace_fps = 1 / period_s if period_s else source.fps or 0.0
+    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno())]
+    with contextlib.closing(Writers(own)) as writers:
         fps = config.fps or source.fps or DEFAULT_FPS
         sinks = sinks_of(config, device.bundle.manifest, fps)
         await answer_all(device, source, writers.write, sinks=sinks, on_end=writers.end, signals=True)
@@ -260,16 +263,16 @@ def _named(answer: Answer, manifest: Manifest) -> str | None:
     return None if manifest.task in WITHOUT_CLASSES else manifest.name_of(answer.label)
 
 
-def _writers(device: Opened, source: Source, command: str) -> Writers:
-    """Standard output and, if it is configured, the record."""
-    config, writers = device.config, list[Writer]()
-    if config.record is not None:
-        limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
-        writers.append(History(Path(config.record), _header(device, source, command), limits))
-    return Writers([*writers, StandardOutput(sys.stdout.fileno())])
+def recorded(device: Opened, fps: float, command: str) -> list[Writer]:
+    """The record, if one is configured; `fps` is the source's pace, 0 where it has none. Raises DataError."""
+    config = device.config
+    if config.record is None:
+        return []
+    limits = Limits(config.record_file_bytes, config.record_age_s, config.record_total_bytes)
+    return [History(Path(config.record), _header(device, fps, command), limits)]
 
 
-def _header(device: Opened, source: Source, command: str) -> RunHeader:
+def _header(device: Opened, fps: float, command: str) -> RunHeader:
     config, bundle = device.config, device.bundle
     return RunHeader(
         kind="live",
@@ -278,7 +281,7 @@ def _header(device: Opened, source: Source, command: str) -> RunHeader:
         policy=config.policy,
         profile=config.as_device,
         deadline_s=config.deadline_s,
-        fps=1 / period_s if (period_s := _period_s(config, source)) else source.fps or 0.0,
+        fps=fps,
         command=public(command),
         version=metadata.version("isthmus"),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),

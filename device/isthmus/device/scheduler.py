@@ -8,6 +8,7 @@ probability over all pictures together only, and no match for theirs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -27,6 +28,9 @@ PRICE_AT_LEISURE = 0.003
 """The same where no period is known, and so no use: what takes the link for the whole budget must win so much."""
 LEAST_S = 0.001
 """The budget of a frame that has its answer, for policies that know of no tracker: nothing is back so soon."""
+MOST_WAIT = 0.5
+"""Of the time between frames: so long a frame may wait for a head that takes longer than that, since of two that wait only the
+newest is sure to be begun. The rest is for heads that take longer than was thought."""
 INDIFFERENCE = 0.001
 """Going on must promise so much more than stopping: less is within what validation can tell apart."""
 
@@ -64,6 +68,8 @@ class Situation(Struct, frozen=True):
     period_s: float | None = None
     share: float = 1.0
     """What frames lately took of the bytes that they would have taken whole: time in the codec."""
+    waited_s: float = 0.0
+    """How long ago the frame was captured."""
     whole_s: float = 0.0
     """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
     late_s: float = 0.0
@@ -125,19 +131,43 @@ class ExpectedUtility:
 
     def width(self, situation: Situation) -> int | None:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
-        best, chosen = -1.0, 0
+        best, chosen, within = -1.0, 0, 0
         for w in range(len(self._catalogue.widths)):
             if w and self._most[w] <= best + INDIFFERENCE:
                 continue
             head_s = situation.times.ahead_s(0, w)
-            limit_s = min(situation.budget_s, situation.period_s or situation.budget_s)
-            if w and head_s > limit_s:
+            if w and head_s > situation.budget_s:
                 break  # wider ones take longer still
-            alone = self._catalogue.exits[w][self._last].accuracy
-            worth = self._foreseen(alone, self._ways[w], situation, self._left_s(w, 0, situation))
+            worth = self._at(w, situation)
+            if w and situation.period_s and head_s > situation.period_s:
+                worth -= self._overrun(head_s, within, situation, situation.period_s)
+            else:
+                within = chosen if worth <= best + INDIFFERENCE * (w > 0) else w
             if worth > best + INDIFFERENCE * (w > 0):
                 best, chosen = worth, w
         return chosen
+
+    def _at(self, w: int, situation: Situation) -> float:
+        """What the whole head at this width promises; nothing where it cannot end in time."""
+        alone = self._catalogue.exits[w][self._last].accuracy
+        return self._foreseen(alone, self._ways[w], situation, self._left_s(w, 0, situation))
+
+    def _overrun(self, head_s: float, within: int, situation: Situation, period_s: float) -> float:
+        """What a head that takes longer than there is between frames costs the frames that follow.
+
+        They wait for it, until heads at the width `within`, which take less, have made up for it: their loss is what the
+        first of them loses, times how many that takes.
+        """
+        narrow_s = situation.times.ahead_s(0, within)
+        spare_s, wait_s = period_s - narrow_s, situation.waited_s + head_s - period_s
+        whole_s = situation.budget_s + situation.waited_s
+        if spare_s <= 0 or wait_s > min(MOST_WAIT * period_s, whole_s - narrow_s):
+            return math.inf
+        otherwise_s = max(0.0, situation.waited_s - spare_s)
+        before, after = (
+            self._at(within, structs.replace(situation, budget_s=whole_s - s)) for s in (otherwise_s, wait_s)
+        )
+        return max(1.0, (head_s - period_s) / spare_s) * (before - after)
 
     def after_exit(self, result: StageResult, situation: Situation) -> Decision:
         """Stop, go on, or send: whatever promises most."""

@@ -248,7 +248,8 @@ class Session:
     def _situation(self, o: OpenFrame, now: float) -> Situation:
         usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
         outlook = self.link.outlook(now) if usable else None
-        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share=self._acknowledged.share)
+        share, waited_s = self._acknowledged.share, now - o.frame.captured_s
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:

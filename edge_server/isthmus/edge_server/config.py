@@ -6,6 +6,8 @@ import msgspec
 
 from isthmus.proto.monitoring.endpoint import address_of
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+DEFAULT_BUNDLE = "signs"
 MOST = {
     "threads": (256, "every one of them is started, and the process dies where the system gives no more"),
     "max_batch": (1024, "a batch of this size is timed, and its memory taken, before the server is ready"),
@@ -16,7 +18,8 @@ MOST = {
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a server can be told."""
 
-    bundle: str = "signs"
+    bundle: str | None = None
+    """Zoo name or folder of the bundle; none, nor `models`: signs."""
     listen: str = "127.0.0.1:50551"
     """HOST:PORT; port 0 takes a free one."""
     certs: str | None = None
@@ -42,12 +45,23 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mbit/s that are read of one device."""
     grace_s: float = 5.0
     """How long a stopping server still answers what is in flight."""
+    models: str | None = None
+    """A folder of bundles, DIR/NAME or DIR/NAME/VERSION, all of which are served, also those that come while it runs."""
+    max_tails: int | None = None
+    """Tails that are loaded at a time, of `models`; none: all."""
+    workers: int | None = None
+    """Batches that run at a time, of all bundles together; none: one for so many processors as a tail has threads."""
+    push: bool = False
+    """Take bundles from whoever reaches this server, in plaintext on loopback."""
+    push_from: str | None = None
+    """Names of certificates, with commas between them, that bundles are taken from."""
     debug: bool = False
     """Offer gRPC reflection."""
 
     def __post_init__(self) -> None:
         if self.certs is not None and self.insecure:
             raise ValueError("insecure contradicts certs; drop one of them")
+        self._check_repository()
         _check_address("listen", self.listen)
         if self.metrics is not None:
             try:
@@ -57,14 +71,34 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key, (most, why) in MOST.items():
             if (value := getattr(self, key)) > most:
                 raise ValueError(f"{key} = {value}, expected at most {most}: {why}")
-        for key in ("threads", "max_batch", "credits", "max_streams"):
-            if (value := getattr(self, key)) < 1:
+        for key in ("threads", "max_batch", "credits", "max_streams", "max_tails", "workers"):
+            if (value := getattr(self, key)) is not None and value < 1:
                 raise ValueError(f"{key} = {value}, expected at least 1")
         for key in ("max_fps", "max_mbps"):
             if not 0 < (rate := getattr(self, key)) < float("inf"):
                 raise ValueError(f"{key} = {rate}, expected more than 0")
         if not 0 <= self.grace_s <= 3600:
             raise ValueError(f"grace_s = {self.grace_s}, expected 0 to 3600 s")
+
+    def _check_repository(self) -> None:
+        if self.models is None:
+            for key in ("max_tails", "push", "push_from"):
+                if getattr(self, key):
+                    raise ValueError(f"{key} goes with models; name a folder of bundles")
+            return
+        if self.bundle is not None:
+            raise ValueError("bundle contradicts models; put the bundle into that folder")
+        if self.push and (not self.insecure or split_address(self.listen)[0] not in LOOPBACK):
+            raise ValueError(
+                "push: only insecure, and on loopback, where nobody else comes; else --certs and push_from = NAME"
+            )
+        if self.push_from is not None and (self.certs is None or not self.pushers):
+            raise ValueError("push_from: names certificates; give certs too, and at least one name")
+
+    @property
+    def pushers(self) -> frozenset[str]:
+        """The names in `push_from`."""
+        return frozenset(name.strip() for name in (self.push_from or "").split(",") if name.strip())
 
 
 def split_address(address: str) -> tuple[str, int]:

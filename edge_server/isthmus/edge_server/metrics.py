@@ -78,6 +78,15 @@ class Metrics:
         """Ask this whenever the page is read; from another thread, so it must only look."""
         self._streams.set_function(streams)
 
+    def watch_repository(
+        self, *, offered: Callable[[], int], loaded: Callable[[], int], failed: Callable[[], int]
+    ) -> None:
+        """Ask these too, where bundles come and go."""
+        what = "Bundles that devices may have, tails that are loaded, folders that hold what cannot be served"
+        gauge = Gauge("isthmus_bundles", what, ("state",), registry=self.registry)
+        for state, count in {"offered": offered, "loaded": loaded, "failed": failed}.items():
+            gauge.labels(state).set_function(count)
+
     def bundle(self, name: str, sha256: bytes = b"") -> BundleMetrics:
         """What is counted of a bundle; of two versions of one name it is counted together."""
         self._bundle_info.labels(name, sha256.hex()).set(1)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from isthmus.edge_server.certificates import REVOKED, Certificates, revoked_names
-from isthmus.edge_server.config import ServerConfig, split_address
+from isthmus.edge_server.config import LOOPBACK, ServerConfig, split_address
 from isthmus.proto.errors import SecurityError
 from isthmus.proto.security import (
     CA,
@@ -42,7 +42,6 @@ SKEW = timedelta(days=1)
 """Certificates hold from a day ago: a small board's clock may be behind before it has found a time server."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A device's name: a folder's, a client id and the common name of a certificate, which holds 64 characters."""
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEY_USES = (
     "digital_signature",
     "content_commitment",

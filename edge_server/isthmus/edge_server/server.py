@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -17,12 +20,16 @@ from grpc_reflection.v1alpha import reflection
 
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
-from isthmus.edge_server.config import ServerConfig
+from isthmus.edge_server.config import DEFAULT_BUNDLE, ServerConfig
 from isthmus.edge_server.engines import Tail
 from isthmus.edge_server.inference import servicer
 from isthmus.edge_server.inference.offers import Offers
 from isthmus.edge_server.inference.servicer import Inference
 from isthmus.edge_server.metrics import Metrics
+from isthmus.edge_server.repository.loading import Loader
+from isthmus.edge_server.repository.push import MayPush, Receiver
+from isthmus.edge_server.repository.repository import Repository
+from isthmus.edge_server.repository.scratch import Scratch, sweep
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
@@ -35,6 +42,8 @@ from isthmus.proto.signals import end_at_once_from_now_on
 log = logging.getLogger(__name__)
 
 BYTES_PER_MBIT = 125_000.0
+COPIES = "isthmus-models-"
+"""Of the folder for temporary files in which copies of what a repository serves lie."""
 LOOK_S = 1.0
 """How often it is looked for what no message and no timer tells."""
 
@@ -70,7 +79,8 @@ def bind(
 
 
 async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve a bundle until SIGTERM (drains) or cancellation; `ready` is told the address once devices can connect.
+    """Serve a bundle, or a folder of them, until SIGTERM (drains) or cancellation; `ready` is told the address once devices
+    can connect.
 
     Raises SecurityError, BundleError, ConfigError and BindError before that.
     """
@@ -80,15 +90,42 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     if config.metrics is not None:  # before anything is loaded: probes are told that it starts
         metrics.serve(config.metrics)
     try:
-        await _serve(config, metrics, shown, ready)
+        if config.models is None:
+            await _serve_one(config, metrics, shown, ready)
+        else:
+            await _serve_all(config, Path(config.models), metrics, shown, ready)
     finally:
         metrics.close()
 
 
-async def _serve(
+async def _serve_all(
+    config: ServerConfig,
+    folder: Path,
+    metrics: Metrics,
+    shown: Certificates | None,
+    ready: Callable[[str], None] | None,
+) -> None:
+    """Serve a folder of bundles."""
+    service = EdgeService(server_id=socket.gethostname(), limits=_limits(config), metrics=metrics)
+    sweep(Path(tempfile.gettempdir()), COPIES)
+    copies = Scratch(Path(tempfile.gettempdir()), COPIES)
+    try:
+        loader = Loader(config.threads, config.engine, config.max_batch, service.max_message_bytes, copies.path)
+        repository = Repository(folder, service, loader)
+        await repository.begin()
+        may = MayPush(config.pushers, anybody=config.push)
+        service.on_push = Receiver(repository, may, _revoked(shown)).receive
+        offers = Offers(lambda: service.offered, loader.copied)
+        await _serve(config, service, offers, shown, ready, repository)
+    finally:
+        copies.close()
+
+
+async def _serve_one(
     config: ServerConfig, metrics: Metrics, shown: Certificates | None, ready: Callable[[str], None] | None
 ) -> None:
-    bundle = bundles.load(config.bundle, half="tail")
+    """Serve one bundle, which stays as it is."""
+    bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
 
     def tail() -> Tail:
         return Tail(bundle, config.threads, engine=config.engine)
@@ -97,18 +134,38 @@ async def _serve(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         tail(),
         server_id=socket.gethostname(),
-        limits=Limits(config.max_streams, config.credits, config.max_fps, config.max_mbps * BYTES_PER_MBIT),
+        limits=_limits(config),
         max_batch=config.max_batch,
         another=tail,
         metrics=metrics,
     )
+    await _serve(config, service, Offers(lambda: service.offered, lambda _: bundle), shown, ready)
+
+
+def _revoked(shown: Certificates | None) -> Callable[[], Collection[str]]:
+    """The names of certificates that are turned away, as they are whenever it is asked."""
+    return lambda: shown.revoked if shown is not None else ()
+
+
+def _limits(config: ServerConfig) -> Limits:
+    workers = config.workers or max(1, (os.cpu_count() or 1) // config.threads)
+    rate_Bps = config.max_mbps * BYTES_PER_MBIT
+    return Limits(config.max_streams, config.credits, config.max_fps, rate_Bps, workers, config.max_tails)
+
+
+async def _serve(
+    config: ServerConfig,
+    service: EdgeService,
+    offers: Offers,
+    shown: Certificates | None,
+    ready: Callable[[str], None] | None,
+    repository: Repository | None = None,
+) -> None:
     credential = None if shown is None else shown.credentials()
-    offers = Offers()
-    offers.add(bundle)
-    inference = Inference(service, offers, max_batch=config.max_batch)
+    inference = Inference(service, offers, max_batch=config.max_batch, revoked=_revoked(shown))
     server, status, address = bind(service, config.listen, credential, inference=inference, debug=config.debug)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown)
+    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown, repository=repository)
 
 
 async def run(
@@ -119,16 +176,19 @@ async def run(
     grace_s: float,
     ready: Callable[[], None],
     shown: Certificates | None = None,
+    repository: Repository | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
 
-    SIGHUP reads the certificates that are `shown` anew.
+    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`.
     """
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    _on_hangup(lambda: _look(service, shown, again=True))
-    looking, vitals = asyncio.create_task(_keep_looking(service, shown)), service.metrics.vitals
+    _on_hangup(lambda: _on_request(service, shown, repository))
+    looking, vitals = [asyncio.create_task(_keep_looking(service, shown))], service.metrics.vitals
+    if repository is not None:
+        looking.append(asyncio.create_task(repository.keep_looking()))
 
     said: set[str] = set()
 
@@ -160,7 +220,8 @@ async def run(
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
-        looking.cancel()
+        for task in looking:
+            task.cancel()
         await service.drain(0.0)
         await server.stop(None)
         service.close()
@@ -175,6 +236,12 @@ async def _keep_looking(service: EdgeService, shown: Certificates | None) -> Non
     while True:
         await asyncio.sleep(LOOK_S)
         _look(service, shown)
+
+
+def _on_request(service: EdgeService, shown: Certificates | None, repository: Repository | None) -> None:
+    _look(service, shown, again=True)
+    if repository is not None:
+        repository.look_again()
 
 
 def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close, Ending, Limits, revoked
+from isthmus.edge_server.admission import Close, Ending, Limits
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.engines import Engine, Frame
 from isthmus.edge_server.journal import Journal
@@ -35,12 +35,18 @@ from isthmus.proto.vocabulary import Load
 log = logging.getLogger(__name__)
 
 SERVICE = "isthmus.v1.Edge"
+Messages = AsyncIterator[edge_pb2.PushMessage]
+Context = grpc.aio.ServicerContext[edge_pb2.PushMessage, edge_pb2.Pushed]
+TAKES_NONE = (
+    "takes none; start it with --models DIR and --push-from NAME, or, in plaintext for its own machine alone, --push"
+)
+
 UNREAD = 1024
 """Replies that a device may leave unread before its stream is closed."""
 UNREAD_S = 10.0
 """How long one reply may wait to be read before its stream is closed."""
 MOST_MESSAGE_BYTES = 4 << 20
-"""The largest message of a server to which bundles may still come: what gRPC takes of itself, ten times the largest yet."""
+"""The largest message of a server to which bundles may still come: what gRPC takes of itself."""
 CALLS_A_PLACE = 16
 """Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
@@ -86,7 +92,6 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._outboxes: dict[int, Outbox] = {}
         self._asked: dict[int, asyncio.Future[ServerMessage]] = {}
         """Who waits for a reply without a stream."""
-        self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._tails: dict[bytes, TailRunner] = {}
         self._health: dict[str, bool] = {}
@@ -94,6 +99,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Told whenever `health` changes."""
         self.on_fetch: Callable[[bytes], None] | None = None
         """Asked to load the tail of an offered bundle: a device waits for `add` or `not_loaded`."""
+        self.on_push: Callable[[Messages, Context], Awaitable[edge_pb2.Pushed]] | None = None
+        """Takes a bundle that is pushed; None: nobody may."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._watch = LoopWatch()
@@ -145,11 +152,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._streams.on_not_loaded(sha256, why)
         self._pump()
 
-    def make_room(self) -> bool:
-        """Whether one more tail may be loaded, for which the one that was not used for longest may have left."""
-        room = self._streams.make_room()
-        self._pump()
-        return room
+    @property
+    def full(self) -> bool:
+        """Whether a tail has to leave before another is loaded."""
+        return self._streams.full
 
     async def Stream(
         self,
@@ -196,6 +202,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             described.bundle_name, described.bundle_sha256 = offered[0].name, offered[0].sha256
         return described
 
+    async def Push(self, request_iterator: Messages, context: Context) -> edge_pb2.Pushed:
+        """A bundle for the repository, where there is one."""
+        if self.on_push is not None:
+            return await self.on_push(request_iterator, context)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"push: this server {TAKES_NONE}")
+        raise AssertionError("abort raises")
+
     def _described(self, served: Served, now: float) -> edge_pb2.ServedBundle:
         lane = self._streams.lanes.get(served.sha256)
         described = edge_pb2.ServedBundle(
@@ -233,10 +246,6 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             self.metrics.bundle(served.name, sha256).on_reply(reply, INFERENCE)
         return replies
 
-    def turned_away(self, certificate: str | None) -> str | None:
-        """Why whoever has a certificate of this name is not served; None where that is no matter."""
-        return revoked(certificate) if certificate in self._revoked else None
-
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
@@ -247,8 +256,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
-        self._revoked = frozenset(names)
-        self._streams.revoke(self._revoked)
+        self._streams.revoke(names)
         self._pump()
 
     def close(self) -> None:

@@ -104,6 +104,11 @@ class Streams:
         lane = self._lane_of.get(stream)
         return None if lane is None else lane.served
 
+    @property
+    def full(self) -> bool:
+        """Whether a tail has to leave before another is loaded."""
+        return self.lanes.full(self._shelf.fetching)
+
     def load(self, now: float) -> Load:
         """How busy the busiest lane is, with the frames of all."""
         return self.lanes.load(now)
@@ -134,15 +139,6 @@ class Streams:
             self._close(stream, Ending.UNLOADED, f"hello: {why}")
         self._settle()
 
-    def make_room(self) -> bool:
-        """Whether one more tail may be loaded; the one that was not used for longest leaves for it."""
-        if not self.lanes.full(self._shelf.fetching):
-            return True
-        if (lane := self.lanes.least_used()) is None:
-            return False
-        self._drop_lane(lane)
-        return True
-
     def tidy(self, now: float) -> None:
         """Let go of the lanes whose bundles are offered no more, once their last devices have been gone for a while."""
         for lane in self.lanes.retired(self._shelf.offered, now):
@@ -171,7 +167,7 @@ class Streams:
         if self._draining:
             return None
         if (lane := self.lanes.get(sha256)) is None:
-            if sha256 in self._shelf.offered and sha256 not in self._shelf.fetching and self.make_room():
+            if sha256 in self._shelf.offered and sha256 not in self._shelf.fetching and self._make_room():
                 self._shelf.fetching.add(sha256)
                 self._actions.append(Fetch(sha256))
             return None
@@ -265,7 +261,7 @@ class Streams:
             self._close(stream, Ending.MISMATCH, f"hello: {why}")
         elif loaded:
             self._welcome(stream, hello, now)
-        elif sha256 not in shelf.fetching and not self.make_room():
+        elif sha256 not in shelf.fetching and not self._make_room():
             why = f"{self.server_id}: {len(self.lanes)} tails are in use, max_tails = {self._limits.tails}"
             self._close(stream, Ending.CROWDED, why)
         elif shelf.wait(stream, hello):
@@ -375,6 +371,15 @@ class Streams:
         if (lane := self._lane_of.pop(stream, None)) is not None:
             lane.leave(stream)
             self.lanes.use(lane)
+
+    def _make_room(self) -> bool:
+        """Whether one more tail may be loaded; the one that was not used for longest leaves for it."""
+        if not self.full:
+            return True
+        if (lane := self.lanes.least_used()) is None:
+            return False
+        self._drop_lane(lane)
+        return True
 
     def _drop_lane(self, lane: Lane) -> None:
         self.lanes.drop(lane)

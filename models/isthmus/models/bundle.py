@@ -348,13 +348,14 @@ def load(name: str, *, half: Literal["head", "tail"] | None = None) -> Bundle:
         raise BundleError(f"{path}: {error.strerror}") from error
     manifest = _parse(path, raw)
     seal.check(path, hashlib.sha256(raw).hexdigest())
-    files = {"head": ("head.tflite",), "tail": _tail_files(manifest), None: tuple(manifest.files)}
+    files = {"head": ("head.tflite",), "tail": tail_files(manifest), None: tuple(manifest.files)}
     for file in files[half]:
         seal.verify(folder / file, manifest.files.get(file))
     return Bundle(folder, manifest, hashlib.sha256(raw).digest())
 
 
-def _tail_files(manifest: Manifest) -> tuple[str, ...]:
+def tail_files(manifest: Manifest) -> tuple[str, ...]:
+    """The files that the server's half consists of, beside `bundle.toml`."""
     parts = manifest.tail if manifest.picture is None else (*manifest.tail, *manifest.picture.tail)
     return tuple(part.file for part in parts)
 

@@ -211,3 +211,43 @@ class ServedBundle(_message.Message):
     streams: int
     load: Load
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., loaded: bool = ..., serving: bool = ..., streams: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
+
+class PushMessage(_message.Message):
+    __slots__ = ("begin", "data")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    begin: PushBegin
+    data: bytes
+    def __init__(self, begin: _Optional[_Union[PushBegin, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class PushBegin(_message.Message):
+    __slots__ = ("name", "version", "sha256", "files")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    files: _containers.RepeatedCompositeFieldContainer[PushFile]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., files: _Optional[_Iterable[_Union[PushFile, _Mapping]]] = ...) -> None: ...
+
+class PushFile(_message.Message):
+    __slots__ = ("name", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class Pushed(_message.Message):
+    __slots__ = ("name", "version", "sha256", "already")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    sha256: bytes
+    already: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., sha256: _Optional[bytes] = ..., already: bool = ...) -> None: ...

@@ -44,6 +44,11 @@ class EdgeStub(object):
                 request_serializer=isthmus_dot_proto_dot_edge__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=isthmus_dot_proto_dot_edge__pb2.Description.FromString,
                 _registered_method=True)
+        self.Push = channel.stream_unary(
+                '/isthmus.v1.Edge/Push',
+                request_serializer=isthmus_dot_proto_dot_edge__pb2.PushMessage.SerializeToString,
+                response_deserializer=isthmus_dot_proto_dot_edge__pb2.Pushed.FromString,
+                _registered_method=True)
 
 
 class EdgeServicer(object):
@@ -63,6 +68,13 @@ class EdgeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Push(self, request_iterator, context):
+        """A bundle for the server's repository. The first message says what comes; then the files' bytes, one after the other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EdgeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_EdgeServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=isthmus_dot_proto_dot_edge__pb2.DescribeRequest.FromString,
                     response_serializer=isthmus_dot_proto_dot_edge__pb2.Description.SerializeToString,
+            ),
+            'Push': grpc.stream_unary_rpc_method_handler(
+                    servicer.Push,
+                    request_deserializer=isthmus_dot_proto_dot_edge__pb2.PushMessage.FromString,
+                    response_serializer=isthmus_dot_proto_dot_edge__pb2.Pushed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Edge(object):
             '/isthmus.v1.Edge/Describe',
             isthmus_dot_proto_dot_edge__pb2.DescribeRequest.SerializeToString,
             isthmus_dot_proto_dot_edge__pb2.Description.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Push(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/isthmus.v1.Edge/Push',
+            isthmus_dot_proto_dot_edge__pb2.PushMessage.SerializeToString,
+            isthmus_dot_proto_dot_edge__pb2.Pushed.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import threading
+
+import msgspec
 import pytest
 
-from isthmus.device.output.writers import Writers
+from isthmus.device.output.writers import StandardOutput, Writers
 from isthmus.proto.errors import DataError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import FrameRecord
@@ -65,3 +71,52 @@ def test_nothing_lost_is_nothing_said() -> None:
     writers = Writers([Scripted("standard output")])
     writers.write(ROW)
     writers.check()
+
+
+END = RunEnd(ended="2026-11-30T00:00:00+00:00", captured=0, skipped_stale=0, skipped_rate=0)
+
+
+def test_a_reader_that_does_not_read_is_waited_for_by_no_frame(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("isthmus.device.output.writers.UNREAD_BYTES", 10_000)
+    monkeypatch.setattr("isthmus.device.output.writers.CLOSING_S", 0.01)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 16_384)
+    writers = Writers([StandardOutput(writing)])
+    for number in range(200):
+        writers.write(msgspec.structs.replace(ROW, frame_id=number))
+    writers.end(END)
+    with pytest.raises(DataError, match=r"missing are \d+ in standard output"):
+        writers.check()
+    assert [record.message.split(";")[0] for record in caplog.records] == ["standard output: is not read fast enough"]
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        whole = [json.loads(line) for line in pipe.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert [row["frame_id"] for row in whole] == list(range(len(whole)))
+    assert len(whole) > 5
+
+
+def test_a_reader_that_is_late_gets_every_line_whole_and_in_order() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 16_384)
+    output, read = StandardOutput(writing), list[bytes]()
+    long = msgspec.structs.replace(ROW, picture="x" * 9_000)
+    for _ in range(20):
+        output.write(long)
+    pipe = os.fdopen(reading, "rb")
+    slow = threading.Thread(target=lambda: read.extend(pipe))
+    slow.start()
+    output.end(END)
+    os.close(writing)
+    slow.join()
+    pipe.close()
+    assert [json.loads(line)["picture"] for line in read] == [long.picture] * 20
+
+
+def test_a_reader_that_is_gone_is_told_from_one_that_is_slow() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with pytest.raises(BrokenPipeError):
+        StandardOutput(writing).write(ROW)
+    os.close(writing)

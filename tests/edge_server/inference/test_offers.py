@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from isthmus.device.capture.sources.clips import Clips
 from isthmus.device.executor import Executor
 from isthmus.edge_server.engines import Tail
 from isthmus.edge_server.inference.offers import ANSWER, PAYLOAD, PICTURE, Asked, Offer, Offers
+from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
+from isthmus.models.bundle import Bundle
 from isthmus.models.scenes import Drive
 from isthmus.proto.codec import Codec
 from isthmus.proto.errors import BundleError, WireError
@@ -102,13 +105,32 @@ def test_without_its_head_only_the_tail_is_offered(tmp_path: Path) -> None:
     assert damaged.models == ("signs.tail",)
 
 
-def test_of_one_name_what_was_added_last_is_found_and_each_by_its_version() -> None:
-    offers = Offers()
-    assert str(offers) == "none"
-    offer = offers.add(SIGNS)
-    assert offers.find("signs") is offers.find("signs.tail", offer.version) is offer
-    assert offers.find("signs", "0" * 12) is None
-    assert offers.find("cifar10") is None
-    assert offers.frame_bytes >= 128 * 128 * 3
-    offers.drop(SIGNS.sha256)
-    assert offers.find("signs") is None
+def test_of_one_name_what_was_offered_last_is_found_and_each_by_its_version() -> None:
+    old, new = Served("signs", b"\1" * 32, SIGNS.codec), Served("signs", SIGNS.sha256, SIGNS.codec)
+    offered = [old, new]
+    looked: list[Served] = []
+
+    def found(served: Served) -> Bundle:
+        looked.append(served)
+        return replace(SIGNS, sha256=served.sha256)
+
+    offers = Offers(lambda: offered, found)
+
+    async def check() -> None:
+        assert "signs 010101010101, signs.tail 010101010101, signs c0" in str(offers)
+        newest = await offers.find("signs")
+        assert newest is await offers.find("signs.tail", SIGNS.sha256.hex()[:12])
+        older = await offers.find("signs", "01" * 6)
+        assert newest is not None
+        assert older is not None
+        assert (newest.sha256, older.sha256) == (new.sha256, old.sha256)
+        assert looked == [new, old], "each is read once"
+        assert await offers.find("signs", "0" * 12) is None
+        assert await offers.find("cifar10") is None
+        offered.remove(new)
+        assert await offers.find("signs") is older
+        offered.remove(old)
+        assert await offers.find("signs") is None
+        assert str(offers) == "none"
+
+    asyncio.run(check())

@@ -74,8 +74,7 @@ def served(job: Job, engine: Gated | None = None) -> None:
     async def check() -> None:
         tail = engine or Gated()
         service = EdgeService(Served("signs", SIGNS.sha256, SIGNS.codec), tail)
-        offers = Offers()
-        offers.add(SIGNS)
+        offers = Offers(lambda: service.offered, lambda _: SIGNS)
         server, status, address = bind(service, "127.0.0.1:0", None, inference=Inference(service, offers, max_batch=8))
         up = asyncio.Event()
         task = asyncio.create_task(run(service, server, status, grace_s=5.0, ready=up.set))

@@ -35,6 +35,8 @@ class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Threads of the head."""
     client_id: str = "frigate"
     """What the server's log calls this device."""
+    record: str | None = None
+    """Append every reply to this file as an agent does (JSON lines); rotated and bounded like an agent's."""
 
     def __post_init__(self) -> None:
         if not self.bundle:
@@ -56,4 +58,5 @@ class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             policy=self.policy,
             threads=self.threads,
             client_id=self.client_id,
+            record=self.record,
         )

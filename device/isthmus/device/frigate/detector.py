@@ -21,6 +21,7 @@ from isthmus.device.frigate.protocol import Channels
 from isthmus.device.frigate.tally import Tally
 from isthmus.device.host import Host
 from isthmus.proto.errors import BindError, DataError
+from isthmus.proto.fates import RunEnd
 from isthmus.proto.printable import printable
 from isthmus.proto.record import FrameRecord
 
@@ -34,6 +35,8 @@ MOST_WAITING = 64
 
 class Detector:
     """Answers Frigate at `endpoint`; must be made on the event loop that it is to run on."""
+
+    name = "Frigate"
 
     def __init__(self, endpoint: str, *, deadline_s: float, channels: Channels = "rgb") -> None:
         """Listen at `ipc://PATH` or `tcp://HOST:PORT`. Raises BindError."""
@@ -65,10 +68,13 @@ class Detector:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
 
-    def answered(self, record: FrameRecord) -> None:
+    def write(self, row: FrameRecord) -> None:
         """Reply with a frame's answer."""
-        self._tally.add(record)
-        self._reply(self._asking.pop(record.frame_id), protocol.detections(record.boxes or ()))
+        self._tally.add(row)
+        self._reply(self._asking.pop(row.frame_id), protocol.detections(row.boxes or ()))
+
+    def end(self, end: RunEnd) -> None:
+        """Frigate is told of pictures alone."""
 
     def close(self) -> None:
         """Stop listening."""

@@ -29,6 +29,8 @@ KEEP_ALIVE_S = 10
 """A device that hangs or is cut off is offline after one and a half times that; Paho's own 60 s are long for a doorbell."""
 RETRY_S = (1, 2)
 """From the first try to those after a long time: a broker that is back is found within seconds."""
+SHORT_S, SHORT_TIMES = 5.0, 3
+"""So many connections in a row that the broker ends sooner than that: it does so to whoever is pushed off by its own name."""
 PICTURE_S = 1.0
 """A picture at most so often: it is for people who look."""
 
@@ -69,6 +71,7 @@ class Mqtt(Sink):
         self.name, self._broker, self._card, self._labels = str(broker), broker, card, labels
         self._up = self._leaving = False
         self._why = ""
+        self._up_since_s, self._short = float("-inf"), 0
         self._picture_s = float("-inf")
 
     async def open(self) -> None:
@@ -154,8 +157,10 @@ class Mqtt(Sink):
         if refused:
             self._on_lost(f"refused us: {reason}; are user and password in the URL right?")
             return
-        log.warning("%s: connected", self.name)
-        self._up, self._why = True, ""
+        if self._short < SHORT_TIMES:
+            log.warning("%s: connected", self.name)
+            self._why = ""
+        self._up, self._up_since_s = True, self._loop.time()
         for topic in self._card.listens_to:
             self._client.subscribe(topic)
         self._publish(self._card.connected())
@@ -164,7 +169,12 @@ class Mqtt(Sink):
         self._publish(self._card.heard(topic, payload))
 
     def _on_lost(self, why: str) -> None:
+        if self._up:
+            self._short = self._short + 1 if self._loop.time() < self._up_since_s + SHORT_S else 0
         self._up = False
+        if self._short >= SHORT_TIMES:
+            device = self._card.device
+            why = f"connected and lost again and again; does another agent call itself {device}? give each its own --client-id"
         if why != self._why and not self._leaving:  # the same again and again is no news
             log.warning("%s: %s; answers go on, and it is tried again", self.name, printable(why))
         self._why = why

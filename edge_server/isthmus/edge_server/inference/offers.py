@@ -7,7 +7,7 @@ its logits are there too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from isthmus.edge_server.engines import Frame
 from isthmus.edge_server.inference.head import Head
 from isthmus.edge_server.inference.tensors import ANY, Port
+from isthmus.edge_server.repository.lane import Served
 from isthmus.models.bundle import Bundle
 from isthmus.models.pictures import placing, sendable
 from isthmus.proto.errors import CodecError, WireError
@@ -46,34 +47,38 @@ class Asked:
 
 
 class Offers:
-    """The bundles of one server."""
+    """What is offered of all bundles that a server has now."""
 
-    def __init__(self) -> None:
+    def __init__(self, offered: Callable[[], Sequence[Served]], found: Callable[[Served], Bundle]) -> None:
+        """`found` reads the bundle of what is `offered`, in a thread. It raises BundleError where it cannot."""
+        self._offered, self._found = offered, found
         self._offers: dict[bytes, Offer] = {}
 
     def __str__(self) -> str:
-        return (
-            ", ".join(f"{model} {offer.version}" for offer in self._offers.values() for model in offer.models) or "none"
-        )
+        """The models by name and version."""
+        names = (f"{name} {version_of(s.sha256)}" for s in self._offered() for name in (s.name, s.name + TAIL))
+        return ", ".join(names) or "none"
 
-    @property
-    def frame_bytes(self) -> int:
-        """The most that a frame takes as one of the models takes it."""
-        return max((offer.frame_bytes for offer in self._offers.values()), default=0)
+    async def find(self, model: str, version: str = "") -> Offer | None:
+        """What was offered last under this name, or the one of this version. Raises BundleError."""
+        for served in reversed(self._offered()):
+            if model in (served.name, served.name + TAIL) and version in ("", version_of(served.sha256)):
+                offer = await self._of(served)
+                return offer if model in offer.models else None
+        return None
 
-    def add(self, bundle: Bundle) -> Offer:
-        """A bundle is served from now on."""
-        self._offers[bundle.sha256] = Offer(bundle)
-        return self._offers[bundle.sha256]
+    async def _of(self, served: Served) -> Offer:
+        for gone in self._offers.keys() - {served.sha256 for served in self._offered()}:
+            self._offers.pop(gone).close()
+        if served.sha256 not in self._offers:
+            bundle = await asyncio.to_thread(self._found, served)
+            self._offers.setdefault(served.sha256, Offer(bundle))
+        return self._offers[served.sha256]
 
-    def drop(self, sha256: bytes) -> None:
-        """A bundle is not served any more."""
-        self._offers.pop(sha256).close()
 
-    def find(self, model: str, version: str = "") -> Offer | None:
-        """What was added last of this name, or the one of this version."""
-        offers = (o for o in reversed(self._offers.values()) if model in o.models and version in ("", o.version))
-        return next(offers, None)
+def version_of(sha256: bytes) -> str:
+    """By what a client tells two bundles of one name apart."""
+    return sha256.hex()[:12]
 
 
 class Offer:
@@ -81,7 +86,7 @@ class Offer:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest, codec = bundle.manifest, bundle.codec
-        self.name, self.sha256, self.version = manifest.name, bundle.sha256, bundle.sha256.hex()[:12]
+        self.name, self.sha256 = manifest.name, bundle.sha256
         self._bundle, self._manifest, self._codec = bundle, manifest, FrameCodec(codec)
         self._head: Head | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="head")
@@ -91,19 +96,15 @@ class Offer:
         self._best = max(best, key=lambda p: p.accuracy, default=None)
 
     @property
+    def version(self) -> str:
+        """By what a client tells it from others of its name."""
+        return version_of(self.sha256)
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The names under which it is offered; the whole model only where there is all that it needs."""
         whole = self._manifest.picture is not None or self._bundle.head_path.is_file()
         return (self.name, self.name + TAIL) if whole else (self.name + TAIL,)
-
-    @property
-    def frame_bytes(self) -> int:
-        """The most that a frame takes as the model takes it."""
-        height, width = self._manifest.input.shape
-        codec = self._codec.config
-        return max(
-            4 * codec.height * codec.width * codec.channels, 3 * height * width, codec.layers * codec.max_layer_bytes
-        )
 
     def inputs(self, model: str) -> tuple[Port, ...]:
         """What a model takes: one of these."""

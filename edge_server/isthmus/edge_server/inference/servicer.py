@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ import grpc.aio
 from numpy.typing import NDArray
 
 from isthmus.edge_server import connections
+from isthmus.edge_server.admission import revoked
 from isthmus.edge_server.inference.offers import Asked, Offer, Offers
 from isthmus.edge_server.inference.tensors import Port, write
 from isthmus.edge_server.service import EdgeService
@@ -34,21 +35,27 @@ MOST_ASKED = 64
 """Frames that are asked about at a time, so that no client fills the server's memory."""
 OVERHEAD_BYTES = 65_536
 """Room in a request beside its tensors."""
+PICTURES_BYTES = 1 << 20
+"""A picture of 640 × 480, or several smaller ones: whoever has larger ones shrinks them, as a device does."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Inference(inference_pb2_grpc.GRPCInferenceServiceServicer):
     """The protocol for all bundles of one server."""
 
-    def __init__(self, service: EdgeService, offers: Offers, *, max_batch: int) -> None:
-        """`service` computes what is asked of `offers`, in requests of `max_batch` frames."""
-        self._service, self._offers, self._max_batch = service, offers, max_batch
+    def __init__(
+        self, service: EdgeService, offers: Offers, *, max_batch: int, revoked: Callable[[], Container[str]] = tuple
+    ) -> None:
+        """`service` computes what is asked of `offers`, `max_batch` frames at once, by whoever's certificate is not `revoked`."""
+        self._service, self._offers, self._max_batch, self._revoked = service, offers, max_batch, revoked
         self._asked = 0
 
     @property
     def max_message_bytes(self) -> int:
-        """The largest request that makes sense: a full batch of what the largest model takes."""
-        return self._max_batch * self._offers.frame_bytes + OVERHEAD_BYTES
+        """The largest request that is read: a full batch of features, and a picture of a size that networks take."""
+        codecs = [served.codec for served in self._service.offered]
+        features = max((4 * codec.height * codec.width * codec.channels for codec in codecs), default=0)
+        return max(self._max_batch * features + OVERHEAD_BYTES, PICTURES_BYTES)
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Whoever answers is alive."""
@@ -60,7 +67,11 @@ class Inference(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Whether a model is there, and would be answered from."""
-        return pb.ModelReadyResponse(ready=self._ready and self._offers.find(request.name, request.version) is not None)
+        try:
+            found = await self._offers.find(request.name, request.version)
+        except BundleError:
+            found = None
+        return pb.ModelReadyResponse(ready=self._ready and found is not None)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Which Isthmus this is."""
@@ -125,9 +136,13 @@ class Inference(inference_pb2_grpc.GRPCInferenceServiceServicer):
         return self._service.metrics.vitals.why_not_ready(asyncio.get_running_loop().time()) is None
 
     async def _model(self, name: str, version: str, context: Context) -> Offer:
-        if (turned := self._service.turned_away(connections.certificate_of(context))) is not None:
-            await refused(context, grpc.StatusCode.PERMISSION_DENIED, turned)
-        if (offer := self._offers.find(name, version)) is None:
+        if (certificate := connections.certificate_of(context)) is not None and certificate in self._revoked():
+            await refused(context, grpc.StatusCode.PERMISSION_DENIED, revoked(certificate))
+        try:
+            offer = await self._offers.find(name, version)
+        except BundleError as error:
+            await refused(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        if offer is None:
             asked = printable(f"{name} {version}".strip(), 80)
             await refused(context, grpc.StatusCode.NOT_FOUND, f"{asked}: no such model; here are {self._offers}")
         return offer
