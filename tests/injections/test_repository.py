@@ -177,7 +177,7 @@ def test_push_on_a_full_disk(lab: Lab, small: Path) -> None:
     with opened(server) as channel, pytest.raises(grpc.RpcError) as caught:
         edge_pb2_grpc.EdgeStub(channel).Push(slowly(bundles.load("cifar10")))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "No space left on device" in str(caught.value.details())
+    assert "No space left on device" in (caught.value.details() or "")
     filler.unlink()
     server.until(lambda: sorted(path.name for path in small.iterdir()) == ["signs"], "nothing is left of it")
     assert pushing(lab, "cifar10", server, "--insecure")[0] == 0
@@ -201,6 +201,6 @@ def test_more_bundles_than_tails(lab: Lab, models: Path) -> None:
     assert staying.end() == 0
     refused.answered_by("server", 3)
     refused.judged_by = "cifar10"
-    assert server.log.count("its tail is let go") == 3
+    assert server.log.count("its tail is let go") == 4
     invariants([refused], [server], growth_bytes=ROOM_BYTES)
     quiet(staying)

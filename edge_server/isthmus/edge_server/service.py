@@ -23,6 +23,7 @@ from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import INFERENCE, Metrics
 from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
@@ -365,7 +366,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         if isinstance(reply.message, Welcome) and (served := self._streams.served_to(reply.stream)) is not None:
             outbox.welcome, outbox.counted = True, self.metrics.bundle(served.name, served.sha256)
             outbox.counted.on_welcome(outbox.label)
-            self._journal.write("welcome", f"{outbox.who}: welcome", now=time.monotonic())
+            which = f", with {described(served)}" if len(self._tails) > 1 else ""
+            self._journal.write("welcome", f"{outbox.who}: welcome{which}", now=time.monotonic())
         if outbox.replies.qsize() == UNREAD:
             self._streams.on_unread(reply.stream, f"{UNREAD} replies unread; read what the server says")
 

@@ -100,7 +100,7 @@ class Streams:
         return tuple(self._shelf.offered.values())
 
     def served_to(self, stream: int) -> Served | None:
-        """The bundle that a stream has; None where it has none yet."""
+        """The bundle that a stream has; None before its welcome."""
         lane = self._lane_of.get(stream)
         return None if lane is None else lane.served
 

@@ -190,6 +190,25 @@ def test_what_the_others_take_is_told_to_devices_and_counted_at_the_door(
     assert house.results(quick) == 1
 
 
+def test_a_lane_that_is_alone_again_counts_so(served: Served, engine: Any, hello: m.Hello, frame: Any) -> None:
+    house = House(served, engine, limits=Limits(workers=1))
+    house.tail_s[house.bundles[0].sha256] = 0.1
+    house.load(0, 1)
+    slow, quick = house.device(hello, 0), house.device(hello, 1)
+    for stream in (slow, quick):
+        house.hear(stream, *frame(1))
+    house.run_until(0.5)
+    house.gone(slow)
+    house.streams.withdraw(house.bundles[0].sha256)
+    for now in (1.0, 1.0 + RETIRED_S):
+        house.streams.tidy(now)
+    house.now = 2.0 + RETIRED_S
+    house.hear(quick, *frame(2), *frame(3), m.Heartbeat(1))
+    heartbeat = house.said[quick][-1]
+    assert isinstance(heartbeat, m.ServerHeartbeat)
+    assert heartbeat.load.wait_s == pytest.approx(2 * TAIL_S)
+
+
 def test_a_tail_that_hangs_holds_the_others_up_for_a_moment(
     served: Served, engine: Any, hello: m.Hello, frame: Any
 ) -> None:

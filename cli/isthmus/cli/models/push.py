@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import typer
@@ -23,6 +24,8 @@ from isthmus.proto.errors import (
 from isthmus.proto.printable import printable
 from isthmus.proto.security import channel_credentials
 
+T = TypeVar("T")
+
 CHUNK_BYTES = 256 << 10
 MOST_MESSAGE_BYTES = 1 << 20
 ERRORS: dict[grpc.StatusCode, type[IsthmusError]] = {
@@ -34,18 +37,31 @@ ERRORS: dict[grpc.StatusCode, type[IsthmusError]] = {
 """What a server's refusal is here; anything else is a HandshakeError."""
 
 
+CERTS = typer.Option(None, help="Folder of a device's certificate; for a push, of one that --push-from names.")
+PLAINTEXT = typer.Option(False, "--insecure", help="Plaintext instead of TLS.")
+
+
 def push(
     name: str = typer.Argument(metavar="BUNDLE", help="A bundle of the zoo, or a folder."),
     server: str = typer.Argument(help="HOST:PORT of a server that was started with --models and --push-from."),
-    certs: Path | None = typer.Option(None, help="Folder of a certificate that --push-from names."),
-    insecure: bool = typer.Option(False, "--insecure", help="Plaintext, to a server on this machine with --push."),
+    certs: Path | None = CERTS,
+    insecure: bool = PLAINTEXT,
     version: str | None = typer.Option(None, help="Its version there [the first 12 digits of its hash]."),
 ) -> None:
     """Send a bundle to a server, which serves it from then on; devices with an older one keep that."""
-    if (certs is None) is not insecure:
-        raise ConfigError("push: neither certificates nor plaintext, or both; give --certs FOLDER, or --insecure")
     found = bundle.load(name)
     version = version or found.sha256.hex()[:12]
+    pushed = asked(server, certs, insecure, lambda stub: stub.Push(messages(found, version)))
+    where = f"{printable(pushed.name)} {printable(pushed.version)}".rstrip()
+    typer.echo(
+        f"{server}: {where} {'was served already' if pushed.already else 'is served'}; {found.sha256.hex()[:12]}"
+    )
+
+
+def asked(server: str, certs: Path | None, insecure: bool, ask: Callable[[edge_pb2_grpc.EdgeStub], T]) -> T:
+    """What a server answers. Raises ConfigError, SecurityError, and what its refusal is here."""
+    if (certs is None) is not insecure:
+        raise ConfigError(f"{server}: neither certificates nor plaintext, or both; give --certs FOLDER, or --insecure")
     options = wire.channel_options(MOST_MESSAGE_BYTES)
     channel = (
         grpc.insecure_channel(server, options)
@@ -54,13 +70,9 @@ def push(
     )
     try:
         with channel:
-            pushed = edge_pb2_grpc.EdgeStub(channel).Push(messages(found, version))
+            return ask(edge_pb2_grpc.EdgeStub(channel))
     except grpc.RpcError as error:
         raise _refusal(server, error) from error
-    where = f"{printable(pushed.name)} {printable(pushed.version)}".rstrip()
-    typer.echo(
-        f"{server}: {where} {'was served already' if pushed.already else 'is served'}; {found.sha256.hex()[:12]}"
-    )
 
 
 def messages(found: Bundle, version: str) -> Iterator[edge_pb2.PushMessage]:

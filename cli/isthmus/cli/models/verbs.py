@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from isthmus.cli.models import ablate, clips, compare, deltas, distill, evaluate, pair, prune, push, split
+from isthmus.cli.models import ablate, clips, compare, deltas, distill, evaluate, pair, prune, push, served, split
 from isthmus.cli.models import filter as filtering
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
 from isthmus.models import bundle
@@ -33,6 +33,7 @@ app.command("compare")(compare.compare)
 app.command("filter")(filtering.filter_)
 app.command("clips")(clips.clips)
 app.command("push")(push.push)
+app.command("served")(served.served)
 
 
 @app.command("list")

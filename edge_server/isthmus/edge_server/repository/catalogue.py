@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from isthmus.edge_server.repository.folder import Stamp
-from isthmus.edge_server.repository.lane import Served
+from isthmus.edge_server.repository.lane import Served, described
 from isthmus.proto.printable import printable
 
 SETTLE_S = 2.0
@@ -148,12 +148,6 @@ class Catalogue:
         for other in self._places.values():
             if other.fault is not None:
                 other.checked = None  # what was in its way may be gone
-
-
-def described(served: Served) -> str:
-    """A bundle as the log calls it."""
-    version = f" {printable(served.version)}" if served.version else ""
-    return f"{printable(served.name)}{version} ({served.sha256.hex()[:12]}…)"
 
 
 def _instead(served: Served, before: Served | None) -> str:

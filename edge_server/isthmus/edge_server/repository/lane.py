@@ -20,6 +20,7 @@ from isthmus.proto import messages as m
 from isthmus.proto.codec import CodecConfig
 from isthmus.proto.errors import CodecError
 from isthmus.proto.frame_codec import Crossed, FrameCodec
+from isthmus.proto.printable import printable
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.temporal.reconstruction import HELD, Reconstruction, References
 from isthmus.proto.vocabulary import Load, ServerTimings
@@ -48,6 +49,12 @@ class Served:
     codec: CodecConfig
     version: str = ""
     """Its folder's name below the bundle's, in a repository; empty where there is none."""
+
+
+def described(served: Served) -> str:
+    """A bundle as the log calls it."""
+    version = f" {printable(served.version)}" if served.version else ""
+    return f"{printable(served.name)}{version} ({served.sha256.hex()[:12]}…)"
 
 
 NOT_YET: NDArray[Any] = np.empty(0, np.float32)

@@ -66,9 +66,8 @@ class Lanes:
 
     def weigh(self, lane: Lane, now: float) -> None:
         """Tell a lane what the others leave it of the workers; to be called before it counts with them."""
-        if len(self._lanes) > 1:
-            others = sum(not other.batcher.idle for other in self if other is not lane)
-            lane.batcher.share(self._share.free_s(now), max(1.0, (others + 1) / self._share.workers))
+        others = sum(not other.batcher.idle for other in self if other is not lane)
+        lane.batcher.share(self._share.free_s(now), max(1.0, (others + 1) / self._share.workers))
 
     def add(self, lane: Lane) -> None:
         """A bundle's tail is loaded."""

@@ -7,6 +7,7 @@ folder then, a thread that takes the place of a hung one, or a tail that is load
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +59,12 @@ class Loader:
         """Where the copy of a bundle lies, once it is checked."""
         return self.copies / sha256.hex()
 
-    def forget(self, sha256: bytes) -> None:
-        """Delete the copy of a bundle."""
-        shutil.rmtree(self.copy_of(sha256), ignore_errors=True)
+    def keep_only(self, needed: Collection[bytes]) -> None:
+        """Delete the copies of all bundles but these."""
+        names = {self.copy_of(sha256).name for sha256 in needed}
+        for path in self.copies.iterdir() if self.copies.is_dir() else ():
+            if path.is_dir() and path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _copied(self, found: Bundle) -> Bundle:
         target = self.copy_of(found.sha256)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from isthmus.edge_server.repository import catalogue as actions
 from isthmus.edge_server.repository import folder
-from isthmus.edge_server.repository.catalogue import Catalogue, described
-from isthmus.edge_server.repository.lane import Served
+from isthmus.edge_server.repository.catalogue import Catalogue
+from isthmus.edge_server.repository.lane import Served, described
 from isthmus.edge_server.repository.loading import Loader
 from isthmus.edge_server.repository.off_loop import off_loop
 from isthmus.edge_server.repository.tail import WarmTail
@@ -34,7 +34,7 @@ class Repository:
     def __init__(self, root: Path, service: EdgeService, loader: Loader) -> None:
         self.root = root
         self._service, self._loader = service, loader
-        self._catalogue, self._copies = Catalogue(), set[bytes]()
+        self._catalogue = Catalogue()
         self._changing, self._fetching = asyncio.Lock(), asyncio.Lock()
         self._asked = asyncio.Event()
         self._unreadable = False
@@ -105,7 +105,8 @@ class Repository:
             self._catalogue.look(found, now=time.monotonic(), again=again)
             for check in self._perform():
                 await self._check(check)
-            await self._forget_copies()
+            needed = {served.sha256 for served in self._service.offered} | self._service.loaded
+            await off_loop(lambda: self._loader.keep_only(needed))
         await self._service.tell_health()
 
     async def _check(self, check: actions.Check) -> None:
@@ -120,7 +121,6 @@ class Repository:
     def _admit(self, place: str, stamp: folder.Stamp, tail: WarmTail) -> None:
         """A bundle can be loaded: it is offered if nothing else is in its way, and kept loaded if there is room."""
         sha256 = tail.served.sha256
-        self._copies.add(sha256)
         self._catalogue.on_checked(place, stamp, tail.served)
         self._perform()
         if self.serves(sha256) is not None and sha256 not in self._service.loaded and not self._service.full:
@@ -163,12 +163,6 @@ class Repository:
             self._service.add(tail)
             log.info("%s: loaded", described(served))
         await self._service.tell_health()
-
-    async def _forget_copies(self) -> None:
-        needed = {served.sha256 for served in self._service.offered} | self._service.loaded
-        for sha256 in self._copies - needed:
-            self._copies.discard(sha256)
-            await off_loop(lambda gone=sha256: self._loader.forget(gone))  # type: ignore[misc]
 
 
 def _said(error: Exception) -> str:
