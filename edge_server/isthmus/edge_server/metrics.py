@@ -6,6 +6,7 @@ One `Metrics` for a whole server, and a `BundleMetrics` of it for each bundle th
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable
 from importlib import metadata
 
@@ -21,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from isthmus.edge_server.admission import Ending
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.monitoring.endpoint import Endpoint, Shown
@@ -62,6 +64,8 @@ class Metrics:
         what = "Batches that failed or hung, and answers that are not a number"
         self.tail_failures = counter("isthmus_tail_failures_total", what, "bundle", "reason")
         self._closed = counter("isthmus_streams_closed_total", "Streams closed by the server, by reason", "reason")
+        for ending in Ending:
+            self._closed.labels(ending.value)  # a rate needs the zero
         self._streams = Gauge("isthmus_streams", "Open streams, those without a hello too", registry=registry)
         self.network = histogram("isthmus_network_duration_seconds", "From a frame's first layer to its last")
         self.budget = histogram("isthmus_budget_seconds", "Time left to answer a frame, when its first layer came")
@@ -71,6 +75,8 @@ class Metrics:
         self._bundle_info = Gauge("isthmus_bundle_info", "Bundles served", ("bundle", "sha256"), registry=registry)
         build = Gauge("isthmus_build_info", "What runs", ("version", "codec", "python"), registry=registry)
         build.labels(metadata.version("isthmus"), CODEC_VERSION, platform.python_version()).set(1)
+        ready = Gauge("isthmus_ready", "Whether it would answer: what /readyz says", registry=registry)
+        ready.set_function(lambda: float(self.vitals.why_not_ready(time.monotonic()) is None))
         ProcessCollector(registry=registry)
         registry.register(_Watched(self._bundles))
 
