@@ -35,7 +35,7 @@ from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.replay import Content, Feed, Head, Replay, Tail
 from isthmus.emulation.synthetic import constant
-from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, Way
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Outcomes
@@ -104,11 +104,9 @@ class Fleet(Timeline):
                 self,
                 Session(catalogue, policy(catalogue), StageTimes(stages_s)),
                 Head(replay, feed, stages_s, seed=1, device=number),
-                ShapedLink(trace, "up"),
-                ShapedLink(trace, "down"),
+                {"": Way(server, ShapedLink(trace, "up"), ShapedLink(trace, "down"))},
                 self._told,
                 hello=Hello("fleet", b"", CODEC_VERSION, f"device-{number}"),
-                servers=[server],
             )
             self.at(0.0, device.connect)
             self.at(feed.captured_s(0), self._capture, device, feed, 0)

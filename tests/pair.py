@@ -25,7 +25,7 @@ from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.synthetic import steps
-from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, Way
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION, CodecConfig, fit
 from isthmus.proto.machine import run_virtual
@@ -210,11 +210,9 @@ class Pair(Timeline):
             self,
             Session(known, chosen, StageTimes(stages_s), gate=gate, filtered=filter_frame is not None, tracker=tracker),
             self.head,
-            ShapedLink(trace, "up"),
-            ShapedLink(trace, "down"),
+            {"": Way(self.server, ShapedLink(trace, "up"), ShapedLink(trace, "down"))},
             lambda frame, answer, *_: self.answers.append((frame, answer)),
             hello=Hello("pair", HASH, CODEC_VERSION, "device"),
-            servers=[self.server],
             filter_frame=filter_frame,
         )
         self._sketch = sketch
@@ -230,7 +228,7 @@ class Pair(Timeline):
     def cut(self) -> None:
         """The server dies, and the device is told."""
         self.server.die(self.now)
-        self.device.hang_up(self.now)
+        self.device.hang_up("", self.now)
 
     def run(self, seconds: float) -> Pair:
         """Let so much time pass."""

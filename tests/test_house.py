@@ -57,7 +57,8 @@ EMULATION_ROOM_MAY_IMPORT = {
     "clairvoyant": {*_PLAYED, "virtual", "timetable"},
     "simulate": {*_PLAYED, "virtual", "clairvoyant"},
     "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
-    "reports": {"traces", "policies"},
+    "run_summary": set[str](),
+    "reports": {"traces", "policies", "run_summary"},
 }
 """Folders and files of `emulation`, and what each may import beside itself."""
 TRAINING_ONLY = {"torch", "litert_torch", "onnxscript", "ai_edge_quantizer"}

@@ -261,11 +261,11 @@ def test_a_lost_layer_costs_its_frame_alone() -> None:
     p, rng, lost = pair((60.0, 8.0, 8.0, 80.0)), random.Random(0), list[int]()
     passed_on = p.device._pass_on
 
-    def lossy(message: m.DeviceMessage, payload_bytes: int, now: float) -> None:
+    def lossy(name: str, message: m.DeviceMessage, payload_bytes: int, now: float) -> None:
         if isinstance(message, Layer) and rng.random() < 0.05:
             lost.append(message.frame_id)
         else:
-            passed_on(message, payload_bytes, now)
+            passed_on(name, message, payload_bytes, now)
 
     p.device._pass_on = lossy  # type: ignore[method-assign]
     p.run(10)
@@ -315,11 +315,11 @@ def test_an_older_half_is_sent_and_sends_whole_frames(older: str) -> None:
         p = pair()
         heard = p.device.hear
 
-        def hear(now: float, message: m.ServerMessage | None) -> None:
-            heard(now, replaced(message, references=0) if isinstance(message, m.Welcome) else message)
+        def hear(name: str, now: float, message: m.ServerMessage | None) -> None:
+            heard(name, now, replaced(message, references=0) if isinstance(message, m.Welcome) else message)
 
         p.device.hear = hear  # type: ignore[method-assign]
-        p.device.hang_up(p.now)
+        p.device.hang_up("", p.now)
     p.run(4)
     assert check(p) > 80
     assert not p.head.deltas
@@ -354,5 +354,5 @@ def test_memory_is_bounded_on_both_sides() -> None:
     (held,) = lane._references.values()
     assert len(held._held) == HELD
     assert len(p.head.coder._sent._held) == HELD
-    p.device.hang_up(p.now)
+    p.device.hang_up("", p.now)
     assert not lane._references

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from isthmus.cli import emulate as verb
 from isthmus.cli.main import application
+from isthmus.emulation import run_summary
 from isthmus.emulation.reports.comparison import Comparison, Digest, Player
 from isthmus.emulation.virtual import scenario
 from isthmus.proto import record
@@ -35,7 +36,7 @@ def test_the_figures_of_several_policies_and_their_records(tmp_path: Path) -> No
         header, records = record.read(tmp_path / f"{policy}.jsonl")
         assert (header.kind, header.policy, header.scenario, header.seed) == ("simulated", policy, "wifi-roaming", 3)
         assert len(records) == facts["policies"][policy]["frames"] == 45
-        assert record.summary(records).accuracy == facts["policies"][policy]["accuracy"]
+        assert run_summary.summary(records).accuracy == facts["policies"][policy]["accuracy"]
 
 
 def test_twice_is_the_same_to_the_byte_in_one_process_or_two() -> None:

@@ -48,6 +48,8 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.transport: Transport | None = None
+        """Which is dialled again whenever its stream has ended."""
 
     def connected(self, welcome: Welcome) -> None:
         self.told.put_nowait("connected")
@@ -57,6 +59,8 @@ class Heard:
 
     def disconnected(self, why: str) -> None:
         self.told.put_nowait(why)
+        if self.transport is not None:
+            asyncio.get_running_loop().call_later(0.05, self.transport.dial)
 
     async def next(self, wanted: Callable[[str], bool] = bool) -> str:
         while not wanted(told := await asyncio.wait_for(self.told.get(), PATIENCE_S)):
@@ -74,7 +78,7 @@ async def serving(edge: Edge, credentials: grpc.ServerCredentials | None, port: 
 
 
 def transport(host: str, port: int, heard: Heard, certs: Path | None) -> Transport:
-    return Transport(
+    heard.transport = Transport(
         f"{host}:{port}",
         HELLO,
         heard,
@@ -82,6 +86,8 @@ def transport(host: str, port: int, heard: Heard, certs: Path | None) -> Transpo
         max_message_bytes=1 << 20,
         certificates=None if certs is None else Certificates(certs),
     )
+    heard.transport.dial()
+    return heard.transport
 
 
 def first_told(

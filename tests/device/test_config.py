@@ -13,6 +13,14 @@ from isthmus.device.config import AgentConfig
 @pytest.mark.parametrize("server", ["edge:50551", "192.168.1.20:1", "[::1]:65535", "[fe80::1%eth0]:50551"])
 def test_one_server_is_named_by_host_and_port(server: str) -> None:
     assert AgentConfig(server=server).server == server
+    assert AgentConfig(server=server).servers == (server,)
+
+
+@pytest.mark.parametrize("several", ["a:1, b:2,a:1,", ("a:1", "b:2"), ["a:1", "b:2", "a:1"]])
+def test_several_servers_are_a_list_or_have_commas_between(several: object) -> None:
+    config = msgspec.convert({"server": several}, AgentConfig, strict=False)
+    assert config.servers == ("a:1", "b:2")
+    assert AgentConfig().servers == ()
 
 
 @pytest.mark.parametrize(
@@ -23,7 +31,9 @@ def test_one_server_is_named_by_host_and_port(server: str) -> None:
         ":50551",
         "edge:0",
         "edge:70000",
-        "a:1,b:2",
+        "",
+        ",",
+        "a:1,b",
         "a:1 b:2",
         "::1:50551",
         "ipv4:1.2.3.4:5",

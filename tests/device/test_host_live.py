@@ -15,10 +15,11 @@ from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.config import AgentConfig
 from isthmus.device.executor import Executor
 from isthmus.device.run import Opened, answer_all, open_device
+from isthmus.emulation.run_summary import summary
 from isthmus.models.scenes import Drive
 from isthmus.proto.errors import DataError, SourceError
 from isthmus.proto.fates import RunEnd
-from isthmus.proto.record import FrameRecord, summary
+from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 PIXELS = Drive(3).frame(0).image

@@ -141,11 +141,11 @@ def test_a_silent_server_is_given_up_and_called_again() -> None:
     session = Session(catalogue(), AlwaysOffload(catalogue()), StageTimes(((0.004, 0.01), (0.003, 0.008))))
     session.on_connected(messages.Welcome("edge", 8, 10_000), now=0.0)
     asked: list[str] = []
-    while (due := session.due_at) is not None and due < 10 and "Reconnect" not in asked:
+    while (due := session.due_at) is not None and due < 10 and "HangUp" not in asked:
         session.step(due)
         asked += [type(a).__name__ for a in session.actions()]
         given_up_s = due
-    assert asked[-1] == "Reconnect"
+    assert asked[-1] == "HangUp"
     assert 3 < given_up_s < 5
 
 
@@ -290,7 +290,7 @@ LIES: list[messages.ServerMessage] = [
 def test_a_lie_costs_a_frame_and_no_more(lie: messages.ServerMessage) -> None:
     """A server that names an hour is believed for seconds."""
     pair = Pair().connected().run(10)
-    pair.device.hear(pair.now, lie)
+    pair.device.hear("", pair.now, lie)
     pair.run(90)
     assert all(a.on_time and a.label is not None for _, a in pair.answers)
     after = pair.between(80, 99)

@@ -32,6 +32,8 @@ from isthmus.proto.messages import (
 )
 
 PATIENCE_S = 20.0
+PAUSE_S = 0.02
+"""Shorter than a device's between two attempts."""
 HELLO = Hello("tiny", bytes(32), 1, "cam0")
 WELCOME = Welcome("edge", 8, 1000)
 MAX_BYTES = 1 << 16
@@ -87,6 +89,8 @@ class Listener:
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[object] = asyncio.Queue()
+        self.stream: Transport | None = None
+        """Which is dialled again whenever its stream has ended."""
 
     def connected(self, welcome: Welcome) -> None:
         self.events.put_nowait(welcome)
@@ -96,6 +100,8 @@ class Listener:
 
     def disconnected(self, why: str) -> None:
         self.events.put_nowait(why)
+        if self.stream is not None:
+            asyncio.get_running_loop().call_later(PAUSE_S, self.stream.dial)
 
     async def until(self, kind: type[Any]) -> Any:
         while not isinstance(event := await asyncio.wait_for(self.events.get(), PATIENCE_S), kind):
@@ -126,6 +132,8 @@ async def running(
     stream = Transport(
         address, HELLO, listener, expected=wire.Expected(), max_message_bytes=MAX_BYTES, certificates=certificates
     )
+    listener.stream = stream
+    stream.dial()
     task = asyncio.create_task(stream.run())
     try:
         yield stream, listener, task
@@ -136,12 +144,6 @@ async def running(
 
 def live(check: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(check(), 3 * PATIENCE_S))
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter pauses between attempts than a device makes."""
-    monkeypatch.setattr(transport, "BACK_OFF_S", (0.01, 0.05))
 
 
 async def stay(stream: Stream) -> None:
@@ -193,7 +195,7 @@ def test_what_is_sent_without_a_stream_is_dropped() -> None:
             stream.send(Heartbeat(2))
             await listener.until(ServerHeartbeat)
             stream.send(Heartbeat(3))
-            stream.reconnect()  # after all that was sent before
+            stream.hang_up()  # after all that was sent before
             await listener.until(str)
         assert heard[0] == [Heartbeat(3)]
 
@@ -315,13 +317,13 @@ def test_a_refusal_in_mid_run_is_no_end() -> None:
     live(check)
 
 
-def test_reconnect_ends_the_stream_and_opens_another() -> None:
+def test_hanging_up_ends_the_stream_and_dialling_opens_another() -> None:
     async def check() -> None:
         async with serving(stay) as address, running(address) as (stream, listener, _):
-            stream.reconnect()  # there is none yet: nothing happens
+            stream.hang_up()  # there is none yet: nothing happens
             for _ in range(3):
                 await listener.until(Welcome)
-                stream.reconnect()
+                stream.hang_up()
                 assert "stream closed" in await listener.until(str)
 
     live(check)

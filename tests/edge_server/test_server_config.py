@@ -38,6 +38,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
         ("max_fps = 0.0", "max_fps"),
         ("max_mbps = nan", "max_mbps"),
         ("grace_s = -1.0", "grace_s"),
+        ("workers = 0", "workers"),
+        ('models = "m"\nmax_tails = 0', "max_tails"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(tmp_path: Path, text: str, key: str) -> None:
@@ -71,3 +73,31 @@ def test_a_value_of_another_type_is_named(tmp_path: Path) -> None:
 def test_addresses_are_split() -> None:
     assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
     assert split_address("[::1]:50551") == ("::1", 50551)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('bundle = "signs"\nmodels = "m"', "bundle contradicts models; put the bundle into that folder"),
+        ("max_tails = 2", "max_tails goes with models; name a folder of bundles"),
+        ("push = true", "push goes with models"),
+        ('push_from = "laptop"', "push_from goes with models"),
+        ('models = "m"\npush = true', "push: only insecure, and on loopback, where nobody else comes"),
+        ('models = "m"\ncerts = "c"\npush = true', "push: only insecure, and on loopback"),
+        ('models = "m"\ninsecure = true\npush = true\nlisten = "0.0.0.0:1"', "push: only insecure, and on loopback"),
+        ('models = "m"\ninsecure = true\npush_from = "a"', "push_from: names certificates; give certs too"),
+        (
+            'models = "m"\ncerts = "c"\npush_from = " , "',
+            "push_from: names certificates; give certs too, and at least one",
+        ),
+    ],
+)
+def test_what_contradicts_itself_about_a_folder_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load(tmp_path, text)
+
+
+def test_who_may_push_is_named_with_commas(tmp_path: Path) -> None:
+    found = load(tmp_path, 'models = "m"\ncerts = "c"\npush_from = "laptop, ci ,"')
+    assert found.pushers == {"laptop", "ci"}
+    assert load(tmp_path, 'models = "m"\ninsecure = true\npush = true\nlisten = "[::1]:1"').push

@@ -193,6 +193,7 @@ def flatbuffer_seeds() -> Iterator[bytes]:
 
 def records(data: bytes) -> None:
     """A run's file, plain or compressed."""
+    from isthmus.emulation import run_summary
     from isthmus.proto import record
 
     path = _file("run.jsonl.zst" if data[:1] == b"\1" else "run.jsonl", data[1:])
@@ -200,7 +201,7 @@ def records(data: bytes) -> None:
         run = record.load(path)
     except IsthmusError:
         return
-    summary = record.summary(run.records)
+    summary = run_summary.summary(run.records)
     assert summary.frames == len(run.records)
 
 

@@ -19,7 +19,7 @@ from injections.invariants import invariants, oracle
 from injections.lab import Lab, Server, busy
 from injections.machine import cpu_s, limited
 from injections.peers import STREAM, hello, layer, probe, same
-from isthmus.device.transport import BACK_OFF_S
+from isthmus.device.servers.pauses import FIRST_S, LONGEST_S
 from isthmus.proto import edge_pb2 as pb
 from isthmus.proto import wire
 
@@ -97,10 +97,10 @@ def test_24_thundering_herd(lab: Lab) -> None:
 
     async def device(own: grpc.aio.Channel, restarted: asyncio.Event, back: list[int]) -> None:
         async def connected() -> Call:
-            pause_s = BACK_OFF_S[0]
+            pause_s = FIRST_S
             while (call := await _welcomed(own)) is None:
                 await asyncio.sleep(pause_s * rng.uniform(0.5, 1.5))
-                pause_s = min(2 * pause_s, BACK_OFF_S[1])
+                pause_s = min(2 * pause_s, LONGEST_S)
             return call
 
         call = await connected()

@@ -187,12 +187,3 @@ def test_40_second_server_by_hand(lab: Lab) -> None:
     invariants([before, after], [second])
     kept = record.read_text()
     assert kept.count('"captured_s"') == len(before.rows) + len(after.rows), "a restart erases no history"
-
-
-@pytest.mark.parametrize("two", ["127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1 127.0.0.1:2", "localhost", "127.0.0.1:70000"])
-def test_40_two_addresses_are_refused(lab: Lab, two: str) -> None:
-    """40: a list of servers is not understood, and refused by name rather than dialled in vain."""
-    agent = lab.run("agent", "--server", two, "--insecure", "--frames", "2")
-    assert agent.process.returncode == 3, agent.last_words
-    assert "server" in agent.log
-    assert "HOST:PORT" in agent.log

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isthmus.emulation.run_summary import summary
 from isthmus.proto import record
 from isthmus.proto.fates import RunEnd, Tally
-from isthmus.proto.record import FrameRecord, Recorder, RunHeader, summary
+from isthmus.proto.record import FrameRecord, Recorder, RunHeader
 from isthmus.proto.vocabulary import FATES, AnswerSource, Fate, Reason, Skipped
 
 HEADER = RunHeader(kind="live", bundle="signs", bundle_sha256="00", policy="local-only", deadline_s=0.1, fps=15.0)

@@ -174,11 +174,6 @@ def test_a_record_of_another_schema_or_with_unknown_keys_is_refused(tmp_path: Pa
         record.load(path)
 
 
-def test_an_answer_without_a_label_is_one_where_the_task_has_none() -> None:
-    boxes = row(1, truth=None, label=None, source=AnswerSource.SERVER)
-    assert record.summary([boxes, row(2, label=None, source=AnswerSource.NONE)]).answered_by_deadline == 0.5
-
-
 def test_a_finished_run_is_kept_compressed_and_damage_to_it_is_named(tmp_path: Path) -> None:
     run = record.Run(HEADER, [row(i) for i in range(200)], 0)
     path = tmp_path / "run.jsonl.zst"
@@ -208,38 +203,6 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         record.read(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="name another place"):
         Recorder(tmp_path, HEADER)
-
-
-def test_accuracy_counts_what_is_right_and_on_time() -> None:
-    rows = [
-        row(1, source=AnswerSource.SERVER, local=2, bytes_up=300, latency_s=0.05),
-        row(2, label=2),
-        row(3, on_time=False, latency_s=0.2),
-        row(4, truth=None, width=0.25),
-        row(5, label=None, local=None, source=AnswerSource.NONE, width=None),
-    ]
-    figures = record.summary(rows)
-    assert (figures.frames, figures.labelled_frames) == (5, 4)
-    assert figures.accuracy == 1 / 4
-    assert figures.accuracy_local_only == 2 / 4
-    assert figures.answered_by_deadline == 3 / 5
-    assert figures.by_source == {"exit": 3, "none": 1, "server": 1}
-    assert figures.by_width == {"0.25": 1, "0.5": 3}
-    assert (figures.bytes_up, figures.bytes_per_frame) == (300, 60.0)
-    assert figures.latency_p50_s == 0.01
-    assert 0.05 < (figures.latency_p99_s or 0) <= 0.2
-
-
-def test_energy_is_that_of_the_frames_whose_energy_is_known() -> None:
-    assert record.summary([row(1, energy_J=0.2), row(2), row(3, energy_J=0.4)]).energy_per_frame_J == pytest.approx(0.3)
-    assert record.summary([row(1)]).energy_per_frame_J is None
-
-
-def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:
-    assert record.summary([]).accuracy is None
-    assert record.summary([]).latency_p50_s is None
-    assert record.summary([row(truth=None)]).accuracy is None
-    assert record.summary([row(truth=None)]).answered_by_deadline == 1.0
 
 
 def test_a_file_that_claims_to_unfold_to_terabytes_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,12 @@ def agent(
     config_file: Path | None = CONFIG,
     bundle: str | None = typer.Option(None, help="Zoo name or folder of the bundle [signs]."),
     source: str | None = typer.Option(None, help="Camera, address, folder, video: see docs/sources.md [generated:0]."),
-    server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
+    server: str | None = typer.Option(
+        None, help="HOST:PORT of the edge server, or of several with commas [none: the device answers alone]."
+    ),
+    discover: bool | None = typer.Option(
+        None, "--discover", help="Also find servers in the local network (mDNS) [no]."
+    ),
     deadline: str | None = typer.Option(None, help="From capture to answer, e.g. 100ms [100ms]."),
     fps: float | None = typer.Option(None, help="Frames a second [the source's own, or 10]."),
     size: str | None = typer.Option(None, help="Ask a camera for pictures of this size, e.g. 1280x720 [its own]."),
@@ -72,6 +77,7 @@ def agent(
         "bundle": bundle,
         "source": source,
         "server": server,
+        "discover": discover,
         "deadline_s": deadline,
         "fps": fps,
         "size": size,

@@ -35,13 +35,14 @@ from isthmus.cli.demonstration.footage import Scenes, ShippedClips, on_pictures
 from isthmus.cli.options import require, seconds
 from isthmus.device.capture.sources.clips import Clips
 from isthmus.device.executor import Executor
-from isthmus.emulation import traces
+from isthmus.emulation import run_summary, traces
 from isthmus.emulation.realtime.relay import LIMITS
 from isthmus.emulation.reports.link_stamp import LinkStamp
+from isthmus.emulation.run_summary import Summary
 from isthmus.emulation.sequences.rows import found
 from isthmus.models import bundle as bundles
 from isthmus.proto import record
-from isthmus.proto.record import FrameRecord, Run, Summary
+from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import Guess
 
 BUNDLE, GENERATED_FPS = "signs", 15.0
@@ -108,7 +109,7 @@ def demo(
         shutil.rmtree(folder)
         raise typer.Exit(code)
     path, precision = _complete(scenario, folder, began_s, lag)
-    _show(record.summary(record.read(folder / report.RECORDS)[1]), path, precision)
+    _show(run_summary.summary(record.read(folder / report.RECORDS)[1]), path, precision)
     if code not in ENDED:  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)

@@ -88,6 +88,7 @@ def label_names(path: Path | None, classes: int | None) -> tuple[str, ...]:
 EXTRAS = {
     "server": ("cryptography", "grpc_health", "grpc_reflection", "onnxruntime", "prometheus_client"),
     "emulation": ("matplotlib",),
+    "discovery": ("zeroconf",),
     "frigate": ("zmq",),
     "metrics": ("prometheus_client",),
     "mqtt": ("paho",),

@@ -32,6 +32,9 @@ def serve(
         None, help="Take pushed bundles from certificates of these names: a,b [none]."
     ),
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
+    announce: bool | None = typer.Option(
+        None, "--announce", help="Be found by `isthmus agent --discover` (mDNS) [no]."
+    ),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
 ) -> None:
     """Run the server's half."""
@@ -59,6 +62,7 @@ def serve(
         "push": push,
         "push_from": push_from,
         "grace_s": grace,
+        "announce": announce,
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")

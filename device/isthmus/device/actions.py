@@ -29,8 +29,8 @@ class RunStage(Struct, frozen=True):
 class Send(Struct, frozen=True):
     """Encode the frame's features at `step` (once, at its first layer), write this layer; report `Session.on_sent`.
 
-    `budget_s` is what is left to the answer's due time at the moment the action was appended. With a `reference` the one
-    payload is a delta that stands for `layers` layers.
+    It goes to `server`. `budget_s` is what is left to the answer's due time at the moment the action was appended. With a
+    `reference` the one payload is a delta that stands for `layers` layers.
     """
 
     frame_id: int
@@ -40,12 +40,14 @@ class Send(Struct, frozen=True):
     budget_s: float
     layers: int = 1
     reference: Reference | None = None
+    server: str = ""
 
 
 class Beat(Struct, frozen=True):
-    """Write a heartbeat."""
+    """Write a heartbeat to `server`."""
 
     sequence: int
+    server: str = ""
 
 
 class Emit(Struct, frozen=True):
@@ -62,8 +64,16 @@ class Forget(Struct, frozen=True):
     frame_id: int
 
 
-class Reconnect(Struct, frozen=True):
-    """The server has fallen silent: drop the stream and open another. The session already counts it as down."""
+class Dial(Struct, frozen=True):
+    """Try once to open a stream to `server`; report `Session.on_connected` and, whenever it is over, `on_disconnected`."""
+
+    server: str
+
+
+class HangUp(Struct, frozen=True):
+    """Drop the stream to `server`, which the session counts as down already; report `Session.on_disconnected`."""
+
+    server: str
 
 
 class Follow(Struct, frozen=True):
@@ -76,4 +86,4 @@ class Follow(Struct, frozen=True):
     places: tuple[Place, ...]
 
 
-Action = RunFilter | RunStage | Send | Beat | Emit | Forget | Reconnect | Follow
+Action = RunFilter | RunStage | Send | Beat | Emit | Forget | Dial | HangUp | Follow

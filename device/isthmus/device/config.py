@@ -17,8 +17,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bundle: str = "signs"
     source: str = "generated:0"
-    server: str | None = None
-    """HOST:PORT of the edge server; None answers from the device alone."""
+    server: str | tuple[str, ...] | None = None
+    """HOST:PORT of the edge server, or of several, with commas between or as a list; None answers from the device alone."""
+    discover: bool = False
+    """Also turn to servers that announce themselves by mDNS in the local network and serve this bundle."""
     deadline_s: float = 0.1
     """Time from a frame's capture to its answer."""
     fps: float | None = None
@@ -105,8 +107,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"
             )
-        if self.server is not None:
-            _check_server(self.server)
+        for address in self.servers:
+            _check_server(address)
+        if self.server is not None and not self.servers:
+            raise ValueError("server = '', expected HOST:PORT, or several with commas between")
         if self.page is not None:
             page_address(self.page)
         if self.metrics is not None:
@@ -118,6 +122,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
         if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):
             raise ValueError("page_token, expected at least 16 letters, digits, - or _")
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of all servers, each once, in the order in which they were named."""
+        listed = self.server.split(",") if isinstance(self.server, str) else self.server or ()
+        return tuple(dict.fromkeys(address.strip() for address in listed if address.strip()))
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -140,6 +150,6 @@ def _check_server(address: str) -> None:
     host, _, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not re.fullmatch(r"[^\s,/\[\]]+", host[1:-1] if bracketed else host) or (":" in host and not bracketed):
-        raise ValueError(f"server = '{address}', expected HOST:PORT of one server")
+        raise ValueError(f"server = '{address}', expected HOST:PORT, or several with commas between")
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError(f"server = '{address}', expected HOST:PORT, a port from 1 to 65535")

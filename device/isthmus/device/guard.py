@@ -15,6 +15,8 @@ class SessionConfig:
     """What a session may take its time over."""
 
     heartbeat_s: float = 0.5
+    standby_s: float = 2.0
+    """The same for a server that stands by: often enough for its word on its load, and for it not to hang up."""
     silence_s: float = 3.0
     """A server that owes us something and says nothing for so long is counted as lost: longer than any stall of a link that
     was worth waiting for, six heartbeats."""

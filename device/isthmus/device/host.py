@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,12 @@ from isthmus.device.capture.live import LiveReader
 from isthmus.device.capture.reader import Reader
 from isthmus.device.capture.sources import Picture, Source
 from isthmus.device.executor import Executor
+from isthmus.device.servers.notices import Notices
 from isthmus.device.session import Session
 from isthmus.device.tracking.pictures import Followed, Pictures
 from isthmus.proto.codec import checksum
 from isthmus.proto.errors import DataError, IsthmusError
 from isthmus.proto.messages import DeviceMessage, Heartbeat, Layer, ServerMessage, Welcome
-from isthmus.proto.printable import printable
 from isthmus.proto.vocabulary import (
     Answer,
     AnswerSource,
@@ -48,13 +48,16 @@ EARLY = 0.25
 
 
 class Uplink(Protocol):
-    """What the agent asks of its transport."""
+    """What the agent asks of its transports, one for each server."""
 
-    def send(self, message: DeviceMessage) -> None:
+    def send(self, server: str, message: DeviceMessage) -> None:
         """Pass a message on, if there is a connection."""
 
-    def reconnect(self) -> None:
-        """Drop the stream and open another."""
+    def dial(self, server: str) -> None:
+        """Try once to open a stream."""
+
+    def hang_up(self, server: str) -> None:
+        """Drop the stream."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class AnsweredFrame:
 
 
 class Host:
-    """One stream of frames, one session, one executor, at most one server. It is its transport's listener."""
+    """One stream of frames, one session, one executor. It hears what becomes of each server's stream."""
 
     def __init__(self, session: Session, executor: Executor, on_answer: Callable[[AnsweredFrame], None]) -> None:
         self._session, self._executor, self._on_answer = session, executor, on_answer
@@ -108,7 +111,7 @@ class Host:
         self._given = 0
         """Pictures that no reader gave."""
         self._told_skipped = Skipped()
-        self._why_down = ""
+        self._notices = Notices(session.servers)
 
     async def run(self, source: Source, *, deadline_s: float, period_s: float, frames: int | None) -> None:
         """Answer the frames of `source`, one every `period_s`, until it ends, or `frames` of them, or `stop`.
@@ -177,23 +180,36 @@ class Host:
             self.take(picture, count, deadline_s=deadline_s)
             count += 1
 
-    def connected(self, welcome: Welcome) -> None:
-        """The transport has a stream."""
-        log.warning("server %s: connected", printable(welcome.server_id))
-        self._why_down = ""
-        self._session.on_connected(welcome, now=self._loop.time())
+    def connect(self) -> None:
+        """Begin to turn to servers, by way of `uplink`."""
+        self._session.connect(now=self._loop.time())
         self._perform()
 
-    def received(self, message: ServerMessage) -> None:
-        """The transport has a message."""
-        self._session.on_message(message, now=self._loop.time())
+    def found(self, servers: Iterable[str]) -> None:
+        """These servers are there."""
+        self._session.servers.on_found(servers, now=self._loop.time())
         self._perform()
 
-    def disconnected(self, why: str) -> None:
-        """The transport has no stream."""
-        log.log(logging.INFO if why == self._why_down else logging.WARNING, "%s; answering from the device", why)
-        self._why_down = why  # the same again and again is no news
-        self._session.on_disconnected(now=self._loop.time())
+    def vanished(self, server: str) -> None:
+        """A server is no longer there to be found."""
+        self._session.servers.on_vanished(server, now=self._loop.time())
+        self._perform()
+
+    def connected(self, server: str, welcome: Welcome) -> None:
+        """There is a stream to a server."""
+        self._session.on_connected(welcome, now=self._loop.time(), server=server)
+        self._notices.connected(server, welcome)
+        self._perform()
+
+    def received(self, server: str, message: ServerMessage) -> None:
+        """A server said something."""
+        self._session.on_message(message, now=self._loop.time(), server=server)
+        self._perform()
+
+    def disconnected(self, server: str, why: str) -> None:
+        """There is no stream to a server."""
+        self._session.on_disconnected(now=self._loop.time(), server=server)
+        self._notices.ended(server, why)
         self._perform()
 
     def take(self, picture: Picture, frame_id: int, *, deadline_s: float) -> None:
@@ -264,14 +280,17 @@ class Host:
                 del self._taken[frame_id]
                 if not self._taken:
                     self._answered_all.set()
-            case actions.Beat(sequence):
-                self._pass_on(Heartbeat(sequence))
+            case actions.Beat(sequence, server):
+                self._pass_on(server, Heartbeat(sequence))
             case actions.Follow(frame_ids, places):
                 followed = self._loop.run_in_executor(self._flow, self._pictures.job(frame_ids, places))
                 followed.add_done_callback(partial(self._followed, len(places)))
-            case actions.Reconnect():
+            case actions.Dial(server):
                 if self.uplink is not None:
-                    self.uplink.reconnect()
+                    self.uplink.dial(server)
+            case actions.HangUp(server):
+                if self.uplink is not None:
+                    self.uplink.hang_up(server)
 
     @property
     def _goodput_Bps(self) -> float | None:
@@ -322,6 +341,7 @@ class Host:
         payload, seal = self._payload(action)
         encoded_s = self._loop.time()
         self._pass_on(
+            action.server,
             Layer(
                 frame_id=action.frame_id,
                 layer=action.layer,
@@ -330,9 +350,12 @@ class Host:
                 payload=payload,
                 crc=checksum(payload, seal),
                 reference=None if action.reference is None else action.reference.frame_id,
-            )
+            ),
         )
-        self._session.on_sent(action.frame_id, action.layer, len(payload), now=encoded_s, encode_s=encoded_s - began_s)
+        encode_s = encoded_s - began_s
+        self._session.on_sent(
+            action.frame_id, action.layer, len(payload), now=encoded_s, encode_s=encode_s, server=action.server
+        )
 
     def _payload(self, action: actions.Send) -> tuple[bytes, int]:
         """What to write, and the seal of what it is coded against; 0 where it stands alone."""
@@ -340,9 +363,9 @@ class Host:
             return self._executor.encode(action.frame_id, action.step, action.layer), 0
         return self._executor.delta(action.frame_id, action.step, action.layers, action.reference)
 
-    def _pass_on(self, message: DeviceMessage) -> None:
+    def _pass_on(self, server: str, message: DeviceMessage) -> None:
         if self.uplink is not None:
-            self.uplink.send(message)
+            self.uplink.send(server, message)
 
 
 def _to_nobody(_: AnsweredFrame) -> None:

@@ -160,6 +160,15 @@ class LinkEstimator:
         """When the oldest message without an acknowledgement was written; None when there is none."""
         return self._flying[0].sent_s if self._flying else None
 
+    def owes(self, frame_id: int) -> bool:
+        """Whether a frame's base was written and has not been acknowledged."""
+        return any(flying.key == (frame_id, 0) for flying in self._flying)
+
+    def take_after(self, other: LinkEstimator) -> None:
+        """Another server is left for this one, and nothing has been sent here yet: the device's own uplink is the same."""
+        if not self._slots:
+            self._slowness = other._slowness
+
     def server_s(self, now: float) -> float:
         """Expected time on the server: what it reports, plus what it lately took beyond its report."""
         return self._load.wait_s + self._load.tail_s + self._overrun_s * self._memory(now)

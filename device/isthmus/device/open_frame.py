@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
 
 from msgspec import Struct
 
 from isthmus.device.capture.gate import Sketch
 from isthmus.device.scheduler import Offload
+from isthmus.device.servers.server import Server
 from isthmus.proto.vocabulary import (
     Answer,
     AnswerSource,
@@ -53,13 +55,23 @@ class OpenFrame(Struct):
     placings: tuple[Placing, ...] = ()
     voted: Guess | None = None
     """What `guess` is together with what was seen before; None without a tracker."""
+    server: Server | None = None
+    """Where it is away."""
+    before: Server | None = None
+    """Where it was away until it was given to `server` too."""
+    doubt_s: float = math.inf
+    """When to ask whether `server` has it: as late as another could still answer it."""
+    referred: Server | None = None
+    """Whose reference its last stage was told of."""
+    answered_by: str | None = None
+    """The server whose result its answer is."""
     let_go_s: float | None = None
     """It is answered, and what still comes back of it serves the tracker until then; None while it has no answer."""
 
     @property
     def wakes_s(self) -> float:
         """When something must be done about it."""
-        return self.due_s if self.let_go_s is None else self.let_go_s
+        return min(self.due_s, self.doubt_s) if self.let_go_s is None else self.let_go_s
 
     def answer(
         self,
@@ -90,4 +102,6 @@ class OpenFrame(Struct):
             timings=Timings(started_s - frame.captured_s, self.head_s, self.encode_s, network_s, server),
             detail=told.detail if told else None,
             age_s=age_s,
+            server=self.answered_by if source is AnswerSource.SERVER else None,
+            promised=None if self.offload is None else self.offload.promised,
         )

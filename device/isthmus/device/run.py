@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -29,18 +31,20 @@ from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
+from isthmus.device.servers.servers import Servers
+from isthmus.device.servers.uplinks import Uplinks
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import policy_called
 from isthmus.device.tracking.tracker import Tracker
-from isthmus.device.transport import Transport
+from isthmus.device.transport import Listener, Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import SecurityError
+from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
 from isthmus.proto.record import FrameRecord, RunHeader
@@ -152,12 +156,12 @@ async def answer_with(
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
     host = Host(insight.session, device.executor, tell)
-    transport = _transport(device, host)
+    uplinks = _uplinks(device, host)
     if signals:
-        handle(host.stop, _nothing if transport is None else transport.reload)
+        handle(host.stop, _nothing if uplinks is None else uplinks.reload)
     try:
-        async with shown:
-            await _beside(answering(host), host, transport)
+        async with shown, _looking(device, host):
+            await _beside(answering(host), host, uplinks)
     finally:
         if on_end is not None:
             on_end(_ended(host))
@@ -196,43 +200,60 @@ def _insight(device: Opened) -> Insight:
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
+        servers=Servers(config.servers, chance=random.Random()),
     )
     return Insight(session, times, catalogue)
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:
-    if config.server is None or config.insecure:
+    if not (config.servers or config.discover) or config.insecure:
         return None
     if config.certs is None:
         raise SecurityError(
-            f"{config.server}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
+            f"{', '.join(config.servers) or 'discover'}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
             "or --insecure for plaintext"
         )
     return Certificates(config.certs)
 
 
-def _transport(device: Opened, host: Host) -> Transport | None:
+def _uplinks(device: Opened, host: Host) -> Uplinks | None:
     config, bundle = device.config, device.bundle
-    if config.server is None:
+    if not (config.servers or config.discover):
         return None
     hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
-    transport = Transport(
-        config.server,
-        hello,
-        host,
-        expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
-        max_message_bytes=wire.max_message_bytes(bundle.codec),
-        certificates=device.certificates,
-    )
-    host.uplink = transport
-    return transport
+
+    def transport(address: str, listener: Listener) -> Transport:
+        return Transport(
+            address,
+            hello,
+            listener,
+            expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
+            max_message_bytes=wire.max_message_bytes(bundle.codec),
+            certificates=device.certificates,
+        )
+
+    listed = 0 if config.discover else len(config.servers)
+    host.uplink = uplinks = Uplinks(transport, host, listed=listed)
+    host.connect()
+    return uplinks
 
 
-async def _beside(answering: Coroutine[None, None, None], host: Host, transport: Transport | None) -> None:
-    """Answer to the end, with the transport at work beside; its refusal of the first hello ends the agent."""
+def _looking(device: Opened, host: Host) -> AbstractAsyncContextManager[None]:
+    """Finds more servers, where that is asked for. Raises ConfigError where it cannot."""
+    if not device.config.discover:
+        return contextlib.nullcontext()
+    try:
+        from isthmus.device.servers.discovery import looking
+    except ImportError as error:
+        raise ConfigError(f"discover: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return looking(device.bundle.sha256, host)
+
+
+async def _beside(answering: Coroutine[None, None, None], host: Host, uplinks: Uplinks | None) -> None:
+    """Answer to the end, with the uplinks at work beside; a refusal of the first hello, by all, ends the agent."""
     tasks: set[asyncio.Future[None]] = {asyncio.ensure_future(answering), host.broken}
-    if transport is not None:
-        tasks.add(asyncio.ensure_future(transport.run()))
+    if uplinks is not None:
+        tasks.add(asyncio.ensure_future(uplinks.run()))
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

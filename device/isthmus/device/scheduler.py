@@ -48,6 +48,8 @@ class Offload(Struct, frozen=True):
 
     step: int
     layers: int
+    promised: float | None = None
+    """The probability that all of them are answered in time, as far as the policy asked for it."""
 
 
 Decision = Stop | GoOn | Offload
@@ -262,7 +264,7 @@ class ExpectedUtility:
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
                 p_before = (p, gain)
                 if worth > best:
-                    best, decision = worth, Offload(step, layers)
+                    best, decision = worth, Offload(step, layers, p)
         return best, decision
 
 

@@ -9,6 +9,7 @@ open from `on_frame` until its `Emit`, which its `Forget` follows at once:
                              |  \\--GoOn--> running
                              \\--Offload--> away --Result, Late, Busy, Invalid, lost--> answered
     any of them --deadline--> answered, from the best exit that has spoken
+        away --lost, silent, drained--> away at another server, where that one can still answer
 
 A frame that the gate finds unchanged is answered as it comes, and is never open at all. With a tracker, a frame that has
 no answer of its own is answered from what is tracked; what then still comes back of it is carried on to now, and only then
@@ -17,17 +18,18 @@ it is forgotten.
 
 from __future__ import annotations
 
-import math
-
-from isthmus.device.actions import Action, Beat, Emit, Forget, Reconnect, RunFilter, RunStage, Send
+from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
-from isthmus.device.scheduler import GoOn, Offload, Policy, Situation, Stop
+from isthmus.device.scheduler import GoOn, Offload, Policy, Situation
+from isthmus.device.servers.away import Away
+from isthmus.device.servers.server import Server
+from isthmus.device.servers.servers import Servers
 from isthmus.device.stage_times import StageTimes
-from isthmus.device.temporal.acknowledged import Acknowledged
+from isthmus.device.temporal.acknowledged import whole
 from isthmus.device.tracking.tracker import Tracker
 from isthmus.device.tracking.tracks import Place
 from isthmus.proto import messages
@@ -54,7 +56,7 @@ must not make an idle server refuse what it could still answer in time."""
 
 
 class Session:
-    """One stream of frames, one head, at most one server."""
+    """One stream of frames, one head, and the servers that it may turn to."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Session:
         policy: Policy,
         times: StageTimes,
         *,
-        link: LinkEstimator | None = None,
+        servers: Servers | None = None,
         config: SessionConfig | None = None,
         gate: Gate | None = None,
         filtered: bool = False,
@@ -70,21 +72,26 @@ class Session:
     ) -> None:
         """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config or SessionConfig()
-        self.link, self._gate, self._filtered = link or LinkEstimator(), gate, filtered
-        self.state = LinkState.DOWN
+        self._gate, self._filtered = gate, filtered
+        self.servers = Servers(config=self._config) if servers is None else servers
         self._open: dict[int, OpenFrame] = {}
+        self._away = Away(self._open, self.servers)
         self._running: int | None = None
         """The frame whose stage the executor has; it may have been answered meanwhile."""
-        self._credits = 0
-        self._busy_until_s = -math.inf
-        self._drained_s = math.inf
         self._actions: list[Action] = []
-        self._beat_at_s: float | None = None
-        self._beats = 0
-        self._heard_s = 0.0
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard, self._tracker, self._acknowledged = Guard(), tracker, Acknowledged()
+        self._guard, self._tracker = Guard(), tracker
+
+    @property
+    def state(self) -> LinkState:
+        """What is known of the server that gets the frames."""
+        return self.servers.state
+
+    @property
+    def link(self) -> LinkEstimator:
+        """The way to that server."""
+        return self.servers.used.link
 
     @property
     def gated(self) -> bool:
@@ -105,26 +112,30 @@ class Session:
         """What the host must do now, in order; empties the list."""
         if self._tracker is not None and (follow := self._tracker.asks()) is not None:
             self._actions.append(follow)
-        asked, self._actions = self._actions, []
+        asked, self._actions = [*self._actions, *self.servers.actions()], []
         return asked
 
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        timers = [*(o.wakes_s for o in self._open.values()), self._beat_at_s, self._lost_at_s]
+        timers = [*(o.wakes_s for o in self._open.values()), self.servers.due_at]
         return min((due_s for due_s in timers if due_s is not None), default=None)
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
         for o in [o for o in self._open.values() if o.wakes_s <= now]:
+            if o.let_go_s is None and now < o.due_s:
+                self._moved(o, self._away.doubted(o, now), now)
+                continue
             if o.let_go_s is None:
                 self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
-        if self._lost_at_s is not None and self._lost_at_s <= now:
-            self._actions.append(Reconnect())
-            self.on_disconnected(now=now)
-        if self._beat_at_s is not None and self._beat_at_s <= now:
-            self._beat(now)
+        self.servers.step(now)
+        self._rescue(now)
+
+    def connect(self, *, now: float) -> None:
+        """Begin to turn to servers."""
+        self.servers.connect(now=now)
 
     def on_frame(self, frame: Frame, *, now: float, sketch: Sketch | None = None) -> None:
         """A picture was captured. Frames that can no longer be begun in time are answered for at once."""
@@ -178,77 +189,61 @@ class Session:
             self._tracker.on_followed(places)
             self._tell_tracked(now)
 
-    def on_sent(self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0) -> None:
-        """A layer was encoded and written."""
-        self.link.on_sent(frame_id, layer, size_bytes, now)
+    def on_sent(
+        self, frame_id: int, layer: int, size_bytes: int, *, now: float, encode_s: float = 0.0, server: str = ""
+    ) -> None:
+        """A layer was encoded and written to `server`."""
+        self.servers.on_sent(server, frame_id, layer, size_bytes, now=now)
         if (o := self._open.get(frame_id)) is not None:
             o.bytes_up += size_bytes
             o.encode_s += encode_s
 
-    def on_connected(self, welcome: Welcome, *, now: float) -> None:
+    def on_connected(self, welcome: Welcome, *, now: float, server: str = "") -> None:
         """A server took us on."""
-        self.state, self._credits = LinkState.UP, welcome.credits
-        self._busy_until_s, self._drained_s = -math.inf, math.inf
-        self.link.reset(now)
-        self._acknowledged.on_connected(welcome.references if self._catalogue.delta_steps else 0)
-        self.link.on_load(welcome.load)
-        self._heard_s, self._beat_at_s = now, now + self._config.heartbeat_s
+        self.servers.on_connected(server, welcome, now=now)
 
-    def on_disconnected(self, *, now: float) -> None:
-        """The stream ended: what was away is answered from the exits, now."""
-        self.state, self._beat_at_s = LinkState.DOWN, None
-        self.link.reset(now)
-        self._acknowledged.on_disconnected()
-        for o in [o for o in self._open.values() if o.phase is Phase.AWAY]:
-            self._from_exit(o, Reason.DISCONNECTED, now)
+    def on_disconnected(self, *, now: float, server: str = "") -> None:
+        """A stream ended: what was away on it goes elsewhere, or is answered from the exits, now."""
+        self.servers.on_disconnected(server, now=now)
+        self._rescue(now)
 
-    def on_message(self, message: ServerMessage, *, now: float) -> None:
-        """The server said something."""
-        if self.state is LinkState.DOWN:
+    def on_message(self, message: ServerMessage, *, now: float, server: str = "") -> None:
+        """A server said something."""
+        if (heard := self.servers.on_message(server, message, now=now)) is None:
             return  # of a stream that we have given up
-        self._heard_s = now
-        self.link.on_load(message.load)
         match message:
             case messages.Ack():
-                self.link.on_ack(message.frame_id, message.layer, now)
+                self._away.speaks(message.frame_id, heard, now)
+                self._rescue(now)
             case messages.Result():
-                self._on_result(message, now)
+                self._away.speaks(message.frame_id, heard, now)
+                self._on_result(message, heard, now)
+                self._rescue(now)
             case messages.Late():
-                self._refused(message.frame_id, Reason.LATE, now)
+                self._refused(message.frame_id, heard, Reason.LATE, now)
             case messages.Busy():
-                self._busy_until_s = max(self._busy_until_s, now + min(message.retry_s, self._config.busy_s))
-                self._refused(message.frame_id, Reason.BUSY, now)
-            case messages.Invalid():
+                self._refused(message.frame_id, heard, Reason.BUSY, now)
+            case messages.Invalid() if message.layer == 0:
                 # A damaged refinement leaves the base, which the server then uses; a damaged base leaves nothing.
-                self._acknowledged.on_refused(message.frame_id)
-                if message.layer == 0:
-                    self._refused(message.frame_id, Reason.INVALID, now)
-            case messages.Drain():
-                self.state = LinkState.DRAINING
-                self._drained_s = now + min(message.grace_s, self._config.drain_s) + self._config.silence_s
-            case messages.ServerHeartbeat():
-                self.link.on_beat(message.sequence, now)
-            case messages.Welcome():
-                self._credits = message.credits
+                self._refused(message.frame_id, heard, Reason.INVALID, now)
 
-    @property
-    def _lost_at_s(self) -> float | None:
-        """When the server is given up: its silence is too long, or it should have ended; None while all is well."""
-        if self.state is LinkState.DOWN:
-            return None
-        since_s = self.link.waiting_since_s
-        silent_s = math.inf if since_s is None else max(since_s, self._heard_s) + self._config.silence_s
-        lost_s = min(silent_s, self._drained_s)
-        return lost_s if lost_s < math.inf else None
+    def _rescue(self, now: float) -> None:
+        """Give what is at servers that are lost or silent to another; what no other can answer in time ends, or waits."""
+        for o, lost in self._away.stranded():
+            if not self._moved(o, self._away.elsewhere(o, now), now) and lost:
+                self._from_exit(o, Reason.DISCONNECTED, now)
 
-    @property
-    def _away(self) -> int:
-        return [o.phase for o in self._open.values()].count(Phase.AWAY)
+    def _moved(self, o: OpenFrame, server: Server | None, now: float) -> bool:
+        """Send a frame that is away to another server too, if there is one."""
+        if server is None or o.offload is None:
+            return False
+        self._away.leave(o)
+        self._send(o, o.offload, None, server, now)
+        return True
 
-    def _situation(self, o: OpenFrame, now: float) -> Situation:
-        usable = self.state is LinkState.UP and now >= self._busy_until_s and self._away < self._credits
-        outlook = self.link.outlook(now) if usable else None
-        share, waited_s = self._acknowledged.share, now - o.frame.captured_s
+    def _situation(self, o: OpenFrame, server: Server | None, now: float) -> Situation:
+        outlook, share = (None, 1.0) if server is None else (server.link.outlook(now), server.acknowledged.share)
+        waited_s = now - o.frame.captured_s
         situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
@@ -276,7 +271,7 @@ class Session:
             self._begin(o, now)
 
     def _begin(self, o: OpenFrame, now: float) -> None:
-        width = self._policy.width(self._situation(o, now))
+        width = self._policy.width(self._situation(o, self._away.for_a_frame(now), now))
         if width is not None:
             o.width = width
             self._run(o, 0)
@@ -291,18 +286,21 @@ class Session:
                 self._answer(o, None, AnswerSource.NONE, Reason.TRACKED, None, now)
 
     def _run(self, o: OpenFrame, stage: int) -> None:
-        o.phase, self._running = Phase.RUNNING, o.frame.id
-        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width], self._acknowledged.newest))
+        o.phase, self._running, o.referred = Phase.RUNNING, o.frame.id, self.servers.used
+        newest = o.referred.acknowledged.newest
+        self._actions.append(RunStage(o.frame.id, stage, self._catalogue.widths[o.width], newest))
 
     def _decide(self, o: OpenFrame, result: StageResult, now: float) -> None:
-        situation, priced = self._situation(o, now), self._acknowledged.priced(result)
+        server = self._away.for_a_frame(now)
+        situation = self._situation(o, server, now)
+        priced = server.acknowledged.priced(result) if server is not None and server is o.referred else whole(result)
         match self._policy.after_exit(priced, situation):
             case GoOn():
                 self._run(o, result.stage + 1)
-            case Offload() as offload:
+            case Offload() as offload if server is not None:
                 as_delta = priced.as_delta(offload.step, offload.layers)
-                self._send(o, offload, priced.reference if as_delta else None, now)
-            case Stop():
+                self._send(o, offload, priced.reference if as_delta else None, server, now)
+            case _:
                 self._from_exit(o, self._why_here(o, situation), now)
 
     def _why_here(self, o: OpenFrame, situation: Situation) -> Reason:
@@ -311,23 +309,22 @@ class Session:
             return Reason.CONFIDENT if o.guess is not None else Reason.LINK
         return Reason.DISCONNECTED if self.state is not LinkState.UP else Reason.BUSY
 
-    def _send(self, o: OpenFrame, offload: Offload, reference: Reference | None, now: float) -> None:
-        o.phase, o.offload, o.sent_s = Phase.AWAY, offload, now
+    def _send(self, o: OpenFrame, offload: Offload, reference: Reference | None, server: Server, now: float) -> None:
+        o.phase, o.offload, o.sent_s, o.server = Phase.AWAY, offload, now, server
+        o.doubt_s = self._away.doubted_s(o, server, now)
         left_s = o.due_s - now + (0.0 if self._tracker is None else self._config.late_s)
-        budget_s = left_s - min(self.link.usual_way_s(), MOST_UNDER_WAY * left_s)
+        budget_s = left_s - min(server.link.usual_way_s(), MOST_UNDER_WAY * left_s)
         if offload.step < self._catalogue.delta_steps:
-            self._acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
+            server.acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
         if reference is not None:
-            send = Send(o.frame.id, offload.step, 0, True, budget_s, offload.layers, reference)
+            send = Send(o.frame.id, offload.step, 0, True, budget_s, offload.layers, reference, server.name)
             self._actions.append(send)
             return
         for layer in range(offload.layers):
             last = layer == offload.layers - 1
-            self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s))
+            self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s, server=server.name))
 
-    def _on_result(self, result: messages.Result, now: float) -> None:
-        self.link.on_result(result.frame_id, result.layers_used, result.timings, now)
-        self._acknowledged.on_result(result.frame_id, result.layers_used)
+    def _on_result(self, result: messages.Result, server: Server, now: float) -> None:
         o = self._open.get(result.frame_id)
         if o is None or o.offload is None:
             return  # too late: it was answered from its exit
@@ -340,12 +337,16 @@ class Session:
         except (ValueError, IndexError):
             self._from_exit(o, Reason.INVALID, now)
             return
+        o.answered_by = server.name or None
         if o.placings:
             told = o.placings[o.offload.step].outward(told)
         self._answer(o, self._detected(o, told), AnswerSource.SERVER, Reason.RETURNED, point, now, result.timings)
 
-    def _refused(self, frame_id: int, reason: Reason, now: float) -> None:
-        if (o := self._open.get(frame_id)) is not None and o.phase is Phase.AWAY:
+    def _refused(self, frame_id: int, server: Server, reason: Reason, now: float) -> None:
+        o = self._open.get(frame_id)
+        if o is None or o.phase is not Phase.AWAY or o.server is not server:
+            return
+        if server.state is not LinkState.DRAINING or not self._moved(o, self._away.elsewhere(o, now), now):
             self._from_exit(o, reason, now)
 
     def _at_deadline(self, o: OpenFrame, now: float) -> None:
@@ -392,9 +393,3 @@ class Session:
     def _forget(self, o: OpenFrame) -> None:
         del self._open[o.frame.id]
         self._actions.append(Forget(o.frame.id))
-
-    def _beat(self, now: float) -> None:
-        self._beats += 1
-        self._beat_at_s = now + self._config.heartbeat_s
-        self.link.on_beat_sent(self._beats, now)
-        self._actions.append(Beat(self._beats))

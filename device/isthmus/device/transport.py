@@ -1,7 +1,8 @@
-"""The gRPC stream to one edge server: connect, say hello, pass messages both ways, reconnect for ever.
+"""The gRPC stream to one edge server: connect, say hello, pass messages both ways; again whenever it is asked to.
 
 A thin adapter: it turns messages to protobuf and back, and tells its listener what the connection does. Nothing here
-decides anything about frames. While there is no connection, `send` drops messages: the session answers those frames.
+decides anything about frames, or when to try. While there is no connection, `send` drops messages: the session answers
+those frames, or sends them elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -25,11 +25,6 @@ from isthmus.proto.printable import printable
 
 log = logging.getLogger(__name__)
 
-BACK_OFF_S = (0.1, 1.0)
-"""First and longest pause between two attempts; each is longer or shorter at random by up to a half, so that the devices
-of a server that comes back do not all come at once."""
-STEADY_S = 0.5
-"""After a stream that lasted so long the next attempt is a first one; sooner, a server that hangs up at once is not pressed."""
 WELCOME_TIMEOUT_S = 3.0
 """Connection, TLS, hello and welcome are four round trips: a link of 0.7 s still comes up."""
 WHY_CHARACTERS = 400
@@ -54,7 +49,7 @@ class Listener(Protocol):
 
 
 class Transport:
-    """One stream at a time to `address`; `run` lasts until it is cancelled or the first hello is refused."""
+    """One stream to `address` for each `dial`; `run` lasts until it is cancelled or the first hello is refused."""
 
     def __init__(
         self,
@@ -70,7 +65,8 @@ class Transport:
         self._address, self._hello, self._listener, self._expected = address, hello, listener, expected
         self._certificates, self._options = certificates, wire.channel_options(max_message_bytes)
         self._outbox: asyncio.Queue[DeviceMessage | None] | None = None
-        self._welcomed = self._welcomed_once = False
+        self._dialled = asyncio.Event()
+        self._welcomed_once = False
         self._complaints, self._complain_at_s = 0, -math.inf
 
     def send(self, message: DeviceMessage) -> None:
@@ -78,8 +74,12 @@ class Transport:
         if self._outbox is not None:
             self._outbox.put_nowait(message)
 
-    def reconnect(self) -> None:
-        """End the stream, which `run` then opens anew."""
+    def dial(self) -> None:
+        """Try once to open a stream; its end is told to the listener, whether or not it came about."""
+        self._dialled.set()
+
+    def hang_up(self) -> None:
+        """End the stream, after all that was sent."""
         if self._outbox is not None:
             self._outbox.put_nowait(None)
 
@@ -89,25 +89,23 @@ class Transport:
             self._certificates.look()
 
     async def run(self) -> None:
-        """Keep a stream open. Raises HandshakeError when the very first server refuses the hello."""
-        self._pause_s = BACK_OFF_S[0]
+        """Open a stream whenever one is dialled. Raises HandshakeError when the very first hello is refused."""
         while True:
             async with self._open() as channel:
                 await self._streams(channel)
 
     async def _streams(self, channel: grpc.aio.Channel) -> None:
         """One stream after the other, until the certificates are others."""
-        loop, version = asyncio.get_running_loop(), self._version
+        version = self._version
         while version == self._version:
-            began_s = loop.time()
+            await self._dialled.wait()
+            self.reload()
+            if version != self._version:
+                return  # dialled on the next channel
+            self._dialled.clear()
             why = await self._stream_ended(channel)
             self._outbox = None
             self._listener.disconnected(f"{self._address}: {printable(why, WHY_CHARACTERS)}")
-            if loop.time() - began_s >= STEADY_S and self._welcomed:
-                self._pause_s = BACK_OFF_S[0]
-            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
-            self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
-            self.reload()
 
     @property
     def _version(self) -> int:
@@ -120,7 +118,6 @@ class Transport:
 
     async def _stream_ended(self, channel: grpc.aio.Channel) -> str:
         """Live through one stream; why it ended, or never came about."""
-        self._welcomed = False
         try:
             await self._one_stream(channel)
         except grpc.aio.AioRpcError as error:
@@ -163,7 +160,7 @@ class Transport:
             welcome = wire.read_server(first, self._expected)
             if not isinstance(welcome, Welcome):
                 raise WireError(f"expected a welcome, got {type(welcome).__name__}")
-            self._welcomed = self._welcomed_once = True
+            self._welcomed_once = True
             self._outbox = outbox
             self._listener.connected(welcome)
             while (raw := await _read(call)) is not None:

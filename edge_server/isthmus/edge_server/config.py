@@ -45,6 +45,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Mbit/s that are read of one device."""
     grace_s: float = 5.0
     """How long a stopping server still answers what is in flight."""
+    announce: bool = False
+    """Say by mDNS in the local network that this server is there, for agents that discover."""
     models: str | None = None
     """A folder of bundles, DIR/NAME or DIR/NAME/VERSION, all of which are served, also those that come while it runs."""
     max_tails: int | None = None

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
@@ -35,7 +37,7 @@ from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2_grpc, wire
-from isthmus.proto.errors import BindError
+from isthmus.proto.errors import BindError, ConfigError
 from isthmus.proto.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from isthmus.proto.signals import end_at_once_from_now_on
 
@@ -106,7 +108,7 @@ async def _serve_all(
     ready: Callable[[str], None] | None,
 ) -> None:
     """Serve a folder of bundles."""
-    service = EdgeService(server_id=socket.gethostname(), limits=_limits(config), metrics=metrics)
+    service = EdgeService(server_id=_name(), limits=_limits(config), metrics=metrics)
     sweep(Path(tempfile.gettempdir()), COPIES)
     copies = Scratch(Path(tempfile.gettempdir()), COPIES)
     try:
@@ -133,7 +135,7 @@ async def _serve_one(
     service = EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
         tail(),
-        server_id=socket.gethostname(),
+        server_id=_name(),
         limits=_limits(config),
         max_batch=config.max_batch,
         another=tail,
@@ -165,7 +167,31 @@ async def _serve(
     inference = Inference(service, offers, max_batch=config.max_batch, revoked=_revoked(shown))
     server, status, address = bind(service, config.listen, credential, inference=inference, debug=config.debug)
     told = (lambda: ready(address)) if ready else (lambda: None)
-    await run(service, server, status, grace_s=config.grace_s, ready=told, shown=shown, repository=repository)
+    announcing = _announcing(address, service) if config.announce else None
+    await run(
+        service,
+        server,
+        status,
+        grace_s=config.grace_s,
+        ready=told,
+        shown=shown,
+        repository=repository,
+        announcing=announcing,
+    )
+
+
+def _announcing(address: str, service: EdgeService) -> AbstractAsyncContextManager[None]:
+    """Says in the local network that the server is there. Raises ConfigError where that cannot be."""
+    try:
+        from isthmus.edge_server.announcement import announced
+    except ImportError as error:
+        raise ConfigError(f"announce: {error.name} is not installed; this needs the 'discovery' extra") from error
+    return announced(address, lambda: [served.sha256 for served in service.offered], service.server_id)
+
+
+def _name() -> str:
+    """What this server calls itself: machines may be called alike, and have several."""
+    return f"{socket.gethostname()}/{secrets.token_hex(2)}"
 
 
 async def run(
@@ -177,10 +203,12 @@ async def run(
     ready: Callable[[], None],
     shown: Certificates | None = None,
     repository: Repository | None = None,
+    announcing: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
     """Serve until SIGTERM, then drain; cancellation stops at once, and a second signal ends the process at once.
 
-    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`.
+    SIGHUP reads the certificates that are `shown` anew, and looks into the `repository`. The server is open for new devices
+    within `announcing`.
     """
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
@@ -212,7 +240,8 @@ async def run(
         await server.start()
         await service.tell_health()
         ready()
-        await stop.wait()
+        async with announcing or contextlib.nullcontext():
+            await stop.wait()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
         service.on_health = None

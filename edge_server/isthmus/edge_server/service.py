@@ -23,15 +23,15 @@ from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import INFERENCE, Metrics
 from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.repository import description
 from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
-from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, ServerMessage, Welcome
+from isthmus.proto.messages import Hello, Layer, Result, ServerMessage, Welcome
 from isthmus.proto.printable import printable
-from isthmus.proto.vocabulary import Load
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         described = edge_pb2.Description(
             server_id=self._streams.server_id,
             codec_version=CODEC_VERSION,
-            load=_load_pb(self._streams.load(now)),
+            load=description.load_pb(self._streams.load(now)),
             bundles=[self._described(served, now) for served in offered],
         )
         if len(offered) == 1:
@@ -211,15 +211,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         raise AssertionError("abort raises")
 
     def _described(self, served: Served, now: float) -> edge_pb2.ServedBundle:
-        lane = self._streams.lanes.get(served.sha256)
-        described = edge_pb2.ServedBundle(
-            name=served.name, version=served.version, sha256=served.sha256, loaded=lane is not None
-        )
-        if lane is not None:
-            described.serving = self._tails[served.sha256].serving
-            described.streams = lane.streams
-            described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
-        return described
+        if (lane := self._streams.lanes.get(served.sha256)) is None:
+            return description.unloaded(served)
+        serving, load = self._tails[served.sha256].serving, self._streams.lanes.load_of(lane, now)
+        return description.loaded(served, serving=serving, streams=lane.streams, load=load)
 
     async def ask(self, sha256: bytes, frames: Sequence[Frame], *, due_s: float) -> list[ServerMessage] | None:
         """A reply to each of these frames, which belong to no stream: a Result, or why there is none.
@@ -246,6 +241,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         for reply in replies:
             self.metrics.bundle(served.name, sha256).on_reply(reply, INFERENCE)
         return replies
+
+    @property
+    def server_id(self) -> str:
+        """What this server calls itself."""
+        return self._streams.server_id
 
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
@@ -394,7 +394,3 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _load_pb(load: Load) -> edge_pb2.Load:
-    return wire.to_server_pb(ServerHeartbeat(0, load)).load

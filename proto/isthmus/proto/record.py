@@ -8,18 +8,15 @@ only a last line that was cut short is forgiven, and counted. A finished run may
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 import zstandard
 
 from isthmus.proto.errors import DataError
-from isthmus.proto.fates import END_BEGINS, RunEnd, Tally
+from isthmus.proto.fates import END_BEGINS, RunEnd
 from isthmus.proto.files import Lines, unfolded, write_whole
 from isthmus.proto.vocabulary import (
     NONE_SKIPPED,
@@ -106,6 +103,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     head_s: float = 0.0
     encode_s: float = 0.0
     network_s: float = 0.0
+    server: str | None = None
+    """Which server gave the answer, by the name that the device dials."""
     server_receive_s: float = 0.0
     server_queue_s: float = 0.0
     server_tail_s: float = 0.0
@@ -129,6 +128,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     values: Values | None = None
     age_s: float = 0.0
     """How much older the picture is that a repeated answer is really of, or the newest detection behind tracked boxes."""
+    promised: float | None = None
+    """With what probability the features that were sent would be answered in time, as the scheduler saw it then."""
     captured_unix_s: float | None = None
     """When the picture was captured by the wall clock, in seconds since 1970 (UTC)."""
     skipped_stale: int = 0
@@ -177,6 +178,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             head_s=timings.head_s,
             encode_s=timings.encode_s,
             network_s=timings.network_s,
+            server=answer.server,
             server_receive_s=timings.server.receive_s,
             server_queue_s=timings.server.queue_s,
             server_tail_s=timings.server.tail_s,
@@ -193,6 +195,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             embedding=answer.detail if isinstance(answer.detail, Embedding) else None,
             values=answer.detail if isinstance(answer.detail, Values) else None,
             age_s=answer.age_s,
+            promised=None if answer.promised is None else round(answer.promised, 4),
             captured_unix_s=captured_unix_s,
             skipped_stale=skipped.stale,
             skipped_rate=skipped.rate,
@@ -329,68 +332,6 @@ def _header(line: bytes, where: str) -> RunHeader:
     if header.schema != SCHEMA:
         raise DataError(f"{where}: schema {header.schema}, and this version reads {SCHEMA}")
     return header
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in figures. Shares are 0 to 1; None where nothing could be counted."""
-
-    frames: int
-    captured: int
-    """Those, and the pictures that were let go before anything was made of them."""
-    by_fate: dict[str, int]
-    """What became of all that were captured."""
-    labelled_frames: int
-    """Those with a known truth: the only ones that accuracy counts."""
-    answered_by_deadline: float | None
-    """The share of frames with an answer by the deadline."""
-    accuracy: float | None
-    """The share right and on time."""
-    accuracy_local_only: float | None
-    """What the device alone would have got right."""
-    by_source: dict[str, int]
-    by_reason: dict[str, int]
-    by_width: dict[str, int]
-    bytes_up: int
-    bytes_per_frame: float | None
-    energy_per_frame_J: float | None
-    """The mean over the frames whose energy is known."""
-    latency_p50_s: float | None
-    latency_p95_s: float | None
-    latency_p99_s: float | None
-
-
-def summary(records: Sequence[FrameRecord]) -> Summary:
-    """The figures of a run; order does not matter."""
-    tally = Tally()
-    for record in records:
-        tally.add(record.source, record.reason, Skipped(record.skipped_stale, record.skipped_rate))
-    bytes_up = sum(record.bytes_up for record in records)
-    latencies = [record.latency_s for record in records]
-    energies = [record.energy_J for record in records if record.energy_J is not None]
-    p50, p95, p99 = np.quantile(latencies, [0.5, 0.95, 0.99]).tolist() if latencies else (None, None, None)
-    return Summary(
-        frames=len(records),
-        captured=tally.captured,
-        by_fate=tally.by_fate,
-        labelled_frames=sum(record.right is not None for record in records),
-        answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
-        accuracy=_share(record.right for record in records),
-        accuracy_local_only=_share(record.local_right for record in records),
-        by_source=dict(sorted(Counter(record.source.value for record in records).items())),
-        by_reason=dict(sorted(Counter(record.reason.value for record in records).items())),
-        by_width=dict(sorted(Counter(f"{record.width:g}" for record in records if record.width is not None).items())),
-        bytes_up=bytes_up,
-        bytes_per_frame=bytes_up / len(records) if records else None,
-        energy_per_frame_J=sum(energies) / len(energies) if energies else None,
-        latency_p50_s=p50,
-        latency_p95_s=p95,
-        latency_p99_s=p99,
-    )
-
-
-def _share(values: Iterable[bool | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _decoded(line: bytes, kind: type[Any], where: str) -> Any:

@@ -329,6 +329,10 @@ class Answer(Struct, frozen=True):
     detail: Detail | None = None
     age_s: float = 0.0
     """How much older the picture is that the answer is really of; more than 0 only where one is repeated or carried on."""
+    server: str | None = None
+    """Which server gave it, by the name that the device dials; None: none did."""
+    promised: float | None = None
+    """The probability of being back in time that its features were sent with; None where none were, or nobody asked."""
 
 
 class LinkState(enum.Enum):

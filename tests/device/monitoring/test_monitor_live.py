@@ -61,7 +61,7 @@ def monitor_of(opened: Opened) -> Monitor:
 async def asked(monitor: Monitor, path: str) -> str:
     def ask() -> str:
         try:
-            return str(urllib.request.urlopen(f"http://127.0.0.1:{monitor.port}{path}").read().decode())
+            return str(urllib.request.urlopen(f"http://127.0.0.1:{monitor.port}{path}", timeout=20).read().decode())
         except urllib.error.HTTPError as error:
             return str(error.read().decode())
 

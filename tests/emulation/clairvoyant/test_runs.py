@@ -10,13 +10,13 @@ import pytest
 
 from isthmus.emulation import policies, traces
 from isthmus.emulation.clairvoyant import runs
+from isthmus.emulation.run_summary import summary
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario
 from isthmus.emulation.virtual.setting import OpenedScenario, played
 from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.record import summary
 from isthmus.proto.vocabulary import AnswerSource
 from real_data import TRACES, needs_traces
 

@@ -6,10 +6,11 @@ import pytest
 
 from isthmus.emulation import policies
 from isthmus.emulation.clairvoyant import runs
+from isthmus.emulation.run_summary import summary
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario
 from isthmus.emulation.virtual.setting import OpenedScenario
-from isthmus.proto.record import Run, summary
+from isthmus.proto.record import Run
 from isthmus.proto.vocabulary import AnswerSource
 
 NARROW: dict[str, object] = {"bundle": "signs", "trace": "lte-drive", "scale": 0.02, "deadline_s": 0.1}

@@ -16,9 +16,10 @@ import pytest
 
 from isthmus.emulation import traces
 from isthmus.emulation.reports import figure_style, frames_table, provenance, run_plots, run_report
+from isthmus.emulation.run_summary import summary
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import FrameRecord, Run, RunHeader, summary
+from isthmus.proto.record import FrameRecord, Run, RunHeader
 from isthmus.proto.vocabulary import AnswerSource, Box, Reason
 
 DEMO = traces.find("demo")

@@ -12,7 +12,7 @@ import pytest
 
 from clips import AGEING, CLIPS, FRAMES, made
 from isthmus.device.tracking.tracks import Place
-from isthmus.emulation import policies
+from isthmus.emulation import policies, run_summary
 from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.ageing import AGES, counted
 from isthmus.emulation.sequences.clips import ByName, Clips
@@ -20,7 +20,6 @@ from isthmus.emulation.sequences.rows import Rows, found
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models.bundle import Bundle
-from isthmus.proto import record
 from isthmus.proto.errors import ConfigError, DataError
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import Box
@@ -82,7 +81,7 @@ def test_a_slow_device_answers_from_what_is_tracked(bundle: Bundle) -> None:
     }
     ours, alone = played(bundle, **slow), played(bundle, "local-only", **slow)
     assert Counter(r.source.value for r in ours)["track"] > 200
-    assert record.summary(ours).accuracy > 0.4 > (record.summary(alone).accuracy or 0.0)  # type: ignore[operator]
+    assert run_summary.summary(ours).accuracy > 0.4 > (run_summary.summary(alone).accuracy or 0.0)  # type: ignore[operator]
     assert all(r.age_s > 0 for r in ours if r.source.value == "track")
 
 
@@ -95,9 +94,9 @@ def test_every_rival_plays_on_clips(bundle: Bundle, name: str) -> None:
 
 
 def test_nobody_beats_the_clairvoyant(bundle: Bundle) -> None:
-    bound = record.summary(played(bundle, "clairvoyant")).accuracy
+    bound = run_summary.summary(played(bundle, "clairvoyant")).accuracy
     for name in ("expected-utility", "tracker-only", "always-webp"):
-        assert record.summary(played(bundle, name)).accuracy <= bound  # type: ignore[operator]
+        assert run_summary.summary(played(bundle, name)).accuracy <= bound  # type: ignore[operator]
 
 
 def test_without_a_table_of_ageing_nothing_is_tracked(tmp_path: Path) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from isthmus.device.scheduler import POLICIES
+from isthmus.device.servers.pauses import FIRST_S, LONGEST_S, STEADY_S
+from isthmus.device.servers.servers import Servers
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
-from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
+from isthmus.device.transport import WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.synthetic import constant
-from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, _Alarm
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, Way, _Alarm
 from isthmus.emulation.virtual.timeline import Timeline
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.machine import run_virtual
@@ -27,6 +30,7 @@ from isthmus.proto.vocabulary import Answer, AnswerSource, FilterResult, Frame, 
 from pair import HASH, LABEL_LOCAL, LABEL_SERVER, TAIL_S, Head, Tail, catalogue, coding
 
 ROUND_TRIP_S = 0.040
+ALONE = constant(up_mbps=80, down_mbps=80, rtt_ms=1000 * ROUND_TRIP_S)
 STAGES_S = ((0.004, 0.010), (0.003, 0.008))
 """[stage][width]: a wide head takes 18 ms."""
 Heard = tuple[Frame, Answer, Guess | None, int]
@@ -42,7 +46,7 @@ def server(timeline: Timeline, name: str = "edge", **limits: int) -> ServerNode:
 
 
 class Watched(DeviceNode):
-    """A device that notes when it tries to connect, and what it answered."""
+    """A device that notes when it tries to connect, and what it answered. Its servers go by "0", "1", …"""
 
     def __init__(
         self,
@@ -55,24 +59,29 @@ class Watched(DeviceNode):
     ) -> None:
         self.attempts_s: list[float] = []
         self.answers: list[Heard] = []
-        trace, known = constant(up_mbps=80, down_mbps=80, rtt_ms=1000 * ROUND_TRIP_S), catalogue()
-        session = Session(known, POLICIES[policy](known), StageTimes(STAGES_S), filtered=filter_frame is not None)
+        trace, known = ALONE, catalogue()
+        chance = random.Random(f"{seed}/{name}")
+        session = Session(
+            known,
+            POLICIES[policy](known),
+            StageTimes(STAGES_S),
+            servers=Servers(map(str, range(len(servers))), chance=chance),
+            filtered=filter_frame is not None,
+        )
+        up, down = ShapedLink(trace, "up"), ShapedLink(trace, "down")
         super().__init__(
             timeline,
             session,
             Head(STAGES_S, lambda _: 0.6),
-            ShapedLink(trace, "up"),
-            ShapedLink(trace, "down"),
+            {str(number): Way(server, up, down) for number, server in enumerate(servers)},
             lambda *heard: self.answers.append(heard),
             hello=Hello("pair", HASH, CODEC_VERSION, name),
-            servers=servers,
-            seed=seed,
             filter_frame=filter_frame,
         )
 
-    def connect(self, now: float) -> None:
+    def dial(self, name: str, now: float) -> None:
         self.attempts_s.append(now)
-        super().connect(now)
+        super().dial(name, now)
 
     def is_up(self) -> bool:
         return self.core.state is LinkState.UP
@@ -104,13 +113,13 @@ def test_a_device_is_welcomed_after_one_round_trip() -> None:
     assert device.is_up()
 
 
-def test_a_silent_server_is_given_up_for_the_next_one_in_order() -> None:
+def test_two_servers_are_turned_to_at_once_and_the_one_that_answers_is_used() -> None:
     timeline = Timeline()
     dead, alive = server(timeline, "dead"), server(timeline, "alive")
     dead.die(0.0)
     device = Watched(timeline, dead, alive)
     device.connect(0.0)
-    run(timeline, WELCOME_TIMEOUT_S + 1.5 * BACK_OFF_S[0] + ROUND_TRIP_S)
+    run(timeline, WELCOME_TIMEOUT_S)
     assert (dead.core.count, alive.core.count) == (0, 1)
     assert device.is_up()
 
@@ -128,11 +137,11 @@ def pauses_s(**changes: Any) -> list[float]:
 
 
 def test_pauses_double_to_the_longest_and_vary_by_half() -> None:
-    found, expected_s = pauses_s(), BACK_OFF_S[0]
+    found, expected_s = pauses_s(), FIRST_S
     assert len(found) > 10
     for pause_s in found:
         assert 0.5 * expected_s <= pause_s <= 1.5 * expected_s
-        expected_s = min(2 * expected_s, BACK_OFF_S[1])
+        expected_s = min(2 * expected_s, LONGEST_S)
 
 
 def test_pauses_are_the_seed_s_and_each_device_has_its_own() -> None:
@@ -154,11 +163,11 @@ def test_only_a_stream_that_lasted_makes_the_next_pause_short_again(lasts_s: flo
         timeline.step(timeline.due_at or 0.0)
     ended_s = device.attempts_s[-1] + lasts_s
     run(timeline, ended_s)
-    device.hang_up(ended_s)
+    device.hang_up("0", ended_s)
     run(timeline, ended_s + 2.0)
     pause_s = next(at_s for at_s in device.attempts_s if at_s > ended_s) - ended_s
-    assert (pause_s <= 1.5 * BACK_OFF_S[0]) is short
-    assert short or pause_s >= 0.5 * BACK_OFF_S[1]
+    assert (pause_s <= 1.5 * FIRST_S) is short
+    assert short or pause_s >= 0.5 * LONGEST_S
 
 
 def test_a_server_that_is_full_ends_the_stream_and_takes_the_next_when_there_is_room() -> None:
@@ -170,10 +179,10 @@ def test_a_server_that_is_full_ends_the_stream_and_takes_the_next_when_there_is_
     run(timeline, 5.0)
     assert (first.is_up(), second.is_up()) == (True, False)
     assert len(second.attempts_s) > 3, "it hears so, and need not wait for the welcome's time to pass"
-    first._servers = ()  # it stays away
-    first.hang_up(5.0)
+    first._ways = {"0": Way(server(timeline), ShapedLink(ALONE, "up"), ShapedLink(ALONE, "down"))}  # it stays away
+    first.hang_up("0", 5.0)
     run(timeline, 7.0)
-    assert (first.is_up(), second.is_up()) == (False, True)
+    assert second.is_up()
     assert edge.core.count == 1
 
 
@@ -205,7 +214,7 @@ def test_hanging_up_answers_what_is_away_at_once_and_both_sides_know() -> None:
     device.take(1.0, frame(0, 1.0))
     run(timeline, 1.020)  # the head took 18 ms; the layers are on their way
     assert device.answers == []
-    device.hang_up(1.020)
+    device.hang_up("0", 1.020)
     ((_, answer, _, layers),) = device.answers
     assert (answer.source, answer.reason, answer.answered_s) == (AnswerSource.EXIT, Reason.DISCONNECTED, 1.020)
     assert layers == 2
@@ -220,7 +229,7 @@ def test_nothing_of_an_ended_stream_is_heard_on_the_next_one() -> None:
     device.take(1.0, frame(0, 1.0))
     run(timeline, 1.050)  # 18 ms of head, 20 ms up, 5 ms of tail
     assert edge.core.waiting == 0
-    device.hang_up(1.050)
+    device.hang_up("0", 1.050)
     run(timeline, 3.0)
     assert device.is_up()
     assert device.sources == [AnswerSource.EXIT]
@@ -229,8 +238,8 @@ def test_nothing_of_an_ended_stream_is_heard_on_the_next_one() -> None:
 def test_hanging_up_twice_is_hanging_up_once() -> None:
     timeline = Timeline()
     device = connected(timeline, server(timeline))
-    device.hang_up(1.0)
-    device.hang_up(1.0)
+    device.hang_up("0", 1.0)
+    device.hang_up("0", 1.0)
     run(timeline, 3.0)
     assert len(device.attempts_s) == 2
 

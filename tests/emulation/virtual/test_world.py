@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.device.session import Session
 from isthmus.emulation.link import LinkTables
+from isthmus.emulation.run_summary import summary
 from isthmus.emulation.simulate import simulate
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Happening, Scenario
@@ -19,7 +20,7 @@ from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.record import FrameRecord, Run, summary
+from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
@@ -134,8 +135,37 @@ def test_a_lost_server_is_replaced_by_the_next_one() -> None:
     lost = Happening(what="server-lost", at_s=2.0)
     alone, two = (simulate(changed(WIFI, servers=n, events=(lost,), duration_s=14.0))[0] for n in (1, 2))
     assert share(between(alone, 2.2, 14), AnswerSource.EXIT) == 1.0
-    assert share(between(two, 2.2, 4), AnswerSource.EXIT) == 1.0
+    assert share(between(two, 2.2, 4), AnswerSource.SERVER) > 0.3, "within a second, whichever was used"
     assert share(between(two, 8, 14), AnswerSource.SERVER) > 0.3
+    assert {r.server for r in between(two, 2.2, 14)} == {None, "edge-1"}
+
+
+@pytest.mark.parametrize("links", ["shared", "own"])
+def test_a_rolling_upgrade_of_two_servers_costs_no_answer_of_theirs(links: str) -> None:
+    events = tuple(Happening(what="server-drained", server=n, at_s=3.0 + 4 * n, for_s=1.0) for n in (0, 1))
+    rolled = changed(
+        WIFI,
+        trace="demo",
+        servers=2,
+        server_links=links,
+        sessions=5,
+        events=events,
+        duration_s=12.0,
+        policy="always-offload",
+    )
+    runs, still = simulate(rolled), simulate(changed(rolled, events=()))
+    for run in runs:
+        assert all(record.on_time for record in run.records)
+        assert {record.server for record in between(run, 3.2, 7.0)} <= {None, "edge-1"}
+        assert {record.server for record in between(run, 7.2, 8.0)} <= {None, "edge-0"}
+    answered, undisturbed = (sum(share(run.records, AnswerSource.SERVER) for run in some) / 5 for some in (runs, still))
+    assert answered > (undisturbed - 0.05 if links == "shared" else 0.3), "links of their own are not equally good"
+
+
+def test_an_event_of_a_server_that_is_not_there_is_refused() -> None:
+    table = {"servers": 2, "events": [{"what": "server-lost", "at_s": 1.0, "server": 2}]}
+    with pytest.raises(ConfigError, match=r"events: server = 2, expected 0 to 1: there are 2"):
+        scenarios.of(table)
 
 
 def test_a_slow_server_says_so_and_is_asked_less() -> None:

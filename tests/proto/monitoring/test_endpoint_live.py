@@ -119,3 +119,20 @@ def test_an_address_is_a_port_of_this_machine_where_it_names_no_other() -> None:
     for wrong in ("", ":", ":80", "x:", "x:99999", "::1:80", "a b:1", "http://x:1", "x:http", "²"):
         with pytest.raises(ValueError, match="expected HOST:PORT"):
             address_of(wrong)
+
+
+def test_whoever_asks_while_it_closes_is_answered_or_hung_up_on() -> None:
+    """A connection that was accepted as the port closed was left open, and its reader waited for ever."""
+    for _ in range(20):
+        with opened() as endpoint, contextlib.ExitStack() as stack:
+            asking = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", endpoint.port), PATIENCE_S))
+                for _ in range(3)
+            ]
+            for connection in asking:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            endpoint.close()
+            for connection in asking:
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(1000):
+                        pass

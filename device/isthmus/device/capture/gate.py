@@ -61,6 +61,7 @@ class Kept:
             latency_s=now - frame.captured_s,
             on_time=now <= frame.deadline_s,
             bytes_up=0,
+            server=None,
             timings=Timings(wait_s=now - frame.captured_s),
             age_s=frame.captured_s - self.captured_s,
         )

@@ -78,7 +78,7 @@ def _page(config: AgentConfig, address: str, manifest: Manifest, metrics: Metric
         source=public(config.source),
         client_id=config.client_id,
         policy=config.policy,
-        server=config.server,
+        server=", ".join(config.servers) or None,
         deadline_s=config.deadline_s,
         version=metadata.version("isthmus"),
         labels=manifest.labels,

@@ -67,6 +67,10 @@ class Acknowledged:
         if sent is not None and sent.delta:
             self._newest = None
 
+    def forget(self, frame_id: int) -> None:
+        """A frame was sent elsewhere too, and coded anew: what this server holds of it is not what we hold."""
+        self._sent.pop(frame_id, None)
+
     @property
     def newest(self) -> Reference | None:
         """What the next frame may be coded against; None: nothing."""
@@ -82,12 +86,17 @@ class Acknowledged:
         if result.layer_bytes is None:
             return result
         if not result.delta_bytes or not self.holds(result.reference):
-            return replace(result, reference=None, delta_bytes=())
+            return whole(result)
         deltas = len(result.delta_bytes)
         steps = [_cheaper(*row) for row in zip(result.layer_bytes, result.delta_bytes, strict=False)]
         now = sum(map(sum, steps)) / max(1, sum(map(sum, result.layer_bytes[:deltas])))
         self.share += GAIN * (now - self.share)
         return replace(result, layer_bytes=(*steps, *result.layer_bytes[deltas:]))
+
+
+def whole(result: StageResult) -> StageResult:
+    """A stage's result for a server that holds nothing to code its frame against."""
+    return replace(result, reference=None, delta_bytes=()) if result.reference is not None else result
 
 
 def _cheaper(whole: tuple[int, ...], deltas: tuple[int, ...]) -> tuple[int, ...]:

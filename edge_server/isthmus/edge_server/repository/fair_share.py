@@ -18,6 +18,7 @@ is shorter, and devices wait no longer for an answer."""
 
 
 class _Held(NamedTuple):
+    tail: bytes
     ends_s: float
     """When its batch should end."""
     lets_go_s: float
@@ -25,12 +26,12 @@ class _Held(NamedTuple):
 
 
 class FairShare:
-    """The workers of one server. A tail is known by its bundle's hash, and has at most one turn at a time."""
+    """The workers of one server. A tail is known by its bundle's hash."""
 
     def __init__(self, workers: int) -> None:
         """So many batches run at a time."""
         self.workers = workers
-        self._held: dict[bytes, _Held] = {}
+        self._held: list[_Held] = []
         self._attained_s: dict[bytes, float] = {}
         self._turns: dict[bytes, int] = {}
         """The number of each one's last turn: equals take turns."""
@@ -42,11 +43,11 @@ class FairShare:
         """When there is a worker for another batch, whether those that run end or not; minus infinity: now."""
         if len(self._held) < self.workers:
             return -math.inf
-        return sorted((held.lets_go_s for held in self._held.values()), reverse=True)[self.workers - 1]
+        return sorted((held.lets_go_s for held in self._held), reverse=True)[self.workers - 1]
 
     def free_s(self, now: float) -> float:
         """When a worker is expected to be free."""
-        ends = sorted((held.ends_s for held in self._held.values() if held.lets_go_s > now), reverse=True)
+        ends = sorted((held.ends_s for held in self._held if held.lets_go_s > now), reverse=True)
         return now if len(ends) < self.workers else max(now, ends[self.workers - 1])
 
     def first(self, waiting: Iterable[bytes]) -> bytes:
@@ -58,16 +59,18 @@ class FairShare:
         self._turn += 1
         self._turns[tail] = self._turn
         self._floor_s = self._attained_s[tail] = self._tag_s(tail)
-        self._held[tail] = _Held(now + usual_s, now + max(OVERDUE_S, OVERDUE_TIMES * usual_s))
+        self._held.append(_Held(tail, now + usual_s, now + max(OVERDUE_S, OVERDUE_TIMES * usual_s)))
 
     def end(self, tail: bytes, took_s: float) -> None:
         """It ended, after so long on its worker."""
-        if self._held.pop(tail, None) is not None:
+        held = next((held for held in self._held if held.tail == tail), None)
+        if held is not None:
+            self._held.remove(held)
             self._attained_s[tail] += took_s
 
     def forget(self, tail: bytes) -> None:
         """The tail is gone."""
-        self._held.pop(tail, None)
+        self._held = [held for held in self._held if held.tail != tail]
         self._attained_s.pop(tail, None)
         self._turns.pop(tail, None)
 

@@ -101,8 +101,8 @@ class Lane:
         self._streams: set[int] = set()
         self._references: dict[int, References] = {}
         """What is held of each stream's newest frames, where any may be coded against another."""
-        self._running: RunBatch[Ready] | None = None
-        self._started_s = 0.0
+        self._running: list[tuple[RunBatch[Ready], float]] = []
+        """The batches that the tail computes, and when each began."""
         self._actions: list[Reply | Compute] = []
 
     @property
@@ -126,8 +126,8 @@ class Lane:
         return self._codec.max_layer_bytes
 
     def runs(self, batch: RunBatch[Ready]) -> bool:
-        """Whether this batch is the one that its tail runs now."""
-        return batch is self._running
+        """Whether its tail computes this batch."""
+        return any(batch is running for running, _ in self._running)
 
     def actions(self) -> list[Reply | Compute]:
         """What to do, in order; each action is handed out once."""
@@ -185,7 +185,8 @@ class Lane:
         self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
     ) -> None:
         """The tail's answers to a batch, packed by the bundle's task; None when it failed, or for one that is NaN."""
-        self._running = None
+        started_s = next(began_s for running, began_s in self._running if running is batch)
+        self._running = [entry for entry in self._running if entry[0] is not batch]
         self.batcher.on_done(batch, None if answers is None else tail_s, now=now)
         load = self.batcher.load(now)
         for index, item in enumerate(batch.items):
@@ -196,9 +197,9 @@ class Lane:
                 continue
             timings = ServerTimings(
                 receive_s=item.payload.receive_s,
-                queue_s=self._started_s - item.arrival_s,
+                queue_s=started_s - item.arrival_s,
                 tail_s=tail_s,
-                send_s=max(0.0, now - self._started_s - tail_s),
+                send_s=max(0.0, now - started_s - tail_s),
             )
             self._reply(item.stream, m.Result(item.frame_id, item.payload.layers_used, answer, timings, load))
 
@@ -209,9 +210,10 @@ class Lane:
 
     def step_batcher(self, now: float) -> int:
         """It is this lane's turn; of how many frames the batch is that begins, 0 for none."""
+        before = len(self._running)
         self.batcher.step(now)
         self._dispatch(now)
-        return 0 if self._running is None else len(self._running.items)
+        return len(self._running[-1][0].items) if len(self._running) > before else 0
 
     def _collect(self, load: Load, now: float) -> None:
         for action in self._assembly.actions():
@@ -248,7 +250,7 @@ class Lane:
         for action in self.batcher.actions():
             match action:
                 case RunBatch():
-                    self._running, self._started_s = action, now
+                    self._running.append((action, now))
                     self._actions.append(Compute(action, self.served.sha256))
                 case Reject(item, Refusal.LATE):
                     self._shedder.refused()

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.emulation.policies import BOUNDS, CLAIRVOYANT, TRACE_CLAIRVOYANT
+from isthmus.emulation.run_summary import Summary, summary
 from isthmus.emulation.traces import Floats
-from isthmus.proto.record import FrameRecord, Run, RunHeader, Summary, summary
+from isthmus.proto.record import FrameRecord, Run, RunHeader
 from isthmus.proto.vocabulary import AnswerSource
 
 LOCAL_ONLY = "local-only"

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isthmus.emulation import run_summary
 from isthmus.emulation.reports import figure_style
 from isthmus.emulation.reports.figure_style import Sheet
 from isthmus.emulation.traces import MBIT_PER_BYTE, Floats, Trace
@@ -179,6 +180,21 @@ def bytes_histogram(view: View, sheet: Sheet) -> Figure:
         )
     figure_style.key(axis, (f"{len(size) - len(sent):,} of {len(size):,} frames sent nothing", figure_style.SOFT))
     axis.set(xlabel=f"sent per frame, {unit}", ylabel="frames")
+    return figure
+
+
+def reliability(view: View, sheet: Sheet) -> Figure:
+    """What was promised of the link, and what came of it: the nearer to the line, the better they agree."""
+    figure = figure_style.blank(sheet, 2.6)
+    axis = figure.subplots()
+    figure_style.plain(axis)
+    tenths = run_summary.reliability(view.records)
+    promised, kept = (100 * np.array([getattr(tenth, name) for tenth in tenths]) for name in ("promised", "kept"))
+    frames = np.array([tenth.frames for tenth in tenths])
+    axis.plot([0, 100], [0, 100], color=figure_style.LINE, linewidth=1.0, zorder=1)
+    axis.scatter(promised, kept, s=12 + 240 * frames / frames.sum(), color=figure_style.BLUE, linewidth=0, zorder=2)
+    figure_style.key(axis, (f"{frames.sum():,} frames sent, by tenths of what was promised", figure_style.SOFT))
+    axis.set(xlim=(0, 103), ylim=(0, 108), xlabel="promised to be back in time, %", ylabel="were back in time, %")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 write(folder, header, records, trace) -> folder/index.html
   folder/summary.json                 the header and every figure of the page
-  folder/{timeline,accuracy,latency,bytes}.png, or in whatever forms are asked for
+  folder/{timeline,accuracy,latency,bytes,reliability}.png, or in whatever forms are asked for
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from isthmus.emulation import traces
 from isthmus.emulation.reports import figure_style, page, provenance, run_plots
 from isthmus.emulation.reports.figure_style import Form, Plot, Sheet
 from isthmus.emulation.reports.page import Row
+from isthmus.emulation.run_summary import Summary, summary
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import FrameRecord, RunHeader, Summary, summary
+from isthmus.proto.record import FrameRecord, RunHeader
 
 
 def write(
@@ -100,7 +101,14 @@ def _plots(view: run_plots.View, forms: Sequence[Form]) -> list[Plot]:
         words = f"An answer counts when it is right and on time{grey}."
         plots.append(drawn("accuracy", "Accuracy over time", words, run_plots.accuracy))
     plots.append(drawn("latency", "Latency", "From capture to answer.", run_plots.latency_cdf))
-    return [*plots, drawn("bytes", "Bytes sent", "Payload of the layers, frame by frame.", run_plots.bytes_histogram)]
+    plots.append(drawn("bytes", "Bytes sent", "Payload of the layers, frame by frame.", run_plots.bytes_histogram))
+    if any(record.promised is not None for record in view.records):
+        words = (
+            "What the scheduler expected of the link when it sent, and how often the answer came in time; the larger a "
+            "mark, the more frames."
+        )
+        plots.append(drawn("reliability", "Promised and kept", words, run_plots.reliability))
+    return plots
 
 
 def _stretches(view: run_plots.View) -> dict[str, Summary]:
@@ -161,6 +169,9 @@ def _tiles(figures: Summary) -> str:
         (page.size(figures.bytes_per_frame), "sent per frame", f"{page.size(figures.bytes_up)} in all"),
         (page.milliseconds(figures.latency_p50_s), "median latency", latency),
     ]
+    if figures.kept is not None and figures.promised is not None:
+        promised = f"{page.percent(figures.promised)} promised, {figures.promises:,} frames sent"
+        each.append((page.percent(figures.kept), "of what was sent came back in time", promised))
     if figures.energy_per_frame_J is not None:
         each.append((page.energy(figures.energy_per_frame_J), "per frame", "above idling, computing and radio"))
     if unknown:

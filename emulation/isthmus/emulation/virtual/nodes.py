@@ -6,15 +6,16 @@ to the core, then the core's actions are performed, then its next wake-up is ask
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from isthmus.device import actions
 from isthmus.device.capture.gate import Sketch
 from isthmus.device.session import Session
 from isthmus.device.tracking.tracks import Place
-from isthmus.device.transport import BACK_OFF_S, STEADY_S, WELCOME_TIMEOUT_S
+from isthmus.device.transport import WELCOME_TIMEOUT_S
 from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Close
 from isthmus.edge_server.batcher import RunBatch
@@ -135,6 +136,18 @@ class ServerNode:
         for stream in list(self._pipes):
             self.gone(now, stream)
 
+    def drain(self, now: float, grace_s: float) -> None:
+        """Say goodbye to every device, answer what is in flight, and end."""
+        self.core.drain(grace_s, now=now)
+        self.perform(now)
+
+    def restart(self, now: float, core: Streams) -> None:
+        """Begin anew with a fresh core, without the streams that the old one still had."""
+        for stream in list(self._pipes):
+            self._pipes.pop(stream).send(None, 0, now)
+        self.core = core
+        self._alarm = _Alarm(self._timeline, core, self.perform)
+
     def revive(self, now: float) -> None:
         """Take on devices again."""
         self.alive = True
@@ -159,69 +172,68 @@ class ServerNode:
         self.perform(now)
 
 
+@dataclass(frozen=True)
+class Way:
+    """A server, and the links of one device to and from it; those of several servers may be the same ones."""
+
+    server: ServerNode
+    up: ShapedLink
+    down: ShapedLink
+
+
 class _Stream:
     """A device's connection to one server, as its transport sees it."""
 
-    def __init__(
-        self, device: DeviceNode, server: ServerNode, timeline: Timeline, up: ShapedLink, down: ShapedLink, now: float
-    ) -> None:
-        self._server = server
-        self.up, self.down = Pipe(timeline, up, self._at_server), Pipe(timeline, down, device.hear)
+    def __init__(self, device: DeviceNode, name: str, way: Way, timeline: Timeline) -> None:
+        self._server = way.server
+        self.up = Pipe(timeline, way.up, self._at_server)
+        self.down = Pipe(timeline, way.down, partial(device.hear, name))
         self._number: int | None = None
-        self.began_s, self.welcomed = now, False
+        self._core = way.server.core
+        self.welcomed = False
 
     def close(self, now: float) -> None:
         """Hang up: both sides know at once."""
         self.up.open = self.down.open = False
-        if self._number is not None:
+        if self._number is not None and self._server.core is self._core:
             self._server.gone(now, self._number)
 
     def _at_server(self, now: float, message: messages.DeviceMessage) -> None:
         if isinstance(message, messages.Hello):
-            self._number = self._server.open(now, self.down)
-        if self._number is not None:
+            self._core, self._number = self._server.core, self._server.open(now, self.down)
+        if self._number is not None and self._server.core is self._core:
             self._server.hear(now, self._number, message)
 
 
 class DeviceNode:
-    """One device: a session, a head, and a transport that reconnects for ever, from server to server in order."""
+    """One device: a session, a head, and a transport to each server that the session knows."""
 
     def __init__(
         self,
         timeline: Timeline,
         core: Session,
         executor: VirtualHead,
-        up: ShapedLink,
-        down: ShapedLink,
+        ways: Mapping[str, Way],
         on_answer: OnAnswer,
         *,
         hello: messages.Hello,
-        servers: Sequence[ServerNode] = (),
-        seed: int = 0,
         filter_frame: Callable[[int], FilterResult] | None = None,
     ) -> None:
-        """A device without servers answers alone. `seed` is that of the pauses between two attempts to connect.
+        """`ways` are those to the session's servers, by the names that it knows them by.
 
         `filter_frame` is the neural filter, for a session that has one.
         """
         self.core, self.executor, self._filter = core, executor, filter_frame
         self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
-        self._up, self._down, self._on_answer, self._hello = up, down, on_answer, hello
-        self._servers, self._attempts = servers, 0
-        self._random, self._pause_s = random.Random(f"{seed}/{hello.client_id}/pauses"), BACK_OFF_S[0]
-        self._stream: _Stream | None = None
+        self._ways, self._on_answer, self._hello = ways, on_answer, hello
+        self._streams: dict[str, _Stream] = {}
         self._frames: dict[int, Frame] = {}
         self._layers: dict[int, int] = {}
 
     def connect(self, now: float) -> None:
-        """Say hello to the next server."""
-        if not self._servers:
-            return
-        server = self._servers[self._attempts % len(self._servers)]
-        self._attempts += 1
-        self._stream = _Stream(self, server, self._timeline, self._up, self._down, now)
-        self._stream.up.send(self._hello, 0, now)
-        self._timeline.at(now + WELCOME_TIMEOUT_S, self._unwelcome, self._stream)
+        """Begin to turn to servers."""
+        self.core.connect(now=now)
+        self.perform(now)
 
     def take(self, now: float, frame: Frame, sketch: Sketch | None = None) -> None:
         """A frame was captured."""
@@ -229,31 +241,30 @@ class DeviceNode:
         self.core.on_frame(frame, now=now, sketch=sketch)
         self.perform(now)
 
-    def hear(self, now: float, message: messages.ServerMessage | None) -> None:
-        """A message arrived; None is the end of the stream."""
+    def dial(self, name: str, now: float) -> None:
+        """Say hello to a server."""
+        stream = self._streams[name] = _Stream(self, name, self._ways[name], self._timeline)
+        stream.up.send(self._hello, 0, now)
+        self._timeline.at(now + WELCOME_TIMEOUT_S, self._unwelcome, name, stream)
+
+    def hear(self, name: str, now: float, message: messages.ServerMessage | None) -> None:
+        """A message arrived from a server; None is the end of its stream."""
         if message is None:
-            self.hang_up(now)
+            self.hang_up(name, now)
             return
         if isinstance(message, messages.Welcome):
-            assert self._stream is not None
-            self._stream.welcomed = True
-            self.core.on_connected(message, now=now)
+            self._streams[name].welcomed = True
+            self.core.on_connected(message, now=now, server=name)
         else:
-            self.core.on_message(message, now=now)
+            self.core.on_message(message, now=now, server=name)
         self.perform(now)
 
-    def hang_up(self, now: float) -> None:
-        """End the stream, and try again after a pause as the live transport does."""
-        if self._stream is None:
-            return
-        self._stream.close(now)
-        if self._stream.welcomed and now - self._stream.began_s >= STEADY_S:
-            self._pause_s = BACK_OFF_S[0]
-        self._stream = None
-        self._timeline.at(now + self._pause_s * self._random.uniform(0.5, 1.5), self.connect)
-        self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
-        self.core.on_disconnected(now=now)
-        self.perform(now)
+    def hang_up(self, name: str, now: float) -> None:
+        """End the stream to a server, if there is one."""
+        if (stream := self._streams.pop(name, None)) is not None:
+            stream.close(now)
+            self.core.on_disconnected(now=now, server=name)
+            self.perform(now)
 
     def perform(self, now: float) -> None:
         """Carry out what the session asks, until it asks nothing more."""
@@ -279,7 +290,7 @@ class DeviceNode:
                 self.executor.forget(action.frame_id)
                 del self._frames[action.frame_id]
             case actions.Beat():
-                self._pass_on(messages.Heartbeat(action.sequence), 0, now)
+                self._pass_on(action.server, messages.Heartbeat(action.sequence), 0, now)
             case actions.RunFilter():
                 assert self._filter is not None  # or the session would not ask
                 filtered = self._filter(action.frame_id)
@@ -287,8 +298,10 @@ class DeviceNode:
             case actions.Follow():
                 places, flow_s = self.executor.follow(action.frame_ids, action.places)
                 self._timeline.at(now + flow_s, self._followed, places)
-            case actions.Reconnect():
-                self.hang_up(now)
+            case actions.Dial():
+                self.dial(action.server, now)
+            case actions.HangUp():
+                self.hang_up(action.server, now)
 
     def _on_filter(self, now: float, result: FilterResult) -> None:
         self.core.on_filter(result, now=now)
@@ -326,14 +339,14 @@ class DeviceNode:
             crc=checksum(payload, seal),
             reference=None if reference is None else reference.frame_id,
         )
-        self._pass_on(layer, size, now)
+        self._pass_on(action.server, layer, size, now)
         self._layers[action.frame_id] = action.layer + 1 if reference is None else action.layers
-        self.core.on_sent(action.frame_id, action.layer, size, now=now, encode_s=encode_s)
+        self.core.on_sent(action.frame_id, action.layer, size, now=now, encode_s=encode_s, server=action.server)
 
-    def _pass_on(self, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:
-        if self._stream is not None:
-            self._stream.up.send(message, payload_bytes, now)
+    def _pass_on(self, name: str, message: messages.DeviceMessage, payload_bytes: int, now: float) -> None:
+        if (stream := self._streams.get(name)) is not None:
+            stream.up.send(message, payload_bytes, now)
 
-    def _unwelcome(self, now: float, stream: _Stream) -> None:
-        if stream is self._stream and not stream.welcomed:
-            self.hang_up(now)
+    def _unwelcome(self, now: float, name: str, stream: _Stream) -> None:
+        if stream is self._streams.get(name) and not stream.welcomed:
+            self.hang_up(name, now)

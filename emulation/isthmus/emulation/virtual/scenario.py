@@ -23,14 +23,19 @@ SHELF = Path(__file__).parent / "scenarios"
 class Happening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something that begins at a time and, after a while, ends."""
 
-    what: Literal["load", "throttling", "server-load", "server-lost"]
-    """Work beside the head; the devices' heat; work beside the tail; the first server without power."""
+    what: Literal["load", "throttling", "server-load", "server-lost", "server-drained"]
+    """Work beside the head; the devices' heat; work beside the tail; a server without power; one that says goodbye and ends.
+
+    A server that was lost or drained starts anew at the event's end.
+    """
     at_s: float
     for_s: float = math.inf
     factor: float = 1.0
     """How many times slower it makes a device ("load") or a server ("server-load")."""
     state: str = "none"
     """The state of the profile's throttling."""
+    server: int = 0
+    """Which server is lost or drained, counted from 0."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.at_s < math.inf and self.for_s > 0):
@@ -78,7 +83,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     server: str = "edge-server"
     """The servers' profile."""
     servers: int = 1
-    """Device k turns to server k modulo this first, and to the next one when it is lost."""
+    """Each device draws the one that it uses, and one that stands by."""
+    server_links: Literal["shared", "own"] = "shared"
+    """A device reaches all of them by its one link, or each by a link of its own, spread over the trace as devices are."""
     max_batch: int = 8
     credits: int = 8
     """Frames that one device may have in flight."""
@@ -98,6 +105,11 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             value = getattr(self, key)
             if value is not None and not least <= value <= most:
                 raise ValueError(f"{key} = {value}, expected {least:g} to {most:g}")
+        for event in self.events:
+            if not 0 <= event.server < self.servers:
+                raise ValueError(
+                    f"events: server = {event.server}, expected 0 to {self.servers - 1}: there are {self.servers}"
+                )
 
     @property
     def link(self) -> LinkOptions:

@@ -140,9 +140,14 @@ class OpenedScenario:
         s = self.scenario
         return s.start_s + (0.0 if s.share == "cell" else self.trace.length_s * device / s.sessions)
 
-    def links(self, device: int) -> tuple[ShapedLink, ShapedLink]:
-        """Fresh links, up and down, for device number `device`; of a cell, it is the first device that has them."""
-        options = replace(self.scenario.link, start_s=self.start_s(device), seed=self.scenario.seed + device)
+    def links(self, device: int, server: int = 0) -> tuple[ShapedLink, ShapedLink]:
+        """Fresh links, up and down, for device number `device`; of a cell, it is the first device that has them.
+
+        With links of its own to each server, that to `server`.
+        """
+        s = self.scenario
+        start_s = self.start_s(device) + self.trace.length_s * server / s.servers
+        options = replace(s.link, start_s=start_s, seed=s.seed + device + s.sessions * server)
         up, down = self._tables
         return ShapedLink(self.trace, "up", options, up), ShapedLink(self.trace, "down", options, down)
 

@@ -7,8 +7,10 @@ for, by what the real networks answered.
 from __future__ import annotations
 
 import math
+import random
 from functools import partial
 
+from isthmus.device.servers.servers import Servers
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.tracker import Tracker
@@ -17,8 +19,8 @@ from isthmus.edge_server.batcher import Batcher
 from isthmus.edge_server.streams import Ready, Served, Streams
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.emulation.link import ShapedLink
-from isthmus.emulation.replay import Feed, Head, Tail
-from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode
+from isthmus.emulation.replay import Feed, Head
+from isthmus.emulation.virtual.nodes import DeviceNode, ServerNode, Way
 from isthmus.emulation.virtual.scenario import Happening
 from isthmus.emulation.virtual.setting import OpenedScenario
 from isthmus.emulation.virtual.timeline import Timeline
@@ -29,6 +31,11 @@ from isthmus.proto.vocabulary import Answer, Frame, Guess
 
 AFTERWARDS_S = 1.0
 """How long a run goes on after its last deadline, so that the last answer is given."""
+
+GRACE_S = 5.0
+"""How long a server that is drained goes on answering: `isthmus serve`'s."""
+Links = tuple[ShapedLink, ShapedLink]
+"""Up and down."""
 
 
 class World(Timeline):
@@ -41,12 +48,10 @@ class World(Timeline):
         self.records: list[list[FrameRecord]] = [[] for _ in range(s.sessions)]
         """The records of each device, in the order of its answers."""
         self._tails = [setting.tail(index) for index in range(s.servers)]
-        self.servers = [self._server(index, tail) for index, tail in enumerate(self._tails)]
+        self.servers = [ServerNode(self, self._core(index), tail) for index, tail in enumerate(self._tails)]
         self._heads = [setting.head(index) for index in range(s.sessions)]
-        cell = setting.links(0) if s.share == "cell" else None
-        self.devices = [
-            self._device(index, head, *(cell or setting.links(index))) for index, head in enumerate(self._heads)
-        ]
+        cell = self._links(0) if s.share == "cell" else None
+        self.devices = [self._device(index, head, cell or self._links(index)) for index, head in enumerate(self._heads)]
         self._happening: list[Happening] = []
         self._settle()
         for event in s.events:
@@ -62,33 +67,37 @@ class World(Timeline):
         """The run of each device until now."""
         return [Run(self.setting.header(device), records, 0) for device, records in enumerate(self.records)]
 
-    def _server(self, index: int, tail: Tail) -> ServerNode:
+    def _core(self, index: int) -> Streams:
+        """A server's streams as they are when it starts."""
         setting, s = self.setting, self.setting.scenario
         times = TailTimes({b: setting.tail_s(b) for b in range(1, s.max_batch + 1)}, max_batch=s.max_batch)
         batcher: Batcher[Ready] = Batcher(times, max_batch=s.max_batch, stream_credits=s.credits)
         served = Served(setting.bundle.manifest.name, setting.bundle.sha256, setting.bundle.codec)
         limits = Limits(streams=s.sessions, stream_credits=s.credits)
-        return ServerNode(
-            self, Streams(served, batcher, server_id=f"edge-{index}", limits=limits, codec=setting.replay), tail
-        )
+        return Streams(served, batcher, server_id=f"edge-{index}", limits=limits, codec=setting.replay)
 
-    def _device(self, index: int, head: Head, up: ShapedLink, down: ShapedLink) -> DeviceNode:
+    def _links(self, device: int) -> list[Links]:
+        """A device's links to each server."""
+        s = self.setting.scenario
+        if s.server_links == "shared":
+            return [self.setting.links(device)] * s.servers
+        return [self.setting.links(device, server) for server in range(s.servers)]
+
+    def _device(self, index: int, head: Head, links: list[Links]) -> DeviceNode:
         setting, s, feed = self.setting, self.setting.scenario, head.feed
         catalogue = setting.contestant.content.catalogue
         tracker = Tracker() if setting.contestant.tracks else None
         times = StageTimes(head.stages_s, setting.coding_s)
-        session = Session(catalogue, setting.contestant.new_policy(), times, tracker=tracker)
-        first = index % s.servers
+        names = [server.core.server_id for server in self.servers]
+        servers = Servers(names, chance=random.Random(f"{s.seed}/device-{index}/servers"))
+        session = Session(catalogue, setting.contestant.new_policy(), times, tracker=tracker, servers=servers)
         device = DeviceNode(
             self,
             session,
             head,
-            up,
-            down,
+            {name: Way(server, *pair) for name, server, pair in zip(names, self.servers, links, strict=True)},
             partial(self._told, self.records[index], session, feed),
             hello=Hello(setting.bundle.manifest.name, setting.bundle.sha256, CODEC_VERSION, f"device-{index}"),
-            servers=self.servers[first:] + self.servers[:first],
-            seed=s.seed,
         )
         self.at(0.0, device.connect)
         self.at(feed.captured_s(0), self._capture, device, feed, 0)
@@ -119,13 +128,17 @@ class World(Timeline):
         self._happening.append(event)
         self._settle()
         if event.what == "server-lost":
-            self.servers[0].die(now)
+            self.servers[event.server].die(now)
+        elif event.what == "server-drained":
+            self.servers[event.server].drain(now, GRACE_S)
 
     def _end(self, now: float, event: Happening) -> None:
         self._happening.remove(event)
         self._settle()
         if event.what == "server-lost":
-            self.servers[0].revive(now)
+            self.servers[event.server].revive(now)
+        elif event.what == "server-drained":
+            self.servers[event.server].restart(now, self._core(event.server))
 
     def _settle(self) -> None:
         """Apply the product of all active slowdowns to every head and tail."""

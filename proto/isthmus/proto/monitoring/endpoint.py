@@ -27,6 +27,8 @@ LOOPBACK = "127.0.0.1"
 MOST_READERS = 16
 """Connections at a time; Prometheus and a few probes need three."""
 CLOSING_S = 2.0
+CLOSING_ROUNDS = 10
+"""Of the event loop: from an accepted connection to its first step it takes four."""
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -83,6 +85,12 @@ class Endpoint:
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._converse, sock=self._socket, limit=http.REQUEST_BYTES)
         await self._stop.wait()
+        with contextlib.suppress(NotImplementedError):  # Windows
+            self._loop.remove_reader(self._socket)
+        for _ in range(
+            CLOSING_ROUNDS
+        ):  # who was accepted a moment ago begins: a closed server would lose his connection
+            await asyncio.sleep(0)
         server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
@@ -100,8 +108,8 @@ class Endpoint:
                 writer.write(http.answer(400, b"not understood\n") if request is None else self._answer(request))
             writer.close()
             await asyncio.wait_for(writer.wait_closed(), http.REQUEST_S)
-        except (ConnectionError, asyncio.TimeoutError):
-            pass
+        except (ConnectionError, asyncio.TimeoutError, asyncio.CancelledError):
+            pass  # cancelled: the port closes, and asyncio would log it
         finally:
             self._readers -= 1
             writer.transport.abort()

@@ -1,0 +1,97 @@
+"""The frames that are at servers: how many at each, which nothing is heard of, and who else could still answer them. Pure.
+
+A frame is at one server, until that one is lost, drains without taking it, or says nothing of it for so long that another
+server can just still answer it in time. Then it is sent there too, whole. Where one way leads to both, both are silent; so
+no more than one frame is sent twice before the other server has shown that it is the first one which is silent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from isthmus.device.open_frame import OpenFrame, Phase
+from isthmus.device.servers.server import Server
+from isthmus.device.servers.servers import Servers
+from isthmus.proto.vocabulary import LinkState
+
+PATIENCE_S = 0.25
+"""A server that says nothing of a frame for so long beyond what is usual is doubted, however much time there still is."""
+EVEN = 0.5
+"""A frame is given to another server where it will rather come back in time than not."""
+DOUBT_S = 0.01
+"""It is given to another server so much sooner than that one should need."""
+
+
+class Away:
+    """What a session has at its servers."""
+
+    def __init__(self, frames: Mapping[int, OpenFrame], servers: Servers) -> None:
+        """`frames` are all open ones, by their ids; the session's own, and always up to date."""
+        self._frames, self._servers = frames, servers
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many frames each server has in flight."""
+        return Counter(o.server.name for o in self._frames.values() if o.phase is Phase.AWAY and o.server is not None)
+
+    def for_a_frame(self, now: float) -> Server | None:
+        """Who gets a frame at `now`; None: nobody takes one."""
+        return self._servers.for_a_frame(self.counts, now)
+
+    def doubted_s(self, o: OpenFrame, server: Server, now: float) -> float:
+        """When to ask whether `server` has a frame that it is sent now: as late as another could still answer it."""
+        other = self._servers.other(server, self.counts, now)
+        if other is None:
+            return math.inf
+        latest_s = o.due_s - DOUBT_S - _usual_s(other)
+        usual_s = now + _usual_s(server)
+        return max(usual_s, min(latest_s, usual_s + PATIENCE_S))
+
+    def doubted(self, o: OpenFrame, now: float) -> Server | None:
+        """Who else gets a frame, of which it is time to ask; sets the time to ask again."""
+        o.doubt_s = math.inf
+        if o.server is None or not o.server.link.owes(o.frame.id):
+            return None
+        other = self._servers.other(o.server, self.counts, now)
+        if other is not None and other.link.waiting_since_s is not None:
+            o.doubt_s = now + DOUBT_S  # it has not shown yet that it is there
+            return None
+        return self.elsewhere(o, now)
+
+    def elsewhere(self, o: OpenFrame, now: float) -> Server | None:
+        """Another server that will probably answer a frame in time; None: there is none."""
+        if o.server is None or o.let_go_s is not None:
+            return None
+        other = self._servers.other(o.server, self.counts, now)
+        if other is None or other.link.outlook(now).p_back(o.bytes_up, o.due_s - now) < EVEN:
+            return None
+        return other
+
+    def leave(self, o: OpenFrame) -> None:
+        """A frame is sent elsewhere too; whole, so that what its server holds of it is not what we hold."""
+        if o.server is not None:
+            o.server.acknowledged.forget(o.frame.id)
+        o.before = o.server
+
+    def speaks(self, frame_id: int, server: Server, now: float) -> None:
+        """A server has a frame: one that says nothing of what it was sent well before that is silent."""
+        o = self._frames.get(frame_id)
+        if o is None or o.server is not server:
+            return
+        for other in self._servers.others(server):
+            since_s = other.link.waiting_since_s
+            if since_s is not None and since_s + DOUBT_S + _usual_s(other) <= o.sent_s:
+                self._servers.suspect(other, now)
+
+    def stranded(self) -> list[tuple[OpenFrame, bool]]:
+        """The frames at servers that are lost or silent, and whether lost."""
+        away = [(o, o.server) for o in self._frames.values() if o.phase is Phase.AWAY]
+        left = [(o, s) for o, s in away if s is not None and (s.suspected or s.state is LinkState.DOWN)]
+        return [(o, s.state is LinkState.DOWN) for o, s in left]
+
+
+def _usual_s(server: Server) -> float:
+    """What a frame usually takes at a server, there and back."""
+    return server.link.usual_way_s() + server.load_s

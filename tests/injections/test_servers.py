@@ -1,0 +1,135 @@
+"""Injections of one server out of several: killed, drained, frozen, wrong, absent; and lists that are not what they seem."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from injections.invariants import invariants
+from injections.lab import Agent, Lab, Server, free_address
+from injections.machine import CpuWaits
+
+
+def listed(*servers: Server | str) -> str:
+    """What `--server` takes."""
+    return ",".join(server if isinstance(server, str) else server.address for server in servers)
+
+
+def two(lab: Lab, *more: str) -> tuple[Agent, Server, Server]:
+    """An agent with two servers, one that is used and one that stands by, both warm."""
+    servers = lab.server(), lab.server()
+    agent = lab.agent(listed(*servers), "--policy", "always-offload", *more, deadline="600ms")
+    agent.until(lambda: agent.connections == 2, "both have taken it on")
+    agent.answered_by("server", 20)
+    agent.settle()
+    used = agent.rows[-1]["server"]
+    first, second = sorted(servers, key=lambda server: server.address != used)
+    return agent, first, second
+
+
+def fallen_back(agent: Agent, start: int, *waits: CpuWaits) -> int:
+    """How many answers from the row `start` on came from the device, though the machine kept nobody from its CPUs for long."""
+    rows = [row for row in agent.rows[start:] if row["source"] == "exit"]
+    spans = [(row["captured_s"], row["answered_s"]) for row in rows]
+    kept_s = [max(w.between(*span) for w in (agent.waits, *waits)) for span in spans]
+    return sum(held_s < 0.25 * (end_s - begin_s) for held_s, (begin_s, end_s) in zip(kept_s, spans, strict=True))
+
+
+@pytest.mark.parametrize("how", ["killed", "drained", "frozen"])
+def test_40_with_a_standby(lab: Lab, how: str) -> None:
+    """40: the server that is used is killed, drained or frozen: the standby answers, and one frame falls back at most."""
+    agent, used, standby = two(lab)
+    start, waits = len(agent.rows), CpuWaits(standby.pid)
+    used.signal({"killed": signal.SIGKILL, "drained": signal.SIGTERM, "frozen": signal.SIGSTOP}[how])
+    agent.until(lambda: agent.rows[-1].get("server") == standby.address, "the standby answers")
+    agent.more(60)
+    waits.close()
+    assert fallen_back(agent, start, waits) <= 1, [row for row in agent.rows[start:] if row["source"] == "exit"]
+    if how == "frozen":
+        used.signal(signal.SIGCONT)
+    invariants([agent], [standby])
+
+
+def test_40_both_gone(lab: Lab) -> None:
+    """40: both servers are gone: the device answers, and the first that comes back is used."""
+    agent, used, standby = two(lab)
+    standby.kill()
+    used.kill()
+    agent.answered_by("exit", 40)
+    assert "server" not in agent.sources[-20:]
+    back = lab.server(listen=standby.address)
+    agent.answered_by("server", 20)
+    assert agent.rows[-1]["server"] == back.address
+    invariants([agent], [back])
+
+
+def test_40_one_wrong_bundle(lab: Lab) -> None:
+    """40: one of the list serves another bundle: it is named in the log, and the others are used."""
+    wrong, right = lab.server(bundle="cifar10"), lab.server()
+    agent = lab.agent(listed(wrong, right), "--policy", "always-offload")
+    agent.until(lambda: "cifar10" in agent.log, "the other bundle is named")
+    agent.answered_by("server", 30)
+    assert {row["server"] for row in agent.rows if row["source"] == "server"} == {right.address}
+    agent.settle()
+    invariants([agent], [right])
+
+
+def test_40_all_wrong_bundles(lab: Lab) -> None:
+    """40: every server of the list serves another bundle: that is an error of whoever set it up, and ends the agent."""
+    wrong = lab.server(bundle="cifar10"), lab.server(bundle="cifar10")
+    agent = lab.agent(listed(*wrong))
+    assert agent.wait() == 8, agent.last_words
+    assert "cifar10" in agent.log
+
+
+@pytest.mark.parametrize("other", ["no-such-host.invalid:50551", "{free}"])
+def test_40_a_name_that_leads_nowhere(lab: Lab, other: str) -> None:
+    """40: a name of the list does not resolve, or nobody listens there: said once, and the others are used."""
+    server = lab.server()
+    nowhere = other.format(free=free_address())
+    agent = lab.agent(listed(nowhere, server), "--policy", "always-offload")
+    agent.answered_by("server", 30)
+    agent.until(lambda: nowhere in agent.log, "it is named")
+    agent.settle()
+    agent.more(60)
+    assert sum(nowhere in line for line in agent.log.splitlines()) == 1
+    invariants([agent], [server])
+
+
+def test_40_found_by_mdns(lab: Lab) -> None:
+    """40: servers announce themselves; the one with the agent's bundle is used, the other one is not, and none is named."""
+    pytest.importorskip("zeroconf")
+    other, server = lab.server("--announce", bundle="cifar10"), lab.server("--announce")
+    agent = lab.agent(None, "--discover", "--insecure", "--policy", "always-offload")
+    agent.answered_by("server", 30)
+    assert {row["server"] for row in agent.rows if row["source"] == "server"} == {server.address}
+    assert other.address not in agent.log
+    assert server.end() == 0
+    agent.answered_by("exit", 10)
+    again = lab.server("--announce")
+    agent.answered_by("server", 10)
+    assert agent.rows[-1]["server"] == again.address
+    agent.settle()
+    invariants([agent], [again, other])
+
+
+def test_40_duplicates(lab: Lab) -> None:
+    """40: the same address twice is one server, with one stream."""
+    server = lab.server()
+    agent = lab.agent(f"{server.address}, {server.address},", "--policy", "always-offload")
+    agent.answered_by("server", 60)
+    assert agent.connections == 1
+    agent.settle()
+    invariants([agent], [server])
+
+
+@pytest.mark.parametrize(
+    "no_list", ["127.0.0.1:1 127.0.0.1:2", "localhost", "127.0.0.1:1,edge", "127.0.0.1:70000", ","]
+)
+def test_40_what_is_no_list(lab: Lab, no_list: str) -> None:
+    """40: what is no list of addresses is refused by name rather than dialled in vain."""
+    agent = lab.run("agent", "--server", no_list, "--insecure", "--frames", "2")
+    assert agent.process.returncode == 3, agent.last_words
+    assert "server" in agent.log
+    assert "HOST:PORT" in agent.log
