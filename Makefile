@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test test-oldest check proto clean
+.PHONY: demo test test-oldest test-pythons test-container test-arm64 check docs proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
@@ -17,6 +17,20 @@ OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/devic
   tests/proto/test_wire.py tests/proto/test_record.py tests/cli/test_demo_live.py
 test-oldest: .venv/oldest
 	.venv/oldest/bin/python -m pytest -q -p no:cacheprovider $(OLDEST)
+
+# The wheel, in a clean environment of each of these: make test-pythons PYTHONS='python3.10 /opt/python3.13/bin/python3'
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+test-pythons: .venv/dev
+	ISTHMUS_PYTHONS='$(PYTHONS)' ISTHMUS_WHEEL='$(ISTHMUS_WHEEL)' $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_pythons_live.py
+
+# What the container files build, run as a container runs it, and an arm64 system under qemu: both as root on Debian 12, by hand.
+ROOTS ?= build
+test-container: .venv/dev
+	mkdir -p $(ROOTS)/containers
+	ISTHMUS_CONTAINERS=$(abspath $(ROOTS))/containers $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_container_live.py
+test-arm64: .venv/dev
+	sh tests/packaging/arm64.sh $(abspath $(ROOTS))/arm64
+	ISTHMUS_ARM64=$(abspath $(ROOTS))/arm64 $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_arm64_live.py
 
 .venv/oldest: .venv/pyvenv.cfg pyproject.toml tests/oldest.txt
 	@$(PYTHON) -m venv $@
@@ -32,6 +46,10 @@ check: .venv/dev .venv/proto
 	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
 	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what its .proto generates; run 'make proto'"; exit 1; }; \
 	done
+
+# The site of the documentation, with reference from the code, in build/site; a warning is a failure.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 proto: .venv/proto
 	$(call generate,proto)
@@ -53,7 +71,11 @@ endef
 
 .venv/dev: .venv/pyvenv.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' >&2
-	@touch $@ .venv/demo
+	@touch $@ .venv/demo .venv/docs
+
+.venv/docs: .venv/pyvenv.cfg pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' >&2
+	@touch $@
 
 .venv/proto: .venv/pyvenv.cfg
 	@$(PYTHON) -m venv $@

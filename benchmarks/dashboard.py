@@ -59,7 +59,14 @@ def expanded(expression: str) -> str:
 
 
 def panels() -> list[dict[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] == "timeseries"]
+    """Those that are drawn, each with the row that it stands in."""
+    found, row = [], ""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
+        else:
+            found.append(panel | {"row": row})
+    return found
 
 
 def named(legend: str, labels: dict[str, str]) -> str:
@@ -76,8 +83,8 @@ def draw(axes: Axes, panel: dict[str, Any], base: str, start_s: float, end_s: fl
             if points:
                 axes.plot(*zip(*points, strict=True), lw=1, label=named(target["legendFormat"], found["metric"]))
                 lines += 1
-    axes.set_title(panel["title"] + (f", {unit}" if unit else ""), fontsize=8, loc="left")
-    axes.set_ylim(bottom=0)
+    axes.set_title(f"{panel['row']}: {panel['title']}" + (f", {unit}" if unit else ""), fontsize=8, loc="left")
+    axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
     axes.tick_params(labelsize=6)
     axes.spines[["top", "right"]].set_visible(False)
     if lines:

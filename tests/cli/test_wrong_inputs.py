@@ -110,15 +110,15 @@ WRONG: dict[int, list[tuple[str, str]]] = {
 """The documented code: the words after `isthmus`, and what is said."""
 CASES = [(code, words, said) for code, cases in WRONG.items() for words, said in cases]
 ELSEWHERE = {
-    1: "tests/cli/test_doctor.py",
-    8: "tests/device/test_agent_live.py",
+    1: "tests/cli/doctoring/test_doctor.py",
+    8: "tests/cli/test_exit_codes_live.py",
     10: "tests/cli/links/test_shape_live.py",
-    11: "tests/proto/test_codec.py",
-    12: "tests/proto/test_wire.py",
-    130: "tests/injections/test_signals.py",
+    11: "tests/cli/test_exit_codes_live.py",
+    12: "tests/cli/test_exit_codes_live.py",
+    130: "tests/cli/test_exit_codes_live.py",
     141: "tests/cli/test_wrong_inputs.py",
     143: "tests/injections/test_signals.py",
-    0: "tests/cli/test_main.py",
+    0: "tests/cli/test_exit_codes_live.py",
 }
 """Codes that one wrong word on a command line does not give, and the tests that show them."""
 

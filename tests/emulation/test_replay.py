@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from isthmus.edge_server.batcher import Item, RunBatch
 from isthmus.edge_server.streams import Ready
@@ -51,6 +52,31 @@ def test_what_comes_back_is_the_tables_answer_at_its_confidence() -> None:
         column = points.index(known.point)
         assert told.label == outcomes.label[sample, column]
         assert told.confidence == pytest.approx(min(float(outcomes.confidence[sample, column]), 1 - 1e-4), abs=2e-3)
+
+
+@pytest.mark.parametrize("known", [60, 1001])
+def test_a_network_may_know_more_classes_than_the_samples_have(known: int) -> None:
+    """Each answer was refused as invalid, so that no rival of a bundle with ImageNet's classes had one from the server."""
+    signs = bundles.load("signs")
+    manifest = structs.replace(signs.manifest, labels=tuple(map(str, range(known))))
+    told = Content.of(replace(signs, manifest=manifest))
+    point = told.catalogue.offloads[3][0][1].point
+    answers = Replay(told, seed=1)
+    guess = told.catalogue.task.guess(answers.logits(7, 3, 0, 2), temperature=1.0, accuracy=0.0)
+    assert guess.label == told.outcomes.label[7, told.points.index(point)]
+
+
+def test_many_classes_are_packed_as_a_tail_packs_them() -> None:
+    """100 bytes, not four for each of a thousand classes: what comes down takes the link's time too."""
+    table = content().outcomes
+    far = replace(content(), outcomes=replace(table, label=table.label.astype(np.uint16) + 900))
+    packed = Replay(far, seed=1).logits(5, 3, 0, 2)
+    assert isinstance(packed, bytes)
+    known = far.catalogue.offloads[3][0][1]
+    guess = Classification().guess(packed, temperature=known.temperature, accuracy=0.0)
+    column = far.points.index(known.point)
+    assert guess.label == int(table.label[5, column]) + 900
+    assert guess.confidence == pytest.approx(min(float(table.confidence[5, column]), 1 - 1e-4), abs=2e-3)
 
 
 def test_the_exits_say_what_the_table_says() -> None:

@@ -14,7 +14,6 @@ import typer
 
 from isthmus.cli.options import CONFIG, INSECURE, run_role
 from isthmus.device.config import AgentConfig
-from isthmus.device.run import run_agent
 from isthmus.proto import config
 
 
@@ -109,4 +108,6 @@ def agent(
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
+    from isthmus.device.run import run_agent  # help and a wrong flag need neither OpenCV nor LiteRT
+
     run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))

@@ -8,8 +8,9 @@ import math
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.progress import track
 
 from isthmus.cli import standings
 from isthmus.cli.links.calibrate import calibrate
+from isthmus.cli.load import capacity
 from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation.policies import BOUNDS, available
 from isthmus.emulation.realtime.pace import run_real
@@ -63,6 +65,9 @@ def emulate(
     set_: list[str] = typer.Option([], "--set", help="KEY=VALUE: any other key of a scenario, e.g. rtt_ms=80."),
     out: Path | None = typer.Option(None, help="Also write every run's records into this folder."),
     real_time: bool = typer.Option(False, "--real-time", help="Take as long as it would; fail when falling behind."),
+    capacity_: bool = typer.Option(
+        False, "--capacity", help="Only say how many devices the server carries with nine of ten frames in time."
+    ),
     workers: int | None = typer.Option(None, help="Processes [one for each policy, up to the processors]."),
     format_: Format = FORMAT,
 ) -> None:
@@ -84,10 +89,29 @@ def emulate(
         check_writable(out, out)
     asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
     base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
+    if capacity_:
+        capacity.emulated(base, format_)
+        return
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
     names = (*chosen, *BOUNDS) if policy == ALL else chosen
     players = [msgspec.structs.replace(base, policy=name) for name in names]
-    facts = standings.facts(_play(players, out, real_time=real_time, workers=workers))
+    played: list[Digest] = []
+    try:
+        for digests in _play(players, out, real_time=real_time, workers=workers):
+            played += digests
+    except KeyboardInterrupt:
+        if played:
+            _tell(base, played, format_)
+        where = f"; their records are in {out}" if out is not None else ""
+        typer.echo(
+            f"interrupted: {len(played) // base.sessions} of {len(players)} policies are played{where}", err=True
+        )
+        raise
+    _tell(base, played, format_)
+
+
+def _tell(base: Scenario, played: list[Digest], format_: Format) -> None:
+    facts = standings.facts(Comparison(played))
     if format_ == "json":
         settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
         typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
@@ -117,14 +141,26 @@ def _pair(text: str) -> tuple[str, object]:
         return key, value
 
 
-def _play(players: Sequence[Scenario], out: Path | None, *, real_time: bool, workers: int | None) -> Comparison:
-    """Each scenario played; several at a time in processes of their own."""
+def _play(
+    players: Sequence[Scenario], out: Path | None, *, real_time: bool, workers: int | None
+) -> Iterator[list[Digest]]:
+    """Each scenario played, in their order; several at a time in processes of their own, which end with the iterator."""
     jobs = [(player, out, shlex.join(sys.argv), real_time) for player in players]
     count = min(len(jobs), workers or os.cpu_count() or 1)
     if count == 1 or real_time:
-        return Comparison([d for digests in _shown(map(_digests, jobs), len(jobs)) for d in digests])
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return Comparison([d for digests in _shown(pool.map(_digests, jobs), len(jobs)) for d in digests])
+        yield from _shown(map(_digests, jobs), len(jobs))
+        return
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        count, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        yield from _shown(pool.map(_digests, jobs), len(jobs))
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _shown(results: Iterable[list[Digest]], count: int) -> Iterable[list[Digest]]:

@@ -92,6 +92,7 @@ EXTRAS = {
     "frigate": ("zmq",),
     "metrics": ("prometheus_client",),
     "mqtt": ("paho",),
+    "ray": ("ray",),
 }
 """What each brings, by the names that are imported."""
 

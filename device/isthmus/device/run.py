@@ -47,6 +47,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
+from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
@@ -155,14 +156,22 @@ async def answer_with(
         on_answer(row)
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
-    host = Host(insight.session, device.executor, tell)
+    host, manager = Host(insight.session, device.executor, tell), service_manager()
     uplinks = _uplinks(device, host)
+
+    def stop() -> None:
+        manager.stopping()
+        host.stop()
+
     if signals:
-        handle(host.stop, _nothing if uplinks is None else uplinks.reload)
+        handle(stop, _nothing if uplinks is None else uplinks.reload)
     try:
         async with shown, _looking(device, host):
+            if signals:
+                manager.ready(f"answering with {manifest.name}")
             await _beside(answering(host), host, uplinks)
     finally:
+        manager.close()
         if on_end is not None:
             on_end(_ended(host))
 

@@ -16,21 +16,23 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close, Ending, Limits
+from isthmus.edge_server.admission import Close, Ending, Limits, revoked
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.engines import Engine, Frame
 from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
-from isthmus.edge_server.metrics import INFERENCE, Metrics
-from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.metrics import Metrics
+from isthmus.edge_server.outbox import STATUS, Outbox
 from isthmus.edge_server.repository import description
 from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
 from isthmus.proto.messages import Hello, Layer, Result, ServerMessage, Welcome
+from isthmus.proto.operations import probe
 from isthmus.proto.printable import printable
 
 log = logging.getLogger(__name__)
@@ -52,18 +54,6 @@ CALLS_A_PLACE = 16
 """Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
 """How long a closed stream's last words may take before its connection is cut."""
-STATUS = {
-    Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
-    Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
-    Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.REPLACED: grpc.StatusCode.ABORTED,
-    Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
-    Ending.UNLOADED: grpc.StatusCode.UNAVAILABLE,
-    Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -78,21 +68,25 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         limits: Limits | None = None,
         max_batch: int = 8,
         another: Callable[[], Engine] | None = None,
+        batches: int | None = None,
+        ages: Ages | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         """`served` is the first bundle, `engine` its tail, warmed up here; `another` makes one for the thread that takes the
-        place of one that hangs. None: there is no bundle yet. `metrics` are the server's.
+        place of one that hangs. None: there is no bundle yet. An engine that runs elsewhere is given so many `batches` at
+        once; `resize` says when that changes. `metrics` are the server's.
         """
         self._limits = limits = limits or Limits()
         self.max_message_bytes = MOST_MESSAGE_BYTES if served is None else wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = metrics or Metrics()
-        self._streams = Streams(server_id=server_id, limits=limits)
+        self._streams = Streams(server_id=server_id, limits=limits, ages=ages)
         self.metrics.watch(streams=lambda: self._streams.count)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
         self._asked: dict[int, asyncio.Future[ServerMessage]] = {}
         """Who waits for a reply without a stream."""
+        self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._tails: dict[bytes, TailRunner] = {}
         self._health: dict[str, bool] = {}
@@ -108,7 +102,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._tail_ended_s = 0.0
         if served is not None and engine is not None:
             self.offer(served)
-            self.add(WarmTail.of(served, engine, max_batch=max_batch, another=another))
+            self.add(WarmTail.of(served, engine, max_batch=max_batch, another=another, batches=batches))
+            if batches is not None:
+                self.resize(batches)
 
     @property
     def offered(self) -> tuple[Served, ...]:
@@ -235,17 +231,18 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 del self._asked[guest]
             self._note_empty()
             self._pump()
-        if len(replies) < len(frames):
-            return None
-        served = self._tails[sha256].served
-        for reply in replies:
-            self.metrics.bundle(served.name, sha256).on_reply(reply, INFERENCE)
-        return replies
+        return None if len(replies) < len(frames) else replies
 
     @property
     def server_id(self) -> str:
         """What this server calls itself."""
         return self._streams.server_id
+
+    async def echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        """As many bytes as are asked for: what a tool measures the link by. A revoked device gets none."""
+        if (name := connections.certificate_of(context)) in self._revoked:
+            await context.abort(STATUS[Ending.REVOKED], revoked(name))
+        return probe.reply(request)
 
     async def drain(self, grace_s: float) -> None:
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
@@ -257,7 +254,13 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     def revoke(self, names: Iterable[str]) -> None:
         """Turn away whoever has a certificate of one of these names, and no others."""
-        self._streams.revoke(names)
+        self._revoked = frozenset(names)
+        self._streams.revoke(self._revoked)
+        self._pump()
+
+    def resize(self, batches: int) -> None:
+        """So many batches may be under way now."""
+        self._streams.resize(batches, now=time.monotonic())
         self._pump()
 
     def close(self) -> None:

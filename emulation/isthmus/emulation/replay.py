@@ -25,7 +25,7 @@ from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.proto.errors import BundleError
 from isthmus.proto.frame_codec import Crossed
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.tasks.classification import Classification
+from isthmus.proto.tasks.classification import FEW, TOP, Classification
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.temporal.reconstruction import Reconstruction, References
 from isthmus.proto.vocabulary import Guess, OperatingPoint, Reference, StageResult
@@ -112,9 +112,9 @@ class Content:
         manifest = bundle.manifest
         try:
             points, outcomes = tuple(point.key for point in manifest.points), bundle.outcomes()
-            catalogue = Catalogue.from_manifest(manifest)
+            catalogue = replace(Catalogue.from_manifest(manifest), task=Classification())  # of classes that occur
             if outcomes.score is not None:
-                catalogue, outcomes = replace(catalogue, task=Classification()), _by_score(outcomes, outcomes.score)
+                outcomes = _by_score(outcomes, outcomes.score)
             whole = 0 if manifest.picture is None else manifest.picture.flops
             return cls(catalogue, outcomes, points, manifest.tail_flops, whole)
         except BundleError as error:
@@ -206,15 +206,16 @@ class Replay:
         return tuple(map(tuple, rows.tolist())) if rows.all() else ()
 
     def logits(self, sample: int, width: int, step: int, layers: int) -> Packed:
-        """(K,) logits that say the table's label at the table's confidence, once divided by the point's temperature."""
-        key = sample, width, step, layers
-        if key not in self._logits:
+        """Logits, packed as a tail packs them, that say the table's label at its confidence (once divided by the temperature)."""
+        if (key := (sample, width, step, layers)) not in self._logits:
             column = self._offloads[width][step][layers - 1]
             temperature = self.catalogue.offloads[width][step][layers - 1].temperature
-            p = min(max(self._confidence[sample][column], 1 / self._classes + 1e-3), 1 - 1e-4)
-            top = temperature * math.log(p * (self._classes - 1) / (1 - p))
-            label = self._label[sample][column]
-            self._logits[key] = tuple(top if k == label else 0.0 for k in range(self._classes))
+            n = self._classes
+            others = n - 1.0 if n <= FEW else TOP - 1 + (n - TOP) ** (1 / temperature)  # Σ exp(logit / T) of those of 0
+            p = min(max(self._confidence[sample][column], 1 / (1 + others) + 1e-3), 1 - 1e-4)
+            top = temperature * math.log(p * others / (1 - p))
+            said = tuple(top if k == self._label[sample][column] else 0.0 for k in range(n))
+            self._logits[key] = said if n <= FEW else Classification().pack((np.array(said, np.float32),))
         return self._logits[key]
 
     def feed(self, seed: int, device: int, *, fps: float, duration_s: float, deadline_s: float) -> Feed:

@@ -69,7 +69,7 @@ def shape(
     if record is not None:
         LinkStamp(trace, link.began_s, options.start_s, (link.limits, f"{link.name}: {lag}")).write_into(record)
     if code:
-        sys.exit(code)
+        sys.exit(code if code > 0 else 128 - code)  # as a shell says which signal ended it
     lag.check(budget_s, who=link.name)
 
 

@@ -20,6 +20,7 @@ from isthmus.edge_server import connections
 from isthmus.edge_server.admission import revoked
 from isthmus.edge_server.inference.offers import Asked, Offer, Offers
 from isthmus.edge_server.inference.tensors import Port, write
+from isthmus.edge_server.metrics import INFERENCE
 from isthmus.edge_server.service import EdgeService
 from isthmus.proto import inference_pb2 as pb
 from isthmus.proto import inference_pb2_grpc
@@ -119,6 +120,9 @@ class Inference(inference_pb2_grpc.GRPCInferenceServiceServicer):
         replies: list[ServerMessage],
         context: Context,
     ) -> pb.ModelInferResponse:
+        counted = self._service.metrics.bundle(offer.name, offer.sha256)
+        for reply in replies:
+            counted.on_reply(reply, INFERENCE)
         for reply in replies:
             if not isinstance(reply, Result):
                 await refused(context, *why(reply))

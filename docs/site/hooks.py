@@ -1,0 +1,19 @@
+"""What MkDocs asks while it builds the site: the pages of reference, and the pictures of the model cards."""
+
+from __future__ import annotations
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from reference_pages import PAGES, repository
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add what is not written by hand to the files of the site."""
+    for name, write in PAGES.items():
+        files.append(File.generated(config, name, content=write()))
+    for card in repository.cards():
+        for picture in sorted(card.parent.glob("*.png")):
+            name = f"reference/{card.parent.name}-{picture.name}"
+            files.append(File.generated(config, name, abs_src_path=str(picture)))
+    return files

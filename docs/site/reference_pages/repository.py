@@ -1,0 +1,41 @@
+"""Pages that are files of the repository elsewhere: the cards of the shipped models, contributing, the changelog."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reference_pages.structs import ROOT, source
+
+ZOO = "models/isthmus/models/zoo"
+
+
+def cards() -> list[Path]:
+    """The model cards of the shipped bundles."""
+    return sorted((ROOT / ZOO).glob("*/MODEL_CARD.md"))
+
+
+def models() -> str:
+    """The cards one after the other, a heading lower."""
+    head = "# Shipped models\n\n`isthmus models list` names them. Each card is written when its bundle is made.\n\n"
+    return head + "\n\n".join(_card(path) for path in cards())
+
+
+def _card(path: Path) -> str:
+    lowered = re.sub(r"^#", "##", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return re.sub(r"\]\((\w+\.png)\)", rf"]({path.parent.name}-\1)", lowered)
+
+
+def contributing() -> str:
+    """`CONTRIBUTING.md`, its links seen from the site."""
+    return _from_root("CONTRIBUTING.md")
+
+
+def changelog() -> str:
+    """`CHANGELOG.md`, its links seen from the site."""
+    return _from_root("CHANGELOG.md")
+
+
+def _from_root(path: str) -> str:
+    inside = re.sub(r"\]\(docs/", "](", source(path))
+    return re.sub(r"\]\(CONTRIBUTING\.md", "](contributing.md", inside)
