@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, run_role
+from isthmus.cli.options import CONFIG, INSECURE, Format, missing, run_role
 from isthmus.proto import config
 
 
@@ -36,6 +37,7 @@ def serve(
         None, "--announce", help="Be found by `isthmus agent --discover` (mDNS) [no]."
     ),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
+    format_: Format = typer.Option("text", "--format", help="The line that it is ready with: text, or json."),
 ) -> None:
     """Run the server's half."""
     try:
@@ -68,4 +70,9 @@ def serve(
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
     posture = "plaintext" if settings.certs is None else "mutual TLS"
     what = f"the bundles in {settings.models}" if settings.models is not None else settings.bundle or DEFAULT_BUNDLE
-    run_role(run_server(settings, ready=lambda address: typer.echo(f"{what} on {address}, {posture}")))
+
+    def ready(address: str) -> None:
+        told = {"serves": what, "address": address, "tls": settings.certs is not None}
+        typer.echo(json.dumps(told) if format_ == "json" else f"{what} on {address}, {posture}")
+
+    run_role(run_server(settings, ready=ready))
