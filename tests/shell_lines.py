@@ -25,8 +25,10 @@ NOT_RUN = {
     "a benchmark: minutes": r"^python benchmarks|^python examples",
     "published models, pictures and clips": r"\.tflite|bundles/|\bcaltech\b|street/|models clips|--filter filters",
     "an idle machine, for a minute": r"bench (?:device|server)|mine\.toml|my-server\.toml",
-    "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl|--scenario (?:lte|wifi)-",
+    "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl"
+    r"|--scenario (?:lte|wifi|rolling|lost)-",
     "a folder that an earlier version made": r"^mkdir certs/ca|revoke \"isthmus device\"",
+    "several machines, and their keys": r"edge1:|/srv/|keys/|--announce|--discover",
     "an agent that it looks at": r"isthmus top(?! 127\.0\.0\.1:9464$)",
 }
 """Why a line is not run, and the lines of which that is true. Their verbs and flags are checked all the same (test_docs.py)."""

@@ -57,6 +57,8 @@ EMULATION_ROOM_MAY_IMPORT = {
     "clairvoyant": {*_PLAYED, "virtual", "timetable"},
     "simulate": {*_PLAYED, "virtual", "clairvoyant"},
     "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
+    "ray_sweep": {"sweep"},
+    "load": set[str](),
     "run_summary": set[str](),
     "reports": {"traces", "policies", "run_summary"},
 }

@@ -86,7 +86,7 @@ def test_every_metric_of_the_servers_registry_is_there() -> None:
     assert registry <= names
     page = metrics.page()
     assert "| `isthmus_streams_closed_total` | counter | `reason` |" in page
-    assert "| `isthmus_agent_pictures_total` | counter |" in page
+    assert "| `isthmus_agent_pictures_total` | counter | `fate`, `reason` |" in page
 
 
 def test_a_board_shows_what_was_published_and_what_is_expected() -> None:

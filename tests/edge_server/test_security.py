@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from isthmus.edge_server.certificates import REVOKED, Certificates, revoked_names
 from isthmus.edge_server.config import ServerConfig
-from isthmus.edge_server.security import add_device, certificates, init, revoke
+from isthmus.edge_server.security import add_balancer, add_device, certificates, init, revoke
 from isthmus.proto.errors import SecurityError
 from isthmus.proto.security import channel_credentials, part, read
 
@@ -206,3 +206,17 @@ def test_without_certificates_plaintext_must_be_spelled_out(tmp_path: Path, capl
     assert "plaintext" in caplog.text
     init(tmp_path, [])
     assert certificates(ServerConfig(certs=str(tmp_path))) is not None
+
+
+def test_a_balancer_s_certificate_opens_both_ways_and_its_key_is_its_owner_s(tmp_path: Path) -> None:
+    init(tmp_path / "certs", [])
+    authority, both = add_balancer(tmp_path / "certs", ["edge.local"])
+    assert (authority.name, both.name) == ("ca.pem", "balancer.pem")
+    assert both.stat().st_mode & 0o777 == 0o600
+    found = certificate(both)
+    uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(uses) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "edge.local" in names.get_values_for_type(x509.DNSName)
+    with pytest.raises(SecurityError, match="exists already"):
+        add_balancer(tmp_path / "certs", [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -14,15 +15,17 @@ from pathlib import Path
 import msgspec
 import typer
 
+from isthmus.cli.load import capacity
 from isthmus.cli.options import FORMAT, Format, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.bundling.writer import check_writable
-from isthmus.models.profiles import Cost, Profile, Timing
+from isthmus.models.profiles import Cost, Observation, Profile, Timing
 from isthmus.proto.errors import DataError
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
+app.command("serve")(capacity.serve)
 OUT = typer.Option(None, help="Write the profile to this file.")
 MEASURED = "measured"
 
@@ -168,8 +171,17 @@ def server(
         rates=(),
         workloads=costs,
         timings=tuple(timings),
+        observed={capacity.LOOP: _loop(bundles.load(bundle[0], half="tail"))},
     )
     _show(rates.fit(measured, source="fit")[0], out, format_)
+
+
+def _loop(found: bundles.Bundle) -> Observation:
+    """What a frame costs outside the tail."""
+    from isthmus.emulation.load.loop_cost import loop_s
+
+    value = float(f"{asyncio.run(loop_s(found)):.4g}")
+    return Observation(value=value, source=MEASURED, confidence="measured")
 
 
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:

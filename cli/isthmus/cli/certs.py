@@ -49,6 +49,16 @@ def certs_add_device(
     typer.echo(f"{place}  copy to the device: isthmus agent --certs {name} --client-id {name}")
 
 
+@app.command("add-balancer")
+def certs_add_balancer(
+    host: list[str] = typer.Option(["localhost", "127.0.0.1"], help="Names and addresses of the balancer; repeatable."),
+    certs: Path = CERTS,
+) -> None:
+    """Make the certificate of a balancer that ends the devices' TLS; its key can speak for every device."""
+    place = _security().add_balancer(certs, tuple(host))[0].parent
+    typer.echo(f"{place}  copy to the balancer; docs/scale-out.md has its configuration")
+
+
 @app.command("revoke")
 def certs_revoke(
     name: str = typer.Argument(help="The device's name, as it was given to add-device."), certs: Path = CERTS

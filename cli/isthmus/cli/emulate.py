@@ -22,6 +22,7 @@ from rich.progress import track
 
 from isthmus.cli import standings
 from isthmus.cli.links.calibrate import calibrate
+from isthmus.cli.load import capacity
 from isthmus.cli.options import FORMAT, Format, seconds
 from isthmus.emulation.policies import BOUNDS, available
 from isthmus.emulation.realtime.pace import run_real
@@ -64,6 +65,9 @@ def emulate(
     set_: list[str] = typer.Option([], "--set", help="KEY=VALUE: any other key of a scenario, e.g. rtt_ms=80."),
     out: Path | None = typer.Option(None, help="Also write every run's records into this folder."),
     real_time: bool = typer.Option(False, "--real-time", help="Take as long as it would; fail when falling behind."),
+    capacity_: bool = typer.Option(
+        False, "--capacity", help="Only say how many devices the server carries with nine of ten frames in time."
+    ),
     workers: int | None = typer.Option(None, help="Processes [one for each policy, up to the processors]."),
     format_: Format = FORMAT,
 ) -> None:
@@ -85,6 +89,9 @@ def emulate(
         check_writable(out, out)
     asked = {key: value for key, value in changes.items() if value is not None} | dict(map(_pair, set_))
     base = scenarios.load(scenario, asked) if scenario else scenarios.of(asked, where="emulate")
+    if capacity_:
+        capacity.emulated(base, format_)
+        return
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
     names = (*chosen, *BOUNDS) if policy == ALL else chosen
     players = [msgspec.structs.replace(base, policy=name) for name in names]

@@ -91,6 +91,7 @@ EXTRAS = {
     "discovery": ("zeroconf",),
     "frigate": ("zmq",),
     "mqtt": ("paho",),
+    "ray": ("ray",),
 }
 """What each brings, by the names that are imported."""
 

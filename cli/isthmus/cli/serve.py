@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, Format, missing, run_role
+from isthmus.cli.options import CONFIG, INSECURE, Format, missing, require, run_role
 from isthmus.proto import config
 
 
@@ -19,7 +19,10 @@ def serve(
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
     metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
-    engine: str | None = typer.Option(None, help="What runs the tail [onnx]."),
+    engine: str | None = typer.Option(None, help="What runs the tail: onnx, litert, or ray for a cluster [onnx]."),
+    replicas: str | None = typer.Option(None, help="With --engine ray: how many tails, such as 2 or 1-4 [1]."),
+    ray: str | None = typer.Option(None, help="The Ray cluster's address, e.g. auto [one of its own]."),
+    replica_cpus: float | None = typer.Option(None, help="Processors that Ray sets aside for a tail [its threads]."),
     threads: int | None = typer.Option(None, help="Threads of the tail [1]."),
     max_batch: int | None = typer.Option(None, help="Largest batch [8]."),
     credits: int | None = typer.Option(None, help="Frames that a device may have in flight [8]."),
@@ -35,6 +38,9 @@ def serve(
     grace: str | None = typer.Option(None, help="How long to go on answering after SIGTERM [5s]."),
     announce: bool | None = typer.Option(
         None, "--announce", help="Be found by `isthmus agent --discover` (mDNS) [no]."
+    ),
+    stream_age: str | None = typer.Option(
+        None, help="Behind a balancer: devices connect anew so often, e.g. 10m [never]."
     ),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
     format_: Format = typer.Option("text", "--format", help="The line that it is ready with: text, or json."),
@@ -53,6 +59,9 @@ def serve(
         "insecure": insecure,
         "metrics": metrics,
         "engine": engine,
+        "replicas": replicas,
+        "ray": ray,
+        "replica_cpus": replica_cpus,
         "threads": threads,
         "max_batch": max_batch,
         "credits": credits,
@@ -65,9 +74,12 @@ def serve(
         "push_from": push_from,
         "grace_s": grace,
         "announce": announce,
+        "stream_age_s": stream_age,
         "debug": debug,
     }
     settings = config.load(ServerConfig, config_file, flags, prefix="ISTHMUS_SERVER")
+    if settings.engine == "ray":
+        require("ray")
     posture = "plaintext" if settings.certs is None else "mutual TLS"
     what = f"the bundles in {settings.models}" if settings.models is not None else settings.bundle or DEFAULT_BUNDLE
 

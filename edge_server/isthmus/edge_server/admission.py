@@ -46,6 +46,7 @@ class Ending(enum.Enum):
     REVOKED = "revoked"
     UNLOADED = "unloaded"
     DRAINED = "drained"
+    AGED = "aged"
 
 
 class Close(Struct, frozen=True):

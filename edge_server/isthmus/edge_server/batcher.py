@@ -1,9 +1,11 @@
 """Deadline-aware batching in front of one tail. Pure: no clock, no IO, no randomness.
 
-Frames wait in order of their deadlines (EDF). Whenever the engine is free: what can no longer finish is answered late
+Frames wait in order of their deadlines (EDF). Whenever an engine is free: what can no longer finish is answered late
 before anything is computed; then the longest prefix runs that still meets its earliest deadline. Where frames have to be
 turned away, the most urgent ones give way if a larger batch without them finishes more frames a second. It waits for
 company only while that makes a frame more than 15 % cheaper. At the door it admits what fits without hurting those inside.
+A tail that runs on several engines at once (replicas on other machines) has as many batches under way; each is as large as
+it would be on one, since larger batches are what makes frames cheap.
 """
 
 from __future__ import annotations
@@ -59,6 +61,14 @@ class RunBatch(Struct, Generic[P], frozen=True):
     items: tuple[Item[P], ...]
 
 
+class _Running(Struct, Generic[P], frozen=True):
+    """A batch on its engine, which is expected to take so long and to be free then."""
+
+    batch: RunBatch[P]
+    takes_s: float
+    free_at: float
+
+
 class Reject(Struct, Generic[P], frozen=True):
     """Tell the device no; `retry_s` from now a frame with the same budget would be admitted."""
 
@@ -69,20 +79,23 @@ class Reject(Struct, Generic[P], frozen=True):
 
 
 class Batcher(Generic[P]):
-    """One tail's queue and engine. Every item submitted and not cancelled ends in one RunBatch or one Reject."""
+    """One tail's queue and engines. Every item submitted and not cancelled ends in one RunBatch or one Reject."""
 
-    def __init__(self, times: TailTimes, *, max_batch: int = 8, stream_credits: int = 8) -> None:
-        """`times` must know batches of up to `max_batch`; `stream_credits` frames of one stream may be inside."""
+    def __init__(self, times: TailTimes, *, max_batch: int = 8, stream_credits: int = 8, engines: int = 1) -> None:
+        """`times` must know batches of up to `max_batch`; `stream_credits` frames of one stream may be inside.
+
+        So many `engines` run a batch each, all of them alike.
+        """
         self.times = times
+        self._engines = engines
         self._max_batch, self._credits = max_batch, stream_credits
         self._queue: list[tuple[float, int, int, Item[P]]] = []  # (due_s, turn, seq, item), sorted
         self._seq = 0
         self._turn = 0
         self._last_turn: dict[int, int] = {}
         self._inside: dict[int, int] = {}
-        self._running = False
-        self._free_at = self._others_until_s = 0.0
-        self._stretch, self._ran_s = 1.0, 0.0
+        self._running: list[_Running[P]] = []
+        self._others_until_s, self._stretch = 0.0, 1.0
         self._wake_at: float | None = None
         self._waiting_since: float | None = None
         self._last_arrival_s: float | None = None
@@ -93,7 +106,13 @@ class Batcher(Generic[P]):
     @property
     def due_at(self) -> float | None:
         """When the next step is due: at once after a change, or at the end of a wait for company."""
-        return None if self._running else self._wake_at
+        return None if self._occupied else self._wake_at
+
+    def resize(self, engines: int, *, now: float) -> None:
+        """From now on so many engines are there, at least one; a batch that runs on one that is not is left to its end."""
+        if engines > self._engines:
+            self._wake_at = now
+        self._engines = engines
 
     @property
     def idle(self) -> bool:
@@ -115,7 +134,7 @@ class Batcher(Generic[P]):
         return actions
 
     def share(self, free_s: float, stretch: float) -> None:
-        """Other tails use the engine too: it is free for this one at `free_s`, and `stretch` of its batches' time goes by
+        """Other tails use the engines too: one is free for this one at `free_s`, and `stretch` of its batches' time goes by
         from batch to batch.
         """
         self._others_until_s, self._stretch = free_s, stretch
@@ -148,18 +167,18 @@ class Batcher(Generic[P]):
         self._last_turn.pop(stream, None)
 
     def on_done(self, batch: RunBatch[P], tail_s: float | None, *, now: float) -> None:
-        """The engine finished a batch, which took it `tail_s`, and is free. None: it failed, and says nothing of times."""
+        """An engine finished a batch, which took it `tail_s`, and is free. None: it failed, and says nothing of times."""
         if tail_s is not None:
             self.times.observe(len(batch.items), tail_s, now=now)
         for item in batch.items:
             self._release(item)
-        self._running = False
+        self._running = [running for running in self._running if running.batch is not batch]
         self._wake_at = now
 
     def step(self, now: float) -> None:
-        """Give the free engine its next batch, if there is one worth running now."""
+        """Give a free engine its next batch, if there is one worth running now."""
         self._wake_at = None
-        if self._running:
+        if self._occupied:
             return
         self.times.forget(now=now)
         self._drop_late(now)
@@ -174,8 +193,8 @@ class Batcher(Generic[P]):
 
     def load(self, now: float) -> Load:
         """What a frame that arrived now would meet, if it had to wait for all that is queued."""
-        full, rest = divmod(len(self._queue), self._max_batch)
-        wait_s = self._free(now) - now + full * self._stretch * self.times.p95_s(self._max_batch)
+        free_s, full, rest = self._turn_of(len(self._queue) + 1, self._free_s(now))
+        wait_s = free_s - now + full * self._stretch * self.times.p95_s(self._max_batch)
         return Load(len(self._queue), wait_s, self.times.p95_s(rest + 1))
 
     def _admit(self, item: Item[P], now: float) -> bool:
@@ -197,24 +216,41 @@ class Batcher(Generic[P]):
 
     def _shortage_s(self, place: int, due_s: float, now: float) -> float:
         """Seconds that are missing for a newcomer at `place`, or that it would cost one behind it its deadline by."""
-        free = self._free(now)
-        if (own_s := free + self._span_s(place + 1) - due_s) > 0:
+        free_s = self._free_s(now)
+        if (own_s := self._ends_s(place + 1, free_s) - due_s) > 0:
             return own_s
         for count, (behind_s, *_) in enumerate(self._queue[place:], start=place + 1):
-            if free + self._span_s(count) <= behind_s < free + self._span_s(count + 1):
-                return free + self._span_s(count + 1) - behind_s
+            if self._ends_s(count, free_s) <= behind_s < (delayed_s := self._ends_s(count + 1, free_s)):
+                return delayed_s - behind_s
         return 0.0
 
-    def _span_s(self, count: int) -> float:
-        """Time for the first `count` of the queue in full batches: a lower bound, since deadlines may cut them."""
+    def _ends_s(self, count: int, free_s: list[float]) -> float:
+        """When the first `count` of the queue are done in full batches: a lower bound, since deadlines may cut them."""
+        begin_s, full, rest = self._turn_of(count, free_s)
+        return begin_s + (full * self._stretch * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1))
+
+    def _turn_of(self, count: int, free_s: list[float]) -> tuple[float, int, int]:
+        """When the engine that gets number `count` of the queue is free, the full batches that it runs before, and how many
+        are before it in its own batch.
+
+        The engines take turns in the order in which they come free: none of them is at work for longer than a full batch.
+        """
         full, rest = divmod(count - 1, self._max_batch)
-        return full * self._stretch * self.times.p95_s(self._max_batch) + self.times.p95_s(rest + 1)
+        return free_s[full % len(free_s)], full // len(free_s), rest
+
+    @property
+    def _occupied(self) -> bool:
+        return len(self._running) >= self._engines
 
     def _free(self, now: float) -> float:
-        """When the engine is expected to be free, and it is this tail's turn."""
-        if not self._running:
-            return max(now, self._others_until_s)
-        return max(now, self._free_at) + (self._stretch - 1.0) * self._ran_s
+        """When the first engine is expected to be free, and it is this tail's turn."""
+        return self._free_s(now)[0]
+
+    def _free_s(self, now: float) -> list[float]:
+        """The same of every engine, in this order."""
+        busy = [max(now, running.free_at) + (self._stretch - 1.0) * running.takes_s for running in self._running]
+        idle = [max(now, self._others_until_s)] * (self._engines - len(busy))
+        return sorted(busy + idle)[-self._engines :]
 
     def _drop_late(self, now: float) -> None:
         finish = now + self.times.p95_s(1)
@@ -274,10 +310,12 @@ class Batcher(Generic[P]):
         chosen = self._queue[:size]
         del self._queue[:size]
         self._turn = max(self._turn, max(turn for _, turn, _, _ in chosen))
-        self._ran_s = self.times.p95_s(size)
-        self._running, self._free_at = True, now + self._ran_s
+        batch, takes_s = RunBatch(tuple(item for *_, item in chosen)), self.times.p95_s(size)
+        self._running.append(_Running(batch, takes_s, now + takes_s))
         self._waiting_since = None
-        self._actions.append(RunBatch(tuple(item for *_, item in chosen)))
+        if self._queue and not self._occupied:
+            self._wake_at = now
+        self._actions.append(batch)
 
     def _note_arrival(self, now: float) -> None:
         if self._last_arrival_s is not None:

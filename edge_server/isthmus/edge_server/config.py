@@ -11,6 +11,11 @@ MOST = {
     "max_batch": (1024, "a batch of this size is timed, and its memory taken, before the server is ready"),
 }
 """The most of some keys, and why."""
+RAY = "ray"
+"""The engine that is no engine of this process."""
+ONLY_RAY = ("replicas", "ray", "replica_cpus")
+LEAST_AGE_S, MOST_AGE_S = 1.0, 7 * 86_400.0
+"""A stream that moves on costs its device half a second without the server: more often than each second there is none left."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,8 +35,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: str | None = None
     """HOST:PORT of the Prometheus page."""
     engine: str = "onnx"
+    """What runs the parts of a tail that are ONNX, here; or "ray": whole tails, on a cluster."""
     threads: int = 1
     """Threads of the tail."""
+    replicas: int | str = 1
+    """Tails that Ray runs: a number, or "1-4" for as many as the load asks for."""
+    ray: str | None = None
+    """The address of a Ray cluster, such as "auto" for this machine's; None starts one that ends with the server."""
+    replica_cpus: float | None = None
+    """Processors that Ray sets aside for each tail; None: as many as it has threads."""
     max_batch: int = 8
     credits: int = 8
     """Frames that one device may have in flight."""
@@ -55,6 +67,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Take bundles from whoever reaches this server, in plaintext on loopback."""
     push_from: str | None = None
     """Names of certificates, with commas between them, that bundles are taken from."""
+    stream_age_s: float | None = None
+    """A device is asked to connect again after so long, give or take a fifth; None: never. For servers behind a balancer."""
     debug: bool = False
     """Offer gRPC reflection."""
 
@@ -62,6 +76,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.certs is not None and self.insecure:
             raise ValueError("insecure contradicts certs; drop one of them")
         self._check_repository()
+        self._check_scale_out()
         for key in ("listen", "metrics"):
             if (address := getattr(self, key)) is not None:
                 _check_address(key, address)
@@ -91,6 +106,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.push_from is not None and (self.certs is None or not self.pushers):
             raise ValueError("push_from: names certificates; give certs too, and at least one name")
+
+    def _check_scale_out(self) -> None:
+        if self.engine != RAY and (given := [key for key in ONLY_RAY if getattr(self, key) not in (None, 1)]):
+            raise ValueError(f"{given[0]} is for engine = '{RAY}' only")
+        if self.engine == RAY and self.models is not None:
+            raise ValueError(f"engine = '{RAY}' serves one bundle; name it with bundle, not models")
+        if self.replica_cpus is not None and not 0 < self.replica_cpus <= MOST["threads"][0]:
+            raise ValueError(f"replica_cpus = {self.replica_cpus}, expected more than 0")
+        if self.stream_age_s is not None and not LEAST_AGE_S <= self.stream_age_s <= MOST_AGE_S:
+            raise ValueError(f"stream_age_s = {self.stream_age_s}, expected {LEAST_AGE_S:g} s to {MOST_AGE_S:g} s")
 
     @property
     def pushers(self) -> frozenset[str]:

@@ -19,6 +19,8 @@ from urllib.parse import unquote
 
 import grpc.aio
 
+from isthmus.proto.security import BALANCED, BALANCER_NAME
+
 DESCRIPTORS = Path("/dev/fd")
 INTERNET = (socket.AF_INET, socket.AF_INET6)
 AT_ONCE = struct.pack("ii", 1, 0)
@@ -36,12 +38,22 @@ def name_of(peer: str) -> str:
 
 
 def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """The name in the peer's certificate; None in plaintext, empty where a certificate has none."""
+    """The name in the peer's certificate; None in plaintext, empty where a certificate has none.
+
+    Behind a balancer that ends the TLS it is the name in the device's certificate, which the balancer has checked.
+    """
     auth = context.auth_context()
     if b"ssl" not in auth.get("transport_security_type", ()):
         return None
     names = [*auth.get("x509_common_name", ()), *auth.get("x509_subject_alternative_name", ()), b""]
-    return bytes(names[0]).decode(errors="replace")
+    name = bytes(names[0]).decode(errors="replace")
+    return _told_by_balancer(context) if name == BALANCER_NAME else name
+
+
+def _told_by_balancer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """`cam7` in plain, or as some balancers write it, `CN=cam7`: a device's name has no equals sign."""
+    said = [value for key, value in context.invocation_metadata() or () if key == BALANCED]
+    return said[0].removeprefix("CN=") if len(said) == 1 and isinstance(said[0], str) else ""
 
 
 def cut(peer: str) -> bool:

@@ -24,6 +24,8 @@ from isthmus.edge_server.certificates import REVOKED, Certificates, revoked_name
 from isthmus.edge_server.config import LOOPBACK, ServerConfig, split_address
 from isthmus.proto.errors import SecurityError
 from isthmus.proto.security import (
+    BALANCER,
+    BALANCER_NAME,
     CA,
     CA_KEY,
     DEVICE,
@@ -82,7 +84,7 @@ def init(folder: str | Path, hosts: Iterable[str]) -> list[Path]:
             raise SecurityError(f"{folder / name}: exists already; choose another folder, or delete it first")
     key = ec.generate_private_key(ec.SECP256R1())
     ca = _authority(_name("isthmus authority"), key, now)
-    server, server_key = _leaf("isthmus server", ca, key, ExtendedKeyUsageOID.SERVER_AUTH, now, hosts=hosts)
+    server, server_key = _leaf("isthmus server", ca, key, ExtendedKeyUsageOID.SERVER_AUTH, now=now, hosts=hosts)
     try:
         return [
             *_write(folder / "ca", {CA: _pem(ca), CA_KEY: _key_pem(key)}),
@@ -106,9 +108,22 @@ def add_device(folder: str | Path, name: str) -> list[Path]:
         raise SecurityError(f"{name}: is revoked; choose another name")
     ca, key = _read_authority(folder)
     now = datetime.now(timezone.utc)
-    device, device_key = _leaf(name, ca, key, ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    device, device_key = _leaf(name, ca, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now)
     files = {CA: _pem(ca), DEVICE: _pem(device), DEVICE_KEY: _key_pem(device_key)}
     return _write(folder / "devices" / name, files)
+
+
+def add_balancer(folder: str | Path, hosts: Iterable[str]) -> list[Path]:
+    """Make the certificate of a balancer that ends the devices' TLS and speaks for them to the servers; returns the files.
+
+    `hosts` are the names and IP addresses by which devices reach it. Whoever has its key can be any device to a server.
+    Raises SecurityError where it is there already, and where the authority's key is not.
+    """
+    folder, now = Path(folder), datetime.now(timezone.utc)
+    ca, ca_key = _read_authority(folder)
+    both = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+    balancer, key = _leaf(BALANCER_NAME, ca, ca_key, *both, now=now, hosts=hosts)
+    return _write(folder / "balancer", {CA: _pem(ca), BALANCER: _pem(balancer) + _key_pem(key)})
 
 
 def revoke(folder: str | Path, name: str) -> Path:
@@ -159,7 +174,7 @@ def _leaf(
     name: str,
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
-    purpose: x509.ObjectIdentifier,
+    *purposes: x509.ObjectIdentifier,
     now: datetime,
     hosts: Iterable[str] = (),
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -167,10 +182,10 @@ def _leaf(
     builder = _builder(_name(name), ca.subject, key, now, LEAF_DAYS)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage("digital_signature"), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = builder.add_extension(authority, critical=False)
-    if purpose == ExtendedKeyUsageOID.SERVER_AUTH:
+    if ExtendedKeyUsageOID.SERVER_AUTH in purposes:
         alternatives = [_alternative(host) for host in dict.fromkeys((*hosts, *LOOPBACK))]
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return builder.sign(ca_key, hashes.SHA256()), key
@@ -229,7 +244,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         for name, content in files.items():
-            mode = 0o600 if name.endswith(".key") else 0o644
+            mode = 0o600 if b"PRIVATE KEY" in content else 0o644
             with os.fdopen(os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
         scratch.chmod(0o755)

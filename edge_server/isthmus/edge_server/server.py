@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import signal
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,16 +23,19 @@ from grpc_reflection.v1alpha import reflection
 
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
-from isthmus.edge_server.config import DEFAULT_BUNDLE, ServerConfig
-from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.config import DEFAULT_BUNDLE, RAY, ServerConfig
+from isthmus.edge_server.engines import Engine, Tail
 from isthmus.edge_server.repository.loading import Loader
 from isthmus.edge_server.repository.push import MayPush, Receiver
 from isthmus.edge_server.repository.repository import Repository
 from isthmus.edge_server.repository.scratch import Scratch, sweep
+from isthmus.edge_server.scale_out.ages import Ages
+from isthmus.edge_server.scale_out.ray_tails import RayTails, Replicas, tail_of
 from isthmus.edge_server.security import certificates
 from isthmus.edge_server.service import SERVICE, EdgeService
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
+from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError, ConfigError
 from isthmus.proto.operations import probe
@@ -42,16 +47,29 @@ log = logging.getLogger(__name__)
 BYTES_PER_MBIT = 125_000.0
 COPIES = "isthmus-models-"
 """Of the folder for temporary files in which copies of what a repository serves lie."""
+CONNECTION_AGE = 0.7
+"""Of the age of a stream, which is four fifths of it at least: the connection, whose age gRPC spreads by a tenth, is older
+then, so that the next stream makes a new one and a balancer that sees connections only can put it elsewhere too."""
 LOOK_S = 1.0
 """How often it is looked for what no message and no timer tells."""
 
 
 def bind(
-    service: EdgeService, listen: str, credential: grpc.ServerCredentials | None, *, debug: bool = False
+    service: EdgeService,
+    listen: str,
+    credential: grpc.ServerCredentials | None,
+    *,
+    debug: bool = False,
+    stream_age_s: float | None = None,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
-    """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError."""
+    """A server for `service` on HOST:PORT, not yet started; its health, and the address it got. Raises BindError.
+
+    Where streams of `stream_age_s` are asked to come again, their connections take no new ones by then.
+    """
     # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
     options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    if stream_age_s is not None:
+        options.append(("grpc.max_connection_age_ms", round(CONNECTION_AGE * stream_age_s * 1e3)))
     server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
     status = health.aio.HealthServicer()
@@ -80,9 +98,9 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     _on_hangup(lambda: None)  # a server that still loads is not ended by it either
     shown = certificates(config)
     if config.models is None:
-        await _serve(config, _alone(config), shown, ready)
+        await (_serve_on_ray if config.engine == RAY else _serve_alone)(config, shown, ready)
         return
-    service = EdgeService(server_id=_name(), limits=_limits(config))
+    service = EdgeService(server_id=_name(), limits=_limits(config), ages=_ages(config))
     sweep(Path(tempfile.gettempdir()), COPIES)
     copies = Scratch(Path(tempfile.gettempdir()), COPIES)
     try:
@@ -96,21 +114,64 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         copies.close()
 
 
-def _alone(config: ServerConfig) -> EdgeService:
-    """The service for one bundle, which stays as it is."""
+Told = Callable[[str], None] | None
+
+
+async def _serve_alone(config: ServerConfig, shown: Certificates | None, ready: Told) -> None:
+    """Serve one bundle, which stays as it is."""
     bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
 
     def tail() -> Tail:
         return Tail(bundle, config.threads, engine=config.engine)
 
+    await _serve(config, _alone(config, bundle, tail(), another=tail), shown, ready)
+
+
+async def _serve_on_ray(config: ServerConfig, shown: Certificates | None, ready: Told) -> None:
+    """Serve one bundle whose tail runs on a cluster, under a name that no other server there has."""
+    bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
+    cpus = float(config.threads) if config.replica_cpus is None else config.replica_cpus
+    replicas = Replicas.parse(str(config.replicas), cpus=cpus)
+    name = f"isthmus-{bundle.manifest.name}-{socket.gethostname()}-{config.listen.rpartition(':')[2]}-{os.getpid()}"
+    tails = RayTails(tail_of(bundle, config.threads), replicas, name=name, address=config.ray)
+    try:
+        service = _alone(config, bundle, tails, batches=tails.batches)
+        following = asyncio.create_task(_follow(tails, service))
+        try:
+            await _serve(config, service, shown, ready)
+        finally:
+            following.cancel()
+    finally:
+        tails.close()
+
+
+def _alone(config: ServerConfig, bundle: Bundle, engine: Engine, **how: Any) -> EdgeService:
+    """The service for one bundle with this engine; `how` gives further arguments of it."""
     return EdgeService(
         Served(bundle.manifest.name, bundle.sha256, bundle.codec),
-        tail(),
+        engine,
         server_id=_name(),
         limits=_limits(config),
         max_batch=config.max_batch,
-        another=tail,
+        ages=_ages(config),
+        **how,
     )
+
+
+async def _follow(tails: RayTails, service: EdgeService) -> None:
+    """Have as many batches under way as the replicas that run can take, whatever Ray does with them."""
+    known = tails.batches
+    while True:
+        await asyncio.sleep(LOOK_S)
+        batches = await asyncio.get_running_loop().run_in_executor(None, lambda: tails.batches)
+        if batches != known:
+            log.info("ray: replicas came or went; %d batches at once, %d before", batches, known)
+            service.resize(batches)
+            known = batches
+
+
+def _ages(config: ServerConfig) -> Ages:
+    return Ages(config.stream_age_s or math.inf, grace_s=config.grace_s)
 
 
 def _limits(config: ServerConfig) -> Limits:
@@ -127,7 +188,9 @@ async def _serve(
     repository: Repository | None = None,
 ) -> None:
     credential = None if shown is None else shown.credentials()
-    server, status, address = bind(service, config.listen, credential, debug=config.debug)
+    server, status, address = bind(
+        service, config.listen, credential, debug=config.debug, stream_age_s=config.stream_age_s
+    )
     if config.metrics is not None:
         service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)

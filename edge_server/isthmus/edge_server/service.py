@@ -25,6 +25,7 @@ from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.outbox import Outbox
 from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Reply, Served, Streams
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
@@ -64,6 +65,7 @@ STATUS = {
     Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
     Ending.UNLOADED: grpc.StatusCode.UNAVAILABLE,
     Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
+    Ending.AGED: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -79,15 +81,18 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         limits: Limits | None = None,
         max_batch: int = 8,
         another: Callable[[], Engine] | None = None,
+        batches: int | None = None,
+        ages: Ages | None = None,
     ) -> None:
         """`served` is the first bundle, `engine` its tail, warmed up here; `another` makes one for the thread that takes the
-        place of one that hangs. None: there is no bundle yet.
+        place of one that hangs. None: there is no bundle yet. An engine that runs elsewhere is given so many `batches` at
+        once; `resize` says when that changes.
         """
         self._limits = limits = limits or Limits()
         self.max_message_bytes = MOST_MESSAGE_BYTES if served is None else wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
         self.metrics = Metrics()
-        self._streams = Streams(server_id=server_id, limits=limits)
+        self._streams = Streams(server_id=server_id, limits=limits, ages=ages)
         self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
@@ -107,7 +112,9 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._tail_ended_s = 0.0
         if served is not None and engine is not None:
             self.offer(served)
-            self.add(WarmTail.of(served, engine, max_batch=max_batch, another=another))
+            self.add(WarmTail.of(served, engine, max_batch=max_batch, another=another, batches=batches))
+            if batches is not None:
+                self.resize(batches)
 
     @property
     def offered(self) -> tuple[Served, ...]:
@@ -240,6 +247,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Turn away whoever has a certificate of one of these names, and no others."""
         self._revoked = frozenset(names)
         self._streams.revoke(self._revoked)
+        self._pump()
+
+    def resize(self, batches: int) -> None:
+        """So many batches may be under way now."""
+        self._streams.resize(batches, now=time.monotonic())
         self._pump()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ whole server, and the lanes share its workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -20,6 +21,7 @@ from isthmus.edge_server.repository.lane import Reply as Reply
 from isthmus.edge_server.repository.lane import Served as Served
 from isthmus.edge_server.repository.lanes import Lanes
 from isthmus.edge_server.repository.shelf import Shelf
+from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.shedding import SendingTime, Shedder
 from isthmus.proto import messages as m
 from isthmus.proto.machine import earliest
@@ -57,6 +59,7 @@ class Streams:
         server_id: str,
         limits: Limits,
         codec: Decoder | None = None,
+        ages: Ages | None = None,
     ) -> None:
         """`served`, with its batcher and codec, is the first bundle that is added; None: there is none yet."""
         self.server_id = server_id
@@ -64,6 +67,7 @@ class Streams:
         self.shedder, self.sending = Shedder(), SendingTime()
         self.lanes, self._shelf = Lanes(workers=limits.workers, most=limits.tails), Shelf()
         self._lane_of: dict[int, Lane] = {}
+        self._ages = ages or Ages()
         self._opened = 0
         self._sweep_at: float | None = None
         self._draining = False
@@ -76,7 +80,7 @@ class Streams:
     @property
     def due_at(self) -> float | None:
         """The earliest of all timers."""
-        return earliest(self.lanes.due_at, self._sweep_at, self._drain_until)
+        return earliest(self.lanes.due_at, self._sweep_at, self._drain_until, self._ages.due_at)
 
     @property
     def _peers(self) -> dict[int, Peer]:
@@ -91,6 +95,10 @@ class Streams:
     def waiting(self) -> int:
         """Frames in the queues."""
         return self.lanes.waiting
+
+    def resize(self, engines: int, *, now: float) -> None:
+        """From now on so many batches run at once."""
+        self.lanes.resize(engines, now=now)
 
     @property
     def offered(self) -> tuple[Served, ...]:
@@ -229,6 +237,10 @@ class Streams:
                 self._take(lane)
         elif due == self._sweep_at:
             self._sweep(now)
+        elif due == self._ages.due_at:
+            for stream in self._ages.grown(now):
+                self._reply(stream, m.Drain(self._ages.grace_s, self.lanes.load_of(self._lane_of[stream], now)))
+            self._see_off(now)
         else:
             self._finish("the grace is over")
         self._settle()
@@ -256,6 +268,7 @@ class Streams:
         self.lanes.use(lane)
         welcome = m.Welcome(self.server_id, credit, lane.max_layer_bytes, self.lanes.load_of(lane, now), references)
         self._reply(stream, welcome)
+        self._ages.enter(stream, now=now)
 
     def _on_greeted(
         self, lane: Lane, stream: int, peer: Peer, message: m.DeviceMessage, came_s: float, now: float
@@ -320,8 +333,14 @@ class Streams:
         self._end(self._admission.silent(now))
         self._sweep_at = now + SWEEP_S if self._peers else None
 
+    def _see_off(self, now: float = -math.inf) -> None:
+        """Close the streams of age of which nothing is inside any more, or whose grace is over."""
+        for stream in self._ages.closing(lambda stream: self._lane_of[stream].inside(stream), now):
+            self._close(stream, Ending.AGED, f"{self.server_id}: open for long; connect again")
+
     def _settle(self) -> None:
-        """A draining server whose frames are all answered has nothing to stay for."""
+        """A draining server whose frames are all answered has nothing to stay for, nor has a stream of age."""
+        self._see_off()
         if self._draining and self.lanes.idle:
             self._finish("all frames in flight are answered")
 
@@ -347,6 +366,7 @@ class Streams:
 
     def _leave(self, stream: int) -> None:
         self._shelf.waiting.pop(stream, None)
+        self._ages.leave(stream)
         if (lane := self._lane_of.pop(stream, None)) is not None:
             lane.leave(stream)
             self.lanes.use(lane)

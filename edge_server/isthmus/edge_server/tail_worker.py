@@ -72,6 +72,31 @@ class TailWorker:
             self._jobs.put(None)
 
 
+class TailWorkers:
+    """As many threads as batches run at once, all with one tail that may be called by several: one that runs elsewhere."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._idle: list[TailWorker] = []
+
+    def stretch(self, computed: Computed) -> float:
+        """Nothing is known of the processor that runs it, and this one is not it."""
+        return 1.0
+
+    async def run(self, frames: Sequence[Frame], *, patience_s: float) -> Computed:
+        """Compute a batch beside those that run; see `TailWorker`."""
+        worker = self._idle.pop() if self._idle else TailWorker(self._engine, another=lambda: self._engine)
+        try:
+            return await worker.run(frames, patience_s=patience_s)
+        finally:
+            self._idle.append(worker)
+
+    def close(self) -> None:
+        """Let the threads end, when they have nothing left to do."""
+        for worker in self._idle:
+            worker.close()
+
+
 class _Job(NamedTuple):
     frames: Sequence[Frame]
     done: asyncio.Future[Computed]

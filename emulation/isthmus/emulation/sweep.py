@@ -10,6 +10,7 @@ where it stopped, one that was extended plays what is new, and nothing that has 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -165,11 +166,13 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
 
 def code_sha256() -> str:
     """The hash of all modules that a result may depend on: Isthmus's own but the command line's."""
+    portions: dict[str, Path] = {}
+    for portion in (portion for root in map(Path, isthmus.__path__) for portion in root.iterdir()):
+        portions.setdefault(portion.name, portion)  # the first is the one that is imported
     digest = hashlib.sha256()
-    for root in map(Path, isthmus.__path__):
-        for path in sorted(root.rglob("*.py")):
-            if path.relative_to(root).parts[0] != "cli":
-                digest.update(path.read_bytes())
+    for name in sorted(portions.keys() - {"cli"}):
+        for path in sorted(portions[name].rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -201,7 +204,7 @@ def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processe
     An error costs its job only. When the iterator is left early (Ctrl-C), what is being played is given up at once and
     what was played stays. Raises DataError when the folder cannot be written, IsthmusError when a process is killed.
     """
-    _keep(folder, made)
+    keep(folder, made)
     if not jobs:
         return
     others = set(multiprocessing.active_children())
@@ -212,8 +215,8 @@ def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processe
         for future in as_completed(playing):
             ended = Ended(playing[future], future.result())
             if ended.error is not None:
-                made = msgspec.structs.replace(made, failed=made.failed | {ended.job.name: ended.error})
-                _keep(folder, made)
+                made = failing(made, ended)
+                keep(folder, made)
             yield ended
     except BrokenProcessPool as error:
         raise IsthmusError(f"{folder}: a process was killed, perhaps for memory; go on with fewer --workers") from error
@@ -225,17 +228,34 @@ def run(folder: Path, made: SweepManifest, jobs: Sequence[SweepJob], *, processe
 
 def _play(play: Play, job: SweepJob, folder: Path, command: str, version: str) -> str | None:
     """One result, made in a process of the pool, whole or not at all; the error, if it came to one."""
-    part = folder / RESULTS / f".{job.name}"  # hidden, so that nobody takes it for a result
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for device, (header, records, cut, end) in enumerate(play(job.scenario)):
-            stamped = msgspec.structs.replace(header, command=command, version=version)
-            record.save(part / f"{device:04}.jsonl.zst", Run(stamped, records, cut, end))
-        part.rename(folder / RESULTS / job.name)
+        with result(folder, job) as part:
+            save(play(job.scenario), part, command, version)
     except Exception as error:  # a pool's process has nobody to raise to, and the other jobs are well
-        return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"
+        return said(error)
     return None
+
+
+@contextlib.contextmanager
+def result(folder: Path, job: SweepJob) -> Iterator[Path]:
+    """The folder that a job's records go into; it becomes its result at the end, if nothing was raised before."""
+    part = folder / RESULTS / f".{job.name}"  # hidden, so that nobody takes it for a result
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    part.rename(folder / RESULTS / job.name)
+
+
+def save(runs: Sequence[Run], folder: Path, command: str, version: str) -> None:
+    """Write the run of each device, stamped with how it was made."""
+    for device, (header, records, cut, end) in enumerate(runs):
+        stamped = msgspec.structs.replace(header, command=command, version=version)
+        record.save(folder / f"{device:04}.jsonl.zst", Run(stamped, records, cut, end))
+
+
+def said(error: Exception) -> str:
+    """What a manifest says of an error."""
+    return str(error) if isinstance(error, IsthmusError) else f"{type(error).__name__}: {error}"
 
 
 def _follow_parent() -> None:
@@ -251,7 +271,13 @@ def _follow_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _keep(folder: Path, made: SweepManifest) -> None:
+def failing(made: SweepManifest, ended: Ended) -> SweepManifest:
+    """The manifest once a job has ended with an error."""
+    return msgspec.structs.replace(made, failed=made.failed | {ended.job.name: ended.error or ""})
+
+
+def keep(folder: Path, made: SweepManifest) -> None:
+    """Write the manifest, whole or not at all. Raises DataError."""
     part = folder / f".{MANIFEST}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

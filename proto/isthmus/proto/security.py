@@ -16,6 +16,10 @@ FIRST_DEVICE = "device"
 """The name in the certificate that `isthmus certs init` makes for a first device: an agent's client id by default."""
 SHARED_NAME = "isthmus device"
 """The name in the certificate that all devices of an older `isthmus certs init` share; it says of none who it is."""
+BALANCER, BALANCER_NAME = "balancer.pem", "isthmus balancer"
+"""A balancer's certificate and key, in one file; and the name in it, which a server believes what `BALANCED` says."""
+BALANCED = "x-isthmus-device"
+"""The header in which a balancer that ends a device's TLS says the name in that device's certificate."""
 
 Half = Literal["server", "device"]
 FILES: dict[Half, tuple[str, str, str]] = {"server": (CA, SERVER, SERVER_KEY), "device": (CA, DEVICE, DEVICE_KEY)}

@@ -67,6 +67,12 @@ class Lanes:
         self.weigh(lane, now)
         return lane.batcher.load(now)
 
+    def resize(self, engines: int, *, now: float) -> None:
+        """From now on so many batches run at once, wherever they do."""
+        self._share.workers = engines
+        for lane in self:
+            lane.batcher.resize(engines, now=now)
+
     def weigh(self, lane: Lane, now: float) -> None:
         """Tell a lane what the others leave it of the workers; to be called before it counts with them."""
         if len(self._lanes) == 1:

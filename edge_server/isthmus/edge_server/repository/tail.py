@@ -13,7 +13,7 @@ from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.repository.lane import Ready, Served
 from isthmus.edge_server.tail_health import TailHealth
 from isthmus.edge_server.tail_times import TailTimes
-from isthmus.edge_server.tail_worker import Computed, TailHungError, TailWorker, compute
+from isthmus.edge_server.tail_worker import Computed, TailHungError, TailWorker, TailWorkers, compute
 from isthmus.proto.frame_codec import FrameCodec, blank
 from isthmus.proto.tasks.task import Packed
 
@@ -38,18 +38,27 @@ class WarmTail:
     max_batch: int
     another: Callable[[], Engine] | None = None
     """Makes an engine for the thread that takes the place of one that hangs."""
+    batches: int | None = None
+    """How many run at once, on an engine that several threads may call, since it runs elsewhere; None: one, here."""
 
     @classmethod
     def of(
-        cls, served: Served, engine: Engine, *, max_batch: int = 8, another: Callable[[], Engine] | None = None
+        cls,
+        served: Served,
+        engine: Engine,
+        *,
+        max_batch: int = 8,
+        another: Callable[[], Engine] | None = None,
+        batches: int | None = None,
     ) -> WarmTail:
         """Warm an engine up. Takes seconds: not for the event loop of a server that serves already."""
         times = TailTimes(warm_up(engine, served, max_batch), max_batch=max_batch)
-        return cls(served, engine, times, FrameCodec(served.codec), max_batch, another)
+        return cls(served, engine, times, FrameCodec(served.codec), max_batch, another, batches)
 
     def batcher(self, stream_credits: int) -> Batcher[Ready]:
         """A queue in front of it, in which each stream may have so many frames."""
-        return Batcher(self.times, max_batch=self.max_batch, stream_credits=stream_credits)
+        engines = self.batches or 1
+        return Batcher(self.times, max_batch=self.max_batch, stream_credits=stream_credits, engines=engines)
 
 
 class TailRunner:
@@ -57,7 +66,9 @@ class TailRunner:
 
     def __init__(self, tail: WarmTail, metrics: Metrics) -> None:
         self.served, self._times = tail.served, tail.times
-        self._worker, self._metrics = TailWorker(tail.engine, another=tail.another), metrics
+        here = tail.batches is None
+        self._worker = TailWorker(tail.engine, another=tail.another) if here else TailWorkers(tail.engine)
+        self._metrics = metrics
         self._health = TailHealth()
 
     @property

@@ -1,0 +1,1 @@
+"""How many devices a server carries: measured here, and emulated."""
