@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from reference_pages import PAGES, repository
 
@@ -17,3 +18,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             name = f"reference/{card.parent.name}-{picture.name}"
             files.append(File.generated(config, name, abs_src_path=str(picture)))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links to the root of the repository lead to the pages that stand for it."""
+    return repository.from_the_site(markdown, page.file.src_uri)
