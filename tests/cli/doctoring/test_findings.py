@@ -323,7 +323,7 @@ def test_dates_of_certificates_against_the_clock() -> None:
 
 SEEN = server.Facts(
     "edge:1", "signs", "ab" * 32, 1, 0.1, probed=True, round_trip_s=0.02, up_Bps=125_000.0,
-    described=server.Described("edge", "signs", "ab" * 32, 1),
+    described=server.Described("edge", (("signs", "ab" * 32),), 1),
 )  # fmt: skip
 
 
@@ -335,11 +335,17 @@ def test_a_server_that_fits_is_told_with_its_link() -> None:
 
 
 def test_a_server_of_another_bundle_codec_or_time_is_not_well() -> None:
-    other = replace(SEEN, described=server.Described("edge", "cifar10", "cd" * 32, 1))
+    other = replace(SEEN, described=server.Described("edge", (("cifar10", "cd" * 32),), 1))
     assert not_well(server.findings(other))[0][1].endswith(
         f"serves cifar10 {'cd' * 6}, this device has signs {'ab' * 6}"
     )
     assert not_well(server.findings(replace(SEEN, codec_version=2)))[0][0] == "failure"
+    several = server.Described("edge", (("cifar10", "cd" * 32), ("signs", "ab" * 32)), 1)
+    assert (
+        server.findings(replace(SEEN, described=several))[0].detail == "edge serves 2 bundles, this device's among them"
+    )
+    none = replace(SEEN, described=server.Described("edge", (), 1))
+    assert "serves no bundle yet" in not_well(server.findings(none))[0][1]
     assert not_well(server.findings(replace(SEEN, round_trip_s=0.2)))[0][0] == "warning"
 
 

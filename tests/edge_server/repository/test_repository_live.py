@@ -28,11 +28,12 @@ from isthmus.edge_server.repository.repository import Repository
 from isthmus.edge_server.security import add_device, init, revoke
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
+from isthmus.edge_server.tail_worker import TailWorker
 from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import BundleError
+from isthmus.proto.errors import BundleError, ConfigError
 from isthmus.proto.security import channel_credentials
 from live_server import live, running
 from tiny_bundles import hash_of, write_bundle
@@ -184,6 +185,11 @@ def test_a_folder_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None
         live(place.repository.begin)
 
 
+def test_an_engine_that_there_is_not_is_no_bundles_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="engine = 'abacus'; known: onnx, litert"):
+        Loader(1, "abacus", 2, 1, tmp_path)
+
+
 def test_a_reload_leaves_those_alone_who_have_the_old(tmp_path: Path, served: Served, frame: Any) -> None:
     place = Place(tmp_path)
     signs = write_bundle(place.root / "signs", served)
@@ -243,6 +249,7 @@ def test_a_version_in_use_that_is_deleted_is_served_on(tmp_path: Path, served: S
             await place.until(lambda: not place.offered)
             await device.answered(frame(2))
             runner = place.service._tails[hash_of(old)]
+            assert isinstance(runner._worker, TailWorker)
             another = runner._worker._another
             assert another is not None
             another().run([])  # its files are still there

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from isthmus.edge_server.engines import Tail
+from isthmus.edge_server.engines import ENGINES, Tail
 from isthmus.edge_server.repository.folder import version_of
 from isthmus.edge_server.repository.lane import Served
 from isthmus.edge_server.repository.tail import WarmTail
@@ -19,7 +19,7 @@ from isthmus.models import bundle as bundles
 from isthmus.models import seal
 from isthmus.models.bundle import Bundle
 from isthmus.proto import wire
-from isthmus.proto.errors import BundleError
+from isthmus.proto.errors import BundleError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Loader:
     max_message_bytes: int
     copies: Path
     """Where the copies lie, each in a folder named after its hash."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for an engine that there is not: no bundle's fault."""
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine = '{self.engine}'; known: {', '.join(ENGINES)}")
 
     def find(self, folder: Path, place: str) -> tuple[Bundle, Served]:
         """The bundle in `folder`, whose hashes are right, and what is served of it from `place`.
