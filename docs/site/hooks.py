@@ -1,4 +1,4 @@
-"""What MkDocs asks while it builds the site: the pages of reference, and the pictures of the model cards."""
+"""What MkDocs asks while it builds the site: the pages of reference, the pictures of the model cards, the examples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         for picture in sorted(card.parent.glob("*.png")):
             name = f"reference/{card.parent.name}-{picture.name}"
             files.append(File.generated(config, name, abs_src_path=str(picture)))
+    for example in repository.examples():
+        name = str(example.relative_to(repository.ROOT))
+        files.append(File.generated(config, name, abs_src_path=str(example)))
     return files
 
 

@@ -107,6 +107,7 @@ def test_every_message_and_field_of_the_wire_is_there() -> None:
 def test_links_to_the_root_of_the_repository_stay_inside_the_site() -> None:
     assert repository.from_the_site("[it](../README.md#more)", "install.md") == "[it](index.md#more)"
     assert repository.from_the_site("[it](../../CONTRIBUTING.md)", "start/wifi.md") == "[it](../contributing.md)"
+    assert repository.from_the_site("[it](../examples/agent.toml)", "python.md") == "[it](examples/agent.toml)"
 
 
 def test_prose_of_a_docstring_is_no_markup() -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from reference_pages.structs import ROOT, source
 
-AT_THE_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+AT_THE_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples/": "examples/",
+}
 ZOO = "models/isthmus/models/zoo"
 
 
@@ -28,12 +33,17 @@ def _card(path: Path) -> str:
 
 
 def from_the_site(text: str, page: str) -> str:
-    """A page's links to files at the root of the repository, as links to where the site has them."""
+    """A page's links to files at the root of the repository, and to examples, as links to where the site has them."""
 
     def place(found: re.Match[str]) -> str:
         return f"]({'../' * page.count('/')}{AT_THE_ROOT[found[1]]}"
 
     return re.sub(rf"\]\((?:\.\./)+({'|'.join(map(re.escape, AT_THE_ROOT))})", place, text)
+
+
+def examples() -> list[Path]:
+    """The files of `examples/`, which pages lead to."""
+    return sorted(path for path in (ROOT / "examples").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def contributing() -> str:
