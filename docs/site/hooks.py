@@ -6,7 +6,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from reference_pages import PAGES, repository
+from reference_pages import PAGES, repository, structs
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -18,7 +18,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             name = f"reference/{card.parent.name}-{picture.name}"
             files.append(File.generated(config, name, abs_src_path=str(picture)))
     for example in repository.examples():
-        name = str(example.relative_to(repository.ROOT))
+        name = str(example.relative_to(structs.ROOT))
         files.append(File.generated(config, name, abs_src_path=str(example)))
     return files
 

@@ -43,7 +43,8 @@ def from_the_site(text: str, page: str) -> str:
 
 def examples() -> list[Path]:
     """The files of `examples/`, which pages lead to."""
-    return sorted(path for path in (ROOT / "examples").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    there = sorted(path for path in (ROOT / "examples").rglob("*") if path.is_file())
+    return [path for path in there if path.suffix not in (".md", ".pyc")]
 
 
 def contributing() -> str:
