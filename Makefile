@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := device edge_server proto models emulation cli
 
-.PHONY: demo test test-oldest test-pythons check docs proto clean
+.PHONY: demo test test-oldest test-pythons test-container test-arm64 check docs proto clean
 
 demo: .venv/demo
 	@$(BIN)/isthmus demo
@@ -21,7 +21,16 @@ test-oldest: .venv/oldest
 # The wheel, in a clean environment of each of these: make test-pythons PYTHONS='python3.10 /opt/python3.13/bin/python3'
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 test-pythons: .venv/dev
-	ISTHMUS_PYTHONS='$(PYTHONS)' $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_pythons_live.py
+	ISTHMUS_PYTHONS='$(PYTHONS)' ISTHMUS_WHEEL='$(ISTHMUS_WHEEL)' $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_pythons_live.py
+
+# What the container files build, run as a container runs it, and an arm64 system under qemu: both as root on Debian 12, by hand.
+ROOTS ?= build
+test-container: .venv/dev
+	mkdir -p $(ROOTS)/containers
+	ISTHMUS_CONTAINERS=$(abspath $(ROOTS))/containers $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_container_live.py
+test-arm64: .venv/dev
+	sh tests/packaging/arm64.sh $(abspath $(ROOTS))/arm64
+	ISTHMUS_ARM64=$(abspath $(ROOTS))/arm64 $(BIN)/python -m pytest -q -p no:cacheprovider tests/packaging/test_arm64_live.py
 
 .venv/oldest: .venv/pyvenv.cfg pyproject.toml tests/oldest.txt
 	@$(PYTHON) -m venv $@
@@ -34,8 +43,8 @@ check: .venv/dev .venv/proto
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(call generate,$$scratch) && \
-	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py; do \
-	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what edge.proto generates; run 'make proto'"; exit 1; }; \
+	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
+	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what its .proto generates; run 'make proto'"; exit 1; }; \
 	done
 
 # The site of the documentation, with reference from the code, in build/site; a warning is a failure.
@@ -47,7 +56,7 @@ proto: .venv/proto
 
 # Made by the oldest grpcio-tools we support: newer ones write code that refuses protobuf 5.
 define generate
-.venv/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/isthmus/proto/edge.proto
+.venv/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/isthmus/proto/edge.proto proto/isthmus/proto/inference.proto
 endef
 
 # Progress goes to standard error, so that the demo's last line of standard output is its summary.

@@ -15,18 +15,20 @@ COMMAND = re.compile(
 """What a line of shell begins with."""
 
 NOT_RUN = {
-    "another machine, or root": r"REPOSITORY|^ssh |\bsudo\b|^git pull|^cd |/etc/isthmus",
-    "the environment, which a test has": r"^\. \.venv|^pip |^uv |^make |^python3 -m venv",
+    "another machine, or root": r"REPOSITORY|^ssh |\bsudo\b|^docker |^git pull|^cd |/etc/isthmus",
+    "the environment, which a test has": r"^\. \.venv|^pip |^uv |^make |^python3? -m (?:venv|build)",
     "a camera": r"/dev/video|libcamera|rpicam|rtsp://|nvarguscamera|camera:|driveway\.mp4",
-    "another program beside it: a broker, Frigate, a browser": r"ISTHMUS_AGENT_MQTT|frigate|world\.browser",
+    "another program beside it: a broker, Frigate, a browser": r"ISTHMUS_AGENT_MQTT|frigate|world\.browser|tritonclient",
     "a form, where somebody's own names go": r"\b(?:FILE|FOLDER|BUNDLE|NAME|OLDER|IN OUT|RUNS)\b| \.\.\.",
     "training: up to hours, and torch": r"models (?:train|export|ablate|distill|prune|quantize|filter|deltas)\b",
     "the machine itself, and what is wrong with it": r"isthmus doctor",
     "a benchmark: minutes": r"^python benchmarks|^python examples",
     "published models, pictures and clips": r"\.tflite|bundles/|\bcaltech\b|street/|models clips|--filter filters",
     "an idle machine, for a minute": r"bench (?:device|server)|mine\.toml|my-server\.toml",
-    "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl|--scenario (?:lte|wifi)-",
+    "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl"
+    r"|--scenario (?:lte|wifi|rolling|lost)-",
     "a folder that an earlier version made": r"^mkdir certs/ca|revoke \"isthmus device\"",
+    "several machines, and their keys": r"edge1:|/srv/|keys/|--announce|--discover",
     "an agent that it looks at": r"isthmus top(?! 127\.0\.0\.1:9464$)",
 }
 """Why a line is not run, and the lines of which that is true. Their verbs and flags are checked all the same (test_docs.py)."""

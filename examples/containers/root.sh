@@ -43,7 +43,7 @@ rm -rf bin share include numpy/f2py numpy/distutils numpy/_pyinstaller numpy/_co
   ai_edge_litert/libLiteRtWebGpuAccelerator.so ai_edge_litert/pywrap_genai_ops.so ai_edge_litert/aot ai_edge_litert/vendors \
   ai_edge_litert/_pywrap_litert_converter.so ai_edge_litert/_pywrap_modify_model_interface.so \
   ai_edge_litert/_pywrap_tfl_calibration.so ai_edge_litert/_pywrap_tensorflow_lite_calibration_wrapper.so \
-  zstandard/_cffi.*.so zstandard/backend_rust.*.so cffi _cffi_backend*.so grpc_tools
+  zstandard/_cffi.*.so zstandard/backend_rust.*.so grpc_tools
 find . -type d \( -name tests -o -name test -o -name testing \) -prune -exec rm -rf {} +
 find . -name '*.pyi' -delete
 rm -rf "$root"/usr/share/doc "$root"/usr/share/man "$root"/usr/share/locale "$root"/usr/share/lintian "$root"/usr/share/bash-completion \

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.cli import doctor, main
+from isthmus.cli import main
+from isthmus.cli.doctoring import doctor
 from isthmus.proto import errors
 
 ISTHMUS = [sys.executable, "-m", "isthmus.cli"]

@@ -110,7 +110,7 @@ WRONG: dict[int, list[tuple[str, str]]] = {
 """The documented code: the words after `isthmus`, and what is said."""
 CASES = [(code, words, said) for code, cases in WRONG.items() for words, said in cases]
 ELSEWHERE = {
-    1: "tests/cli/test_doctor.py",
+    1: "tests/cli/doctoring/test_doctor.py",
     8: "tests/cli/test_exit_codes_live.py",
     10: "tests/cli/links/test_shape_live.py",
     11: "tests/cli/test_exit_codes_live.py",

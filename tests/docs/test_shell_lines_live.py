@@ -18,7 +18,7 @@ import pytest
 from isthmus.device.config import AgentConfig
 from isthmus.edge_server.config import ServerConfig
 from isthmus.proto import config
-from shell_lines import NOT_RUN, PAGES, Block, blocks, is_shell, lines, why_not
+from shell_lines import NOT_RUN, PAGES, ROOT, Block, blocks, is_shell, lines, why_not
 
 ALONE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 HOSTS = "127.0.0.1 localhost edge.local minipc.local"
@@ -81,6 +81,7 @@ def test_a_page_can_be_typed(page: str, tmp_path: Path) -> None:
         pytest.skip("no network namespaces here")
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "hosts").write_text(f"{HOSTS}\n")
     programs = tmp_path / "programs"
     programs.mkdir()

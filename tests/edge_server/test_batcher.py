@@ -308,3 +308,21 @@ def test_what_runs_on_an_engine_as_fast_as_promised_is_in_time(
     for at, action in world.log:
         if isinstance(action, RunBatch):
             assert at + FLAT[len(action.items)] <= min(item.due_s for item in action.items) + 1e-9
+
+
+def test_what_other_tails_take_is_reckoned_with() -> None:
+    """Half the time goes by from batch to batch, and for now the engine is another's."""
+    world = World(LINEAR, max_batch=1)
+    world.batcher.share(0.050, 2.0)
+    assert world.batcher.load(0.0).wait_s == pytest.approx(0.050)
+    world.submit(1, 1, due_s=0.055)
+    assert world.rejected(Refusal.BUSY) == [1]
+    world.submit(1, 2, due_s=1.0)
+    assert world.batcher.load(0.0).wait_s == pytest.approx(0.050 + 2 * 0.010)
+    world.batcher.share(0.0, 2.0)
+    world.batcher.step(0.0)
+    world.collect()
+    assert world.batches == [[2]]
+    assert world.batcher.load(0.0).wait_s == pytest.approx(0.010 + 0.010), "its own batch, then the other's"
+    world.batcher.share(0.0, 1.0)
+    assert world.batcher.load(0.0).wait_s == pytest.approx(0.010)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import isthmus
 from isthmus.emulation import policies, sweep
 from isthmus.emulation.sweep import Ended, Play, SweepJob, SweepManifest
 from isthmus.emulation.virtual.scenario import Scenario
@@ -170,3 +171,15 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml: No such file"):
         sweep.read(tmp_path / "none.toml")
+
+
+def test_code_that_is_installed_elsewhere_too_counts_as_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sweep.code_sha256()
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "session.py").write_text("other = True\n")
+    monkeypatch.setattr(isthmus, "__path__", [*isthmus.__path__, str(tmp_path)])
+    assert sweep.code_sha256() == before
+    monkeypatch.setattr(isthmus, "__path__", [str(tmp_path), *isthmus.__path__])
+    assert sweep.code_sha256() != before

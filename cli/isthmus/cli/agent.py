@@ -14,7 +14,6 @@ import typer
 
 from isthmus.cli.options import CONFIG, INSECURE, run_role
 from isthmus.device.config import AgentConfig
-from isthmus.device.run import run_agent
 from isthmus.proto import config
 
 
@@ -67,6 +66,9 @@ def agent(
     open_page: bool | None = typer.Option(
         None, "--open", "--open-page", help="Open the page in this machine's browser."
     ),
+    metrics: str | None = typer.Option(
+        None, help="HOST:PORT of /metrics, /healthz and /readyz, e.g. 127.0.0.1:9465 [none]."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -102,7 +104,10 @@ def agent(
         "page": page,
         "page_token": page_token,
         "open_page": open_page,
+        "metrics": metrics,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
+    from isthmus.device.run import run_agent  # help and a wrong flag need neither OpenCV nor LiteRT
+
     run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))

@@ -8,8 +8,9 @@ import math
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,23 @@ def emulate(
     chosen = available(bundles.load(base.bundle)) if policy == ALL else tuple(policy.split(","))
     names = (*chosen, *BOUNDS) if policy == ALL else chosen
     players = [msgspec.structs.replace(base, policy=name) for name in names]
-    facts = standings.facts(_play(players, out, real_time=real_time, workers=workers))
+    played: list[Digest] = []
+    try:
+        for digests in _play(players, out, real_time=real_time, workers=workers):
+            played += digests
+    except KeyboardInterrupt:
+        if played:
+            _tell(base, played, format_)
+        where = f"; their records are in {out}" if out is not None else ""
+        typer.echo(
+            f"interrupted: {len(played) // base.sessions} of {len(players)} policies are played{where}", err=True
+        )
+        raise
+    _tell(base, played, format_)
+
+
+def _tell(base: Scenario, played: list[Digest], format_: Format) -> None:
+    facts = standings.facts(Comparison(played))
     if format_ == "json":
         settings = {k: v for k, v in msgspec.to_builtins(base).items() if k != "policy" and v != math.inf}
         typer.echo(json.dumps({"scenario": settings, "policies": facts}, indent=2))
@@ -124,14 +141,26 @@ def _pair(text: str) -> tuple[str, object]:
         return key, value
 
 
-def _play(players: Sequence[Scenario], out: Path | None, *, real_time: bool, workers: int | None) -> Comparison:
-    """Each scenario played; several at a time in processes of their own."""
+def _play(
+    players: Sequence[Scenario], out: Path | None, *, real_time: bool, workers: int | None
+) -> Iterator[list[Digest]]:
+    """Each scenario played, in their order; several at a time in processes of their own, which end with the iterator."""
     jobs = [(player, out, shlex.join(sys.argv), real_time) for player in players]
     count = min(len(jobs), workers or os.cpu_count() or 1)
     if count == 1 or real_time:
-        return Comparison([d for digests in _shown(map(_digests, jobs), len(jobs)) for d in digests])
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return Comparison([d for digests in _shown(pool.map(_digests, jobs), len(jobs)) for d in digests])
+        yield from _shown(map(_digests, jobs), len(jobs))
+        return
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        count, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        yield from _shown(pool.map(_digests, jobs), len(jobs))
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 def _shown(results: Iterable[list[Digest]], count: int) -> Iterable[list[Digest]]:

@@ -21,7 +21,7 @@ def frigate(
     bundle: str | None = typer.Option(None, help="Folder of a detector's bundle."),
     listen: str | None = typer.Option(None, help="ipc://PATH or tcp://HOST:PORT [tcp://127.0.0.1:5555]."),
     channels: str | None = typer.Option(None, help="Frigate's input_pixel_format: rgb or bgr [rgb]."),
-    server: str | None = typer.Option(None, help="HOST:PORT of the edge server; without it, the device answers alone."),
+    server: str | None = typer.Option(None, help="HOST:PORT of the edge server, or of several with commas [none]."),
     deadline: str | None = typer.Option(None, help="From request to reply, less than Frigate's 200 ms [170ms]."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder made by `isthmus certs init`."),
     insecure: bool | None = INSECURE,

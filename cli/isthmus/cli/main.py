@@ -13,13 +13,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module, metadata
 from typing import Literal
 
 import typer
 
 from isthmus.cli.examples import EVERYWHERE, epilog
+from isthmus.cli.strict import Strict, strictly
 from isthmus.proto.errors import IsthmusError
 
 COMMANDS = {
@@ -33,7 +34,7 @@ COMMANDS = {
     "emulate": "emulate:app",
     "sweep": "sweep:sweep",
     "report": "report:report",
-    "doctor": "doctor:doctor",
+    "doctor": "doctoring.doctor:doctor",
     "certs": "certs:app",
     "config": "configuration:app",
     "service": "services.verbs:app",
@@ -65,14 +66,22 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         epilog=EVERYWHERE,
     )
     app.callback()(_options)
-    for name in [asked] if asked in COMMANDS else COMMANDS:
+    for name in _needed(asked, arguments):
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"isthmus.cli.{module}"), attribute)
         if isinstance(command, typer.Typer):
+            strictly(command)
             app.add_typer(command, name=name, epilog=epilog(name))
         else:
-            app.command(name, epilog=epilog(name))(command)
+            app.command(name, cls=Strict, epilog=epilog(name))(command)
     return app
+
+
+def _needed(asked: str, arguments: Sequence[str]) -> Iterable[str]:
+    """The commands whose modules `arguments` need; typer takes no program without one, so a version needs a small one."""
+    if asked in COMMANDS:
+        return [asked]
+    return ["service"] if "--version" in arguments else COMMANDS
 
 
 def everywhere_first(arguments: Sequence[str]) -> list[str]:

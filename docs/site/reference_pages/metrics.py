@@ -63,21 +63,23 @@ def _of_file(path: Path) -> Iterator[Metric]:
 
 def _metric(name: str, call: ast.Call, text: str) -> Iterator[Metric]:
     """The metric that a call declares; none where nothing says what it means."""
-    called = (
-        call.func.id
-        if isinstance(call.func, ast.Name)
-        else call.func.attr
-        if isinstance(call.func, ast.Attribute)
-        else ""
-    )
-    said = [word for argument in call.args[1:] if isinstance(argument, ast.Constant) for word in _words(argument)]
-    meanings = [word for word in said if word not in KINDS]
+    called = ast.unparse(call.func).rpartition(".")[2].strip("_").capitalize()
+    said = [word for argument in call.args[1:] for word in _said(argument, call.lineno, text)]
+    meanings = [word for word in said if " " in word or word[:1].isupper()]
     if not meanings:
         return
     kind = next((word for word in (called, *said) if word in KINDS), "gauge").lower()
-    listed = [_words(argument) for argument in call.args[1:] if isinstance(argument, ast.List | ast.Tuple)]
-    labels = tuple(listed[0]) if listed else tuple(dict.fromkeys(re.findall(rf"{name}\{{\{{(\w+)=", text)))
-    yield Metric(name, kind, labels, meanings[0])
+    labels = [word for word in said if word not in meanings and word not in KINDS]
+    written = "".join(re.findall(rf"{name}\{{\{{(.*?)\}}\}}", text))  # as Prometheus reads it, in an f-string
+    yield Metric(name, kind, tuple(dict.fromkeys([*labels, *re.findall(r"(\w+)=", written)])), meanings[0])
+
+
+def _said(node: ast.expr, line: int, text: str) -> list[str]:
+    """The strings of an argument; of a name, what was last given to it above `line`."""
+    if not isinstance(node, ast.Name):
+        return _words(node)
+    given = re.findall(rf'^ +{node.id} = "([^"]*)"$', "\n".join(text.splitlines()[: line - 1]), re.MULTILINE)
+    return given[-1:]
 
 
 def _words(node: ast.expr) -> list[str]:

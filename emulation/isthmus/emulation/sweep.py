@@ -166,11 +166,13 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
 
 def code_sha256() -> str:
     """The hash of all modules that a result may depend on: Isthmus's own but the command line's."""
+    portions: dict[str, Path] = {}
+    for portion in (portion for root in map(Path, isthmus.__path__) for portion in root.iterdir()):
+        portions.setdefault(portion.name, portion)  # the first is the one that is imported
     digest = hashlib.sha256()
-    for root in map(Path, isthmus.__path__):
-        for path in sorted(root.rglob("*.py")):
-            if path.relative_to(root).parts[0] != "cli":
-                digest.update(path.read_bytes())
+    for name in sorted(portions.keys() - {"cli"}):
+        for path in sorted(portions[name].rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer_check, trial
-from isthmus.models.litert import Interpreter
+from isthmus.models.litert import Interpreter, allocated
 from isthmus.models.operators import BRANCHING, CARRIED, CONTROL_FLOW, STATEFUL, UNKNOWN_SIZE, countable, flops
 from isthmus.proto.errors import ModelError
 
@@ -116,8 +116,7 @@ def _fill_in_shapes(path: Path, raw: bytes, subgraph: Any) -> None:
     if not missing:
         return
     try:
-        interpreter = Interpreter(model_content=raw)
-        interpreter.allocate_tensors()
+        interpreter = allocated(raw)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: LiteRT cannot run it ({str(error).strip()})") from error
     for details in interpreter.get_tensor_details():

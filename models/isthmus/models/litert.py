@@ -6,8 +6,11 @@ Every call goes through `Interpreter`, whose invoke releases the GIL.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +26,41 @@ except ImportError:  # 32-bit and older systems have its predecessor only, which
     from tflite_runtime.interpreter import Interpreter as Interpreter
 
 Array = NDArray[Any]
+
+CHATTER = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+"""What LiteRT writes to standard error, past Python, when it first runs a graph; no command's output begins with it."""
+STANDARD_ERROR = 2
+_chatter: list[bytes] = []
+"""CHATTER, once it was heard."""
+
+
+def is_accelerated() -> bool:
+    """Whether LiteRT has said that a delegate for the processor's vectors runs the graphs; it does at the first run."""
+    return bool(_chatter)
+
+
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Hold back what is written to standard error meanwhile, and pass on all but CHATTER, which comes once a process."""
+    try:
+        kept = None if _chatter else os.dup(STANDARD_ERROR)
+    except OSError:  # closed, as some services have it
+        kept = None
+    if kept is None:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), STANDARD_ERROR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)
+            held.seek(0)
+            said = held.read().splitlines(keepends=True)
+            _chatter.extend(line for line in said if line.strip() == CHATTER)
+            with contextlib.suppress(OSError):
+                os.write(STANDARD_ERROR, b"".join(line for line in said if line.strip() != CHATTER))
 
 
 class Stored(Protocol):
@@ -57,7 +95,8 @@ class DirectSignature:
 def warm_up(runner: Any, batch: int) -> None:
     """Call a signature once, so that it has its batch and its weights are packed before the first frame."""
     details = runner.get_input_details()
-    runner(**{name: np.zeros((batch, *d["shape"][1:]), d["dtype"]) for name, d in details.items()})
+    with without_chatter():
+        runner(**{name: np.zeros((batch, *d["shape"][1:]), d["dtype"]) for name, d in details.items()})
 
 
 def _opened(interpreter: Any, key: str, batch: int) -> Stored:
@@ -135,6 +174,14 @@ def opened(model: Path | bytes, *, threads: int = 1) -> Interpreter:
     except (ValueError, RuntimeError) as error:
         name = "model" if isinstance(model, bytes) else model
         raise ModelError(f"{name}: LiteRT cannot read it ({str(error).strip()})") from error
+
+
+def allocated(model: bytes) -> Interpreter:
+    """An interpreter for a file's bytes whose tensors have shapes. Raises ValueError or RuntimeError as LiteRT does."""
+    interpreter = Interpreter(model_content=model)
+    with without_chatter():
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def signature_of(model: bytes, key: str, *, whose: Path) -> Signature:

@@ -252,7 +252,7 @@ def test_an_address_in_use_one_that_needs_root_and_one_of_another_machine() -> N
 
 # Heads
 
-RUN = head.Run("signs", "", (0.25, 1.0), (0.02, 0.08))
+RUN = head.Run("signs", "", (0.25, 1.0), (0.02, 0.08), accelerated=True)
 
 
 def test_the_bundle_at_which_the_process_ended_is_to_blame() -> None:
@@ -265,7 +265,7 @@ def test_the_bundle_at_which_the_process_ended_is_to_blame() -> None:
 
 def test_a_deadline_that_the_narrowest_head_cannot_keep() -> None:
     def found(deadline_s: float, accelerated: bool = True) -> list[tuple[str, str]]:
-        return not_well(head.findings(head.Facts((RUN,), accelerated, deadline_s, "signs")))
+        return not_well(head.findings(head.Facts((replace(RUN, accelerated=accelerated),), deadline_s, "signs")))
 
     assert found(0.1) == []
     assert found(0.03)[0][0] == "warning"
@@ -276,8 +276,8 @@ def test_a_deadline_that_the_narrowest_head_cannot_keep() -> None:
 
 
 def test_a_zoo_without_bundles_and_a_damaged_bundle_are_not_well() -> None:
-    assert not_well(head.findings(head.Facts((), False, 0.1))) == [("failure", "bundles: none in the zoo")]
-    broken = head.Facts((head.Run("signs", "head.tflite: sha256 …"), RUN), True, 0.1)
+    assert not_well(head.findings(head.Facts((), 0.1))) == [("failure", "bundles: none in the zoo")]
+    broken = head.Facts((head.Run("signs", "head.tflite: sha256 …"), RUN), 0.1)
     assert not_well(head.findings(broken)) == [("failure", "bundle signs: head.tflite: sha256 …")]
 
 
@@ -323,7 +323,7 @@ def test_dates_of_certificates_against_the_clock() -> None:
 
 SEEN = server.Facts(
     "edge:1", "signs", "ab" * 32, 1, 0.1, probed=True, round_trip_s=0.02, up_Bps=125_000.0,
-    described=server.Described("edge", "signs", "ab" * 32, 1),
+    described=server.Described("edge", (("signs", "ab" * 32),), 1),
 )  # fmt: skip
 
 
@@ -335,11 +335,17 @@ def test_a_server_that_fits_is_told_with_its_link() -> None:
 
 
 def test_a_server_of_another_bundle_codec_or_time_is_not_well() -> None:
-    other = replace(SEEN, described=server.Described("edge", "cifar10", "cd" * 32, 1))
+    other = replace(SEEN, described=server.Described("edge", (("cifar10", "cd" * 32),), 1))
     assert not_well(server.findings(other))[0][1].endswith(
         f"serves cifar10 {'cd' * 6}, this device has signs {'ab' * 6}"
     )
     assert not_well(server.findings(replace(SEEN, codec_version=2)))[0][0] == "failure"
+    several = server.Described("edge", (("cifar10", "cd" * 32), ("signs", "ab" * 32)), 1)
+    assert (
+        server.findings(replace(SEEN, described=several))[0].detail == "edge serves 2 bundles, this device's among them"
+    )
+    none = replace(SEEN, described=server.Described("edge", (), 1))
+    assert "serves no bundle yet" in not_well(server.findings(none))[0][1]
     assert not_well(server.findings(replace(SEEN, round_trip_s=0.2)))[0][0] == "warning"
 
 

@@ -181,11 +181,11 @@ def test_what_a_killed_process_left_is_swept_up(root: Path) -> None:
     living = Scratch(root, PREFIX)
     left = root / f"{PREFIX}left"
     left.mkdir()
-    (left / ".lock").touch()
     (left / "bundle").mkdir()
-    made_this_moment = root / f"{PREFIX}new"
-    made_this_moment.mkdir()
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (root / f"{PREFIX}link").symlink_to(elsewhere)
     sweep(root, PREFIX)
-    assert sorted(path.name for path in root.iterdir()) == sorted([living.path.name, made_this_moment.name])
+    assert sorted(path.name for path in root.iterdir()) == sorted([living.path.name, "elsewhere", f"{PREFIX}link"])
     living.close()
     assert not living.path.exists()

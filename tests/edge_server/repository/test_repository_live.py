@@ -33,7 +33,7 @@ from isthmus.models import bundle as bundles
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import BundleError
+from isthmus.proto.errors import BundleError, ConfigError
 from isthmus.proto.security import channel_credentials
 from live_server import live, running
 from tiny_bundles import hash_of, write_bundle
@@ -185,6 +185,11 @@ def test_a_folder_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None
         live(place.repository.begin)
 
 
+def test_an_engine_that_there_is_not_is_no_bundles_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="engine = 'abacus'; known: onnx, litert"):
+        Loader(1, "abacus", 2, 1, tmp_path)
+
+
 def test_a_reload_leaves_those_alone_who_have_the_old(tmp_path: Path, served: Served, frame: Any) -> None:
     place = Place(tmp_path)
     signs = write_bundle(place.root / "signs", served)
@@ -325,6 +330,30 @@ def test_a_tail_that_cannot_be_loaded_again_sends_its_device_away(
     assert "not loaded" in caplog.text
 
 
+def test_nothing_is_loaded_that_is_served_already_or_would_not_be(
+    tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, load, loaded = Place(tmp_path), Loader.load, []
+    signs = write_bundle(place.root / "signs", served)
+
+    def counting(loader: Loader, found: bundles.Bundle, version: str) -> Any:
+        loaded.append(found.sha256)
+        return load(loader, found, version)
+
+    monkeypatch.setattr(Loader, "load", counting)
+
+    async def check() -> None:
+        async with place.serving():
+            (signs / "notes.txt").write_text("changed, and yet the same bundle")
+            shutil.copytree(signs, place.root / "copy")
+            write_bundle(place.root / "clash", served, note="another of this name")
+            await place.until(lambda: list(place.repository.faults) == ["clash"])
+            await asyncio.sleep(0.1)
+            assert loaded == [hash_of(signs)]
+
+    live(check)
+
+
 def test_a_folder_that_cannot_be_read_takes_nothing_with_it(
     tmp_path: Path, served: Served, frame: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -353,6 +382,16 @@ def test_a_bundle_whose_layers_are_too_long_for_a_repository_is_refused(tmp_path
     place.repository._loader = Loader(1, "onnx", 2, 100, place.copies)
     live(place.repository.begin)
     assert "a repository's server takes 100; serve it alone, with --bundle" in place.repository.faults["signs"]
+
+
+def test_a_bundle_without_a_name_or_a_file_is_refused(tmp_path: Path, served: Served) -> None:
+    place = Place(tmp_path)
+    write_bundle(place.root / "nameless", served, name="")
+    (place.root / "folder" / "bundle.toml").mkdir(parents=True)
+    live(place.repository.begin)
+    assert place.offered == set()
+    assert "name: is empty" in place.repository.faults["nameless"]
+    assert "bundle.toml: not a file that can be read" in place.repository.faults["folder"]
 
 
 # Pushes.

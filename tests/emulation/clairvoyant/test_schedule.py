@@ -87,6 +87,23 @@ def test_no_plan_is_worth_more_and_the_plan_is_worth_what_it_says(
     assert worth(frames, found.chosen, up, down) == pytest.approx(most)
 
 
+def test_early_acknowledgements_are_not_behind_what_the_link_has_carried_since() -> None:
+    """The first of two is out before the downlink falls silent; counted behind that, the frame was given up."""
+    course = Course(0.02, 0.2, 10.0, 10.0, 5.0)
+    frames = [PlannedFrame(0.0, 0.25, (), 0.0), PlannedFrame(0.1, 0.35, (course,), 0.0)]
+    up, down = link_of([0.0, 0.0, 300.0], [0.01]), link_of([0.0, 300.0], [0.01])
+    assert best(frames, up, down).value == worth(frames, (None, 0), up, down) == 0.2
+
+
+def test_a_frame_that_is_given_up_is_not_what_the_downlink_waits_for() -> None:
+    """The second would be back late; the third takes less, and is in time if nothing is taken for granted of the second."""
+    large, small = Course(0.02, 0.2, 45.0, 5.0, 5.0), Course(0.02, 0.2, 10.0, 5.0, 5.0)
+    frames = [PlannedFrame(0.0, 0.15, ()), PlannedFrame(0.05, 0.2, (large,)), PlannedFrame(0.1, 0.25, (small,))]
+    up, down = link_of([300.0], [0.01]), link_of([0.0, 300.0, 100.0, 0.0], [0.01])
+    tried = [worth(frames, (None, *rest), up, down) for rest in product((None, 0), repeat=2)]
+    assert best(frames, up, down).value == max(value for value in tried if value is not None) == 0.2
+
+
 def test_where_plans_are_too_many_the_value_is_too_high_if_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     up, down = link_of([400.0, 100.0], [0.02]), link_of([300.0], [0.02])

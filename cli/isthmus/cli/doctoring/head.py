@@ -18,8 +18,6 @@ from isthmus.cli.doctoring.finding import Finding, failure, ok, warning
 
 REPEATS = 9
 LIMIT_S = 300.0
-DELEGATE = "XNNPACK delegate"
-"""What LiteRT says of itself when it uses the processor's vectors."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Run:
     widths: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     """Median seconds through all stages, one for each width."""
+    accelerated: bool = False
+    """Whether the delegate for vectors said that it is there."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Facts:
     """Every head that was run, and how."""
 
     runs: tuple[Run, ...]
-    accelerated: bool
-    """Whether the delegate for vectors said that it is there."""
     deadline_s: float
     configured: str = ""
     """The bundle whose head is to keep the deadline; '' for none."""
@@ -55,7 +53,7 @@ def facts(names: Sequence[str], *, threads: int, deadline_s: float, configured: 
         code, output, told = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as expired:
         code, output, told = 0, _text(expired.stdout), _text(expired.stderr)
-    return Facts(runs(names, code, output, told), DELEGATE in told, deadline_s, configured)
+    return Facts(runs(names, code, output, told), deadline_s, configured)
 
 
 def _text(output: bytes | str | None) -> str:
@@ -83,7 +81,7 @@ def findings(seen: Facts) -> list[Finding]:
     if any(not run.error for run in seen.runs):
         found.append(
             ok("delegate", "XNNPACK ran the heads")
-            if seen.accelerated
+            if any(run.accelerated for run in seen.runs)
             else warning(
                 "delegate",
                 "plain kernels ran the heads, several times slower than XNNPACK's",
@@ -125,7 +123,7 @@ def shipped() -> list[str]:
 
 def _run(name: str, threads: int) -> Run:
     from isthmus.device.executor import Executor, measure_stages
-    from isthmus.models import bundle
+    from isthmus.models import bundle, litert
     from isthmus.proto.errors import IsthmusError
 
     try:
@@ -134,7 +132,8 @@ def _run(name: str, threads: int) -> Run:
     except IsthmusError as error:
         return Run(name, str(error))
     widths = found.manifest.widths
-    return Run(name, "", tuple(widths), tuple(sum(s for (_, w), s in stages.items() if w == width) for width in widths))
+    seconds = tuple(sum(s for (_, w), s in stages.items() if w == width) for width in widths)
+    return Run(name, "", tuple(widths), seconds, litert.is_accelerated())
 
 
 if __name__ == "__main__":

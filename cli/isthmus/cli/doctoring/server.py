@@ -26,8 +26,8 @@ class Described:
     """What a server says of itself."""
 
     server_id: str
-    bundle: str
-    sha256: str
+    bundles: tuple[tuple[str, str], ...]
+    """Names and sha256 of what it serves."""
     codec_version: int
 
 
@@ -98,7 +98,9 @@ async def _asked(config: AgentConfig, address: str) -> dict[str, Any]:
             said = await edge_pb2_grpc.EdgeStub(channel).Describe(edge_pb2.DescribeRequest(), timeout=PATIENCE_S)
         except grpc.aio.AioRpcError as error:
             return {"refused": f"{error.code().name.lower()}: {error.details()}"}
-        described = Described(said.server_id, said.bundle_name, said.bundle_sha256.hex(), said.codec_version)
+        # A server from before there were several says its one bundle only.
+        served = [(b.name, b.sha256.hex()) for b in said.bundles] or [(said.bundle_name, said.bundle_sha256.hex())]
+        described = Described(said.server_id, tuple(served), said.codec_version)
         call: Any = channel.unary_unary(probe.PATH)
         try:
             return {"described": described, "probed": True} | await measured(lambda r: call(r, timeout=60.0))
@@ -169,15 +171,20 @@ def _hint(refused: str) -> str:
 
 
 def _bundle(what: str, seen: Facts, described: Described) -> Finding:
-    served = f"serves {described.bundle} {described.sha256[:12]}"
-    if (described.bundle, described.sha256) != (seen.bundle, seen.sha256):
-        return failure(what, f"{served}, this device has {seen.bundle} {seen.sha256[:12]}",
-                       "give both halves the same bundle: copy its folder, or name it with --bundle")  # fmt: skip
+    served = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in described.bundles if name)
+    if (seen.bundle, seen.sha256) not in described.bundles:
+        return failure(
+            what,
+            f"serves {served or 'no bundle yet'}, this device has {seen.bundle} {seen.sha256[:12]}",
+            "give both halves the same bundle: copy its folder, or name it with --bundle",
+        )
     if described.codec_version != seen.codec_version:
         return failure(
             what, f"codec version {described.codec_version}, here {seen.codec_version}", "update the older half"
         )
-    return ok(what, f"{described.server_id} {served}, as this device")
+    if len(described.bundles) > 1:
+        return ok(what, f"{described.server_id} serves {len(described.bundles)} bundles, this device's among them")
+    return ok(what, f"{described.server_id} serves {served}, as this device")
 
 
 def _link(what: str, seen: Facts) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ import typer
 from isthmus.cli.models import cut_list
 from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
 from isthmus.cli.models.told import class_names, tell
-from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, seconds
+from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, megabits, seconds, size
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
@@ -31,6 +32,8 @@ from isthmus.models.splitting.uncut import PIXELS, Uncut, input_of
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks import TASKS
 
+LEAST_MBPS = 1e-3
+
 
 def split(
     model: Path = typer.Argument(help="A .tflite model."),
@@ -40,10 +43,10 @@ def split(
     out: Path | None = typer.Option(None, help="Write the bundle to this folder [only list the cuts]."),
     device: str = typer.Option("pi4", help="Profile of the device that the best cut is for."),
     server: str = typer.Option("edge-server", help="Profile of the server."),
-    uplink_mbps: float = typer.Option(5.0, help="The uplink that it is for, Mbit/s.", min=1e-3),
+    uplink_mbps: float = typer.Option("5", parser=megabits, help="The uplink that it is for, e.g. 500kbit/s; Mbit/s."),
     rtt: str = typer.Option("20ms", help="Its round trip."),
     deadline: str = typer.Option("1s", help="From picture to answer, at most."),
-    max_bytes: float = typer.Option(float("inf"), help="A frame may take so many bytes.", show_default=False),
+    max_bytes: float | None = typer.Option(None, parser=size, help="A frame may take so much, e.g. 20kB [any]."),
     agreement: float = typer.Option(0.97, help="With the uncut model, at least.", min=0, max=1),
     fallback: Path | None = typer.Option(
         None, help="A small .tflite that answers on the device [a late frame is late]."
@@ -73,6 +76,8 @@ def split(
     """Cut a model in two. Without pictures: list where it can be cut. With pictures: what would be sent, and a bundle."""
     check("--pixels", pixels, PIXELS)
     check("--task", task, TASKS)
+    if uplink_mbps < LEAST_MBPS:
+        raise ConfigError(f"--uplink-mbps: {uplink_mbps:g} Mbit/s, expected at least 1 kbit/s")
     reading, pictures_too = outputs.told(task, boxes), pictures_too or larger is not None
     coder = Coder(picture_format, sights(qualities, picture_size, smaller, region))
     if out is not None:
@@ -100,7 +105,7 @@ def split(
         rtt_s=seconds(rtt, "--rtt") or 0.0,
         deadline_s=seconds(deadline, "--deadline") or 0.0,
         agreement=agreement,
-        max_bytes=max_bytes,
+        max_bytes=math.inf if max_bytes is None else max_bytes,
     )
     if out is None and chosen is None:
         _list(graph, splits.listed(uncut, tick), limits, format_, every=every)

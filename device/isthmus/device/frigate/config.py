@@ -22,8 +22,8 @@ class FrigateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Frigate asks: its detector's `endpoint`."""
     channels: Channels = "rgb"
     """The order of a picture's colours: Frigate's `input_pixel_format`, which it does not tell."""
-    server: str | None = None
-    """HOST:PORT of the edge server; None answers from the device alone."""
+    server: str | tuple[str, ...] | None = None
+    """HOST:PORT of the edge server, or of several as the agent takes them; None answers from the device alone."""
     deadline_s: float = 0.17
     """Time from a request to its reply: Frigate's `request_timeout_ms` of 200 less the way there and back."""
     certs: str | None = None

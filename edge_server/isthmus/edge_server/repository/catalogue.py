@@ -74,8 +74,8 @@ class Catalogue:
 
     @property
     def faults(self) -> dict[str, str]:
-        """Why what lies in a place is not offered, by place."""
-        return {name: place.fault for name, place in self._places.items() if place.fault is not None}
+        """Why what lies in a place is not offered, by place. May be asked for from another thread."""
+        return {name: place.fault for name, place in list(self._places.items()) if place.fault is not None}
 
     @property
     def checking(self) -> bool:

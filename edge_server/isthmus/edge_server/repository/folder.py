@@ -27,9 +27,9 @@ def bundles_in(root: Path) -> dict[str, Stamp]:
 
 
 def stamp(folder: Path) -> Stamp:
-    """The stamp of a folder; of what cannot be looked at, what is wrong with it."""
+    """The stamp of a folder, whatever folders are in it; of what cannot be looked at, what is wrong with it."""
     try:
-        return tuple(sorted(_status(path) for path in folder.iterdir()))
+        return tuple(sorted(_status(path) for path in folder.iterdir() if not path.is_dir()))
     except OSError as error:
         return ((str(folder), error.errno or 0),)
 

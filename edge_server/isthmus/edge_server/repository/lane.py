@@ -97,7 +97,9 @@ class Lane:
         self.unused_since_s: float | None = None
         """Since when nobody has it, where it is offered no more."""
         self._codec: Decoder = codec or FrameCodec(served.codec)
-        self._assembly, self._shedder = Assembly(served.codec.layers), shedder
+        self.max_layer_bytes = self._codec.max_layer_bytes
+        """The largest payload of any layer; reckoned once, since it is asked for with each of them."""
+        self.assembly, self._shedder = Assembly(served.codec.layers), shedder
         self._streams: set[int] = set()
         self._references: dict[int, References] = {}
         """What is held of each stream's newest frames, where any may be coded against another."""
@@ -106,24 +108,14 @@ class Lane:
         self._actions: list[Reply | Compute] = []
 
     @property
-    def assembly_due_at(self) -> float | None:
-        """When a frame whose layers are still coming must start without them."""
-        return self._assembly.due_at
-
-    @property
     def idle(self) -> bool:
         """No frame is in it."""
-        return self.batcher.idle and self._assembly.idle
+        return self.batcher.idle and self.assembly.idle
 
     @property
     def streams(self) -> int:
         """Streams that have its bundle."""
         return len(self._streams)
-
-    @property
-    def max_layer_bytes(self) -> int:
-        """The largest payload of any layer."""
-        return self._codec.max_layer_bytes
 
     def runs(self, batch: RunBatch[Ready]) -> bool:
         """Whether its tail computes this batch."""
@@ -146,25 +138,25 @@ class Lane:
     def leave(self, stream: int) -> None:
         """The stream is gone, and its frames with it."""
         self._streams.discard(stream)
-        self._assembly.forget(stream)
+        self.assembly.forget(stream)
         self._references.pop(stream, None)
         self.batcher.forget(stream)
 
     def knows(self, stream: int, frame_id: int) -> bool:
         """Whether a layer of this frame has come before."""
-        return self._assembly.knows(stream, frame_id)
+        return self.assembly.knows(stream, frame_id)
 
     def inside(self, stream: int) -> int:
         """Frames of this stream that come, wait or run."""
-        return self._assembly.count(stream) + self.batcher.inside(stream)
+        return self.assembly.count(stream) + self.batcher.inside(stream)
 
     def refuse(self, stream: int, frame_id: int) -> None:
         """No more is wanted of this frame."""
-        self._assembly.close(stream, frame_id)
+        self.assembly.close(stream, frame_id)
 
     def cancel(self, stream: int, frame_id: int) -> None:
         """The device wants no answer to this frame any more."""
-        self._assembly.close(stream, frame_id)
+        self.assembly.close(stream, frame_id)
         self.batcher.cancel(stream, frame_id)
 
     def on_layer(self, stream: int, layer: m.Layer, *, due_s: float, load: Load, now: float) -> None:
@@ -172,8 +164,14 @@ class Lane:
         held = self._references.get(stream)
         reference = None if held is None or layer.reference is None else held.of(layer.reference)
         lead_s = load.wait_s + load.tail_s + MARGIN_S
-        self._assembly.on_layer(stream, layer, due_s=due_s, lead_s=lead_s, now=now, reference=reference)
+        self.assembly.on_layer(stream, layer, due_s=due_s, lead_s=lead_s, now=now, reference=reference)
         self._collect(load, now)
+
+    def ask(self, guest: int, features: NDArray[Any], *, due_s: float, now: float) -> None:
+        """A frame that came whole, and without a stream; `guest` stands for one, until it leaves."""
+        self._streams.add(guest)
+        self.batcher.submit(Item(guest, 0, due_s, now, Ready(0.0, features)), now=now)
+        self._dispatch(now)
 
     def on_computed(
         self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
@@ -199,7 +197,7 @@ class Lane:
 
     def step_assembly(self, now: float) -> None:
         """Start the frame that cannot wait for more layers."""
-        self._assembly.step(now)
+        self.assembly.step(now)
         self._collect(self.batcher.load(now), now)
 
     def step_batcher(self, now: float) -> int:
@@ -210,7 +208,7 @@ class Lane:
         return len(self._running[-1][0].items) if len(self._running) > before else 0
 
     def _collect(self, load: Load, now: float) -> None:
-        for action in self._assembly.actions():
+        for action in self.assembly.actions():
             match action:
                 case Accepted():
                     self._reply(action.stream, m.Ack(action.frame_id, action.layer, load))

@@ -36,12 +36,15 @@ class Lanes:
     @property
     def due_at(self) -> float | None:
         """When a frame cannot wait for more layers, or a lane's turn comes."""
-        return earliest(self._turn_at, *(lane.assembly_due_at for lane in self))
-
-    @property
-    def _turn_at(self) -> float | None:
-        due = earliest(*(lane.batcher.due_at for lane in self))
-        return None if due is None else max(due, self._share.opens_at)
+        coming = turn = None
+        for lane in self._lanes.values():  # asked for several times a message: no generators, no calls
+            if (at := lane.assembly.due_at) is not None and (coming is None or at < coming):
+                coming = at
+            if (at := lane.batcher.due_at) is not None and (turn is None or at < turn):
+                turn = at
+        if turn is not None and len(self._lanes) > 1:
+            turn = max(turn, self._share.opens_at)
+        return earliest(coming, turn)
 
     @property
     def idle(self) -> bool:
@@ -50,8 +53,8 @@ class Lanes:
 
     @property
     def waiting(self) -> int:
-        """Frames in the queues."""
-        return sum(lane.batcher.waiting for lane in self)
+        """Frames in the queues. May be asked for from another thread."""
+        return sum(lane.batcher.waiting for lane in list(self._lanes.values()))
 
     def load(self, now: float) -> Load:
         """How busy the busiest is, with the frames of all."""
@@ -72,6 +75,8 @@ class Lanes:
 
     def weigh(self, lane: Lane, now: float) -> None:
         """Tell a lane what the others leave it of the workers; to be called before it counts with them."""
+        if len(self._lanes) == 1:
+            return
         others = sum(not other.batcher.idle for other in self if other is not lane)
         lane.batcher.share(self._share.free_s(now), max(1.0, (others + 1) / self._share.workers))
 
@@ -89,6 +94,8 @@ class Lanes:
         """Let go of a lane without streams."""
         del self._lanes[lane.served.sha256]
         self._share.forget(lane.served.sha256)
+        if len(self._lanes) == 1:
+            next(iter(self)).batcher.share(0.0, 1.0)
 
     def full(self, coming: set[bytes]) -> bool:
         """Whether no more tails may be loaded, beside those that come."""
@@ -108,15 +115,14 @@ class Lanes:
                 lane.unused_since_s = now
         return [lane for lane in self if lane.unused_since_s is not None and lane.unused_since_s + RETIRED_S <= now]
 
-    def step(self, now: float) -> Lane | None:
-        """Do the one thing that is due in some lane; which lane that was."""
-        due = self.due_at
-        coming = next((lane for lane in self if lane.assembly_due_at == due), None)
-        if coming is None:
-            return self._give_turn(now)
-        self.weigh(coming, now)
-        coming.step_assembly(now)
-        return coming
+    def step(self, now: float, due: float) -> Lane | None:
+        """Do the one thing that is `due` in some lane; which lane that was."""
+        for lane in self._lanes.values():
+            if lane.assembly.due_at == due:
+                self.weigh(lane, now)
+                lane.step_assembly(now)
+                return lane
+        return self._give_turn(now)
 
     def computed(self, batch: RunBatch[Ready], tail_s: float, *, now: float) -> Lane:
         """A batch is off its worker after `tail_s`; whose it was."""

@@ -90,9 +90,10 @@ class Repository:
         Raises IsthmusError where it cannot be served; nothing has changed then.
         """
         async with self._changing:
-            tail = await off_loop(lambda: self._loader.check(arrived, place))
-            if (why := self._catalogue.refusal(place, tail.served)) is not None:
-                raise BundleError(why)
+            found, served = await off_loop(lambda: self._loader.find(arrived, place))
+            if (why := self._catalogue.refusal(place, served)) is not None:
+                raise BundleError(f"push: {why}")
+            tail = await off_loop(lambda: self._loader.load(found, served.version))
             await off_loop(put)
             stamp = await off_loop(lambda: folder.stamp(self.root / place))
             self._admit(place, stamp, tail)
@@ -110,19 +111,24 @@ class Repository:
         await self._service.tell_health()
 
     async def _check(self, check: actions.Check) -> None:
+        place, stamp = check.place, check.stamp
         try:
-            tail = await off_loop(lambda: self._loader.check(self.root / check.place, check.place))
+            found, served = await off_loop(lambda: self._loader.find(self.root / place, place))
+            if self.serves(served.sha256) is not None or self._catalogue.refusal(place, served) is not None:
+                self._tell(place, stamp, served)  # there is nothing to load
+            else:
+                self._admit(place, stamp, await off_loop(lambda: self._loader.load(found, served.version)))
         except Exception as error:  # whatever a bundle's files bring about costs that bundle
-            self._catalogue.on_checked(check.place, check.stamp, _said(error))
-            self._perform()
-        else:
-            self._admit(check.place, check.stamp, tail)
+            self._tell(place, stamp, _said(error))
+
+    def _tell(self, place: str, stamp: folder.Stamp, found: Served | str) -> None:
+        self._catalogue.on_checked(place, stamp, found)
+        self._perform()
 
     def _admit(self, place: str, stamp: folder.Stamp, tail: WarmTail) -> None:
         """A bundle can be loaded: it is offered if nothing else is in its way, and kept loaded if there is room."""
         sha256 = tail.served.sha256
-        self._catalogue.on_checked(place, stamp, tail.served)
-        self._perform()
+        self._tell(place, stamp, tail.served)
         if self.serves(sha256) is not None and sha256 not in self._service.loaded and not self._service.full:
             self._service.add(tail)
 

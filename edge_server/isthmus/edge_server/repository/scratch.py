@@ -7,20 +7,27 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-
-LOCK = ".lock"
-"""Held by the process whose folder it is: the system lets go of it, however the process ends."""
 
 
 class Scratch:
-    """A folder below `parent` whose name begins with `prefix`; `close` deletes it with all that is in it."""
+    """A folder below `parent` whose name begins with `prefix`; `close` deletes it with all that is in it.
+
+    It is locked: the system lets go of the lock however the process ends, and what cleans folders for temporary files by
+    their age (systemd-tmpfiles) passes over one that is locked.
+    """
 
     def __init__(self, parent: Path, prefix: str) -> None:
         """Raises OSError where it cannot be made."""
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            self._lock = os.open(self.path, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.path.exists():
+                    return
+            os.close(self._lock)  # it was swept up between the making and the locking
 
     def close(self) -> None:
         """Delete it."""
@@ -31,10 +38,15 @@ class Scratch:
 def sweep(parent: Path, prefix: str) -> None:
     """Delete the folders of processes that are no more."""
     for path in parent.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone
-            lock = os.open(path / LOCK, os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
+        with contextlib.suppress(OSError), _locked(path):  # another user's, in use, or gone
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)

@@ -84,11 +84,22 @@ class _Plans:
         return _Plans(self.free_s[which], self.up[which], self.down[which], self.value[which])
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """The least that any frame from the next one on takes: each may be the first that asks the server."""
+
+    captured_s: float
+    head_s: float
+    up_bytes: float
+    early_bytes: float
+    """The most that a course acknowledges before its last layer has arrived."""
+
+
 def best(frames: Sequence[PlannedFrame], up: Timetable, down: Timetable, *, one_head: bool = True) -> Schedule:
     """The plan of greatest value. Without `one_head` each frame has a head of its own, as those of several devices have."""
     plans = _Plans(np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1))
     steps: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
-    for i, frame in enumerate(frames):
+    for frame, ahead in zip(frames, _ahead(frames), strict=True):
         parts, parents, courses = [plans], [np.arange(len(plans.value))], [np.full(len(plans.value), -1)]
         for c, course in enumerate(frame.courses):
             rows, after = _followed(plans, frame, course, up, down)
@@ -101,8 +112,7 @@ def best(frames: Sequence[PlannedFrame], up: Timetable, down: Timetable, *, one_
             np.concatenate([p.down for p in parts]),
             np.concatenate([p.value for p in parts]),
         )
-        following = frames[i + 1] if i + 1 < len(frames) else None
-        every = _floored(every, following, up, down, one_head)
+        every = _floored(every, ahead, up, down, one_head)
         kept, plans = _undominated(every)
         steps.append((np.concatenate(parents)[kept], np.concatenate(courses)[kept]))
     return _traced(plans, steps)
@@ -120,7 +130,7 @@ def _followed(
     free_s = free_s[rows]
     sent = np.maximum(up.carried(free_s + course.coding_s), plans.up[rows]) + course.up_bytes
     arrived_s = up.arrival(up.when(sent))
-    last_ack = course.answer_bytes if course.acks_bytes else 0.0  # messages of one size: framing alone
+    last_ack = _last_ack(course)
     acked = np.maximum(down.carried(arrived_s), plans.down[rows] + course.acks_bytes - last_ack) + last_ack
     answered = np.maximum(down.carried(arrived_s + frame.tail_s), acked) + course.answer_bytes
     in_time = np.flatnonzero(down.arrival(down.when(answered)) <= frame.due_s + GRACE_S)
@@ -128,19 +138,35 @@ def _followed(
     return rows, _Plans(free_s[in_time], sent[in_time], answered[in_time], value)
 
 
-def _floored(plans: _Plans, following: PlannedFrame | None, up: Timetable, down: Timetable, one_head: bool) -> _Plans:
-    """The same plans, their costs no less than what the next frame finds at best: an idle head, idle links."""
-    if following is None:
+def _ahead(frames: Sequence[PlannedFrame]) -> list[_Ahead | None]:
+    """What lies ahead of each frame; None of the last."""
+    found: list[_Ahead | None] = [None]
+    least: tuple[float, float, float] | None = None
+    for frame in reversed(frames[1:]):
+        sending = [course for course in frame.courses if course.up_bytes]
+        own = [(course.head_s, course.up_bytes, _last_ack(course) - course.acks_bytes) for course in sending]
+        if every := [*own, *([least] if least else [])]:
+            least = min(x[0] for x in every), min(x[1] for x in every), min(x[2] for x in every)
+        head_s, up_bytes, minus_early = least or (0.0, 0.0, 0.0)
+        found.append(_Ahead(frame.captured_s, head_s, up_bytes, -minus_early))
+    return found[::-1]
+
+
+def _floored(plans: _Plans, ahead: _Ahead | None, up: Timetable, down: Timetable, one_head: bool) -> _Plans:
+    """The same plans, their costs no less than what whoever comes next finds at best: an idle head, idle links."""
+    if ahead is None:
         none = np.zeros(len(plans.value))
         return _Plans(none, none, none, plans.value)
-    free_s = np.maximum(plans.free_s, following.captured_s) if one_head else np.zeros(len(plans.value))
-    sending = [course for course in following.courses if course.up_bytes]
-    head_s = min((course.head_s for course in sending), default=0.0)
-    ready_s = np.maximum(free_s, following.captured_s) + head_s
-    sent = np.maximum(plans.up, up.carried(ready_s))
-    bytes_ = min((course.up_bytes for course in sending), default=0.0)
-    arrived_s = up.arrival(up.when(sent + bytes_))
-    return _Plans(free_s, sent, np.maximum(plans.down, down.carried(arrived_s)), plans.value)
+    free_s = np.maximum(plans.free_s, ahead.captured_s) if one_head else np.zeros(len(plans.value))
+    sent = np.maximum(plans.up, up.carried(np.maximum(free_s, ahead.captured_s) + ahead.head_s))
+    arrived_s = up.arrival(up.when(sent + ahead.up_bytes))
+    # Acknowledgements before the last are out by then, and not behind what the downlink has carried since.
+    return _Plans(free_s, sent, np.maximum(plans.down, down.carried(arrived_s) - ahead.early_bytes), plans.value)
+
+
+def _last_ack(course: Course) -> float:
+    """The bytes of the last acknowledgement: messages of one size, framing alone."""
+    return course.answer_bytes if course.acks_bytes else 0.0
 
 
 def _undominated(plans: _Plans) -> tuple[NDArray[np.intp], _Plans]:

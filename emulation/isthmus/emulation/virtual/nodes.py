@@ -160,16 +160,19 @@ class ServerNode:
                     self._pipes[action.stream].send(action.message, 0, now)
                 case streams.Compute():
                     answers, tail_s = self.engine.run(action.batch)
-                    self._timeline.at(now + tail_s, self._computed, action.batch, answers, tail_s)
+                    self._timeline.at(now + tail_s, self._computed, self.core, action.batch, answers, tail_s)
                 case Close():
                     if (down := self._pipes.pop(action.stream, None)) is not None:
                         down.send(None, 0, now)
                     self.core.on_gone(action.stream)
         self._alarm.set()
 
-    def _computed(self, now: float, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float) -> None:
-        self.core.on_computed(batch, answers, tail_s, now=now)
-        self.perform(now)
+    def _computed(
+        self, now: float, core: Streams, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float
+    ) -> None:
+        if core is self.core:  # what was computed before a restart is lost with it
+            core.on_computed(batch, answers, tail_s, now=now)
+            self.perform(now)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _compiled(settings: AgentConfig, said: frozenset[str]) -> dict[str, Check]:
     if "source" in said:
         checks["source"] = lambda: _source(settings)
     for address in settings.servers:
-        checks[f"server {address}"] = partial(_server, settings, address)
+        what = "server" if len(settings.servers) == 1 else f"server {address}"
+        checks[what] = partial(_server, settings, address)
     return checks
 
 
@@ -120,12 +121,12 @@ def _certificates(settings: AgentConfig) -> list[Finding]:
     from isthmus.proto.security import FILES, part
 
     folder, found = str(settings.certs), []
-    hosts = [address.rpartition(":")[0].strip("[]") for address in settings.servers] or [None]
+    hosts: list[str | None] = [address.rpartition(":")[0].strip("[]") for address in settings.servers]
     has_server = (part(folder, "server") / FILES["server"][1]).exists()
     if not has_server or (part(folder, "device") / FILES["device"][1]).exists():
         found += certificates.findings(certificates.facts(folder, "device"))
     if has_server:
-        for host in hosts:
+        for host in hosts or [None]:
             found += certificates.findings(certificates.facts(folder, "server", host=host))
     return found
 

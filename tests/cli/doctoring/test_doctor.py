@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from isthmus.cli import doctor
-from isthmus.cli.doctoring import clock, head, machine, processor, storage
+from isthmus.cli.doctoring import clock, doctor, head, machine, processor, storage
 from isthmus.cli.doctoring.finding import Finding
 from isthmus.cli.main import application
 from isthmus.device.sensors import Reading
@@ -115,9 +114,8 @@ def test_a_listening_address_that_is_none_is_refused_by_name() -> None:
 
 def test_nothing_compiled_is_loaded_before_another_process_has_tried() -> None:
     """An illegal instruction in one of them would end the doctor before it said a word."""
-    code = (
-        "import sys, isthmus.cli.doctor; print(*sorted({'numpy', 'cv2', 'grpc', 'ai_edge_litert'} & set(sys.modules)))"
-    )
+    compiled = "{'numpy', 'cv2', 'grpc', 'ai_edge_litert'}"
+    code = f"import sys, isthmus.cli.doctoring.doctor; print(*sorted({compiled} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
