@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from isthmus.cli.load import capacity
 from isthmus.cli.main import application
 from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.engines import Frame
 from isthmus.edge_server.server import bind
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
+from isthmus.emulation.load import live
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, IsthmusError
 from isthmus.proto.tasks.task import Packed
@@ -65,8 +65,8 @@ def address() -> Iterator[str]:
 
 
 def test_a_server_s_capacity_is_found(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity.live, "SETTLING_S", 0.5)
-    monkeypatch.setattr(capacity.live, "LAG", 10.0)  # a busy machine is no matter here
+    monkeypatch.setattr(live, "SETTLING_S", 0.5)
+    monkeypatch.setattr(live, "LAG", 10.0)  # a busy machine is no matter here
     command = (
         "bench",
         "serve",
