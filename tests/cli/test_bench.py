@@ -13,6 +13,7 @@ from isthmus.cli import bench
 from isthmus.cli.main import application
 from isthmus.models import bundle, profiles
 from isthmus.models.bundle import Bundle
+from isthmus.models.profiles import Observation
 from isthmus.proto.errors import BundleError, ConfigError, DataError
 
 
@@ -63,7 +64,9 @@ def tails(monkeypatch: pytest.MonkeyPatch) -> None:
     def tail_times(found: Bundle, threads: int, max_batch: int) -> dict[int, float]:
         return {b: 1e-3 + b * found.manifest.tail_flops * 2e-9 for b in (1, 2, 4, 8) if b <= max_batch}
 
+    loop = Observation(value=0.001, source="measured", confidence="measured")
     monkeypatch.setattr(bench, "_tail_times", tail_times)
+    monkeypatch.setattr(bench, "_loop", lambda found: loop)
 
 
 @pytest.mark.usefixtures("tails")
@@ -80,6 +83,7 @@ def test_tails_that_follow_the_rule_are_fitted_exactly(tmp_path: Path) -> None:
     (rates,) = mine.rates
     assert rates.flop_s == pytest.approx(2e-9, rel=1e-2)
     assert rates.left_out_worst < 0.02
+    assert mine.observed["loop_s"].value == 0.001
 
 
 @pytest.mark.usefixtures("tails")

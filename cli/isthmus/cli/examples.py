@@ -39,7 +39,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "isthmus models push bundle edge.local:50551 --certs keys/devices/laptop",
     ),
     "traces": ("isthmus traces list", "isthmus traces convert mine.csv mine.up --columns up_mbps=0.001*UL_kbps"),
-    "bench": ("isthmus bench profiles", "isthmus bench device --out mine.toml"),
+    "bench": (
+        "isthmus bench profiles",
+        "isthmus bench device --out mine.toml",
+        "isthmus bench serve --bundle signs --fps 15 --deadline 150ms",
+    ),
 }
 PAGES = {
     "agent": "docs/sources.md",

@@ -44,7 +44,7 @@ def test_a_device_asks_at_its_rate_and_beats(frame: OnWire) -> None:
 
 
 def test_in_time_is_by_the_deadline_from_the_capture(frame: OnWire) -> None:
-    device, sent = asker(frame), {}
+    device, sent = asker(frame), dict[int, float]()
     while (now := device.due_at) < 2.0:
         sent |= {message.frame_id: now for message in device.step(now) if isinstance(message, Layer)}
     counted = [frame_id for frame_id, at in sent.items() if at >= 1.0]

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -161,11 +162,12 @@ class Replica:
     """One replica, on whatever machine Ray put it."""
 
     def __init__(self, make: Callable[[], Engine]) -> None:
-        self._engine = make()
+        self._engine, self._turn = make(), threading.Lock()
 
     def __call__(self, frames: Sequence[Frame]) -> list[Packed | None]:
-        """Compute a batch."""
-        return list(self._engine.run(frames))
+        """Compute a batch, one after the other: Ray calls it from several threads, and an engine knows one."""
+        with self._turn:
+            return list(self._engine.run(frames))
 
 
 def tail_of(bundle: Bundle, threads: int) -> Callable[[], Tail]:

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -73,7 +74,7 @@ def _check(late: Sequence[bool], devices: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _welcomed(load: Load, frame: OnWire) -> AsyncIterator[grpc.aio.StreamStreamCall]:  # type: ignore[type-arg]
+async def _welcomed(load: Load, frame: OnWire) -> AsyncIterator[Any]:
     """One device's stream, past its welcome. Raises IsthmusError with what the server says."""
     options = [*wire.channel_options(wire.max_message_bytes(load.bundle.codec)), ("grpc.use_local_subchannel_pool", 1)]
     if load.credentials is None:
@@ -81,7 +82,7 @@ async def _welcomed(load: Load, frame: OnWire) -> AsyncIterator[grpc.aio.StreamS
     else:
         channel = grpc.aio.secure_channel(load.address, load.credentials, options=options)
     async with channel:
-        call = edge_pb2_grpc.EdgeStub(channel).Stream()  # type: ignore[no-untyped-call]
+        call: Any = edge_pb2_grpc.EdgeStub(channel).Stream()
         try:
             await call.write(wire.to_device_pb(frame.hello))
             if (first := await call.read()) is grpc.aio.EOF or first.WhichOneof("kind") != "welcome":
@@ -95,7 +96,7 @@ async def _welcomed(load: Load, frame: OnWire) -> AsyncIterator[grpc.aio.StreamS
             call.cancel()
 
 
-async def _send(call: grpc.aio.StreamStreamCall, asker: Asker, ends_s: float, asking: Asking, late: list[bool]) -> None:  # type: ignore[type-arg]
+async def _send(call: Any, asker: Asker, ends_s: float, asking: Asking, late: list[bool]) -> None:
     with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
         while (due_s := asker.due_at) < ends_s:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -105,7 +106,7 @@ async def _send(call: grpc.aio.StreamStreamCall, asker: Asker, ends_s: float, as
                 await call.write(wire.to_device_pb(message))
 
 
-async def _listen(call: grpc.aio.StreamStreamCall, asker: Asker) -> None:  # type: ignore[type-arg]
+async def _listen(call: Any, asker: Asker) -> None:
     with contextlib.suppress(grpc.aio.AioRpcError):
         while (message := await call.read()) is not grpc.aio.EOF:
             now = time.monotonic()

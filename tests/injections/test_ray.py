@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="no /proc, where Ray's replicas are found"),
 ]
 ROOM = ("--engine", "ray", "--replicas", "2", "--replica-cpus", "0.1")
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    found = Lab(tmp_path)
-    yield found
-    found.close()
 
 
 def replicas(server: int) -> list[int]:

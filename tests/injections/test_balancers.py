@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from injections.lab import HERE, Agent, Lab, Role, Server, free_address, until
 from isthmus.edge_server import security
 
-EXAMPLES = Path(__file__).parents[3] / "examples/balancers"
+EXAMPLES = Path(__file__).parents[2] / "examples/balancers"
 NGINX = "daemon off; master_process off; error_log stderr; pid nginx.pid;"
 PROGRAMS = {
     "haproxy.cfg": ("haproxy", "-db", "-f"),
@@ -22,13 +21,6 @@ PROGRAMS = {
 }
 AGE = "2s"
 WELCOME = re.compile(r"'(cam\d)' at .*: welcome")
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    found = Lab(tmp_path)
-    yield found
-    found.close()
 
 
 class Site:
