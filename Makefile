@@ -43,8 +43,8 @@ check: .venv/dev .venv/proto
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(call generate,$$scratch) && \
-	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py; do \
-	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what edge.proto generates; run 'make proto'"; exit 1; }; \
+	for f in edge_pb2.py edge_pb2.pyi edge_pb2_grpc.py inference_pb2.py inference_pb2.pyi inference_pb2_grpc.py; do \
+	  cmp "$$scratch/isthmus/proto/$$f" "proto/isthmus/proto/$$f" || { echo "proto: $$f is not what its .proto generates; run 'make proto'"; exit 1; }; \
 	done
 
 # The site of the documentation, with reference from the code, in build/site; a warning is a failure.
@@ -56,7 +56,7 @@ proto: .venv/proto
 
 # Made by the oldest grpcio-tools we support: newer ones write code that refuses protobuf 5.
 define generate
-.venv/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/isthmus/proto/edge.proto
+.venv/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/isthmus/proto/edge.proto proto/isthmus/proto/inference.proto
 endef
 
 # Progress goes to standard error, so that the demo's last line of standard output is its summary.

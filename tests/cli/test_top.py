@@ -59,13 +59,15 @@ def test_an_agent_that_has_answered_nothing_yet() -> None:
 
 def test_a_server_by_its_own_metrics() -> None:
     metrics = Metrics()
-    metrics.watch(streams=lambda: 3, pending=lambda: 2)
+    metrics.watch(streams=lambda: 3)
+    metrics.bundle("signs").watch(b"", devices=lambda: 3, pending=lambda: 2)
     view = ServerView("127.0.0.1:9464")
     view.shown(counted(generate_latest(metrics.registry).decode()), 10.0)
     for i in range(20):
         timings = ServerTimings(queue_s=0.002)
-        metrics.on_reply(messages.Result(i, 1, b"", timings))
-        metrics.on_batch(4, 0.012)
+        bundle = metrics.bundle("signs" if i % 2 else "cifar10")
+        bundle.on_reply(messages.Result(i, 1, b"", timings), f"cam{i % 3}")
+        bundle.on_batch(4, 0.012)
     lines = text(view.shown(counted(generate_latest(metrics.registry).decode()), 12.0))
     for told in ("devices  3", "10.0 a second", "2 frames", "12 ms a batch", "2.0 ms a frame", "4.0 frames", "result"):
         assert told in lines, lines

@@ -10,7 +10,6 @@ import pytest
 
 from graphs import MIDDLES, around, classifier
 from isthmus.edge_server.engines import LiteRtModel, Tail
-from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.repository.tail import warm_up
 from isthmus.edge_server.streams import Served
 from isthmus.models import bundle as bundles
@@ -20,9 +19,7 @@ from isthmus.models.crossing import joined
 from isthmus.models.litert import Signature, opened
 from isthmus.models.picture_ladder import TailPart
 from isthmus.models.splitting.cuts import cut_after, cut_files
-from isthmus.proto import messages as m
 from isthmus.proto.errors import BundleError
-from isthmus.proto.vocabulary import ServerTimings
 
 
 def mean_tail(path: Path, input_name: str = "features") -> Path:
@@ -156,31 +153,3 @@ def test_a_decoder_runs_before_the_original_tail(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_the_warm_up_covers_every_batch(served: Served, engine: Any, max_batch: int, sizes: list[int]) -> None:
     assert sorted(warm_up(engine, served, max_batch)) == sizes
-
-
-def test_outcomes_are_counted() -> None:
-    metrics = Metrics()
-    timings = ServerTimings(queue_s=0.003)
-    for message in (
-        m.Ack(1, 0),
-        m.Result(1, 2, (0.0,), timings),
-        m.Result(2, 2, (0.0,), timings),
-        m.Late(3),
-        m.Busy(4, 0.1),
-        m.Invalid(5, 0, "damaged"),
-        m.Invalid(1, 1, "damaged: only a layer, not a frame"),
-    ):
-        metrics.on_reply(message)
-    metrics.on_batch(2, 0.004)
-    metrics.on_close("silent")
-
-    def value(name: str, **labels: str) -> float | None:
-        return metrics.registry.get_sample_value(name, labels)
-
-    outcomes = {o: value("isthmus_requests_total", outcome=o) for o in ("result", "late", "busy", "invalid")}
-    assert outcomes == {"result": 2, "late": 1, "busy": 1, "invalid": 1}
-    assert value("isthmus_invalid_layers_total") == 2
-    assert value("isthmus_queue_duration_seconds_sum") == pytest.approx(0.006)
-    assert value("isthmus_tail_duration_seconds_sum") == pytest.approx(0.004)
-    assert value("isthmus_batch_size_sum") == 2
-    assert value("isthmus_streams_closed_total", reason="silent") == 1

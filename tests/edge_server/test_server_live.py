@@ -88,11 +88,11 @@ def test_frames_are_answered(service: EdgeService, hello: m.Hello, frame: Any) -
             await device.say(m.Heartbeat(9))
             assert (await device.hear_until(m.ServerHeartbeat)).sequence == 9
             page = await counters(service.metrics)
-            assert page['isthmus_requests_total{outcome="result"}'] == 5
-            assert page['isthmus_requests_total{outcome="late"}'] == 0
-            assert page["isthmus_layers_total"] == 10
+            assert page['isthmus_requests_total{bundle="tiny",device="cam0",outcome="result"}'] == 5
+            assert page['isthmus_requests_total{bundle="tiny",device="cam0",outcome="late"}'] == 0
+            assert page['isthmus_layers_total{bundle="tiny"}'] == 10
             assert page["isthmus_streams"] == 1
-            assert page["isthmus_batch_size_count"] == 5
+            assert page['isthmus_batch_size_count{bundle="tiny"}'] == 5
             await device.call.done_writing()
             assert (await device.ending())[0] is grpc.StatusCode.OK
 
@@ -103,6 +103,7 @@ async def counters(metrics: Metrics) -> dict[str, float]:
     port = metrics.serve("127.0.0.1:0")
     url = f"http://127.0.0.1:{port}/metrics"
     text = await asyncio.get_running_loop().run_in_executor(None, lambda: urllib.request.urlopen(url).read().decode())
+    metrics.close()
     rows = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in rows}
 
@@ -216,7 +217,9 @@ def test_a_device_that_vanishes_leaves_nothing_behind(
                 stub = edge_pb2_grpc.EdgeStub(channel)
                 while service.metrics.registry.get_sample_value("isthmus_streams") != 0:
                     await stub.Describe(edge_pb2.DescribeRequest())
-                counted = service.metrics.registry.get_sample_value("isthmus_requests_total", {"outcome": "result"})
+                counted = service.metrics.registry.get_sample_value(
+                    "isthmus_requests_total", {"bundle": "tiny", "device": "cam0", "outcome": "result"}
+                )
                 assert counted == 2
 
     live(check)

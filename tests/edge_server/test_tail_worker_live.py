@@ -166,7 +166,9 @@ def test_a_broken_tail_is_said_to_whoever_asks_and_once_to_the_log(
             assert (await hear(call, m.Result)).frame_id == 99
             assert (await probe.Check(health_pb2.HealthCheckRequest())).status == states.SERVING
             reason = {"raises": "failed", "nan": "nan", "hangs": "hung"}[mood]
-            counted = service.metrics.registry.get_sample_value("isthmus_tail_failures_total", {"reason": reason})
+            counted = service.metrics.registry.get_sample_value(
+                "isthmus_tail_failures_total", {"bundle": "tiny", "reason": reason}
+            )
             assert counted == FAILURES + 1
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -66,6 +66,9 @@ def agent(
     open_page: bool | None = typer.Option(
         None, "--open", "--open-page", help="Open the page in this machine's browser."
     ),
+    metrics: str | None = typer.Option(
+        None, help="HOST:PORT of /metrics, /healthz and /readyz, e.g. 127.0.0.1:9465 [none]."
+    ),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -101,6 +104,7 @@ def agent(
         "page": page,
         "page_token": page_token,
         "open_page": open_page,
+        "metrics": metrics,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

@@ -90,6 +90,7 @@ EXTRAS = {
     "emulation": ("matplotlib",),
     "discovery": ("zeroconf",),
     "frigate": ("zmq",),
+    "metrics": ("prometheus_client",),
     "mqtt": ("paho",),
     "ray": ("ray",),
 }

@@ -18,7 +18,7 @@ def serve(
     listen: str | None = typer.Option(None, help="HOST:PORT [127.0.0.1:50551]."),
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
-    metrics: str | None = typer.Option(None, help="HOST:PORT of the Prometheus page [none]."),
+    metrics: str | None = typer.Option(None, help="HOST:PORT of /metrics, /healthz and /readyz [none]."),
     engine: str | None = typer.Option(None, help="What runs the tail: onnx, litert, or ray for a cluster [onnx]."),
     replicas: str | None = typer.Option(None, help="With --engine ray: how many tails, such as 2 or 1-4 [1]."),
     ray: str | None = typer.Option(None, help="The Ray cluster's address, e.g. auto [one of its own]."),

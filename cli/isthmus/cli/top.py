@@ -56,6 +56,8 @@ class Watched:
                 return self._agent.shown(state), state
         status, content = self._get("/metrics")
         counts = counted(content.decode(errors="replace")) if status == 200 else {}
+        if any(name.startswith("isthmus_agent_") for name in counts):
+            raise DataError(f"{self.name}: an agent's metrics; give the address of its --page")
         if not any(name.startswith("isthmus_") for name in counts):
             raise DataError(f"{self.name}: neither an agent's page nor a server's metrics")
         self._is_agent = False

@@ -29,6 +29,19 @@ def counted(page: str) -> dict[str, float]:
     return found
 
 
+def summed(counts: Mapping[str, float], label: str = "") -> dict[str, float]:
+    """The samples by name, those of all labels together; or apart by one label, as `name{value}`, without whatever lacks it."""
+    sums: dict[str, float] = {}
+    for key, value in counts.items():
+        name, _, labels = key.partition("{")
+        if label:
+            if (found := re.search(rf'{label}="([^"]*)"', labels)) is None:
+                continue
+            name = f"{name}{{{found[1]}}}"
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
 class AgentView:
     """An agent, as its page's state tells."""
 
@@ -90,6 +103,7 @@ class ServerView:
 
     def shown(self, counts: Mapping[str, float], now: float) -> RenderableType:
         """The screen for one reading, taken at `now` (s)."""
+        counts, by_outcome = summed(counts), summed(counts, "outcome")
         before_s, before = self._before or (now, counts)
         span_s = now - before_s
         self._before = now, counts
@@ -97,8 +111,7 @@ class ServerView:
         def rate(name: str) -> float:
             return (counts.get(name, 0.0) - before.get(name, 0.0)) / span_s if span_s > 0 else 0.0
 
-        outcomes = {key: value for key, value in counts.items() if key.startswith("isthmus_requests_total")}
-        answered = sum(map(rate, outcomes))
+        answered = rate("isthmus_requests_total")
         self._rates.append(answered)
         rows = Table.grid(padding=(0, 2))
         rows.add_column(style="dim", justify="right")
@@ -111,10 +124,10 @@ class ServerView:
         rows.add_row("queue", f"{_ms(_mean(counts, before, 'isthmus_queue_duration_seconds'))} a frame")
         rows.add_row("batch", _number(_mean(counts, before, "isthmus_batch_size"), " frames"))
         rows.add_row("received", f"{rate('isthmus_layer_bytes_total') * 8e-6:.3g} Mbit/s")
-        named = {_label(key): value for key, value in outcomes.items()}
+        outcomes = {key: n for key, n in by_outcome.items() if key.startswith("isthmus_requests_total{")}
+        named = {key.partition("{")[2][:-1]: n for key, n in outcomes.items()}
         body = [rows, Text(), Text("frames by outcome, since the start", "dim"), _bars(named, sum(named.values()))]
-        failures = sum(value for key, value in counts.items() if key.startswith("isthmus_tail_failures_total"))
-        if failures:
+        if failures := counts.get("isthmus_tail_failures_total"):
             body.append(Text(f"the tail has failed {failures:.0f} times", "bold red"))
         return Panel(Group(*body), title="isthmus server", subtitle=self._name, border_style="dim")
 
@@ -126,10 +139,6 @@ def _mean(counts: Mapping[str, float], before: Mapping[str, float], name: str) -
         if count > 0:
             return (counts.get(f"{name}_sum", 0.0) - earlier.get(f"{name}_sum", 0.0)) / count
     return None
-
-
-def _label(key: str) -> str:
-    return key.partition('="')[2].rstrip('"}') or key
 
 
 def _bars(counts: Mapping[str, float], total: float) -> RenderableType:

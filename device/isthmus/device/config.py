@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from isthmus.proto.monitoring.endpoint import address_of
+
 MOST_THREADS = 64
 """More than any board has cores; LiteRT starts every thread that it is promised, and ends the process where it cannot."""
 
@@ -71,6 +73,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who looks at a page that other machines can reach must have this; None makes one up at every start."""
     open_page: bool = False
     """Open the page in this machine's browser."""
+    metrics: str | None = None
+    """HOST:PORT of /metrics, /healthz and /readyz; a port alone is for this machine."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -109,6 +113,11 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("server = '', expected HOST:PORT, or several with commas between")
         if self.page is not None:
             page_address(self.page)
+        if self.metrics is not None:
+            try:
+                address_of(self.metrics)
+            except ValueError as error:
+                raise ValueError(f"metrics = {error}") from error
         if self.open_page and self.page is None:
             raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
         if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):

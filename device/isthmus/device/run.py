@@ -25,6 +25,7 @@ from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.deciding import outside
 from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
+from isthmus.device.monitoring.insight import Insight
 from isthmus.device.neural_filter import NeuralFilter
 from isthmus.device.output.configured import sinks_of
 from isthmus.device.output.history import History, Limits
@@ -147,14 +148,15 @@ async def answer_with(
     signals: bool = False,
 ) -> None:
     """As `answer_all`, for whoever gives the host its pictures in another way than a source does: `answering`, to its end."""
-    manifest, shown = device.bundle.manifest, Sinks(sinks)
+    manifest, insight = device.bundle.manifest, _insight(device)
+    shown = Sinks(sinks, insight)
 
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
         on_answer(row)
         shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
 
-    host, manager = Host(_session(device), device.executor, tell), service_manager()
+    host, manager = Host(insight.session, device.executor, tell), service_manager()
     uplinks = _uplinks(device, host)
 
     def stop() -> None:
@@ -194,20 +196,22 @@ def _period_s(config: AgentConfig, source: Source) -> float:
     return 1 / (config.fps or source.fps or DEFAULT_FPS)
 
 
-def _session(device: Opened) -> Session:
+def _insight(device: Opened) -> Insight:
     catalogue = Catalogue.from_manifest(device.bundle.manifest)
     measured = measure_stages(device.executor, device.bundle)
     profile_s = [[measured[stage, width] for width in catalogue.widths] for stage in range(catalogue.stages)]
     config = device.config
-    return Session(
+    times = StageTimes(profile_s, measure_coding(device.executor, device.bundle))
+    session = Session(
         catalogue,
         policy_called(config.policy, catalogue),
-        StageTimes(profile_s, measure_coding(device.executor, device.bundle)),
+        times,
         gate=None if config.gate is None else Gate(config.gate, config.gate_age_s),
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
         servers=Servers(config.servers, chance=random.Random()),
     )
+    return Insight(session, times, catalogue)
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from isthmus.proto.monitoring.endpoint import address_of
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DEFAULT_BUNDLE = "signs"
 MOST = {
@@ -33,7 +35,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure: bool = False
     """Serve in plaintext to whoever connects."""
     metrics: str | None = None
-    """HOST:PORT of the Prometheus page."""
+    """HOST:PORT of /metrics, /healthz and /readyz; a port alone is for this machine."""
     engine: str = "onnx"
     """What runs the parts of a tail that are ONNX, here; or "ray": whole tails, on a cluster."""
     threads: int = 1
@@ -77,9 +79,12 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("insecure contradicts certs; drop one of them")
         self._check_repository()
         self._check_scale_out()
-        for key in ("listen", "metrics"):
-            if (address := getattr(self, key)) is not None:
-                _check_address(key, address)
+        _check_address("listen", self.listen)
+        if self.metrics is not None:
+            try:
+                address_of(self.metrics)
+            except ValueError as error:
+                raise ValueError(f"metrics = {error}") from error
         for key, (most, why) in MOST.items():
             if (value := getattr(self, key)) > most:
                 raise ValueError(f"{key} = {value}, expected at most {most}: {why}")

@@ -5,10 +5,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+import grpc
+
 from isthmus.edge_server import connections
-from isthmus.edge_server.admission import Close
+from isthmus.edge_server.admission import Close, Ending
+from isthmus.edge_server.metrics import BundleMetrics
 from isthmus.edge_server.streams import Reply
+from isthmus.proto.monitoring.labels import OTHER
 from isthmus.proto.printable import printable
+
+STATUS = {
+    Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
+    Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
+    Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Ending.REPLACED: grpc.StatusCode.ABORTED,
+    Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
+    Ending.UNLOADED: grpc.StatusCode.UNAVAILABLE,
+    Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
+    Ending.AGED: grpc.StatusCode.UNAVAILABLE,
+}
+"""What gRPC calls each way in which a stream is closed."""
 
 
 @dataclass
@@ -24,8 +43,15 @@ class Outbox:
     client_id: str | None = None
     """None until it has said hello."""
     welcome: bool = False
+    counted: BundleMetrics | None = None
+    """Where it is counted, from its welcome on: who is turned away uses up no names."""
     closed: Close | None = None
     """Why we closed it; None where we did not."""
+
+    @property
+    def label(self) -> str:
+        """The stream's device as metrics call it."""
+        return self.client_id or OTHER
 
     @property
     def who(self) -> str:

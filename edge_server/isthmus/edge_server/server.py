@@ -11,7 +11,8 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from isthmus.edge_server.admission import Limits
 from isthmus.edge_server.certificates import Certificates
 from isthmus.edge_server.config import DEFAULT_BUNDLE, RAY, ServerConfig
 from isthmus.edge_server.engines import Engine, Tail
+from isthmus.edge_server.inference import servicer
+from isthmus.edge_server.inference.offers import Offers
+from isthmus.edge_server.inference.servicer import Inference
+from isthmus.edge_server.metrics import Metrics
 from isthmus.edge_server.repository.loading import Loader
 from isthmus.edge_server.repository.push import MayPush, Receiver
 from isthmus.edge_server.repository.repository import Repository
@@ -38,6 +43,7 @@ from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2_grpc, wire
 from isthmus.proto.errors import BindError, ConfigError
+from isthmus.proto.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from isthmus.proto.operations import probe
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
@@ -59,6 +65,7 @@ def bind(
     listen: str,
     credential: grpc.ServerCredentials | None,
     *,
+    inference: Inference | None = None,
     debug: bool = False,
     stream_age_s: float | None = None,
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer, str]:
@@ -67,11 +74,14 @@ def bind(
     Where streams of `stream_age_s` are asked to come again, their connections take no new ones by then.
     """
     # Far beyond what is served, so that a refusal can say why; yet what is never finished is bounded on a connection.
-    options = [*wire.server_options(service.max_message_bytes), ("grpc.max_concurrent_streams", service.max_calls)]
+    largest = max(service.max_message_bytes, 0 if inference is None else inference.max_message_bytes)
+    options = [*wire.server_options(largest), ("grpc.max_concurrent_streams", service.max_calls)]
     if stream_age_s is not None:
         options.append(("grpc.max_connection_age_ms", round(CONNECTION_AGE * stream_age_s * 1e3)))
     server = grpc.aio.server(options=options)
     edge_pb2_grpc.add_EdgeServicer_to_server(service, server)
+    if inference is not None:
+        add_GRPCInferenceServiceServicer_to_server(inference, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     echo: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
@@ -79,7 +89,8 @@ def bind(
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(probe.SERVICE, echo),))
     if debug:
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        services = SERVICE, servicer.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME
+        reflection.enable_server_reflection(services, server)
     try:
         port = server.add_insecure_port(listen) if credential is None else server.add_secure_port(listen, credential)
     except RuntimeError:
@@ -97,37 +108,48 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     """
     _on_hangup(lambda: None)  # a server that still loads is not ended by it either
     shown = certificates(config)
-    if config.models is None:
-        await (_serve_on_ray if config.engine == RAY else _serve_alone)(config, shown, ready)
-        return
-    service = EdgeService(server_id=_name(), limits=_limits(config), ages=_ages(config))
-    sweep(Path(tempfile.gettempdir()), COPIES)
-    copies = Scratch(Path(tempfile.gettempdir()), COPIES)
+    metrics = Metrics()
+    if config.metrics is not None:  # before anything is loaded: probes are told that it starts
+        metrics.serve(config.metrics)
     try:
-        loader = Loader(config.threads, config.engine, config.max_batch, service.max_message_bytes, copies.path)
-        repository = Repository(Path(config.models), service, loader)
-        await repository.begin()
-        may = MayPush(config.pushers, anybody=config.push)
-        service.on_push = Receiver(repository, may, lambda: shown.revoked if shown is not None else ()).receive
-        await _serve(config, service, shown, ready, repository)
+        how = _serve_all if config.models is not None else _serve_on_ray if config.engine == RAY else _serve_alone
+        await how(config, metrics, shown, ready)
     finally:
-        copies.close()
+        metrics.close()
 
 
 Told = Callable[[str], None] | None
 
 
-async def _serve_alone(config: ServerConfig, shown: Certificates | None, ready: Told) -> None:
+async def _serve_all(config: ServerConfig, metrics: Metrics, shown: Certificates | None, ready: Told) -> None:
+    """Serve a folder of bundles."""
+    service = EdgeService(server_id=_name(), limits=_limits(config), ages=_ages(config), metrics=metrics)
+    sweep(Path(tempfile.gettempdir()), COPIES)
+    copies = Scratch(Path(tempfile.gettempdir()), COPIES)
+    try:
+        loader = Loader(config.threads, config.engine, config.max_batch, service.max_message_bytes, copies.path)
+        repository = Repository(Path(config.models or ""), service, loader)
+        await repository.begin()
+        may = MayPush(config.pushers, anybody=config.push)
+        service.on_push = Receiver(repository, may, _revoked(shown)).receive
+        offers = Offers(lambda: service.offered, loader.copied)
+        await _serve(config, service, offers, shown, ready, repository)
+    finally:
+        copies.close()
+
+
+async def _serve_alone(config: ServerConfig, metrics: Metrics, shown: Certificates | None, ready: Told) -> None:
     """Serve one bundle, which stays as it is."""
     bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
 
     def tail() -> Tail:
         return Tail(bundle, config.threads, engine=config.engine)
 
-    await _serve(config, _alone(config, bundle, tail(), another=tail), shown, ready)
+    service = _alone(config, bundle, tail(), another=tail, metrics=metrics)
+    await _serve(config, service, _one(bundle, service), shown, ready)
 
 
-async def _serve_on_ray(config: ServerConfig, shown: Certificates | None, ready: Told) -> None:
+async def _serve_on_ray(config: ServerConfig, metrics: Metrics, shown: Certificates | None, ready: Told) -> None:
     """Serve one bundle whose tail runs on a cluster, under a name that no other server there has."""
     bundle = bundles.load(config.bundle or DEFAULT_BUNDLE, half="tail")
     cpus = float(config.threads) if config.replica_cpus is None else config.replica_cpus
@@ -135,14 +157,19 @@ async def _serve_on_ray(config: ServerConfig, shown: Certificates | None, ready:
     name = f"isthmus-{bundle.manifest.name}-{socket.gethostname()}-{config.listen.rpartition(':')[2]}-{os.getpid()}"
     tails = RayTails(tail_of(bundle, config.threads), replicas, name=name, address=config.ray)
     try:
-        service = _alone(config, bundle, tails, batches=tails.batches)
+        service = _alone(config, bundle, tails, batches=tails.batches, metrics=metrics)
         following = asyncio.create_task(_follow(tails, service))
         try:
-            await _serve(config, service, shown, ready)
+            await _serve(config, service, _one(bundle, service), shown, ready)
         finally:
             following.cancel()
     finally:
         tails.close()
+
+
+def _one(bundle: Bundle, service: EdgeService) -> Offers:
+    """What is offered to existing clients where there is one bundle."""
+    return Offers(lambda: service.offered, lambda _: bundle)
 
 
 def _alone(config: ServerConfig, bundle: Bundle, engine: Engine, **how: Any) -> EdgeService:
@@ -156,6 +183,11 @@ def _alone(config: ServerConfig, bundle: Bundle, engine: Engine, **how: Any) -> 
         ages=_ages(config),
         **how,
     )
+
+
+def _revoked(shown: Certificates | None) -> Callable[[], Collection[str]]:
+    """The names of certificates that are turned away, as they are whenever it is asked."""
+    return lambda: shown.revoked if shown is not None else ()
 
 
 async def _follow(tails: RayTails, service: EdgeService) -> None:
@@ -183,16 +215,21 @@ def _limits(config: ServerConfig) -> Limits:
 async def _serve(
     config: ServerConfig,
     service: EdgeService,
+    offers: Offers,
     shown: Certificates | None,
     ready: Callable[[str], None] | None,
     repository: Repository | None = None,
 ) -> None:
     credential = None if shown is None else shown.credentials()
+    inference = Inference(service, offers, max_batch=config.max_batch, revoked=_revoked(shown))
     server, status, address = bind(
-        service, config.listen, credential, debug=config.debug, stream_age_s=config.stream_age_s
+        service,
+        config.listen,
+        credential,
+        inference=inference,
+        debug=config.debug,
+        stream_age_s=config.stream_age_s,
     )
-    if config.metrics is not None:
-        service.metrics.serve(config.metrics)
     told = (lambda: ready(address)) if ready else (lambda: None)
     announcing = _announcing(address, service) if config.announce else None
     await run(
@@ -241,7 +278,7 @@ async def run(
     with contextlib.suppress(NotImplementedError):  # Windows: no draining there
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     _on_hangup(lambda: _on_request(service, shown, repository))
-    looking = [asyncio.create_task(_keep_looking(service, shown))]
+    looking, vitals = [asyncio.create_task(_keep_looking(service, shown))], service.metrics.vitals
     if repository is not None:
         looking.append(asyncio.create_task(repository.keep_looking()))
 
@@ -255,6 +292,10 @@ async def run(
         for name in said.difference(told):
             await status.set(name, states.SERVICE_UNKNOWN)
         said.update(told)
+        if health[""]:
+            vitals.ready()
+        else:
+            vitals.not_ready("every tail fails on every batch")
 
     service.on_health = tell
     try:
@@ -269,6 +310,8 @@ async def run(
         manager.stopping()
         end_at_once_from_now_on()
         log.info("draining for at most %g s", grace_s)
+        service.on_health = None
+        vitals.not_ready("draining")
         await status.enter_graceful_shutdown()
         await service.drain(grace_s)
     finally:
@@ -299,6 +342,7 @@ def _on_request(service: EdgeService, shown: Certificates | None, repository: Re
 
 def _look(service: EdgeService, shown: Certificates | None, *, again: bool = False) -> None:
     service.look()
+    service.metrics.vitals.beat(time.monotonic())
     if shown is not None and shown.look(again=again):
         service.revoke(shown.revoked)
 

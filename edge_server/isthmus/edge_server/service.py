@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
 import grpc
 import grpc.aio
@@ -18,11 +18,12 @@ from google.protobuf.message import DecodeError
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close, Ending, Limits, revoked
 from isthmus.edge_server.batcher import RunBatch
-from isthmus.edge_server.engines import Engine
+from isthmus.edge_server.engines import Engine, Frame
 from isthmus.edge_server.journal import Journal
 from isthmus.edge_server.loop_watch import LoopWatch
 from isthmus.edge_server.metrics import Metrics
-from isthmus.edge_server.outbox import Outbox
+from isthmus.edge_server.outbox import STATUS, Outbox
+from isthmus.edge_server.repository import description
 from isthmus.edge_server.repository.lane import described
 from isthmus.edge_server.repository.tail import TailRunner, WarmTail
 from isthmus.edge_server.scale_out.ages import Ages
@@ -30,10 +31,9 @@ from isthmus.edge_server.streams import Action, Compute, Drop, Fetch, Ready, Rep
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import WireError
-from isthmus.proto.messages import Hello, Layer, Result, ServerHeartbeat, Welcome
+from isthmus.proto.messages import Hello, Layer, Result, ServerMessage, Welcome
 from isthmus.proto.operations import probe
 from isthmus.proto.printable import printable
-from isthmus.proto.vocabulary import Load
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +54,6 @@ CALLS_A_PLACE = 16
 """Calls of any kind that one connection may have open, for each place in the lobby."""
 GOODBYE_S = 1.0
 """How long a closed stream's last words may take before its connection is cut."""
-STATUS = {
-    Ending.MISMATCH: grpc.StatusCode.FAILED_PRECONDITION,
-    Ending.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
-    Ending.OVERSIZED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.CROWDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.SILENT: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Ending.UNREAD: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Ending.REPLACED: grpc.StatusCode.ABORTED,
-    Ending.REVOKED: grpc.StatusCode.PERMISSION_DENIED,
-    Ending.UNLOADED: grpc.StatusCode.UNAVAILABLE,
-    Ending.DRAINED: grpc.StatusCode.UNAVAILABLE,
-    Ending.AGED: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class EdgeService(edge_pb2_grpc.EdgeServicer):
@@ -83,19 +70,22 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         another: Callable[[], Engine] | None = None,
         batches: int | None = None,
         ages: Ages | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`served` is the first bundle, `engine` its tail, warmed up here; `another` makes one for the thread that takes the
         place of one that hangs. None: there is no bundle yet. An engine that runs elsewhere is given so many `batches` at
-        once; `resize` says when that changes.
+        once; `resize` says when that changes. `metrics` are the server's.
         """
         self._limits = limits = limits or Limits()
         self.max_message_bytes = MOST_MESSAGE_BYTES if served is None else wire.max_message_bytes(served.codec)
         self.max_calls = CALLS_A_PLACE * limits.lobby
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self._streams = Streams(server_id=server_id, limits=limits, ages=ages)
-        self.metrics.watch(streams=lambda: self._streams.count, pending=lambda: self._streams.waiting)
+        self.metrics.watch(streams=lambda: self._streams.count)
         self._journal = Journal()
         self._outboxes: dict[int, Outbox] = {}
+        self._asked: dict[int, asyncio.Future[ServerMessage]] = {}
+        """Who waits for a reply without a stream."""
         self._revoked: frozenset[str] = frozenset()
         self._empty = asyncio.Event()
         self._tails: dict[bytes, TailRunner] = {}
@@ -146,9 +136,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
 
     def add(self, tail: WarmTail) -> None:
         """A bundle's tail is loaded; whoever has waited for it is welcome."""
-        self._tails[tail.served.sha256] = TailRunner(tail, self.metrics)
-        batcher = tail.batcher(self._limits.stream_credits)
-        self._streams.add(tail.served, batcher, codec=tail.codec, now=time.monotonic())
+        served, batcher = tail.served, tail.batcher(self._limits.stream_credits)
+        counted = self.metrics.bundle(served.name, served.sha256)
+        self._tails[served.sha256] = TailRunner(tail, counted)
+        self._streams.add(served, batcher, codec=tail.codec, now=time.monotonic())
+        if (lane := self._streams.lanes.get(served.sha256)) is not None:
+            counted.watch(served.sha256, devices=lambda: lane.streams, pending=lambda: batcher.waiting)
         self._pump()
 
     def not_loaded(self, sha256: bytes, why: str) -> None:
@@ -199,7 +192,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         described = edge_pb2.Description(
             server_id=self._streams.server_id,
             codec_version=CODEC_VERSION,
-            load=_load_pb(self._streams.load(now)),
+            load=description.load_pb(self._streams.load(now)),
             bundles=[self._described(served, now) for served in offered],
         )
         if len(offered) == 1:
@@ -214,15 +207,31 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         raise AssertionError("abort raises")
 
     def _described(self, served: Served, now: float) -> edge_pb2.ServedBundle:
-        lane = self._streams.lanes.get(served.sha256)
-        described = edge_pb2.ServedBundle(
-            name=served.name, version=served.version, sha256=served.sha256, loaded=lane is not None
-        )
-        if lane is not None:
-            described.serving = self._tails[served.sha256].serving
-            described.streams = lane.streams
-            described.load.CopyFrom(_load_pb(self._streams.lanes.load_of(lane, now)))
-        return described
+        if (lane := self._streams.lanes.get(served.sha256)) is None:
+            return description.unloaded(served)
+        serving, load = self._tails[served.sha256].serving, self._streams.lanes.load_of(lane, now)
+        return description.loaded(served, serving=serving, streams=lane.streams, load=load)
+
+    async def ask(self, sha256: bytes, frames: Sequence[Frame], *, due_s: float) -> list[ServerMessage] | None:
+        """A reply to each of these frames, which belong to no stream: a Result, or why there is none.
+
+        None where they are not taken: the server drains, or the bundle's tail is not loaded yet.
+        """
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        guests = [self._streams.ask(sha256, frame, due_s=due_s, now=now) for frame in frames]
+        asked = {guest: loop.create_future() for guest in guests if guest is not None}
+        self._asked |= asked
+        self._empty.clear()
+        self._pump()
+        try:
+            replies: list[ServerMessage] = await asyncio.gather(*asked.values())
+        finally:
+            for guest in asked:
+                self._streams.on_gone(guest)
+                del self._asked[guest]
+            self._note_empty()
+            self._pump()
+        return None if len(replies) < len(frames) else replies
 
     @property
     def server_id(self) -> str:
@@ -239,7 +248,7 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         """Say goodbye to every device; returns when all streams are closed, or a moment after the grace."""
         self._streams.drain(grace_s, now=time.monotonic())
         self._pump()
-        if self._outboxes:
+        if self._outboxes or self._asked:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace_s + GOODBYE_S)
 
@@ -255,12 +264,11 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         self._pump()
 
     def close(self) -> None:
-        """Let go of the worker threads and of the metrics' port."""
+        """Let go of the worker threads."""
         if self._timer is not None:
             self._timer.cancel()
         for tail in self._tails.values():
             tail.close()
-        self.metrics.close()
 
     def look(self) -> None:
         """Close the streams whose devices have stopped to read, drop tails that nobody needs; to be called now and then."""
@@ -277,8 +285,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             async for request in requests:
                 came_s = self._watch.came_s()
                 message = wire.from_device_pb(request)
-                if isinstance(message, Layer):
-                    self.metrics.on_layer(message)
+                if isinstance(message, Layer) and outbox.counted is not None:
+                    outbox.counted.on_layer(message, outbox.label)
                 elif isinstance(message, Hello) and not outbox.welcome:
                     outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic(), came_s=came_s)
@@ -302,9 +310,12 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         now = time.monotonic()
         kind = "left" if outbox.welcome else "refused"
         self._journal.write(kind, f"{outbox.who}: after {now - outbox.opened_s:.1f} s {outbox.farewell}", now=now)
-        if not self._outboxes:
-            self._empty.set()
+        self._note_empty()
         self._pump()
+
+    def _note_empty(self) -> None:
+        if not self._outboxes and not self._asked:
+            self._empty.set()
 
     def _cut(self, stream: int) -> None:
         """A device that does not read would keep a closed stream for ever."""
@@ -343,22 +354,25 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             case Drop(sha256):
                 tail = self._tails.pop(sha256)
                 tail.close()
+                self.metrics.forget(tail.served.name, sha256)
                 log.info("%s %s…: its tail is let go", tail.served.name, sha256.hex()[:12])
 
     def _reply(self, reply: Reply) -> None:
-        self.metrics.on_reply(reply.message)
+        if (asked := self._asked.get(reply.stream)) is not None:
+            if not asked.done():
+                asked.set_result(reply.message)
+            return
         outbox = self._outboxes[reply.stream]
+        if outbox.counted is not None:
+            outbox.counted.on_reply(reply.message, outbox.label)
         outbox.replies.put_nowait(reply)
-        if isinstance(reply.message, Welcome):
-            outbox.welcome = True
-            self._journal.write("welcome", f"{outbox.who}: welcome{self._with(outbox)}", now=time.monotonic())
+        if isinstance(reply.message, Welcome) and (served := self._streams.served_to(reply.stream)) is not None:
+            outbox.welcome, outbox.counted = True, self.metrics.bundle(served.name, served.sha256)
+            outbox.counted.on_welcome(outbox.label)
+            which = f", with {described(served)}" if len(self._tails) > 1 else ""
+            self._journal.write("welcome", f"{outbox.who}: welcome{which}", now=time.monotonic())
         if outbox.replies.qsize() == UNREAD:
             self._streams.on_unread(reply.stream, f"{UNREAD} replies unread; read what the server says")
-
-    def _with(self, outbox: Outbox) -> str:
-        """Which bundle a device has, where there are several."""
-        served = self._streams.served_to(outbox.stream)
-        return f", with {described(served)}" if served is not None and len(self._tails) > 1 else ""
 
     async def _compute(self, batch: RunBatch[Ready], tail: TailRunner) -> None:
         began = time.monotonic()
@@ -383,7 +397,3 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _load_pb(load: Load) -> edge_pb2.Load:
-    return wire.to_server_pb(ServerHeartbeat(0, load)).load

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from msgspec import Struct
+from numpy.typing import NDArray
 
 from isthmus.edge_server.admission import HELLO_S, Admission, Close, Ending, Limits, Peer
 from isthmus.edge_server.batcher import Batcher, RunBatch
@@ -20,6 +21,8 @@ from isthmus.edge_server.repository.lane import Ready as Ready
 from isthmus.edge_server.repository.lane import Reply as Reply
 from isthmus.edge_server.repository.lane import Served as Served
 from isthmus.edge_server.repository.lanes import Lanes
+from isthmus.edge_server.repository.shelf import Drop as Drop
+from isthmus.edge_server.repository.shelf import Fetch as Fetch
 from isthmus.edge_server.repository.shelf import Shelf
 from isthmus.edge_server.scale_out.ages import Ages
 from isthmus.edge_server.shedding import SendingTime, Shedder
@@ -31,18 +34,6 @@ from isthmus.proto.vocabulary import Load
 
 SWEEP_S = 1.0
 """How often silent streams are looked for: a tenth of the silence itself."""
-
-
-class Fetch(Struct, frozen=True):
-    """A device waits for this bundle, whose tail is not loaded: load it, then call `add` or `on_not_loaded`."""
-
-    sha256: bytes
-
-
-class Drop(Struct, frozen=True):
-    """The tail of this bundle is not needed any more."""
-
-    sha256: bytes
 
 
 Action = Reply | Compute | Close | Fetch | Drop
@@ -164,6 +155,26 @@ class Streams:
             if self._sweep_at is None:
                 self._sweep_at = now + SWEEP_S
         return stream
+
+    def ask(self, sha256: bytes, features: NDArray[Any], *, due_s: float, now: float) -> int | None:
+        """A frame for this bundle that came without a stream; the number of its one reply, until `on_gone`.
+
+        None where it is not taken: the server drains, or the tail is not loaded, which is then seen to.
+        """
+        if self._draining:
+            return None
+        if (lane := self.lanes.get(sha256)) is None:
+            if sha256 in self._shelf.offered and sha256 not in self._shelf.fetching and self._make_room():
+                self._shelf.fetching.add(sha256)
+                self._actions.append(Fetch(sha256))
+            return None
+        self._opened += 1
+        self._lane_of[self._opened] = lane
+        self.lanes.use(lane)
+        self.lanes.weigh(lane, now)
+        lane.ask(self._opened, features, due_s=due_s, now=now)
+        self._take(lane)
+        return self._opened
 
     def on_gone(self, stream: int) -> None:
         """Nothing is left of the stream, whoever ended it."""

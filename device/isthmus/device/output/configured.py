@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import webbrowser
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from isthmus.device import sensors
 from isthmus.device.capture.sources.address import public
 from isthmus.device.config import AgentConfig, page_address
 from isthmus.device.output.presence import Presence
@@ -14,6 +17,10 @@ from isthmus.device.output.sinks import Sink
 from isthmus.models.bundle import Manifest
 from isthmus.proto.errors import ConfigError
 
+if TYPE_CHECKING:
+    from isthmus.device.monitoring.monitor import Monitor
+
+Metrics = Callable[[], tuple[bytes, str]]
 MOST_NAMED = 20
 """Of a bundle's classes, in an error."""
 
@@ -21,8 +28,11 @@ MOST_NAMED = 20
 def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     """Every sink that is configured, for pictures that come at about `fps` a second. Raises ConfigError."""
     sinks, labels, watched = list[Sink](), manifest.labels, _watched(config, manifest)
+    monitor = _monitor(config, manifest, fps)
+    if monitor is not None:
+        sinks.append(monitor)
     if config.page is not None:
-        sinks.append(_page(config, config.page, manifest))
+        sinks.append(_page(config, config.page, manifest, None if monitor is None else monitor.metrics.page))
     if config.mqtt is not None:
         sinks.append(_mqtt(config, manifest, watched))
     if config.webhook is not None:
@@ -40,7 +50,23 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
     return sinks
 
 
-def _page(config: AgentConfig, address: str, manifest: Manifest) -> Sink:
+def _monitor(config: AgentConfig, manifest: Manifest, fps: float) -> Monitor | None:
+    """Counters for `metrics`, and for the page where they can be had."""
+    if config.metrics is None and config.page is None:
+        return None
+    try:
+        from isthmus.device.monitoring.metrics import AgentMetrics
+        from isthmus.device.monitoring.monitor import Monitor
+    except ImportError as error:
+        if config.metrics is None:
+            return None
+        raise ConfigError("metrics: prometheus-client is not installed; the 'metrics' extra brings it") from error
+    info = {"bundle": manifest.name, "client_id": config.client_id, "version": metadata.version("isthmus")}
+    counted = AgentMetrics(info | {"policy": config.policy}, sensors=sensors.read)
+    return Monitor(counted, config.metrics, period_s=1 / fps)
+
+
+def _page(config: AgentConfig, address: str, manifest: Manifest, metrics: Metrics | None) -> Sink:
     """The live page: for this machine alone, or for whoever has its token."""
     from isthmus.device.output.page.access import is_loopback
     from isthmus.device.output.page.page import Facts, Page
@@ -58,7 +84,7 @@ def _page(config: AgentConfig, address: str, manifest: Manifest) -> Sink:
         labels=manifest.labels,
     )
     browse = webbrowser.open if config.open_page else None
-    return Page(host, port, token, facts, made_up=config.page_token is None, browse=browse)
+    return Page(host, port, token, facts, made_up=config.page_token is None, browse=browse, metrics=metrics)
 
 
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:

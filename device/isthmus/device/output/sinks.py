@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from isthmus.device.monitoring.insight import Insight
 from isthmus.proto.errors import IsthmusError
 from isthmus.proto.record import FrameRecord
 from isthmus.proto.vocabulary import Answer, LinkState
@@ -115,8 +116,9 @@ class Sink(Protocol):
 class Sinks:
     """Several sinks at work: an asynchronous context, within which answers are offered."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = sinks
+    def __init__(self, sinks: Sequence[Sink], insight: Insight | None = None) -> None:
+        """`insight` is there for sinks that show more than answers."""
+        self._sinks, self.insight = sinks, insight
         self._inboxes = {sink.name: Inbox(sink.capacity) for sink in sinks}
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -167,6 +167,12 @@ class Lane:
         self.assembly.on_layer(stream, layer, due_s=due_s, lead_s=lead_s, now=now, reference=reference)
         self._collect(load, now)
 
+    def ask(self, guest: int, features: NDArray[Any], *, due_s: float, now: float) -> None:
+        """A frame that came whole, and without a stream; `guest` stands for one, until it leaves."""
+        self._streams.add(guest)
+        self.batcher.submit(Item(guest, 0, due_s, now, Ready(0.0, features)), now=now)
+        self._dispatch(now)
+
     def on_computed(
         self, batch: RunBatch[Ready], answers: Sequence[Packed | None] | None, tail_s: float, *, now: float
     ) -> None:

@@ -65,7 +65,11 @@ class Loader:
 
     def again(self, served: Served) -> WarmTail:
         """The tail of a bundle that was loaded before, from its copy. Raises as `find` does."""
-        return self._warm(bundles.load(str(self.copy_of(served.sha256)), half="tail"), served.version)
+        return self._warm(self.copied(served), served.version)
+
+    def copied(self, served: Served) -> Bundle:
+        """The copy of a bundle that was loaded before. Raises BundleError."""
+        return bundles.load(str(self.copy_of(served.sha256)), half="tail")
 
     def copy_of(self, sha256: bytes) -> Path:
         """Where the copy of a bundle lies, once it is checked."""
@@ -87,6 +91,8 @@ class Loader:
                 scratch.mkdir(parents=True)
                 for name in (seal.FILE, *bundles.tail_files(found.manifest)):
                     shutil.copyfile(found.folder / name, scratch / name)
+                if found.head_path.is_file():  # for clients that have nothing but a picture
+                    shutil.copyfile(found.head_path, scratch / found.head_path.name)
                 if bundles.load(str(scratch), half="tail").sha256 != found.sha256:
                     raise BundleError(f"{found.folder}: changed while it was read")
                 scratch.rename(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from isthmus.edge_server.repository.lane import Served
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.messages import Hello
@@ -9,6 +11,18 @@ from isthmus.proto.printable import printable
 
 MOST_NAMED = 6
 """Bundles that a refusal names; who wants to know of more asks `Describe`."""
+
+
+class Fetch(Struct, frozen=True):
+    """A device waits for this bundle, whose tail is not loaded: load it, then call `add` or `on_not_loaded`."""
+
+    sha256: bytes
+
+
+class Drop(Struct, frozen=True):
+    """The tail of this bundle is not needed any more."""
+
+    sha256: bytes
 
 
 class Shelf:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.engines import Engine
-from isthmus.edge_server.metrics import Metrics
+from isthmus.edge_server.metrics import BundleMetrics
 from isthmus.edge_server.repository.lane import Ready, Served
 from isthmus.edge_server.tail_health import TailHealth
 from isthmus.edge_server.tail_times import TailTimes
@@ -64,7 +64,7 @@ class WarmTail:
 class TailRunner:
     """One tail's thread, and whether it works."""
 
-    def __init__(self, tail: WarmTail, metrics: Metrics) -> None:
+    def __init__(self, tail: WarmTail, metrics: BundleMetrics) -> None:
         self.served, self._times = tail.served, tail.times
         here = tail.batches is None
         self._worker = TailWorker(tail.engine, another=tail.another) if here else TailWorkers(tail.engine)

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.device.output.drawing import marked
-from isthmus.device.output.page import http, metrics
 from isthmus.device.output.page.access import COOKIE, Access
 from isthmus.device.output.page.window import LastMinute, shown
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink, Sinks
 from isthmus.proto.errors import BindError
-from isthmus.proto.vocabulary import Box, LinkState
+from isthmus.proto.monitoring import http
+from isthmus.proto.vocabulary import Box
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +85,13 @@ class Page(Sink):
         *,
         made_up: bool = False,
         browse: Callable[[str], object] | None = None,
+        metrics: Callable[[], tuple[bytes, str]] | None = None,
     ) -> None:
         """With a `token`, only who has it may look; one that was `made_up` is told in the log, one that somebody knows is not.
 
-        `browse` is given the address once it can be looked at.
+        `browse` is given the address once it can be looked at. `metrics` are what /metrics shows, and their content type.
         """
-        self._browse, self._made_up = browse, made_up
+        self._browse, self._made_up, self._metrics = browse, made_up, metrics
         self._host, self._port, self._access, self._facts = host, port, Access(token), facts
         self._minute = LastMinute(facts.deadline_s)
         self._newest: AnsweredPicture | None = None
@@ -220,7 +221,7 @@ class Page(Sink):
         elif request.path == "/state.json":
             writer.write(http.answer(200, self._snapshot(), "application/json"))
         elif request.path == "/metrics":
-            writer.write(http.answer(200, self._metrics().encode(), "text/plain; version=0.0.4; charset=utf-8"))
+            writer.write(await self._counters())
         elif request.path == "/picture.jpg":
             await self._show_picture(writer)
         elif request.path == "/events":
@@ -235,12 +236,10 @@ class Page(Sink):
             told["answer"] = shown(self._newest.row, self._newest.link) | {"label": self._newest.row.answer}
         return msgspec.json.encode(told)
 
-    def _metrics(self) -> str:
-        facts, newest = self._facts, self._newest
-        info = {"bundle": facts.bundle, "client_id": facts.client_id, "version": facts.version}
-        figures = self._state(asyncio.get_running_loop().time())
-        link_up = newest is not None and newest.link is LinkState.UP
-        return metrics.text(figures, info, link_up=link_up, goodput_Bps=newest.row.goodput_Bps if newest else None)
+    async def _counters(self) -> bytes:
+        if self._metrics is None:
+            return http.answer(404, b"the 'metrics' extra is not installed\n")
+        return http.answer(200, *await asyncio.to_thread(self._metrics))
 
     async def _show_picture(self, writer: asyncio.StreamWriter) -> None:
         if self._newest is None or self._newest.pixels is None:

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as a page for a few viewers needs: one GET a connection, within a time and a size."""
+"""As much of HTTP/1.1 as pages for a few viewers need: one request a connection, within a time and a size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 REQUEST_S = 5.0
 """A request that is not whole after so long is none."""
 REQUEST_BYTES = 8192
-PHRASES = {200: "OK", 204: "No Content", 303: "See Other", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-           503: "Service Unavailable"}  # fmt: skip
+PHRASES = {200: "OK", 204: "No Content", 303: "See Other", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
+           405: "Method Not Allowed", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
 SAFE = (
     "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-store\r\n"
     "Cross-Origin-Resource-Policy: same-origin\r\n"
