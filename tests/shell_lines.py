@@ -15,10 +15,10 @@ COMMAND = re.compile(
 """What a line of shell begins with."""
 
 NOT_RUN = {
-    "another machine, or root": r"REPOSITORY|^ssh |\bsudo\b|^git pull|^cd |/etc/isthmus",
-    "the environment, which a test has": r"^\. \.venv|^pip |^uv |^make |^python3 -m venv",
+    "another machine, or root": r"REPOSITORY|^ssh |\bsudo\b|^docker |^git pull|^cd |/etc/isthmus",
+    "the environment, which a test has": r"^\. \.venv|^pip |^uv |^make |^python3? -m (?:venv|build)",
     "a camera": r"/dev/video|libcamera|rpicam|rtsp://|nvarguscamera|camera:|driveway\.mp4",
-    "another program beside it: a broker, Frigate, a browser": r"ISTHMUS_AGENT_MQTT|frigate|world\.browser",
+    "another program beside it: a broker, Frigate, a browser": r"ISTHMUS_AGENT_MQTT|frigate|world\.browser|tritonclient",
     "a form, where somebody's own names go": r"\b(?:FILE|FOLDER|BUNDLE|NAME|OLDER|IN OUT|RUNS)\b| \.\.\.",
     "training: up to hours, and torch": r"models (?:train|export|ablate|distill|prune|quantize|filter|deltas)\b",
     "the machine itself, and what is wrong with it": r"isthmus doctor",

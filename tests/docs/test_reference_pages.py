@@ -15,7 +15,7 @@ from isthmus.proto import edge_pb2
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.vocabulary import AnswerSource
-from reference_pages import PAGES, boards, command_line, configuration, formats, metrics, structs, wire
+from reference_pages import PAGES, boards, command_line, configuration, formats, metrics, repository, structs, wire
 from reference_pages.meanings import MEANINGS
 
 
@@ -105,6 +105,12 @@ def test_every_message_and_field_of_the_wire_is_there() -> None:
         section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
         listed = re.findall(r"^\| (\d+) \| `(\w+)` ", section, re.MULTILINE)
         assert listed == [(str(field.number), field.name) for field in message.fields], name
+
+
+def test_links_to_the_root_of_the_repository_stay_inside_the_site() -> None:
+    assert repository.from_the_site("[it](../README.md#more)", "install.md") == "[it](index.md#more)"
+    assert repository.from_the_site("[it](../../CONTRIBUTING.md)", "start/wifi.md") == "[it](../contributing.md)"
+    assert repository.from_the_site("[it](../examples/agent.toml)", "python.md") == "[it](examples/agent.toml)"
 
 
 def test_prose_of_a_docstring_is_no_markup() -> None:

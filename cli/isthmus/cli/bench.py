@@ -80,7 +80,14 @@ def device(
         check_writable(out, out.parent)
     idle = sensors.read()
     opened = [bundles.load(given, half="head") for given in bundle]
-    found = [measure.head(b, repeats=repeats, source=MEASURED, counted="graph") for b in opened]
+    found: list[measure.Measured] = []
+    try:
+        for each in opened:
+            found.append(measure.head(each, repeats=repeats, source=MEASURED, counted="graph"))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        typer.echo(f"interrupted: the profile is of {', '.join(bundle[: len(found)])} alone", err=True)
     readings = tuple(reading for m in found for reading in m.readings)
     held_back = sorted({why for reading in readings for why in reading.throttling or ()})
     measured = Profile(
@@ -104,6 +111,8 @@ def device(
     if held_back:
         typer.echo(f"throttled while it was measured ({', '.join(held_back)}): cool it and measure again", err=True)
     _show(fitted, out, format_)
+    if len(found) < len(opened):
+        raise KeyboardInterrupt
     for given in check:
         typer.echo(_checked(fitted, bundles.load(given, half="head"), repeats), err=True)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
 import typer
 
-from isthmus.cli.options import missing
+from isthmus.cli.options import FORMAT, Format, missing
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for TLS in both directions.")
 
@@ -18,9 +19,13 @@ CERTS = typer.Option(Path("certs"), "--certs", help="Folder made by `isthmus cer
 def certs_init(
     folder: Path = typer.Argument(help="Where to put them; made if it is not there."),
     host: list[str] = typer.Option(["localhost", "127.0.0.1"], help="Names and addresses of the server; repeatable."),
+    format_: Format = FORMAT,
 ) -> None:
     """Make a private authority, a server certificate and that of a first device, named `device`."""
-    _security().init(folder, tuple(host))
+    files = _security().init(folder, tuple(host))
+    if format_ == "json":
+        typer.echo(json.dumps({"files": [str(path) for path in files]}))
+        return
     typer.echo(
         f"{folder}/ca              signs further devices; it goes nowhere\n"
         f"{folder}/server          copy to the server:  isthmus serve --certs server\n"
@@ -33,9 +38,14 @@ def certs_init(
 def certs_add_device(
     name: str = typer.Argument(help="Its client id: letters, digits, dots, dashes and underscores."),
     certs: Path = CERTS,
+    format_: Format = FORMAT,
 ) -> None:
     """Make a certificate for one more device."""
-    place = _security().add_device(certs, name)[0].parent
+    files = _security().add_device(certs, name)
+    place = files[0].parent
+    if format_ == "json":
+        typer.echo(json.dumps({"files": [str(path) for path in files]}))
+        return
     typer.echo(f"{place}  copy to the device: isthmus agent --certs {name} --client-id {name}")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, missing, require, run_role
+from isthmus.cli.options import CONFIG, INSECURE, Format, missing, require, run_role
 from isthmus.proto import config
 
 
@@ -42,6 +43,7 @@ def serve(
         None, help="Behind a balancer: devices connect anew so often, e.g. 10m [never]."
     ),
     debug: bool | None = typer.Option(None, "--debug", help="Also serve gRPC reflection."),
+    format_: Format = typer.Option("text", "--format", help="The line that it is ready with: text, or json."),
 ) -> None:
     """Run the server's half."""
     try:
@@ -80,4 +82,9 @@ def serve(
         require("ray")
     posture = "plaintext" if settings.certs is None else "mutual TLS"
     what = f"the bundles in {settings.models}" if settings.models is not None else settings.bundle or DEFAULT_BUNDLE
-    run_role(run_server(settings, ready=lambda address: typer.echo(f"{what} on {address}, {posture}")))
+
+    def ready(address: str) -> None:
+        told = {"serves": what, "address": address, "tls": settings.certs is not None}
+        typer.echo(json.dumps(told) if format_ == "json" else f"{what} on {address}, {posture}")
+
+    run_role(run_server(settings, ready=ready))

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from reference_pages.structs import ROOT, source
 
+AT_THE_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "examples/": "examples/",
+}
 ZOO = "models/isthmus/models/zoo"
 
 
@@ -24,6 +30,21 @@ def models() -> str:
 def _card(path: Path) -> str:
     lowered = re.sub(r"^#", "##", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return re.sub(r"\]\((\w+\.png)\)", rf"]({path.parent.name}-\1)", lowered)
+
+
+def from_the_site(text: str, page: str) -> str:
+    """A page's links to files at the root of the repository, and to examples, as links to where the site has them."""
+
+    def place(found: re.Match[str]) -> str:
+        return f"]({'../' * page.count('/')}{AT_THE_ROOT[found[1]]}"
+
+    return re.sub(rf"\]\((?:\.\./)+({'|'.join(map(re.escape, AT_THE_ROOT))})", place, text)
+
+
+def examples() -> list[Path]:
+    """The files of `examples/`, which pages lead to."""
+    there = sorted(path for path in (ROOT / "examples").rglob("*") if path.is_file())
+    return [path for path in there if path.suffix not in (".md", ".pyc")]
 
 
 def contributing() -> str:

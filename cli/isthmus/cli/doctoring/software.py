@@ -17,6 +17,7 @@ PARTS = {
     ),
     "server": ("cryptography", "grpcio-health-checking", "grpcio-reflection", "onnxruntime", "prometheus-client"),
     "emulation": ("faster-coco-eval", "matplotlib"),
+    "discovery": ("zeroconf",),
     "frigate": ("pyzmq",),
     "mqtt": ("paho-mqtt",),
 }  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def evaluate(
     found = bundle.load(name)
     m = found.manifest
     if uncut is not None and (m.task != "classification" or any(part.engine != "onnx" for part in m.tail)):
-        _agreement(found, uncut, pictures, most, format_)
+        _ended(interrupted=_agreement(found, uncut, pictures, most, format_))
         return
     if m.task == "detection":
-        _boxes(found, pictures, most, every, format_)
+        _ended(interrupted=_boxes(found, pictures, most, every, format_))
         return
     if uncut is None:
         validation = corpora.validation_of(m, pictures, most)
@@ -100,8 +101,37 @@ def _sent(m: bundle.Manifest, point: bundle.Point) -> str:
     return m.step_name(step)
 
 
-def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, format_: str) -> None:
-    """Average precision of a detector at every operating point, against clips' tables or labels in COCO's format."""
+@dataclass
+class Interruption:
+    """Whether somebody pressed Ctrl-C while pictures were answered."""
+
+    happened: bool = False
+
+
+@contextlib.contextmanager
+def interruptible(done: Sequence[object]) -> Iterator[Interruption]:
+    """Ctrl-C ends what is inside, and what is `done` by then counts; where that is nothing, it ends the command."""
+    interruption = Interruption()
+    try:
+        yield interruption
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        interruption.happened = True
+        typer.echo(f"interrupted: these are the figures of the first {len(done)} pictures", err=True)
+
+
+def _ended(*, interrupted: bool) -> None:
+    """End as Ctrl-C ends every command, where it did, now that everything is told."""
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, format_: str) -> bool:
+    """Average precision of a detector at every operating point, against clips' tables or labels in COCO's format.
+
+    Whether it was interrupted.
+    """
     from isthmus.models.bundling.box_score import Judged, scored
     from isthmus.models.data.clips import classes, shown
 
@@ -119,13 +149,15 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, fo
     judged: list[list[Judged]] = [[] for _ in m.points]
     counted: list[list[int]] = []
     halves = Halves(found, unsure(m))
-    for picture in islice(shown(labels, every_), most):
-        height, width = picture.pixels.shape[:2]
-        counted.append([])
-        for i, (guess, size_bytes) in enumerate(halves.answers(picture.pixels)):
-            boxes = guess.detail if guess is not None and isinstance(guess.detail, tuple) else ()
-            judged[i].append(Judged(height, width, picture.boxes, boxes))
-            counted[-1].append(size_bytes)
+    with interruptible(counted) as interrupted:
+        for picture in islice(shown(labels, every_), most):
+            height, width = picture.pixels.shape[:2]
+            answers = list(halves.answers(picture.pixels))
+            for i, (guess, _) in enumerate(answers):
+                boxes = guess.detail if guess is not None and isinstance(guess.detail, tuple) else ()
+                judged[i].append(Judged(height, width, picture.boxes, boxes))
+            counted.append([size_bytes for _, size_bytes in answers])
+    judged = [every[: len(counted)] for every in judged]  # an interruption may come between two points
     sizes, pictures = np.array(counted), len(counted)
     scores = [scored(every, m.labels) for every in judged]
     if format_ == "json":
@@ -134,7 +166,7 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, fo
             for p, b, score in zip(m.points, sizes.mean(0).tolist(), scores, strict=True)
         ]
         typer.echo(json.dumps({"bundle": m.name, "pictures": pictures, "points": rows}))
-        return
+        return interrupted.happened
     measured = zip(m.points, sizes.mean(0).tolist(), scores, strict=True)
     points = [msgspec.structs.replace(p, accuracy=score.ap50, bytes=size) for p, size, score in measured]
     tell(m, points, measure="AP50", also=("AP50-95", [score.ap50_95 for score in scores]))
@@ -142,10 +174,14 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, fo
     by_class = ", ".join(f"{name} {value:.3f}" for name, value in best.by_class.items())
     typer.echo(f"\naverage precision on {pictures:,} pictures, boxes of any score; the best point's AP50")
     typer.echo(f"whatever the class {best.agnostic50:.3f}, by class: {by_class}")
+    return interrupted.happened
 
 
-def _agreement(found: Bundle, model: Path, folder: Path | None, most: int | None, format_: str) -> None:
-    """Mean agreement with what an uncut model answers to unlabelled pictures, at every operating point."""
+def _agreement(found: Bundle, model: Path, folder: Path | None, most: int | None, format_: str) -> bool:
+    """Mean agreement with what an uncut model answers to unlabelled pictures, at every operating point.
+
+    Whether it was interrupted.
+    """
     from isthmus.models import flatbuffer, pictures
     from isthmus.models.splitting import onnx_model
     from isthmus.models.splitting.outputs import Reading
@@ -159,16 +195,18 @@ def _agreement(found: Bundle, model: Path, folder: Path | None, most: int | None
     graph = onnx_model.read(model) if onnx_model.is_onnx(model) else flatbuffer.read(model)
     uncut = Uncut.of(graph, whole.input, Reading(m.task, whole.boxes), shown)
     halves, task = Halves(found, m), uncut.task
-    scores, sizes = np.zeros((2, len(shown), len(m.points)))
-    for n, (picture, truth) in enumerate(zip(shown, uncut.guesses(), strict=True)):
-        for i, (guess, size_bytes) in enumerate(halves.answers(picture)):
-            scores[n, i] = 0.0 if guess is None else task.agreement(guess, truth)
-            sizes[n, i] = size_bytes
+    answered: list[list[tuple[float, float]]] = []
+    with interruptible(answered) as interrupted:
+        for picture, truth in zip(shown, uncut.guesses(), strict=True):
+            answers = halves.answers(picture)
+            answered.append([(0.0 if guess is None else task.agreement(guess, truth), size) for guess, size in answers])
+    scores, sizes = np.moveaxis(np.array(answered), 2, 0)  # (pictures, points) each
     measured = zip(m.points, scores.mean(0).tolist(), sizes.mean(0).tolist(), strict=True)
     points = [msgspec.structs.replace(p, accuracy=score, bytes=size) for p, score, size in measured]
     if format_ == "json":
         rows = [msgspec.to_builtins(p) for p in points]
-        typer.echo(json.dumps({"bundle": m.name, "pictures": len(shown), "reference": str(model), "points": rows}))
-        return
+        typer.echo(json.dumps({"bundle": m.name, "pictures": len(answered), "reference": str(model), "points": rows}))
+        return interrupted.happened
     tell(m, points, measure="agreement")
-    typer.echo(f"\nagreement is with what {model.name} answers, on {len(shown):,} pictures")
+    typer.echo(f"\nagreement is with what {model.name} answers, on {len(answered):,} pictures")
+    return interrupted.happened
