@@ -15,7 +15,10 @@ from reference_pages.structs import ROOT, prose, table
 
 HALVES = {
     "The server's": ("edge_server/isthmus/edge_server", "`isthmus serve --metrics HOST:PORT`, at `/metrics`"),
-    "The device's": ("device/isthmus/device", "`isthmus agent --page HOST:PORT`, at `/metrics`"),
+    "The device's": (
+        "device/isthmus/device",
+        "`isthmus agent --metrics HOST:PORT`, at `/metrics`, and on its live page",
+    ),
 }
 KINDS = {"Counter", "Gauge", "Histogram", "Info", "counter", "gauge", "histogram"}
 
@@ -32,7 +35,8 @@ class Metric:
 
 def page() -> str:
     """The whole page, half after half."""
-    head = "# Metrics\n\nIn Prometheus's text format. Counters begin at 0 when the process does.\n\n"
+    head = "# Metrics\n\nIn Prometheus's text format. Counters begin at 0 when the process does. Both halves show `process_…`\n"
+    head += "too: memory, processor time, files. What they tell together: [monitoring](../monitoring.md).\n\n"
     return head + "\n".join(_half(title, *where) for title, where in HALVES.items())
 
 
@@ -63,8 +67,9 @@ def _of_file(path: Path) -> Iterator[Metric]:
 
 def _metric(name: str, call: ast.Call, text: str) -> Iterator[Metric]:
     """The metric that a call declares; none where nothing says what it means."""
-    called = ast.unparse(call.func).rpartition(".")[2].strip("_").capitalize()
-    said = [word for argument in call.args[1:] for word in _said(argument, call.lineno, text)]
+    called = ast.unparse(call.func).rpartition(".")[2].strip("_").removesuffix("MetricFamily").capitalize()
+    arguments = [*call.args[1:], *(keyword.value for keyword in call.keywords if keyword.arg == "labels")]
+    said = [word for argument in arguments for word in _said(argument, call.lineno, text)]
     meanings = [word for word in said if " " in word or word[:1].isupper()]
     if not meanings:
         return

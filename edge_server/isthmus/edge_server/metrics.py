@@ -52,8 +52,8 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(name, what, labels, registry=registry)
 
-        def histogram(name: str, what: str, buckets: Iterable[float] = SECONDS) -> Histogram:
-            return Histogram(name, what, ("bundle",), buckets=tuple(buckets), registry=registry)
+        def histogram(name: str, what: str, *labels: str, buckets: Iterable[float] = SECONDS) -> Histogram:
+            return Histogram(name, what, labels, buckets=tuple(buckets), registry=registry)
 
         self.requests = counter(
             "isthmus_requests_total", "Frames answered, by device and outcome", "bundle", "device", "outcome"
@@ -67,11 +67,13 @@ class Metrics:
         for ending in Ending:
             self._closed.labels(ending.value)  # a rate needs the zero
         self._streams = Gauge("isthmus_streams", "Open streams, those without a hello too", registry=registry)
-        self.network = histogram("isthmus_network_duration_seconds", "From a frame's first layer to its last")
-        self.budget = histogram("isthmus_budget_seconds", "Time left to answer a frame, when its first layer came")
-        self.queue = histogram("isthmus_queue_duration_seconds", "From assembled to started")
-        self.tail = histogram("isthmus_tail_duration_seconds", "The tail, by batch")
-        self.batch = histogram("isthmus_batch_size", "Frames run together", BATCHES)
+        self.network = histogram("isthmus_network_duration_seconds", "From a frame's first layer to its last", "bundle")
+        self.budget = histogram(
+            "isthmus_budget_seconds", "Time left to answer a frame, when its first layer came", "bundle"
+        )
+        self.queue = histogram("isthmus_queue_duration_seconds", "From assembled to started", "bundle")
+        self.tail = histogram("isthmus_tail_duration_seconds", "The tail, by batch", "bundle")
+        self.batch = histogram("isthmus_batch_size", "Frames run together", "bundle", buckets=BATCHES)
         self._bundle_info = Gauge("isthmus_bundle_info", "Bundles served", ("bundle", "sha256"), registry=registry)
         build = Gauge("isthmus_build_info", "What runs", ("version", "codec", "python"), registry=registry)
         build.labels(metadata.version("isthmus"), CODEC_VERSION, platform.python_version()).set(1)

@@ -15,7 +15,7 @@ SLOW_GOVERNORS = ("powersave", "conservative")
 """Those that keep the clock down while a head runs for a few milliseconds at a time."""
 HOT_C = 80.0
 """A Raspberry Pi begins to slow down here; Jetsons somewhat later."""
-AGENT_BYTES = 100_000_000
+AGENT_BYTES = 115_000_000
 """What an agent takes."""
 
 

@@ -96,7 +96,7 @@ class _Looked(Collector):
     def collect(self) -> Iterator[Metric]:
         """Drops, link and stages, machine."""
         dropped = CounterMetricFamily(
-            "isthmus_agent_sink_dropped", "Answers that a sink was not shown", labels=("sink",)
+            "isthmus_agent_sink_dropped_total", "Answers that a sink was not shown", labels=("sink",)
         )
         for name, count in self._metrics.dropped().items():
             dropped.add_metric((name,), count)
