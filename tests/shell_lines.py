@@ -24,9 +24,10 @@ NOT_RUN = {
     "the machine itself, and what is wrong with it": r"isthmus doctor",
     "a benchmark: minutes": r"^python benchmarks|^python examples",
     "published models, pictures and clips": r"\.tflite|bundles/|\bcaltech\b|street/|models clips|--filter filters",
-    "an idle machine, for a minute": r"bench (?:device|server)|mine\.toml|my-server\.toml",
+    "an idle machine, for a minute": r"bench (?:device|serve|server)\b|mine\.toml|my-server\.toml",
     "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl"
     r"|--scenario (?:lte|wifi|rolling|lost)-",
+    "Ray, which takes long to start": r"(?:--engine|--on) ray",
     "a folder that an earlier version made": r"^mkdir certs/ca|revoke \"isthmus device\"",
     "several machines, and their keys": r"edge1:|/srv/|keys/|--announce|--discover",
     "an agent that it looks at": r"isthmus top(?! 127\.0\.0\.1:9464$)",
