@@ -24,7 +24,7 @@ NOT_RUN = {
     "the machine itself, and what is wrong with it": r"isthmus doctor",
     "a benchmark: minutes": r"^python benchmarks|^python examples",
     "published models, pictures and clips": r"\.tflite|bundles/|\bcaltech\b|street/|models clips|--filter filters",
-    "an idle machine, for a minute": r"bench (?:device|serve|server)\b|mine\.toml|my-server\.toml",
+    "an idle machine, for a minute": r"bench (?:device|serve|server)\b|mine\.toml|my-server\.toml|edge\.toml",
     "a minute and more": r"isthmus (?:demo|sweep|traces answer|traces record)|--frames 900|real\.jsonl"
     r"|--scenario (?:lte|wifi|rolling|lost)-",
     "Ray, which takes long to start": r"(?:--engine|--on) ray",
