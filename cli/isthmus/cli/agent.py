@@ -37,6 +37,9 @@ def agent(
     policy: str | None = typer.Option(
         None, help="expected-utility, always-offload, local-only, or your own as module:Class."
     ),
+    on_time: float | None = typer.Option(
+        None, help="Of the frames that are sent, the share to be answered in time, e.g. 0.9 [any]."
+    ),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
     filter_: str | None = typer.Option(None, "--filter", help="Folder of a neural filter [none]."),
     gate: float | None = typer.Option(
@@ -85,6 +88,7 @@ def agent(
         "certs": certs_,
         "insecure": insecure,
         "policy": policy,
+        "on_time": on_time,
         "threads": threads,
         "filter": filter_,
         "gate": gate,

@@ -36,6 +36,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure: bool = False
     """Talk to the server in plaintext."""
     policy: str = "expected-utility"
+    on_time: float | None = None
+    """Of the frames that are sent, this share is to be answered by the server in time, in the long run; None keeps no share."""
     threads: int = 1
     """Threads of the head."""
     filter: str | None = None
@@ -107,6 +109,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"threads = {self.threads}, expected 1 to {MOST_THREADS}: a head is small, and LiteRT takes them all"
             )
+        if self.on_time is not None and not 0.5 <= self.on_time < 1:
+            raise ValueError(f"on_time = {self.on_time}, expected a share from 0.5 to below 1, e.g. 0.9")
         for address in self.servers:
             _check_server(address)
         if self.server is not None and not self.servers:

@@ -23,6 +23,7 @@ from isthmus.device.catalogue import Catalogue
 from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.deciding import outside
+from isthmus.device.deciding.kept_share import KeptShare
 from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
 from isthmus.device.monitoring.insight import Insight
@@ -201,6 +202,10 @@ def _insight(device: Opened) -> Insight:
     measured = measure_stages(device.executor, device.bundle)
     profile_s = [[measured[stage, width] for width in catalogue.widths] for stage in range(catalogue.stages)]
     config = device.config
+    if config.on_time is not None and catalogue.ageing is not None:
+        raise ConfigError(
+            f"on_time: {config.bundle} tracks what it sees, and late answers are of use there; leave it out"
+        )
     times = StageTimes(profile_s, measure_coding(device.executor, device.bundle))
     session = Session(
         catalogue,
@@ -210,6 +215,7 @@ def _insight(device: Opened) -> Insight:
         filtered=config.filter is not None,
         tracker=None if catalogue.ageing is None else Tracker(),
         servers=Servers(config.servers, chance=random.Random()),
+        kept=KeptShare(config.on_time),
     )
     return Insight(session, times, catalogue)
 

@@ -72,6 +72,8 @@ class Situation(Struct, frozen=True):
     """What frames lately took of the bytes that they would have taken whole: time in the codec."""
     waited_s: float = 0.0
     """How long ago the frame was captured."""
+    least: float = 0.0
+    """The least probability of being answered in time that it may be sent with."""
     whole_s: float = 0.0
     """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
     late_s: float = 0.0
@@ -239,7 +241,8 @@ class ExpectedUtility:
                 continue
             size_bytes = mean_bytes if picture else mean_bytes * situation.share
             p, price = outlook.p_back(size_bytes, left_s[picture]), self.price(size_bytes, situation, outlook)
-            worth = max(worth, p * accuracy + (1 - p) * alone - price)
+            if p >= situation.least:
+                worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
 
     def _sending(self, chances: Chances, result: StageResult, situation: Situation) -> tuple[float, Decision]:
@@ -256,6 +259,8 @@ class ExpectedUtility:
             for layers, size in enumerate(sizes, start=1):
                 sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, left_s)
+                if p < situation.least:
+                    break  # more layers are no likelier to be in time
                 gain = right[layers - 1] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
                 before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]

@@ -21,6 +21,7 @@ from __future__ import annotations
 from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.deciding.kept_share import KeptShare
 from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.open_frame import NOWHERE, OpenFrame, Phase
@@ -69,6 +70,7 @@ class Session:
         gate: Gate | None = None,
         filtered: bool = False,
         tracker: Tracker | None = None,
+        kept: KeptShare | None = None,
     ) -> None:
         """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config or SessionConfig()
@@ -81,7 +83,7 @@ class Session:
         self._actions: list[Action] = []
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard, self._tracker = Guard(), tracker
+        self._guard, self._tracker, self._kept = Guard(), tracker, kept or KeptShare()
 
     @property
     def state(self) -> LinkState:
@@ -244,7 +246,7 @@ class Session:
     def _situation(self, o: OpenFrame, server: Server | None, now: float) -> Situation:
         outlook, share = (None, 1.0) if server is None else (server.link.outlook(now), server.acknowledged.share)
         waited_s = now - o.frame.captured_s
-        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s)
+        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s, self._kept.least)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:
@@ -380,6 +382,7 @@ class Session:
         answer = o.answer(told, source, reason, point, server, max(age_s, 0.0), now=now)
         if self._gate is not None and o.sketch is not None and source is not AnswerSource.NONE:
             self._gate.keep(Kept(o.sketch, o.frame.captured_s, answer, o.guess))
+        self._kept.learn(answer.promised, source is AnswerSource.SERVER and answer.on_time)
         self._close(answer, o.guess)
 
     def _close(self, answer: Answer, local: Guess | None) -> None:

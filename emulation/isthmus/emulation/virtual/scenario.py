@@ -94,6 +94,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     clips: bool = False
     """Replay whole clips in their order, from the bundle's table of them, instead of its validation samples."""
     policy: str = "expected-utility"
+    on_time: float | None = None
+    """Of the frames that are sent, this share is to be answered in time; None keeps no share."""
     deadline_s: float = 0.15
     fps: float = 15.0
     duration_s: float | None = None
@@ -138,6 +140,7 @@ _RANGES = (
     ("deadline_s", 1e-3, 3600),
     ("fps", 1e-3, 1000),
     ("duration_s", 1e-3, 1e7),
+    ("on_time", 0.5, 0.999),
 )
 
 

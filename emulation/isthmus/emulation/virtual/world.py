@@ -10,6 +10,7 @@ import math
 import random
 from functools import partial
 
+from isthmus.device.deciding.kept_share import KeptShare
 from isthmus.device.servers.servers import Servers
 from isthmus.device.session import Session
 from isthmus.device.stage_times import StageTimes
@@ -90,7 +91,10 @@ class World(Timeline):
         times = StageTimes(head.stages_s, setting.coding_s)
         names = [server.core.server_id for server in self.servers]
         servers = Servers(names, chance=random.Random(f"{s.seed}/device-{index}/servers"))
-        session = Session(catalogue, setting.contestant.new_policy(), times, tracker=tracker, servers=servers)
+        kept = KeptShare(s.on_time)
+        session = Session(
+            catalogue, setting.contestant.new_policy(), times, tracker=tracker, servers=servers, kept=kept
+        )
         device = DeviceNode(
             self,
             session,
