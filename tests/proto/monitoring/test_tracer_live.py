@@ -50,7 +50,7 @@ def test_a_wall_clock_that_was_set_is_followed(monkeypatch: pytest.MonkeyPatch) 
     """A board without a battery starts in the past, and learns the time when it has a network."""
     kept = InMemorySpanExporter()
     tracer, now, real = Tracer(SimpleSpanProcessor(kept), half="agent", instance="a"), time.monotonic(), time.time
-    monkeypatch.setattr(tracing.time, "time", lambda: real() + 3600.0)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600.0)
     tracer.add(TRACE, [Span(FRAME, now, now, parent=None)])
     (span,) = kept.get_finished_spans()
     assert span.start_time is not None
