@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.monitoring import tracer as tracing
 from isthmus.proto.monitoring.spans import FRAME, FrameTrace, Span
-from isthmus.proto.monitoring.tracer import Tracer, tracer_to
+from isthmus.proto.monitoring.tracer import Telling, Tracer, tracer_to
 
 TRACE = FrameTrace.of_sent("porch", 7, 1)
 
@@ -73,6 +74,31 @@ def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up(caplog: pytes
     assert "frames go on without" in line
     assert "secret" not in line
     assert "hidden" not in line
+
+
+class Wavering(SpanExporter):
+    """An exporter that does what it is told to, one word a batch."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = list(words)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        word = self._words.pop(0)
+        if word == "raises":
+            raise OSError("ca.pem: no such file")
+        if word == "fails":
+            logging.getLogger("opentelemetry.exporter").error("code: 401, reason: Unauthorized")
+        return SpanExportResult.SUCCESS if word == "takes" else SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize(("word", "why"), [("raises", "OSError: ca.pem"), ("fails", "401, reason: Unauthorized")])
+def test_a_collector_that_comes_back_is_said_once_too(word: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    telling = Telling(Wavering("takes", word, word, "takes", "takes"), "http://collector")
+    for _ in range(5):
+        telling.export([ReadableSpan("frame"), ReadableSpan("head")])
+    away, back = (record.getMessage() for record in caplog.records)
+    assert why in away
+    assert back == "traces: http://collector takes spans; 4 were lost"
 
 
 def test_the_variable_counts_only_where_traces_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

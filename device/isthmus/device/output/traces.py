@@ -6,11 +6,14 @@ What the server adds to the same trace is in `edge_server.tracing`.
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from isthmus.device.output.sinks import AnsweredPicture, Inbox, Sink
 from isthmus.proto.monitoring.spans import FRAME, Attribute, FrameTrace, Span
-from isthmus.proto.monitoring.tracer import Tracer
 from isthmus.proto.record import FrameRecord
+
+if TYPE_CHECKING:
+    from isthmus.proto.monitoring.tracer import Tracer
 
 SHOWN = (
     "frame_id",

@@ -127,7 +127,11 @@ class Telling(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Hand a batch over, in the processor's thread."""
-        result = self._exporter.export(spans)
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # a certificate that cannot be read, say
+            self._tell(printable(f"{type(error).__name__}: {error}")[:MOST_WORDS])
+            result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             if self._told:
                 log.warning("traces: %s takes spans; %d were lost", self._host, self._lost)
@@ -166,8 +170,12 @@ class _Heard(logging.Handler):
         self._tell_on = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass it on, in as few words as tell the way out; without the path, in which a token may be."""
-        self._tell_on(printable(re.sub(r"(with url: )\S+", r"\1…", record.getMessage()))[:MOST_WORDS])
+        """Pass it on, in as few words as tell the way out: of a connection that failed, its innermost cause."""
+        said = record.getMessage()
+        if (cause := re.search(r"Caused by \w+\([\"'](.*)[\"']\)\)", said)) is not None:
+            said = cause[1].rpartition("): ")[2]
+        said = re.sub(r"(with url: )\S+", r"\1…", said)  # a token may be in its path
+        self._tell_on(printable(said)[:MOST_WORDS])
 
 
 def _below(trace: FrameTrace, span: Span) -> contexts.Context:
