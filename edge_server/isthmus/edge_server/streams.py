@@ -240,7 +240,7 @@ class Streams:
     def step(self, now: float) -> None:
         """Do the one thing that is due."""
         in_lanes = self.lanes.due_at
-        due = earliest(in_lanes, self._sweep_at, self._drain_until)
+        due = earliest(in_lanes, self._sweep_at, self._drain_until, self._ages.due_at)
         if due is None:
             return
         if due == in_lanes:
