@@ -65,6 +65,7 @@ HEAVY = {
     "prometheus_client",
     "zmq",
     "paho",
+    "opentelemetry",
 }
 COMPILED = {"numpy", "cv2", "grpc", "ai_edge_litert"}
 

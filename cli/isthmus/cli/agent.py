@@ -72,6 +72,10 @@ def agent(
     metrics: str | None = typer.Option(
         None, help="HOST:PORT of /metrics, /healthz and /readyz, e.g. 127.0.0.1:9465 [none]."
     ),
+    traces: str | None = typer.Option(
+        None, help="OpenTelemetry collector's URL, e.g. http://127.0.0.1:4318, or env [none]."
+    ),
+    traces_share: float | None = typer.Option(None, help="Share of frames whose traces are sent, e.g. 0.01 [1]."),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
 ) -> None:
     """Run the device's half: one line of JSON for every answer, on standard output."""
@@ -109,6 +113,8 @@ def agent(
         "page_token": page_token,
         "open_page": open_page,
         "metrics": metrics,
+        "traces": traces,
+        "traces_share": traces_share,
         "preview": preview,
     }
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")

@@ -9,12 +9,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "isthmus agent --source camera:0 --server edge.local:50551 --certs keys --deadline 100ms",
         "isthmus agent --source camera:0 --server edge1:50551,edge2:50551 --certs keys",
         "isthmus agent --bundle signs --source generated:0 --frames 20",
+        "isthmus agent --source camera:0 --server edge.local:50551 --certs keys --traces http://collector:4318",
     ),
     "serve": (
         "isthmus serve --bundle signs --listen 0.0.0.0:50551 --certs keys/server --metrics 127.0.0.1:9464",
         "isthmus serve --bundle signs --insecure",
         "isthmus serve --models /srv/bundles --listen 0.0.0.0:50551 --certs keys/server --push-from laptop",
         "isthmus serve --bundle signs --listen 0.0.0.0:50551 --certs keys/server --announce",
+        "isthmus serve --bundle signs --insecure --traces http://collector:4318 --traces-share 0.01",
     ),
     "top": ("isthmus top 127.0.0.1:8070", "isthmus top 127.0.0.1:9464 --once"),
     "frigate": (

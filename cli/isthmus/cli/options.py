@@ -92,6 +92,7 @@ EXTRAS = {
     "frigate": ("zmq",),
     "metrics": ("prometheus_client",),
     "mqtt": ("paho",),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "ray": ("ray",),
 }
 """What each brings, by the names that are imported."""

@@ -19,6 +19,10 @@ def serve(
     certs_: str | None = typer.Option(None, "--certs", help="Folder `server` of `isthmus certs init`."),
     insecure: bool | None = INSECURE,
     metrics: str | None = typer.Option(None, help="HOST:PORT of /metrics, /healthz and /readyz [none]."),
+    traces: str | None = typer.Option(
+        None, help="OpenTelemetry collector's URL, e.g. http://127.0.0.1:4318, or env [none]."
+    ),
+    traces_share: float | None = typer.Option(None, help="Share of frames whose traces are sent, e.g. 0.01 [1]."),
     engine: str | None = typer.Option(None, help="What runs the tail: onnx, litert, or ray for a cluster [onnx]."),
     replicas: str | None = typer.Option(None, help="With --engine ray: how many tails, such as 2 or 1-4 [1]."),
     ray: str | None = typer.Option(None, help="The Ray cluster's address, e.g. auto [one of its own]."),
@@ -58,6 +62,8 @@ def serve(
         "certs": certs_,
         "insecure": insecure,
         "metrics": metrics,
+        "traces": traces,
+        "traces_share": traces_share,
         "engine": engine,
         "replicas": replicas,
         "ray": ray,

@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from isthmus.proto.monitoring.endpoint import address_of
+from isthmus.proto.monitoring.spans import check_collector
 
 MOST_THREADS = 64
 """More than any board has cores; LiteRT starts every thread that it is promised, and ends the process where it cannot."""
@@ -77,6 +78,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Open the page in this machine's browser."""
     metrics: str | None = None
     """HOST:PORT of /metrics, /healthz and /readyz; a port alone is for this machine."""
+    traces: str | None = None
+    """URL of an OpenTelemetry collector (OTLP over HTTP), or "env": what OTEL_EXPORTER_OTLP_ENDPOINT says."""
+    traces_share: float = 1.0
+    """Of all frames, the share whose traces are sent; both halves choose the same frames."""
     preview: str | None = None
     """Keep the newest picture, small, in this PNG for a viewer."""
 
@@ -122,6 +127,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 address_of(self.metrics)
             except ValueError as error:
                 raise ValueError(f"metrics = {error}") from error
+        check_collector(self.traces, self.traces_share)
         if self.open_page and self.page is None:
             raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
         if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):

@@ -84,6 +84,8 @@ class AnsweredFrame:
     """What the device's last early exit said."""
     goodput_Bps: float | None = None
     """What the uplink is believed to deliver; None without a server."""
+    sent_crc: int | None = None
+    """The checksum of the first layer that was sent last: a server may be given it after another. None: none was."""
 
 
 class Host:
@@ -100,6 +102,7 @@ class Host:
         self._pictures = Pictures()
         self._timer: asyncio.TimerHandle | None = None
         self._taken: dict[int, Taken] = {}
+        self._sent_crcs: dict[int, int] = {}
         self._answered_all = asyncio.Event()
         self._answered_all.set()
         self._stopped = asyncio.Event()
@@ -274,10 +277,12 @@ class Host:
                 self._send(action)
             case actions.Emit(answer, local):
                 taken, link = self._taken[answer.frame_id], self._session.state
-                self._report(AnsweredFrame(taken, answer, link, local, self._goodput_Bps))
+                sent_crc = self._sent_crcs.get(answer.frame_id)
+                self._report(AnsweredFrame(taken, answer, link, local, self._goodput_Bps, sent_crc))
             case actions.Forget(frame_id):
                 self._executor.forget(frame_id)
                 del self._taken[frame_id]
+                self._sent_crcs.pop(frame_id, None)
                 if not self._taken:
                     self._answered_all.set()
             case actions.Beat(sequence, server):
@@ -339,7 +344,9 @@ class Host:
         if action.frame_id not in self._taken:
             return
         payload, seal = self._payload(action)
-        encoded_s = self._loop.time()
+        encoded_s, crc = self._loop.time(), checksum(payload, seal)
+        if action.layer == 0:
+            self._sent_crcs[action.frame_id] = crc
         self._pass_on(
             action.server,
             Layer(
@@ -348,7 +355,7 @@ class Host:
                 last=action.last,
                 budget_s=action.budget_s - (encoded_s - began_s),
                 payload=payload,
-                crc=checksum(payload, seal),
+                crc=crc,
                 reference=None if action.reference is None else action.reference.frame_id,
             ),
         )

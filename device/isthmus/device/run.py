@@ -155,7 +155,8 @@ async def answer_with(
     def tell(answered: AnsweredFrame) -> None:
         row = _record(answered, manifest)
         on_answer(row)
-        shown.offer(AnsweredPicture(row, answered.taken.picture.pixels, answered.link, answered.answer))
+        pixels = answered.taken.picture.pixels
+        shown.offer(AnsweredPicture(row, pixels, answered.link, answered.answer, answered.sent_crc))
 
     host, manager = Host(insight.session, device.executor, tell), service_manager()
     uplinks = _uplinks(device, host)

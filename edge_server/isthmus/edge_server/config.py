@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from isthmus.proto.monitoring.endpoint import address_of
+from isthmus.proto.monitoring.spans import check_collector
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 DEFAULT_BUNDLE = "signs"
@@ -36,6 +37,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Serve in plaintext to whoever connects."""
     metrics: str | None = None
     """HOST:PORT of /metrics, /healthz and /readyz; a port alone is for this machine."""
+    traces: str | None = None
+    """URL of an OpenTelemetry collector (OTLP over HTTP), or "env": what OTEL_EXPORTER_OTLP_ENDPOINT says."""
+    traces_share: float = 1.0
+    """Of all frames, the share whose traces are sent; both halves choose the same frames."""
     engine: str = "onnx"
     """What runs the parts of a tail that are ONNX, here; or "ray": whole tails, on a cluster."""
     threads: int = 1
@@ -85,6 +90,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 address_of(self.metrics)
             except ValueError as error:
                 raise ValueError(f"metrics = {error}") from error
+        check_collector(self.traces, self.traces_share)
         for key, (most, why) in MOST.items():
             if (value := getattr(self, key)) > most:
                 raise ValueError(f"{key} = {value}, expected at most {most}: {why}")

@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from isthmus.edge_server.admission import Ending
+from isthmus.edge_server.tracing.followed import Tracer
 from isthmus.proto import messages as m
 from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.monitoring.endpoint import Endpoint, Shown
@@ -46,6 +47,8 @@ class Metrics:
         self.vitals = Vitals()
         self.names = Names()
         """The devices that have a label of their own."""
+        self.tracer: Tracer | None = None
+        """Where spans of frames go; None: nobody asked for them."""
         self._endpoint: Endpoint | None = None
         self._bundles: dict[str, BundleMetrics] = {}
 

@@ -9,8 +9,10 @@ import grpc
 
 from isthmus.edge_server import connections
 from isthmus.edge_server.admission import Close, Ending
-from isthmus.edge_server.metrics import BundleMetrics
-from isthmus.edge_server.streams import Reply
+from isthmus.edge_server.metrics import BundleMetrics, Metrics
+from isthmus.edge_server.streams import Reply, Served
+from isthmus.edge_server.tracing.followed import Followed
+from isthmus.proto.messages import Layer, ServerMessage
 from isthmus.proto.monitoring.labels import OTHER
 from isthmus.proto.printable import printable
 
@@ -45,8 +47,31 @@ class Outbox:
     welcome: bool = False
     counted: BundleMetrics | None = None
     """Where it is counted, from its welcome on: who is turned away uses up no names."""
+    followed: Followed | None = None
+    """What makes spans of its frames, from then on; None where nobody asked for them."""
     closed: Close | None = None
     """Why we closed it; None where we did not."""
+
+    def on_welcome(self, metrics: Metrics, served: Served) -> None:
+        """The device is taken on, with this bundle."""
+        self.welcome, self.counted = True, metrics.bundle(served.name, served.sha256)
+        self.counted.on_welcome(self.label)
+        if metrics.tracer is not None:
+            self.followed = Followed(metrics.tracer, self.label, served.name)
+
+    def on_layer(self, layer: Layer) -> None:
+        """A layer came: it is counted, and followed where that is asked for."""
+        if self.counted is not None:
+            self.counted.on_layer(layer, self.label)
+        if self.followed is not None:
+            self.followed.on_layer(layer)
+
+    def on_reply(self, message: ServerMessage) -> None:
+        """The device is told something."""
+        if self.counted is not None:
+            self.counted.on_reply(message, self.label)
+        if self.followed is not None:
+            self.followed.on_reply(message)
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -47,6 +47,9 @@ from isthmus.proto.inference_pb2_grpc import add_GRPCInferenceServiceServicer_to
 from isthmus.proto.operations import probe
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.signals import end_at_once_from_now_on
+
+if TYPE_CHECKING:
+    from isthmus.proto.monitoring.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +112,8 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
     _on_hangup(lambda: None)  # a server that still loads is not ended by it either
     shown = certificates(config)
     metrics = Metrics()
+    tracer = _tracer(config)
+    metrics.tracer = tracer
     if config.metrics is not None:  # before anything is loaded: probes are told that it starts
         metrics.serve(config.metrics)
     try:
@@ -116,6 +121,20 @@ async def serve(config: ServerConfig, *, ready: Callable[[str], None] | None = N
         await how(config, metrics, shown, ready)
     finally:
         metrics.close()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
+
+
+def _tracer(config: ServerConfig) -> Tracer | None:
+    """The way to the collector, where one is named. Raises ConfigError."""
+    if config.traces is None:
+        return None
+    try:
+        from isthmus.proto.monitoring.tracer import tracer_to
+    except ImportError as error:
+        raise ConfigError(f"traces: {error.name} is not installed; this needs the 'otel' extra") from error
+    instance = f"{socket.gethostname()}:{config.listen.rpartition(':')[2]}"
+    return tracer_to(config.traces, config.traces_share, half="server", instance=instance)
 
 
 Told = Callable[[str], None] | None

@@ -285,8 +285,8 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
             async for request in requests:
                 came_s = self._watch.came_s()
                 message = wire.from_device_pb(request)
-                if isinstance(message, Layer) and outbox.counted is not None:
-                    outbox.counted.on_layer(message, outbox.label)
+                if isinstance(message, Layer):
+                    outbox.on_layer(message)
                 elif isinstance(message, Hello) and not outbox.welcome:
                     outbox.client_id = message.client_id
                 self._streams.on_message(stream, message, now=time.monotonic(), came_s=came_s)
@@ -363,12 +363,10 @@ class EdgeService(edge_pb2_grpc.EdgeServicer):
                 asked.set_result(reply.message)
             return
         outbox = self._outboxes[reply.stream]
-        if outbox.counted is not None:
-            outbox.counted.on_reply(reply.message, outbox.label)
+        outbox.on_reply(reply.message)
         outbox.replies.put_nowait(reply)
         if isinstance(reply.message, Welcome) and (served := self._streams.served_to(reply.stream)) is not None:
-            outbox.welcome, outbox.counted = True, self.metrics.bundle(served.name, served.sha256)
-            outbox.counted.on_welcome(outbox.label)
+            outbox.on_welcome(self.metrics, served)
             which = f", with {described(served)}" if len(self._tails) > 1 else ""
             self._journal.write("welcome", f"{outbox.who}: welcome{which}", now=time.monotonic())
         if outbox.replies.qsize() == UNREAD:

@@ -39,6 +39,8 @@ def sinks_of(config: AgentConfig, manifest: Manifest, fps: float) -> list[Sink]:
         from isthmus.device.output.webhook import Webhook
 
         sinks.append(Webhook(config.webhook, config.client_id, labels, Presence(watched)))
+    if config.traces is not None:
+        sinks.append(_traces(config, config.traces))
     if config.overlay is not None:
         from isthmus.device.output.overlay import Overlay
 
@@ -85,6 +87,16 @@ def _page(config: AgentConfig, address: str, manifest: Manifest, metrics: Metric
     )
     browse = webbrowser.open if config.open_page else None
     return Page(host, port, token, facts, made_up=config.page_token is None, browse=browse, metrics=metrics)
+
+
+def _traces(config: AgentConfig, collector: str) -> Sink:
+    try:
+        from isthmus.device.output.traces import Traces
+        from isthmus.proto.monitoring.tracer import tracer_to
+    except ImportError as error:
+        raise ConfigError(f"traces: {error.name} is not installed; the 'otel' extra brings it") from error
+    tracer = tracer_to(collector, config.traces_share, half="agent", instance=config.client_id)
+    return Traces(tracer, config.client_id)
 
 
 def _watched(config: AgentConfig, manifest: Manifest) -> frozenset[int] | None:

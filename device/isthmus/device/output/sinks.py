@@ -39,6 +39,8 @@ class AnsweredPicture:
     link: LinkState
     answer: Answer
     """The answer as it was given, with what was found in the picture; `row` is the same and more, flat."""
+    sent_crc: int | None = None
+    """The checksum of the first layer that was sent last of it; None where none was."""
 
 
 class Inbox:

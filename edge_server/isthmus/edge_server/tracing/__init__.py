@@ -1,0 +1,1 @@
+"""What the server adds to the traces of frames."""
