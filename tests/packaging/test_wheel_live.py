@@ -43,7 +43,8 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made of the sdist, as those are that are published."""
     folder = tmp_path_factory.mktemp("tree")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # which Python 3.11.3 and before do not know
+        archive.extractall(folder)
     (tree,) = folder.iterdir()
     return built("wheel", tree, tmp_path_factory.mktemp("wheel"))
 

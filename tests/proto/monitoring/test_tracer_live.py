@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -69,6 +70,9 @@ def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up(caplog: pytes
     closed_s = time.monotonic()
     tracer.close()
     assert time.monotonic() < closed_s + tracing.CLOSING_S + 5.0
+    while any("BatchSpan" in thread.name or "Otel" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < closed_s + 30, "it is still tried"
+        time.sleep(0.05)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("traces: http://127.0.0.1:9 takes no spans (")
     assert "frames go on without" in line

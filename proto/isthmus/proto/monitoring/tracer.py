@@ -65,19 +65,28 @@ def tracer_to(traces: str, share: float, *, half: str, instance: str) -> Tracer:
     processor = BatchSpanProcessor(
         exporter, max_queue_size=MOST_WAITING, schedule_delay_millis=EVERY_S * 1e3, max_export_batch_size=BATCH
     )
-    return Tracer(processor, share, half=half, instance=instance)
+    return Tracer(processor, share, half=half, instance=instance, give_up=exporter.shutdown)
 
 
 class Tracer:
     """One half's spans, on their way. All but `close` takes no time; to be used by one thread."""
 
-    def __init__(self, processor: SpanProcessor, share: float = 1.0, *, half: str, instance: str) -> None:
+    def __init__(
+        self,
+        processor: SpanProcessor,
+        share: float = 1.0,
+        *,
+        half: str,
+        instance: str,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`give_up` ends what an exporter still tries when all is over."""
         who = {
             "service.name": f"isthmus-{half}",
             "service.version": metadata.version("isthmus"),
             "service.instance.id": instance,
         }
-        self._share, self._ids = share, _Given()
+        self._share, self._ids, self._give_up = share, _Given(), give_up
         self._provider = TracerProvider(
             sampler=ALWAYS_ON, resource=Resource.create(who), shutdown_on_exit=False, id_generator=self._ids
         )
@@ -110,6 +119,7 @@ class Tracer:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSING_S)
+        self._give_up()
 
     def _unix_ns(self, monotonic_s: float) -> int:
         return round((monotonic_s + self._offset_s) * 1e9)
