@@ -6,42 +6,8 @@ import pytest
 
 from isthmus.emulation import run_summary
 from isthmus.emulation.run_summary import Tenth
-from isthmus.proto.record import FrameRecord
-from isthmus.proto.vocabulary import AnswerSource, Reason
-
-
-def row(
-    frame_id: int = 0,
-    *,
-    truth: int | None = 1,
-    label: int | None = 1,
-    local: int | None = 1,
-    on_time: bool = True,
-    source: AnswerSource = AnswerSource.EXIT,
-    latency_s: float = 0.01,
-    width: float | None = 0.5,
-    bytes_up: int = 0,
-    energy_J: float | None = None,
-    promised: float | None = None,
-) -> FrameRecord:
-    return FrameRecord(
-        frame_id=frame_id,
-        captured_s=0.0,
-        deadline_s=0.1,
-        truth=truth,
-        label=label,
-        confidence=0.5,
-        source=source,
-        reason=Reason.CONFIDENT,
-        width=width,
-        answered_s=latency_s,
-        latency_s=latency_s,
-        on_time=on_time,
-        bytes_up=bytes_up,
-        energy_J=energy_J,
-        local_label=local,
-        promised=promised,
-    )
+from isthmus.proto.vocabulary import AnswerSource
+from record_rows import row
 
 
 def test_an_answer_without_a_label_is_one_where_the_task_has_none() -> None:

@@ -21,6 +21,7 @@ from isthmus.proto.vocabulary import (
     ServerTimings,
     Timings,
 )
+from record_rows import row
 
 HEADER = RunHeader(
     kind="emulated",
@@ -52,38 +53,6 @@ ANSWER = Answer(
     bytes_up=1234,
     timings=Timings(0.001, 0.01, 0.002, 0.03, ServerTimings(0.004, 0.005, 0.006, 0.007)),
 )
-
-
-def row(
-    frame_id: int = 0,
-    *,
-    truth: int | None = 1,
-    label: int | None = 1,
-    local: int | None = 1,
-    on_time: bool = True,
-    source: AnswerSource = AnswerSource.EXIT,
-    latency_s: float = 0.01,
-    width: float | None = 0.5,
-    bytes_up: int = 0,
-    energy_J: float | None = None,
-) -> FrameRecord:
-    return FrameRecord(
-        frame_id=frame_id,
-        captured_s=0.0,
-        deadline_s=0.1,
-        truth=truth,
-        label=label,
-        confidence=0.5,
-        source=source,
-        reason=Reason.CONFIDENT,
-        width=width,
-        answered_s=latency_s,
-        latency_s=latency_s,
-        on_time=on_time,
-        bytes_up=bytes_up,
-        energy_J=energy_J,
-        local_label=local,
-    )
 
 
 def test_an_answer_lies_flat_in_its_record() -> None:
