@@ -8,8 +8,10 @@ PACKAGES := device edge_server proto models emulation cli
 demo: .venv/demo
 	@$(BIN)/isthmus demo
 
+# In so many processes; one room, in one process: .venv/bin/pytest tests/device
+WORKERS ?= 2
 test: .venv/dev
-	$(BIN)/pytest -q $(PYTEST)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(PYTEST)
 
 # The oldest of every package, on tflite-runtime: what 32-bit and older systems have.
 OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/device/test_agent_live.py tests/device/output \

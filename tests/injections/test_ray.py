@@ -12,6 +12,7 @@ import pytest
 from injections.lab import Lab, until
 
 pytestmark = [
+    pytest.mark.alone("ray"),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
     pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="no /proc, where Ray's replicas are found"),
 ]
