@@ -80,6 +80,7 @@ class ShippedClips:
         return msgspec.structs.replace(
             answer,
             truth=truth[0].label if truth else None,
+            things=truth,
             found=answer.label is not None and found(answer.boxes or (), truth),
         )
 
