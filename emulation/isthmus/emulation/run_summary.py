@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from isthmus.models.bundling import box_score
 from isthmus.proto.fates import Tally
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.tasks import box_score
 from isthmus.proto.vocabulary import AnswerSource, Skipped
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.models.data.boxes import Place
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.vocabulary import Box
 
+Place = tuple[float, float, float, float]
+"""Top, left, bottom, right, in pixels."""
 EVERY_AREA, MOST = 0, 2
 """Where the evaluator keeps objects of any size, and a hundred boxes a picture."""
 
