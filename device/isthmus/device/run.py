@@ -48,6 +48,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.errors import ConfigError, SecurityError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.messages import Hello
+from isthmus.proto.operations import heap
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import WITHOUT_CLASSES
@@ -170,6 +171,7 @@ async def answer_with(
     try:
         async with shown, _looking(device, host):
             if signals:
+                heap.freeze()
                 manager.ready(f"answering with {manifest.name}")
             await _beside(answering(host), host, uplinks)
     finally:
