@@ -9,7 +9,6 @@ import platform
 import shlex
 import sys
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from isthmus.models import profiles, rates
 from isthmus.models.bundling.writer import check_writable
 from isthmus.models.profiles import Cost, Observation, Profile, Timing
 from isthmus.proto.errors import DataError
+from isthmus.proto.operations.version import version
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
 app.command("serve")(capacity.serve)
@@ -225,7 +225,7 @@ def _write(profile: Profile, path: Path) -> None:
 def command() -> str:
     """What is running, on what and when: the source of everything that this run measures."""
     program = shlex.join(["isthmus", *sys.argv[1:]])
-    return f"{program} (isthmus {metadata.version('isthmus')}) on {machine()}, {date.today().isoformat()}"
+    return f"{program} (isthmus {version()}) on {machine()}, {date.today().isoformat()}"
 
 
 def machine() -> str:
