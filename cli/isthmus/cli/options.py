@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -51,6 +52,11 @@ def _quantity(text: str, unit: str) -> float:
         return quantities.parse(text, unit, bare=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def tell(format_: Format, text: str, **facts: object) -> None:
+    """Say on standard output what a command did: in words, or as one JSON object, in which a path is its name."""
+    typer.echo(json.dumps(facts, default=str) if format_ == "json" else text)
 
 
 def run_role(role: Coroutine[Any, Any, None]) -> None:

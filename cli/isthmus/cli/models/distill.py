@@ -38,7 +38,7 @@ def distill(
         None, help="Where pictures and the teacher's answers are kept [beside it, .cache]."
     ),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/MODEL-distilled]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""

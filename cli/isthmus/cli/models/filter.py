@@ -19,7 +19,7 @@ def filter_(
         help="Videos with NAME.boxes.csv or NAME.frames.csv beside them, or folders with subfolders nothing and something."
     ),
     out: Path | None = typer.Option(None, help="The filter's folder [filters/NAME of the first]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, help="Threads of torch."),
     format_: Format = FORMAT,
 ) -> None:

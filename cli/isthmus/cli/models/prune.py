@@ -23,7 +23,7 @@ def prune(
     pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
     variant: list[str] | None = VARIANT,
     out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-pruned]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Prune a trained head to a budget of FLOPs and write what is left, at one width, as a bundle."""
