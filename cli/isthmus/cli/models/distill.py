@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, label_names, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, if_interrupted, label_names, missing, trained_until_then
 from isthmus.models import flatbuffer
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
@@ -74,7 +75,8 @@ def distill(
         seed=seed,
     )
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
-    bundle = distillation.run(target, names, made_by, typer.echo)
+    with if_interrupted(partial(trained_until_then, state)):
+        bundle = distillation.run(target, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,18 @@ import typer
 
 from isthmus.cli.models import ablate, clips, compare, deltas, distill, evaluate, pair, prune, push, served, split
 from isthmus.cli.models import filter as filtering
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing, tell
+from isthmus.cli.options import (
+    BUNDLES,
+    CHECKPOINTS,
+    FORMAT,
+    NOTHING,
+    Format,
+    check,
+    if_interrupted,
+    missing,
+    tell,
+    trained_until_then,
+)
 from isthmus.models import bundle
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS
@@ -104,6 +116,7 @@ def _crosses(m: bundle.Manifest) -> str:
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def quantize(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
@@ -189,10 +202,12 @@ def train(
     begun_with = bundle.load(begin) if begin is not None else None
     run = _opened(name, pictures, variant).lasting(epochs)
     path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
-    run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
+    with if_interrupted(partial(trained_until_then, path)):
+        run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def export(
     name: str = RECIPE,
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import FORMAT, Format, run_role, seconds, tell
+from isthmus.cli.options import FORMAT, NOTHING, Format, if_interrupted, run_role, seconds, tell
 from isthmus.cli.traces.make import OUT, check_out, save
 from isthmus.emulation.realtime import record_link
 from isthmus.emulation.traces import Direction
@@ -17,6 +17,7 @@ from isthmus.proto.errors import ConfigError
 WAYS: dict[str, tuple[Direction, ...]] = {"up": ("up",), "down": ("down",), "both": ("up", "down")}
 
 
+@if_interrupted(NOTHING)
 def record(
     out: Path = OUT,
     server: str = typer.Option(help="HOST:PORT where `isthmus traces answer` listens."),
