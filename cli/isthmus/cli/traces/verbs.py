@@ -27,7 +27,7 @@ NAME = typer.Argument(
     help="A .csv, a Mahimahi list or pair, `time rate` lines, JSON of iperf3 -J, or the name of a shipped trace."
 )
 COLUMNS = typer.Option(
-    [], "--columns", help="NAME=FACTOR*COLUMN, e.g. up_mbps=0.001*UL_kbps: what a table calls otherwise; repeat it."
+    [], "--columns", help="`NAME=FACTOR*COLUMN`, e.g. `up_mbps=0.001*UL_kbps`: what a table calls otherwise; repeat it."
 )
 
 
