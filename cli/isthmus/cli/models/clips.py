@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from isthmus.cli.options import require
+from isthmus.cli.options import NOTHING, if_interrupted, require
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Box
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from isthmus.models.data.clips import Clip
 
 
+@if_interrupted(NOTHING)
 def clips(
     name: str = typer.Argument(help="A bundle that finds boxes: of the zoo, or a folder."),
     folder: Path = typer.Argument(help="Clips: NAME.mp4, and beside each NAME.boxes.csv."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, label_names, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, check, if_interrupted, label_names, missing, trained_until_then
 from isthmus.models import flatbuffer
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
@@ -38,7 +39,7 @@ def distill(
         None, help="Where pictures and the teacher's answers are kept [beside it, .cache]."
     ),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/MODEL-distilled]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a head and a decoder that rebuild what of the picture the model's answers need; the server runs the model."""
@@ -74,7 +75,8 @@ def distill(
         seed=seed,
     )
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
-    bundle = distillation.run(target, names, made_by, typer.echo)
+    with if_interrupted(partial(trained_until_then, state)):
+        bundle = distillation.run(target, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 
