@@ -80,6 +80,7 @@ def test_a_detector_becomes_a_bundle_that_runs(tmp_path: Path, laid_out: list[st
     decoded = Codec(made.codec).decode(Codec(made.codec).encode(np.ascontiguousarray(features), 0))
     one, same = Tail(made, 1).run([decoded, decoded])
     assert one == same is not None
+    assert one is not None
     guess = manifest.answers.guess(one, temperature=1.0, accuracy=1.0)
     assert isinstance(guess.detail, tuple)
     assert all(box.label < CLASSES for box in guess.detail)

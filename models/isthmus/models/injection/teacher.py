@@ -158,6 +158,8 @@ def _cut(graph: Graph, answers: Sequence[Answer], head_share: float, at: int | N
                 f"{graph.path}: after operator {at} no single map crosses that can be made smaller; near are {near or 'none'}"
             )
         return chosen
+    if not found and any(len(cut.crossing) == 1 and cut.crossing[0].dtype != "float32" for cut in cuts(graph)):
+        raise ModelError(f"{graph.path}: its maps are 8-bit; distil the float32 file that it was made of")
     if not fitting:
         raise ModelError(
             f"{graph.path}: no cut where a single map crosses lies within {head_share:.0%} of the FLOPs; give the head more "

@@ -61,5 +61,4 @@ def _lit(x: Image, rng: np.random.Generator) -> Image:
     contrast, brightness, gamma = rng.uniform(-LIGHT, LIGHT, 3)
     levels = np.linspace(0, 1, 256) ** np.exp(gamma)
     table = ((levels - 0.5) * (1 + contrast) + 0.5 + brightness / 2).clip(0, 1) * 255
-    lit: Image = cv2.LUT(x, table.astype(np.uint8))
-    return lit
+    return np.asarray(cv2.LUT(x, table.astype(np.uint8)), np.uint8)
