@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import typer
-from click.core import ParameterSource
 
 from isthmus.cli.models.injected import Asked, inject, is_classifier
 from isthmus.cli.options import BUNDLES, CHECKPOINTS, FIT, Fit, check, label_names, missing
@@ -115,7 +114,8 @@ def distill(
 def _refuse(context: typer.Context, options: tuple[str, ...], kind: str) -> None:
     """Raises ConfigError for an option that a model that answers with this kind does not have."""
     for name in options:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":  # typer brings an enumeration of its own, or click's
             flag = "--bytes" if name == "aimed_bytes" else f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag}: has no meaning for a model that answers with {kind}; leave it out")
 
