@@ -8,7 +8,6 @@ no more than one frame is sent twice before the other server has shown that it i
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 
 from isthmus.device.open_frame import OpenFrame, Phase
@@ -32,9 +31,13 @@ class Away:
         self._frames, self._servers = frames, servers
 
     @property
-    def counts(self) -> Counter[str]:
+    def counts(self) -> dict[str, int]:
         """How many frames each server has in flight."""
-        return Counter(o.server.name for o in self._frames.values() if o.phase is Phase.AWAY and o.server is not None)
+        counts: dict[str, int] = {}
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and o.server is not None:
+                counts[o.server.name] = counts.get(o.server.name, 0) + 1
+        return counts
 
     def for_a_frame(self, now: float) -> Server | None:
         """Who gets a frame at `now`; None: nobody takes one."""
@@ -87,9 +90,13 @@ class Away:
 
     def stranded(self) -> list[tuple[OpenFrame, bool]]:
         """The frames at servers that are lost or silent, and whether lost."""
-        away = [(o, o.server) for o in self._frames.values() if o.phase is Phase.AWAY]
-        left = [(o, s) for o, s in away if s is not None and (s.suspected or s.state is LinkState.DOWN)]
-        return [(o, s.state is LinkState.DOWN) for o, s in left]
+        left: list[tuple[OpenFrame, bool]] = []
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and (server := o.server) is not None:
+                lost = server.state is LinkState.DOWN
+                if lost or server.suspected:
+                    left.append((o, lost))
+        return left
 
 
 def _usual_s(server: Server) -> float:
