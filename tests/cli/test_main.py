@@ -120,12 +120,27 @@ def test_every_key_is_a_flag(command: Callable[..., Any], config: type[msgspec.S
     assert {flag(key) for key in config.__struct_fields__} <= flags(command)
 
 
-def test_an_agent_loads_nothing_of_server_emulator_or_reports() -> None:
-    """A small board has 120 MB for it, and no matplotlib."""
+HEAVY = (
+    "isthmus.emulation isthmus.edge_server matplotlib onnxruntime torch isthmus.models.glyphs grpc importlib.metadata"
+)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "not_loaded"),
+    [
+        ("application(['agent']); import isthmus.device.run", HEAVY),
+        (
+            "application(['serve']); import isthmus.edge_server.server",
+            "isthmus.device cv2 ai_edge_litert tflite_runtime",
+        ),
+    ],
+    ids=["an agent that answers alone", "a server of features"],
+)
+def test_a_half_loads_nothing_that_it_does_not_need(loaded: str, not_loaded: str) -> None:
+    """A small board has 100 MB for it, and no matplotlib."""
     probe = (
-        "import sys; from isthmus.cli.main import application; application(['agent']);"
-        "print([m for m in ('isthmus.emulation', 'isthmus.edge_server', 'matplotlib', 'onnxruntime', 'torch',"
-        " 'isthmus.models.glyphs') if m in sys.modules])"
+        f"import sys; from isthmus.cli.main import application; {loaded}; print(set(sys.argv[1:]) & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    command = [sys.executable, "-c", probe, *not_loaded.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -58,7 +58,7 @@ class OpenFrame(Struct):
     server: Server | None = None
     """Where it is away."""
     before: Server | None = None
-    """Where it was away until it was given to `server` too."""
+    """Who had acknowledged it when it was given to `server` too."""
     doubt_s: float = math.inf
     """When to ask whether `server` has it: as late as another could still answer it."""
     referred: Server | None = None
