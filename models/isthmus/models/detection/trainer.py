@@ -178,7 +178,8 @@ class Trainer(ResumableRun[Detector]):
     @torch.no_grad()
     def _taught(self, images: Tensor) -> Tensor:
         """What the averaged network says at the full width, unrounded: the mean of its exit and the tail's small branch,
-        which generalises as well and costs a fifth of the wide one."""
+        which generalises as well and costs a fifth of the wide one.
+        """
         features, exit_ = self.averaged.head(images, self.recipe.arch.widths[-1])
         return fused(exit_, self.averaged.tail.briefly(features.float()))
 
