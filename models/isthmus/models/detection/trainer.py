@@ -1,9 +1,9 @@
 """Trains a detector in two halves: all widths at once, rounded features straight through to the tail, the best one kept.
 
-The full width begins alone; later every width has its share of each batch. The quantiser's step is drawn for each picture.
-At first head, exit and the tail's small branch learn together, the wide branch only now and then; what the averaged network
-says at the full width teaches the narrow exits. Then the averaged head is frozen, and the tail learns from what it gives, rounded. What is kept is not the
-last network but the one that did best on the places held out.
+The full width begins alone; later every width has its share of each batch. The quantiser's step is drawn for each picture. At
+first head, exit and the tail's small branch learn together, the wide branch only now and then; what the averaged network says
+at the full width teaches the narrow exits. Then the averaged head is frozen, and the tail learns from what it gives, rounded.
+What is kept is not the last network but the one that did best on the places held out.
 """
 
 from __future__ import annotations
