@@ -66,7 +66,8 @@ class Trainer(ResumableRun[Detector]):
         super().__init__(seed=seed, epochs=recipe.epochs, identity=identity)
         self.recipe, self.judge = recipe, judge
         self.views = Views(frames)
-        self.network = Detector(recipe.arch).to(self.device, memory_format=torch.channels_last)
+        self.network = Detector(recipe.arch).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # its stubs do not know it
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.kept = Kept(copy.deepcopy(self.averaged))
         self.steps_an_epoch = max(1, recipe.epoch_pictures // recipe.batch)
