@@ -12,7 +12,6 @@ other has answered this one; where it has not, both are busy, and frames that ar
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 
 from isthmus.device.open_frame import OpenFrame, Phase
@@ -41,9 +40,13 @@ class Away:
         """When the next frame that is acknowledged may be sent elsewhere too."""
 
     @property
-    def counts(self) -> Counter[str]:
+    def counts(self) -> dict[str, int]:
         """How many frames each server has in flight."""
-        return Counter(o.server.name for o in self._frames.values() if o.phase is Phase.AWAY and o.server is not None)
+        counts: dict[str, int] = {}
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and o.server is not None:
+                counts[o.server.name] = counts.get(o.server.name, 0) + 1
+        return counts
 
     def for_a_frame(self, now: float) -> Server | None:
         """Who gets a frame at `now`; None: nobody takes one."""
@@ -116,9 +119,13 @@ class Away:
 
     def stranded(self) -> list[tuple[OpenFrame, bool]]:
         """The frames at servers that are lost, silent or shunned, and whether lost."""
-        away = [(o, o.server) for o in self._frames.values() if o.phase is Phase.AWAY]
-        left = [(o, s) for o, s in away if s is not None and (s.doubted or s.state is LinkState.DOWN)]
-        return [(o, s.state is LinkState.DOWN) for o, s in left]
+        left: list[tuple[OpenFrame, bool]] = []
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and (server := o.server) is not None:
+                lost = server.state is LinkState.DOWN
+                if lost or server.doubted:
+                    left.append((o, lost))
+        return left
 
 
 def _usual_s(server: Server) -> float:
