@@ -71,7 +71,9 @@ class OpenFrame(Struct):
     @property
     def wakes_s(self) -> float:
         """When something must be done about it."""
-        return min(self.due_s, self.doubt_s) if self.let_go_s is None else self.let_go_s
+        if self.let_go_s is not None:
+            return self.let_go_s
+        return self.doubt_s if self.doubt_s < self.due_s else self.due_s
 
     def answer(
         self,

@@ -13,6 +13,7 @@ from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.servers.pauses import Pauses
 from isthmus.device.temporal.acknowledged import Acknowledged
 from isthmus.proto import messages
+from isthmus.proto.machine import earliest
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import LinkState
 
@@ -141,15 +142,20 @@ class Server:
         """When it is given up: its silence is too long, or it should have ended; None while all is well."""
         if self.state is LinkState.DOWN:
             return None
-        since_s = self.link.waiting_since_s
-        silent_s = math.inf if since_s is None else max(since_s, self.heard_s) + self._config.silence_s
-        lost_s = min(silent_s, self._drained_s)
+        lost_s, since_s = self._drained_s, self.link.waiting_since_s
+        if since_s is not None:
+            lost_s = min(lost_s, max(since_s, self.heard_s) + self._config.silence_s)
         return lost_s if lost_s < math.inf else None
 
     @property
     def beat_at_s(self) -> float | None:
         """When it is next asked for proof of life."""
         return self._beat_at_s
+
+    @property
+    def due_at(self) -> float | None:
+        """The earliest of its timers."""
+        return earliest(self.lost_at_s, self._beat_at_s, self.shunned_until_s)
 
     def beat(self, now: float) -> int:
         """The number of the heartbeat that goes out now."""

@@ -82,8 +82,11 @@ class Servers:
     @property
     def due_at(self) -> float | None:
         """The earliest of all timers."""
-        timers = [t for s in self._known.values() for t in (s.lost_at_s, s.beat_at_s, s.shunned_until_s)]
-        return earliest(self._dial_at_s, self._look_at_s, *timers)
+        first_s = earliest(self._dial_at_s, self._look_at_s)
+        for server in self._known.values():
+            if (due_s := server.due_at) is not None and (first_s is None or due_s < first_s):
+                first_s = due_s
+        return first_s
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
@@ -184,7 +187,7 @@ class Servers:
 
     def others(self, than: Server) -> list[Server]:
         """All that are up but this one, and whom nobody suspects."""
-        return [s for s in self._fit if s is not than]
+        return [s for s in self._known.values() if s is not than and s.state is LinkState.UP and not s.doubted]
 
     def other(self, than: Server, away: dict[str, int], now: float) -> Server | None:
         """The best server but this one that would take a frame; None: there is none."""
