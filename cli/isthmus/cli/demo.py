@@ -45,7 +45,7 @@ from isthmus.proto import record
 from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import Guess
 
-BUNDLE, GENERATED_FPS = "signs", 15.0
+BUNDLE, GENERATED_FPS = "skywatch", 15.0
 AGENT_LOG, PREVIEW = "agent.log", "preview.png"
 ENDED = (0, 130, -signal.SIGTERM)
 """How an agent ends that has nothing to complain of: by itself, by Ctrl-C, or by our word while it was still closing."""
@@ -73,14 +73,14 @@ class DemoPlan:
 
 
 def demo(
-    camera: int | None = typer.Option(None, help="Use this camera instead of the generated video."),
+    camera: int | None = typer.Option(None, help="Use this camera instead of the shipped video."),
     trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
     deadline: str = typer.Option("150ms", help="From capture to answer."),
     fps: float | None = typer.Option(None, help="Frames a second [a clip's own; 15 otherwise]."),
     duration: str | None = typer.Option(None, help="How long to run [once through the trace]."),
-    seed: int = typer.Option(7, help="Of the generated video, or which clip comes first."),
+    seed: int = typer.Option(7, help="Which clip comes first, or of the generated scenes."),
     bundle: str = typer.Option(
-        BUNDLE, help="The bundle: signs on generated scenes; one that finds boxes, on real clips."
+        BUNDLE, help="The bundle: one that finds boxes, on real clips; signs, on generated scenes."
     ),
     policy: str = typer.Option("expected-utility", help="The agent's policy."),
     page: str | None = typer.Option(None, help="HOST:PORT of the live page [this machine's, on a free port]."),

@@ -42,6 +42,7 @@ from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.fates import RunEnd
+from isthmus.proto.operations import heap
 from isthmus.proto.operations.notify import service_manager
 from isthmus.proto.operations.version import version
 from isthmus.proto.record import FrameRecord, RunHeader
@@ -169,6 +170,7 @@ async def answer_with(
     try:
         async with shown, _looking(device, host):
             if signals:
+                heap.freeze()
                 manager.ready(f"answering with {manifest.name}")
             await _beside(answering(host), host, uplinks)
     finally:

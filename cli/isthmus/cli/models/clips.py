@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @if_interrupted(NOTHING)
 def clips(
     name: str = typer.Argument(help="A bundle that finds boxes: of the zoo, or a folder."),
-    folder: Path = typer.Argument(help="Clips: NAME.mp4, and beside each NAME.boxes.csv."),
+    clips: list[Path] = typer.Argument(help="Clips, or folders of them: NAME.mp4, and beside each NAME.boxes.csv."),
     frames: int | None = typer.Option(None, min=2, help="The first so many frames of each clip [all]."),
     pictures: bool = typer.Option(True, help="Also what is found in pictures sent as WebP, for the rival that does."),
     ageing: Path | None = typer.Option(
@@ -43,8 +43,8 @@ def clips(
 
     bundle = bundles.load(name)
     if ageing is not None:
-        writer.check_replaceable(ageing, (folder,))
-    found = footage.clips(folder)[::every]
+        writer.check_replaceable(ageing, clips)
+    found = footage.named(clips)[::every]
     table = measure(
         bundle,
         [(_Labelled(clip, bundle.manifest.labels), _fps(clip.file)) for clip in found],

@@ -13,10 +13,10 @@ from isthmus.cli.options import NOTHING, if_interrupted, require
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle
 from isthmus.models.bundling import writer
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.deltas import Clips, with_deltas
 from isthmus.models.bundling.films import FeatureHead, Film, Floats, film
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.vocabulary import Guess
 
 LEAST_SCORE = 0.01
