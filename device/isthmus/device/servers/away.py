@@ -78,7 +78,7 @@ class Away:
             o.doubt_s = latest_s
             return None
         answers = now < max(o.sent_s, server.answered_s) + _usual_s(server)
-        return None if answers or self.counts[other.name] else self.elsewhere(o, now)
+        return None if answers or self.counts.get(other.name) else self.elsewhere(o, now)
 
     def elsewhere(self, o: OpenFrame, now: float) -> Server | None:
         """Another server that will probably answer a frame in time; None: there is none."""
