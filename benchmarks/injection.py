@@ -22,7 +22,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from isthmus.models.bundling.box_score import Judged, scored
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer
@@ -35,6 +34,7 @@ from isthmus.models.injection.teacher import HEAD_SHARE, DetectorTeacher
 from isthmus.models.pictures import Intake, data_root, placing, samples
 from isthmus.models.splitting.uncut import input_of, runner
 from isthmus.proto.codec import Codec
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.detection import Detection
 

@@ -31,7 +31,7 @@ if [ ! -e "$root/opt/site/cv2" ]; then
   platforms=; for old in 2_17 2_26 2_27 2_28; do platforms="$platforms --platform manylinux_${old}_aarch64"; done
   python3 -m pip install --quiet --disable-pip-version-check --target "$root/opt/site" $platforms --platform manylinux2014_aarch64 \
     --platform any --python-version 3.11 --implementation cp --only-binary=:all: \
-    ai-edge-litert grpcio msgspec numpy opencv-python-headless protobuf rich tomli-w 'typer>=0.19,<0.29' zstandard pytest hypothesis
+    ai-edge-litert grpcio msgspec numpy opencv-python-headless protobuf rich tomli-w 'typer>=0.19,<0.29' zstandard pytest pytest-timeout hypothesis
 fi
 [ ! -L "$root/proc" ] || rm "$root/proc"  # debootstrap's own way where it may not mount
 mkdir -p "$root/tmp" "$root/proc" "$root/sys" "$root/dev" "$root/opt/isthmus"
