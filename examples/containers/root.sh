@@ -45,7 +45,7 @@ rm -rf bin share include numpy/f2py numpy/distutils numpy/_pyinstaller numpy/_co
   ai_edge_litert/libLiteRt*.so ai_edge_litert/tools ai_edge_litert/pywrap_genai_ops.so ai_edge_litert/aot ai_edge_litert/vendors \
   ai_edge_litert/_pywrap_litert_converter.so ai_edge_litert/_pywrap_modify_model_interface.so \
   ai_edge_litert/_pywrap_tfl_calibration.so ai_edge_litert/_pywrap_tensorflow_lite_calibration_wrapper.so \
-  zstandard/_cffi.*.so zstandard/backend_rust.*.so grpc_tools
+  zstandard/_cffi.*.so zstandard/backend_rust.*.so grpc_tools onnxruntime/capi/libonnxruntime.so.*
 find . -type d \( -name tests -o -name test -o -name testing \) -prune -exec rm -rf {} +
 find . -name '*.pyi' -delete
 find pygments/lexers -name '*.py' ! -name '__init__.py' ! -name _mapping.py ! -name special.py -delete

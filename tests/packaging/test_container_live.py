@@ -23,7 +23,7 @@ MOST_BYTES = 150_000_000
 LOAD_ALL = """
 import pkgutil, sys
 from importlib import import_module
-extras = {"zeroconf", "opentelemetry", "prometheus_client", "zmq", "ray", "picamera2", "grpc_reflection"}
+extras = {"zeroconf", "ifaddr", "opentelemetry", "prometheus_client", "zmq", "ray", "picamera2", "grpc_reflection"}
 for portion in ("proto", sys.argv[1]):
     package = import_module(f"isthmus.{portion}")
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):

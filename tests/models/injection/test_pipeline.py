@@ -103,10 +103,10 @@ def test_without_a_fallback_nothing_answers_on_the_device(tmp_path: Path, laid_o
 def test_options_of_the_other_kind_of_model_are_refused(tmp_path: Path, laid_out: list[str]) -> None:
     code, said = command([*laid_out, "--widths", "0.5,1.0"])
     assert code != 0
-    assert "--widths: has no meaning for a model that answers with boxes" in said
+    assert "eyes.tflite: does not answer with a class, and --widths has no meaning for it" in said
     laid_out[2] = str(classifier(tmp_path / "classes.tflite", size=32))
     code, said = command([*laid_out, "--bytes", "500"])
-    assert "--bytes: has no meaning for a model that answers with classes" in said
+    assert "classes.tflite: answers with a class, and --bytes has no meaning for it" in said
     assert not (tmp_path / "made").exists()
 
 

@@ -94,7 +94,7 @@ def distill(
     torch.set_num_threads(threads)
     made_by = shlex.join(["isthmus", *sys.argv[1:]])
     classifier = boxes is None and is_classifier(graph)
-    _refuse(context, OF_DETECTORS if classifier else OF_CLASSIFIERS, "classes" if classifier else "boxes")
+    _refuse(context, model, classifier=classifier)
     if not classifier:
         asked = Asked(pixels, fit, boxes, at, aimed_bytes, fallback, fallback_pixels or pixels, labels)
         kept_in = (pictures, validation, state, kept)
@@ -124,13 +124,14 @@ def distill(
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 
-def _refuse(context: typer.Context, options: tuple[str, ...], kind: str) -> None:
-    """Raises ConfigError for an option that a model that answers with this kind does not have."""
-    for name in options:
+def _refuse(context: typer.Context, model: Path, *, classifier: bool) -> None:
+    """Raises ConfigError for an option that only the other kind of model has."""
+    answers = "answers with a class" if classifier else "does not answer with a class"
+    for name in OF_DETECTORS if classifier else OF_CLASSIFIERS:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":  # typer brings an enumeration of its own, or click's
             flag = "--bytes" if name == "aimed_bytes" else f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{flag}: has no meaning for a model that answers with {kind}; leave it out")
+            raise ConfigError(f"{model}: {answers}, and {flag} has no meaning for it; leave it out")
 
 
 def _widths(text: str) -> tuple[float, ...]:

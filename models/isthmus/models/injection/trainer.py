@@ -230,9 +230,9 @@ class InjectionTrainer(ResumableRun[Injected]):
         together = torch.cat(features)
         step = torch.full((len(together), 1, 1, 1), self._aimed).to(together)
         kilobytes = float(self.rounding(together, step)[1].mean())
-        rows = together.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        codec = Codec(trained(rows, (self._aimed,)))
-        size = float(np.mean([sum(map(len, codec.encode(each, 0))) for each in rows]))
+        maps = together.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        codec = Codec(trained(maps, (self._aimed,)))
+        size = float(np.mean([sum(map(len, codec.encode(each, 0))) for each in maps]))
         self.rounding.bytes_per_bit.mul_(size / max(1e-6, 1000 * kilobytes))
         change = (size / self.settings.aimed_bytes) ** 0.7
         self.rounding.price.mul_(float(np.clip(change, 1 / FASTEST_PRICE, FASTEST_PRICE)))
