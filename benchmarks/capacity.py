@@ -87,19 +87,19 @@ def child(kind: str, name: str) -> Iterator[str]:
 
 async def server_of(kind: str, bundle: Bundle, address: str) -> VirtualServer:
     """What is known of the server before it is asked how much it carries."""
-    rest = await overheads.overheads(bundle)
+    loop_s = await overheads.loop_s(bundle)
     if kind == "sleeping":
-        stretch = await overheads.stretch_of(address, bundle, EACH_S)
-        modelled = VirtualServer((EACH_S,), rest.loop_s, rest.hop_s, stretch)
+        tail = await overheads.at_work_in(address, bundle, EACH_S, loop_s)
+        modelled = VirtualServer((EACH_S,), loop_s, tail.hop_s, tail.stretch)
     else:
         best = warm_up(Tail(bundle, 1), served(bundle), MAX_BATCH)
         known = [(max(size for size in best if size <= n), n) for n in range(1, MAX_BATCH + 1)]
-        stretch = await overheads.stretch(bundle, 1, best[1])
-        modelled = VirtualServer(tuple(best[size] * n / size for size, n in known), rest.loop_s, rest.hop_s, stretch)
+        tail = await overheads.at_work(bundle, 1, best[1], loop_s)
+        modelled = VirtualServer(tuple(best[size] * n / size for size, n in known), loop_s, tail.hop_s, tail.stretch)
     first_ms, last_ms = 1e3 * modelled.tail_s[0], 1e3 * modelled.tail_s[-1]
     print(
-        f"{kind}: tail {first_ms:.2f} ms for one, {last_ms:.2f} ms for {len(modelled.tail_s)}, times {stretch}; "
-        f"loop {1e3 * rest.loop_s:.2f} ms, hop {1e3 * rest.hop_s:.2f} ms",
+        f"{kind}: tail {first_ms:.2f} ms for one, {last_ms:.2f} ms for {len(modelled.tail_s)}, times {tail.stretch}; "
+        f"loop {1e3 * loop_s:.2f} ms, hop {1e3 * tail.hop_s:.2f} ms",
         flush=True,
     )
     return modelled

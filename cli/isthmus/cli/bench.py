@@ -183,9 +183,9 @@ def _overheads(found: bundles.Bundle, threads: int, best_s: float) -> dict[str, 
     """What a server takes beyond its tail's best time."""
     from isthmus.emulation.load import overheads
 
-    rest = asyncio.run(overheads.overheads(found))
-    stretch = asyncio.run(overheads.stretch(found, threads, best_s))
-    values = {capacity.LOOP: rest.loop_s, capacity.HOP: rest.hop_s, **dict(zip(capacity.STRETCH, stretch, strict=True))}
+    loop_s = asyncio.run(overheads.loop_s(found))
+    tail = asyncio.run(overheads.at_work(found, threads, best_s, loop_s))
+    values = {capacity.LOOP: loop_s, capacity.HOP: tail.hop_s, **dict(zip(capacity.STRETCH, tail.stretch, strict=True))}
     return {
         name: Observation(value=float(f"{value:.4g}"), source=MEASURED, confidence="measured")
         for name, value in values.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing
 import os
 import statistics
@@ -34,49 +35,46 @@ DEVICES, FPS, DEADLINE_S = 12, 15.0, 1.0
 """Some 200 frames a second: a load that a small board's loop carries too."""
 SECONDS = 4.0
 BUSY_SHARE = 0.5
-"""A tail is looked at while it is at work for so much of the time, by its best: beside its loop it takes longer than that, and
-where it is full, what it takes is no longer its own."""
+"""A tail is looked at while it and the loop are at work for so much of the time: where they are full, no time is their own."""
+KEPT = 0.95
+"""Of the hops the longest are left out: a stall of the machine is not the server's, and one would outweigh all others."""
 
 
 @dataclass(frozen=True)
-class Overheads:
-    """Processor seconds of one frame outside the tail: to receive and decode it, to batch it, and to answer; and the time from
-    the loop to the tail's thread and back.
+class AtWork:
+    """A tail in a server that is at work: the time from the loop to its thread and back, and how many times longer than its
+    best a frame takes it, at the QUANTILES.
     """
 
-    loop_s: float
     hop_s: float
+    stretch: tuple[float, ...]
 
 
-async def overheads(bundle: Bundle) -> Overheads:
-    """Those of a server whose tail does nothing."""
+async def loop_s(bundle: Bundle) -> float:
+    """Processor seconds of one frame of `bundle` outside the tail: to receive and decode it, to batch it, and to answer."""
     async with _server(bundle, None) as (address, pipe):
         pipe.send(None)
         before_s = float(await _said(pipe))
         found = await live.answered(live.Load(address, bundle, Asking(FPS, DEADLINE_S), SECONDS), DEVICES, seed=1)
         pipe.send(None)
         cpu_s = float(await _said(pipe)) - before_s
-    frames = found.asked * (1 + live.SETTLING_S / SECONDS)
-    return Overheads(cpu_s / max(1.0, frames), hop_s([t.send_s for t in found.timings]))
+    return cpu_s / max(1.0, found.asked * (1 + live.SETTLING_S / SECONDS))
 
 
-async def stretch(bundle: Bundle, threads: int, best_s: float) -> tuple[float, ...]:
-    """How many times longer than `best_s` the bundle's own tail takes for one frame in a server that is at work."""
+async def at_work(bundle: Bundle, threads: int, best_s: float, loop_s: float) -> AtWork:
+    """The bundle's own tail, which takes `best_s` for one frame when it is alone, beside a loop that takes `loop_s`."""
     async with _server(bundle, threads) as (address, _):
-        return await stretch_of(address, bundle, best_s)
+        return await at_work_in(address, bundle, best_s, loop_s)
 
 
-async def stretch_of(address: str, bundle: Bundle, best_s: float) -> tuple[float, ...]:
-    """The same of a server that runs already, in batches of one: the QUANTILES of it."""
-    asking = Asking(min(FPS, BUSY_SHARE / best_s / DEVICES), DEADLINE_S)
+async def at_work_in(address: str, bundle: Bundle, best_s: float, loop_s: float) -> AtWork:
+    """The same of a server that runs already, in batches of one."""
+    asking = Asking(min(FPS, BUSY_SHARE / (best_s + loop_s) / DEVICES), DEADLINE_S)
     found = await live.answered(live.Load(address, bundle, asking, SECONDS), DEVICES, seed=1)
     ranked = sorted(t.tail_s / best_s for t in found.timings) or [1.0]
-    return tuple(ranked[min(len(ranked) - 1, int(share * len(ranked)))] for share in QUANTILES)
-
-
-def hop_s(sent_s: Sequence[float]) -> float:
-    """What frames took on average beyond queue and tail: the tail is idle for all of it, long or short."""
-    return statistics.mean(sent_s) if sent_s else 0.0
+    stretch = tuple(ranked[min(len(ranked) - 1, int(share * len(ranked)))] for share in QUANTILES)
+    hops_s = sorted(t.send_s for t in found.timings)
+    return AtWork(statistics.mean(hops_s[: math.ceil(KEPT * len(hops_s))] or [0.0]), stretch)
 
 
 @contextlib.asynccontextmanager
