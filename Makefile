@@ -8,11 +8,14 @@ PACKAGES := device edge_server proto models emulation cli
 demo: .venv/demo
 	@$(BIN)/isthmus demo
 
+# In so many processes; one room, in one process: .venv/bin/pytest tests/device
+WORKERS ?= 2
 test: .venv/dev
-	$(BIN)/pytest -q $(PYTEST)
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal $(PYTEST)
 
 # The oldest of every package, on tflite-runtime: what 32-bit and older systems have.
-OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/device/test_agent_live.py tests/device/output \
+OLDEST := tests/device/test_executor.py tests/device/test_session.py tests/device/test_session_events.py \
+  tests/device/test_agent_live.py tests/device/output \
   tests/edge_server/test_serve_live.py tests/models/test_bundle.py tests/proto/test_codec.py \
   tests/proto/test_wire.py tests/proto/test_record.py tests/cli/test_demo_live.py
 test-oldest: .venv/oldest

@@ -3,10 +3,11 @@
     python benchmarks/capacity.py [--rounds 3] [--bundle cifar10] [--only sleeping|real]
 
 `sleeping`: a tail that sleeps 20 ms for every frame, one at a time, so that the machine's speed matters little. `real`: a
-bundle's own tail in batches of up to eight, on one thread; its times and what a frame costs outside it are measured first, as
-`isthmus bench server` does. In both, devices ask a real server in a process of its own, as `isthmus bench serve` does, and the
-same devices ask a virtual one, as `isthmus emulate --capacity` does. They take turns, round by round. Let the machine be idle:
-the devices and the server need a core each. The last line is JSON: both counts with their spread, and their ratio.
+bundle's own tail in batches of up to eight, on one thread; its times are measured first. What a server takes beyond its tail's
+best times is measured in both, as `isthmus bench server` does, under a load that it carries easily. Then devices ask a real
+server in a process of its own, as `isthmus bench serve` does, and the same devices ask a virtual one, as `isthmus emulate
+--capacity` does. They take turns, round by round. Let the machine be idle: the devices and the server need a core each. The last
+line is JSON: both counts with their spread, and their ratio.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from isthmus.edge_server.repository.tail import warm_up
 from isthmus.edge_server.server import bind
 from isthmus.edge_server.service import EdgeService
 from isthmus.edge_server.streams import Served
-from isthmus.emulation.load import live, search, virtual
+from isthmus.emulation.load import live, overheads, search, virtual
 from isthmus.emulation.load.asking import Asking
-from isthmus.emulation.load.loop_cost import loop_s
 from isthmus.emulation.load.virtual import VirtualServer
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle
 from isthmus.proto.tasks.task import Packed
 
 EACH_S, MAX_BATCH, MOST = 0.020, 8, 4096
-ASKING = {"sleeping": Asking(2.0, 0.15), "real": Asking(15.0, 0.15)}
+ASKING = {"sleeping": Asking(2.0, 0.15), "real": Asking(5.0, 0.15)}
+"""Rates at which a device more or less is a few per cent of what is carried."""
 WITHIN = 0.15
 
 
@@ -84,24 +85,31 @@ def child(kind: str, name: str) -> Iterator[str]:
         process.kill()
 
 
-def server_of(kind: str, bundle: Bundle) -> VirtualServer:
-    """What is known of the server before it is asked."""
+async def server_of(kind: str, bundle: Bundle, address: str) -> VirtualServer:
+    """What is known of the server before it is asked how much it carries."""
+    rest = await overheads.overheads(bundle)
     if kind == "sleeping":
-        return VirtualServer((EACH_S,))
-    best = warm_up(Tail(bundle, 1), served(bundle), MAX_BATCH)
-    times = [best[max(size for size in best if size <= n)] * n / max(s for s in best if s <= n) for n in range(1, 9)]
-    cost = asyncio.run(loop_s(bundle))
+        stretch = await overheads.stretch_of(address, bundle, EACH_S)
+        modelled = VirtualServer((EACH_S,), rest.loop_s, rest.hop_s, stretch)
+    else:
+        best = warm_up(Tail(bundle, 1), served(bundle), MAX_BATCH)
+        known = [(max(size for size in best if size <= n), n) for n in range(1, MAX_BATCH + 1)]
+        stretch = await overheads.stretch(bundle, 1, best[1])
+        modelled = VirtualServer(tuple(best[size] * n / size for size, n in known), rest.loop_s, rest.hop_s, stretch)
+    first_ms, last_ms = 1e3 * modelled.tail_s[0], 1e3 * modelled.tail_s[-1]
     print(
-        f"real: tail {1e3 * best[1]:.2f} ms for one, {1e3 * best[MAX_BATCH]:.2f} ms for {MAX_BATCH}; loop {1e3 * cost:.2f} ms"
+        f"{kind}: tail {first_ms:.2f} ms for one, {last_ms:.2f} ms for {len(modelled.tail_s)}, times {stretch}; "
+        f"loop {1e3 * rest.loop_s:.2f} ms, hop {1e3 * rest.hop_s:.2f} ms",
+        flush=True,
     )
-    return VirtualServer(tuple(times), cost)
+    return modelled
 
 
 def compared(kind: str, name: str, rounds: int) -> dict[str, Any]:
     bundle, asking = bundles.load(name), ASKING[kind]
-    modelled = server_of(kind, bundle)
     found: dict[str, list[int]] = {"measured": [], "emulated": []}
     with child(kind, name) as address:
+        modelled = asyncio.run(server_of(kind, bundle, address))
         load = live.Load(address, bundle, asking)
         for seed in range(rounds):
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from isthmus.models.bundling.box_score import Judged, scored
 from numpy.typing import NDArray
 
 from isthmus.models import flatbuffer
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.spectral_fit import trained
 from isthmus.models.data.boxes import BoxedPicture, boxed
 from isthmus.models.injection.halves import Head, Tail

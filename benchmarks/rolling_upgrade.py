@@ -51,6 +51,7 @@ from isthmus.models.scenes import Drive
 from isthmus.proto import wire
 from isthmus.proto.codec import CODEC_VERSION, Codec
 from isthmus.proto.messages import Hello
+from isthmus.proto.operations import heap
 from isthmus.proto.vocabulary import Answer, AnswerSource, LinkState, OperatingPoint, StageResult
 
 PICTURES = 8
@@ -316,6 +317,7 @@ async def upgraded(folder: Path, devices: int, fps: float, deadline_s: float, sc
     try:
         crowd = Crowd(bundles.load(str(folder)), tuple(processes), devices, deadline_s, seed)
         await until(lambda: all(crowd.standing_by(address) == devices for address in processes))
+        heap.freeze()  # as an agent does when it is ready
         stop = asyncio.Event()
         asking = [asyncio.ensure_future(crowd.ask(number, 1 / fps, stop)) for number in range(devices)]
         await asyncio.sleep(BEFORE_S)

@@ -24,7 +24,6 @@ from matplotlib import pyplot as plt
 
 from isthmus.models import bundle
 from isthmus.models.bundle import Bundle
-from isthmus.models.bundling.box_score import BoxScore
 from isthmus.models.data import clips
 from isthmus.models.data.clips import BoxedFrames
 from isthmus.models.detection import card, measuring
@@ -35,6 +34,7 @@ from isthmus.models.pictures import data_root
 from isthmus.proto.codec import Codec
 from isthmus.proto.colours import OKABE_ITO
 from isthmus.proto.messages import Layer
+from isthmus.proto.tasks.box_score import BoxScore
 from isthmus.proto.wire import to_device_pb
 
 GRPC_BYTES, HTTP2_BYTES = 5, 9

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from isthmus.edge_server.engines import Tail
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.films import FeatureHead, Film, film
 from isthmus.proto.codec import Codec
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.temporal.sequences import coded, fit_deltas
 
 Floats = NDArray[np.float32]

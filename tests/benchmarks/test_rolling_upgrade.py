@@ -19,6 +19,7 @@ import rolling_upgrade
 DEVICES = 50
 
 
+@pytest.mark.alone
 def test_an_upgrade_of_two_servers_and_of_the_bundle_under_fifty_devices_costs_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

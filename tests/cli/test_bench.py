@@ -64,9 +64,9 @@ def tails(monkeypatch: pytest.MonkeyPatch) -> None:
     def tail_times(found: Bundle, threads: int, max_batch: int) -> dict[int, float]:
         return {b: 1e-3 + b * found.manifest.tail_flops * 2e-9 for b in (1, 2, 4, 8) if b <= max_batch}
 
-    loop = Observation(value=0.001, source="measured", confidence="measured")
+    rest = {"loop_s": Observation(value=0.001, source="measured", confidence="measured")}
     monkeypatch.setattr(bench, "_tail_times", tail_times)
-    monkeypatch.setattr(bench, "_loop", lambda found: loop)
+    monkeypatch.setattr(bench, "_overheads", lambda found, threads, best_s: rest)
 
 
 @pytest.mark.usefixtures("tails")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -150,12 +151,19 @@ def test_a_live_source_is_answered_at_its_newest_picture() -> None:
 
 
 def test_a_live_source_that_the_device_keeps_up_with_loses_nothing() -> None:
+    rows, answers = list[FrameRecord](), threading.Semaphore(1)
+
     def slowly() -> Iterator[Picture]:
         for picture in pictures(4):
-            time.sleep(0.3)
+            assert answers.acquire(timeout=30), "the one before is answered"
+            time.sleep(0.15)  # a picture that comes at once counts as one that had piled up
             yield picture
 
-    rows, _ = answered(device(), Scripted(slowly(), live=True))
+    def tell(row: FrameRecord) -> None:
+        rows.append(row)
+        answers.release()
+
+    answered(device(), Scripted(slowly(), live=True), tell)
     assert [row.picture for row in rows] == ["#0", "#1", "#2", "#3"]
 
 

@@ -14,7 +14,10 @@ from isthmus.emulation import sweep
 from isthmus.proto import record
 from isthmus.proto.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+pytestmark = [
+    pytest.mark.alone("ray"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
 
 
 def swept(file: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from isthmus.emulation import run_summary
 from isthmus.emulation.run_summary import Tenth
-from isthmus.proto.vocabulary import AnswerSource
+from isthmus.proto.record import FrameRecord
+from isthmus.proto.vocabulary import AnswerSource, Box
 from record_rows import row
 
 
@@ -33,6 +35,20 @@ def test_accuracy_counts_what_is_right_and_on_time() -> None:
     assert (figures.bytes_up, figures.bytes_per_frame) == (300, 60.0)
     assert figures.latency_p50_s == 0.01
     assert 0.05 < (figures.latency_p99_s or 0) <= 0.2
+
+
+def test_boxes_in_time_are_scored_by_their_average_precision() -> None:
+    """What came late was not found."""
+    here, there = Box(1, 1.0, 0.1, 0.1, 0.3, 0.3), Box(1, 0.9, 0.6, 0.6, 0.8, 0.8)
+
+    def seen(frame_id: int, *boxes: Box, on_time: bool = True) -> FrameRecord:
+        return msgspec.structs.replace(row(frame_id, on_time=on_time), things=(here,), boxes=boxes)
+
+    assert run_summary.summary([seen(1, here), seen(2, here)]).ap50 == pytest.approx(1.0)
+    assert run_summary.summary([seen(1, here), seen(2, here, on_time=False)]).ap50 == pytest.approx(0.5, abs=0.01)
+    assert run_summary.summary([seen(1, here), seen(2, there)]).ap50 == pytest.approx(0.5, abs=0.01)
+    assert run_summary.summary([seen(1)]).ap50 == 0.0
+    assert run_summary.summary([row(1)]).ap50 is None
 
 
 def test_energy_is_that_of_the_frames_whose_energy_is_known() -> None:

@@ -52,6 +52,7 @@ class Role:
     stdout: int = subprocess.PIPE
     program: Sequence[str] = ISTHMUS
     """What runs the arguments; a test that must disturb the product from within puts a launcher here."""
+    patience_s: float = PATIENCE_S
 
     def __post_init__(self) -> None:
         with self.log_path.open("ab") as log:
@@ -95,9 +96,9 @@ class Role:
             [f"{' '.join(self.arguments)}: code {self.process.poll()}, {len(self.lines)} lines", *log[-15:]]
         )
 
-    def until(self, condition: Callable[[], Any], what: str, *, limit_s: float = PATIENCE_S) -> Any:
+    def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for something true of this process."""
-        return until(condition, what, of=[self], limit_s=limit_s)
+        return until(condition, what, of=[self], limit_s=self.patience_s)
 
     def settle(self) -> None:
         """From here on it must not grow."""

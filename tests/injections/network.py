@@ -6,7 +6,6 @@ route, both in the range that is set aside for benchmarks (RFC 2544), and both g
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from injections.machine import UnavailableError
 
 SERVER, ROUTER_UP = "198.18.{}.1", "198.18.{}.2"
 ROUTER_DOWN, DEVICE, OTHER_DEVICE = "198.18.{}.129", "198.18.{}.130", "198.18.{}.166"
-_counter = itertools.count()
+NUMBERS = 250
 
 
 def run(*arguments: str) -> str:
@@ -38,11 +37,26 @@ def possible(*arguments: str) -> str:
         raise UnavailableError(str(error)) from error
 
 
+def _free_number() -> int:
+    """A number that no other network of this machine has: who could make the router's namespace of that number has it."""
+    for number in range(NUMBERS):
+        try:
+            possible("ip", "netns", "add", f"isthmus{number}r")
+        except UnavailableError as error:
+            if "exists" in str(error):
+                continue
+            raise
+        return number
+    raise UnavailableError(
+        f"network namespaces: all {NUMBERS} numbers are taken; `ip netns del` frees those that were left"
+    )
+
+
 class Network:
     """Server (this namespace), router, device: `with Network() as net:`. Raises UnavailableError, which says what is missing."""
 
     def __enter__(self) -> Network:
-        number = (os.getpid() + next(_counter)) % 250
+        number = _free_number()
         self.server, self.device = SERVER.format(number), DEVICE.format(number)
         self._number, self._up, self._down = number, f"ist{number}u", f"ist{number}d"
         self.router_ns, self.device_ns = f"isthmus{number}r", f"isthmus{number}d"
@@ -55,8 +69,8 @@ class Network:
 
     def _build(self) -> None:
         number, up, down = self._number, self._up, self._down
+        possible("ip", "netns", "add", self.device_ns)
         for name in (self.router_ns, self.device_ns):
-            possible("ip", "netns", "add", name)
             self.inside(name, "ip", "link", "set", "lo", "up")
         possible("ip", "link", "add", up, "type", "veth", "peer", "name", "toserver", "netns", self.router_ns)
         run("ip", "addr", "add", f"{self.server}/30", "dev", up)
@@ -73,7 +87,8 @@ class Network:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for undo in (("link", "del", self._up), ("netns", "del", self.router_ns), ("netns", "del", self.device_ns)):
+        # The router last: with it goes the number.
+        for undo in (("link", "del", self._up), ("netns", "del", self.device_ns), ("netns", "del", self.router_ns)):
             subprocess.run(["ip", *undo], capture_output=True)
 
     @property

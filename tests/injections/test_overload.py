@@ -192,6 +192,7 @@ class Load:
                 self._tails_s[counted].append(message.result.tail_us / 1e6)
 
 
+@pytest.mark.alone
 def test_25_cpu_is_the_limit(lab: Lab) -> None:
     """25: the server has too little CPU: asked for three times as much, it does not collapse, and recovers."""
     server = lab.server()
@@ -205,6 +206,7 @@ def test_25_cpu_is_the_limit(lab: Lab) -> None:
     invariants([], [server], log_lines=200)
 
 
+@pytest.mark.alone
 def test_25_tail_is_the_limit(lab: Lab) -> None:
     """25: the tail is the limit, at a fixed cost a batch: asked for three times as much, it does not collapse, and recovers."""
     slow = tails.bundle(lab.folder / "slow", tails.slow(0.2))
@@ -227,6 +229,7 @@ def test_25_six_devices(lab: Lab) -> None:
     invariants(agents, [server], log_lines=200)
 
 
+@pytest.mark.alone
 def test_34_busy_device(lab: Lab) -> None:
     """34: four processes that only compute beside the device: every frame has its answer."""
     server = lab.server()

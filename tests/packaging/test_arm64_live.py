@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ARM64 = os.environ.get("ISTHMUS_ARM64", "")
 TESTS = (
     "tests/proto/test_codec.py", "tests/proto/test_wire.py", "tests/device/test_session.py",
-    "tests/device/test_scheduler.py", "tests/device/test_executor.py",
+    "tests/device/test_session_events.py", "tests/device/test_scheduler.py", "tests/device/test_executor.py",
 )  # fmt: skip
 LAST_DIGITS = 1e-6
 """Of the largest value of a tensor."""

@@ -9,20 +9,20 @@ import platform
 import shlex
 import sys
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
 import typer
 
 from isthmus.cli.load import capacity
-from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.cli.options import FORMAT, NOTHING, Format, if_interrupted, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
 from isthmus.models.bundling.writer import check_writable
 from isthmus.models.profiles import Cost, Observation, Profile, Timing
 from isthmus.proto.errors import DataError
+from isthmus.proto.operations.version import version
 
 app = typer.Typer(no_args_is_help=True, help="Profiles: how well they fit, and a new one of this machine.")
 app.command("serve")(capacity.serve)
@@ -134,6 +134,7 @@ def _checked(profile: Profile, other: bundles.Bundle, repeats: int) -> str:
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def server(
     bundle: list[str] = typer.Option(["cifar10", "signs"], help="Bundles whose tails are timed; at least two."),
     threads: int = typer.Option(os.cpu_count() or 1, help="Threads of one batch."),
@@ -146,14 +147,16 @@ def server(
     if out is not None:
         check_writable(out, out.parent)
     timings: list[Timing] = []
-    costs = {}
+    costs, bests = {}, []
     for given in bundle:
         found = bundles.load(given)
         workload = f"{found.manifest.name}-tail"
         costs[workload] = Cost(
             flops=found.manifest.tail_flops, traffic_bytes=0, ops=0, source="bundle", confidence="estimate"
         )
-        for size, seconds in _tail_times(found, threads, max_batch).items():
+        times = _tail_times(found, threads, max_batch)
+        bests.append(times[1])
+        for size, seconds in times.items():
             seconds = float(f"{seconds:.4g}")
             timings.append(
                 Timing(workload=workload, batch=size, seconds=seconds, source=MEASURED, confidence="measured")
@@ -171,17 +174,22 @@ def server(
         rates=(),
         workloads=costs,
         timings=tuple(timings),
-        observed={capacity.LOOP: _loop(bundles.load(bundle[0], half="tail"))},
+        observed=_overheads(bundles.load(bundle[0], half="tail"), threads, bests[0]),
     )
     _show(rates.fit(measured, source="fit")[0], out, format_)
 
 
-def _loop(found: bundles.Bundle) -> Observation:
-    """What a frame costs outside the tail."""
-    from isthmus.emulation.load.loop_cost import loop_s
+def _overheads(found: bundles.Bundle, threads: int, best_s: float) -> dict[str, Observation]:
+    """What a server takes beyond its tail's best time."""
+    from isthmus.emulation.load import overheads
 
-    value = float(f"{asyncio.run(loop_s(found)):.4g}")
-    return Observation(value=value, source=MEASURED, confidence="measured")
+    rest = asyncio.run(overheads.overheads(found))
+    stretch = asyncio.run(overheads.stretch(found, threads, best_s))
+    values = {capacity.LOOP: rest.loop_s, capacity.HOP: rest.hop_s, **dict(zip(capacity.STRETCH, stretch, strict=True))}
+    return {
+        name: Observation(value=float(f"{value:.4g}"), source=MEASURED, confidence="measured")
+        for name, value in values.items()
+    }
 
 
 def _tail_times(found: bundles.Bundle, threads: int, max_batch: int) -> dict[int, float]:
@@ -218,7 +226,7 @@ def _write(profile: Profile, path: Path) -> None:
 def command() -> str:
     """What is running, on what and when: the source of everything that this run measures."""
     program = shlex.join(["isthmus", *sys.argv[1:]])
-    return f"{program} (isthmus {metadata.version('isthmus')}) on {machine()}, {date.today().isoformat()}"
+    return f"{program} (isthmus {version()}) on {machine()}, {date.today().isoformat()}"
 
 
 def machine() -> str:

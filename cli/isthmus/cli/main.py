@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Literal
 
 import typer
@@ -22,6 +22,7 @@ import typer
 from isthmus.cli.examples import EVERYWHERE, epilog
 from isthmus.cli.strict import Strict, strictly
 from isthmus.proto.errors import IsthmusError
+from isthmus.proto.operations.version import version
 
 COMMANDS = {
     "agent": "agent:agent",
@@ -70,7 +71,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"isthmus.cli.{module}"), attribute)
         if isinstance(command, typer.Typer):
-            strictly(command)
+            strictly(command, name)
             app.add_typer(command, name=name, epilog=epilog(name))
         else:
             app.command(name, cls=Strict, epilog=epilog(name))(command)
@@ -114,7 +115,7 @@ class JsonLines(logging.Formatter):
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"isthmus {metadata.version('isthmus')}")
+        typer.echo(f"isthmus {version()}")
         raise typer.Exit
 
 

@@ -9,6 +9,7 @@ import typer
 
 from isthmus.cli.options import CONFIG, INSECURE, Format, missing, require, run_role
 from isthmus.proto import config
+from isthmus.proto.operations import heap
 
 
 def serve(
@@ -90,6 +91,7 @@ def serve(
     what = f"the bundles in {settings.models}" if settings.models is not None else settings.bundle or DEFAULT_BUNDLE
 
     def ready(address: str) -> None:
+        heap.freeze()
         told = {"serves": what, "address": address, "tls": settings.certs is not None}
         typer.echo(json.dumps(told) if format_ == "json" else f"{what} on {address}, {posture}")
 

@@ -23,6 +23,7 @@ def facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
         found[comparison.name(who)] = {
             "frames": all_runs.frames,
             "accuracy": comparison.mean(who, lambda entry: entry.accuracy),
+            "ap50": comparison.mean(who, lambda entry: entry.ap50),
             "fair_share": comparison.recovered_in_all(who, TRACE_CLAIRVOYANT),
             "recovered": comparison.recovered_in_all(who, CLAIRVOYANT),
             "answered_by_deadline": comparison.mean(who, lambda entry: entry.answered_by_deadline),
@@ -39,14 +40,30 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
     """What `facts` gave, one policy a row."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("policy")
-    for title in ("right in time", "in time", "fair share", "of ceiling", "server", "bytes", "mJ", "p50 ms", "p95 ms"):
+    boxes = any(one["ap50"] is not None for one in figures.values())
+    titles = (
+        "right in time",
+        *(["AP50 in time"] if boxes else []),
+        "in time",
+        "fair share",
+        "of ceiling",
+        "server",
+        "bytes",
+        "mJ",
+        "p50 ms",
+        "p95 ms",
+    )
+    for title in titles:
         drawn.add_column(title, justify="right")
     for name, one in figures.items():
         server = one["by_source"].get("server", 0) / one["frames"] if one["frames"] else None
         shares = (one["accuracy"], one["answered_by_deadline"], one["fair_share"], one["recovered"], server)
         amounts = (one["bytes_per_frame"], _milli(one["energy_per_frame_J"]))
         times = _milli(one["latency_p50_s"]), _milli(one["latency_p95_s"])
-        drawn.add_row(name, *map(_percent, shares), *map(_number, (*amounts, *times)))
+        precision = [f"{one['ap50']:.3f}" if one["ap50"] is not None else "-"] if boxes else []
+        drawn.add_row(
+            name, _percent(shares[0]), *precision, *map(_percent, shares[1:]), *map(_number, (*amounts, *times))
+        )
     return drawn
 
 

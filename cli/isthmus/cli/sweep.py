@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 
 import typer
@@ -23,6 +22,7 @@ from isthmus.emulation.simulate import simulate
 from isthmus.emulation.sweep import Ended, SweepJob, SweepManifest
 from isthmus.models.bundling.writer import check_writable
 from isthmus.proto.errors import IsthmusError
+from isthmus.proto.operations.version import version
 
 COLUMNS = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 PLAIN_SHARE = 10
@@ -51,7 +51,7 @@ def sweep(
     made = SweepManifest.of(
         jobs,
         command=command_line(sys.argv[1:]),
-        version=metadata.version("isthmus"),
+        version=version(),
         code_sha256=code,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},

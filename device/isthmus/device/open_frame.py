@@ -58,7 +58,7 @@ class OpenFrame(Struct):
     server: Server | None = None
     """Where it is away."""
     before: Server | None = None
-    """Where it was away until it was given to `server` too."""
+    """Who had acknowledged it when it was given to `server` too."""
     doubt_s: float = math.inf
     """When to ask whether `server` has it: as late as another could still answer it."""
     referred: Server | None = None
@@ -71,7 +71,9 @@ class OpenFrame(Struct):
     @property
     def wakes_s(self) -> float:
         """When something must be done about it."""
-        return min(self.due_s, self.doubt_s) if self.let_go_s is None else self.let_go_s
+        if self.let_go_s is not None:
+            return self.let_go_s
+        return self.doubt_s if self.doubt_s < self.due_s else self.due_s
 
     def answer(
         self,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isthmus.device.capture.gate import Gate
 from isthmus.device.capture.reader import opened
@@ -20,7 +20,6 @@ from isthmus.device.capture.sources import Source, Wish
 from isthmus.device.capture.sources.address import public
 from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
-from isthmus.device.certificates import Certificates
 from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.deciding import outside
 from isthmus.device.deciding.kept_share import KeptShare
@@ -33,25 +32,26 @@ from isthmus.device.output.history import History, Limits
 from isthmus.device.output.sinks import AnsweredPicture, Sink, Sinks
 from isthmus.device.output.writers import StandardOutput, Writer, Writers
 from isthmus.device.servers.servers import Servers
-from isthmus.device.servers.uplinks import Uplinks
 from isthmus.device.session import Session
 from isthmus.device.signals import handle
 from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import policy_called
 from isthmus.device.tracking.tracker import Tracker
-from isthmus.device.transport import Listener, Transport
 from isthmus.models import bundle as bundles
 from isthmus.models import filters
 from isthmus.models.bundle import Bundle, Manifest
-from isthmus.proto import wire
-from isthmus.proto.codec import CODEC_VERSION
-from isthmus.proto.errors import ConfigError, SecurityError
+from isthmus.proto.errors import ConfigError
 from isthmus.proto.fates import RunEnd
-from isthmus.proto.messages import Hello
+from isthmus.proto.operations import heap
 from isthmus.proto.operations.notify import service_manager
+from isthmus.proto.operations.version import version
 from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.vocabulary import Answer, Reason
+
+if TYPE_CHECKING:
+    from isthmus.device.certificates import Certificates
+    from isthmus.device.servers.uplinks import Uplinks
 
 DEFAULT_FPS = 10.0
 """The pace of a source that has none, as a folder of pictures."""
@@ -96,8 +96,8 @@ def wish_of(config: AgentConfig) -> Wish:
     return Wish(None if config.size is None else size_of(config.size), config.fps)
 
 
-async def run_agent(config: AgentConfig, *, command: str = "") -> None:
-    """Run an agent to the end of its source or to SIGTERM, one line of JSON for every answer on standard output.
+async def run_agent(config: AgentConfig, *, command: str = "", text: bool = False) -> None:
+    """Run an agent to the end of its source or to SIGTERM, one line of JSON (or `text`) for every answer on standard output.
 
     Raises ConfigError, BundleError, SourceError, SecurityError, HandshakeError, DataError: each names the thing and the
     way out.
@@ -109,7 +109,7 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
         source = Previewed(source, Path(config.preview))
     period_s = _period_s(config, source)
     pace_fps = 1 / period_s if period_s else source.fps or 0.0
-    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno())]
+    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno(), text=text)]
     with contextlib.closing(Writers(own)) as writers:
         fps = config.fps or source.fps or DEFAULT_FPS
         sinks = sinks_of(config, device.bundle.manifest, fps)
@@ -170,6 +170,7 @@ async def answer_with(
     try:
         async with shown, _looking(device, host):
             if signals:
+                heap.freeze()
                 manager.ready(f"answering with {manifest.name}")
             await _beside(answering(host), host, uplinks)
     finally:
@@ -222,34 +223,19 @@ def _insight(device: Opened) -> Insight:
 
 
 def _certificates(config: AgentConfig) -> Certificates | None:
-    if not (config.servers or config.discover) or config.insecure:
+    if not (config.servers or config.discover):
         return None
-    if config.certs is None:
-        raise SecurityError(
-            f"{', '.join(config.servers) or 'discover'}: no certificates named; give --certs FOLDER (see `isthmus certs init`), "
-            "or --insecure for plaintext"
-        )
-    return Certificates(config.certs)
+    from isthmus.device.servers.reaching import certificates_of
+
+    return certificates_of(config)
 
 
 def _uplinks(device: Opened, host: Host) -> Uplinks | None:
-    config, bundle = device.config, device.bundle
-    if not (config.servers or config.discover):
+    if not (device.config.servers or device.config.discover):
         return None
-    hello = Hello(bundle.manifest.name, bundle.sha256, CODEC_VERSION, config.client_id)
+    from isthmus.device.servers.reaching import uplinks_of
 
-    def transport(address: str, listener: Listener) -> Transport:
-        return Transport(
-            address,
-            hello,
-            listener,
-            expected=wire.Expected(bundle.codec.layers, bundle.codec.max_layer_bytes),
-            max_message_bytes=wire.max_message_bytes(bundle.codec),
-            certificates=device.certificates,
-        )
-
-    listed = 0 if config.discover else len(config.servers)
-    host.uplink = uplinks = Uplinks(transport, host, listed=listed)
+    host.uplink = uplinks = uplinks_of(device.config, device.bundle, device.certificates, host)
     host.connect()
     return uplinks
 
@@ -320,7 +306,7 @@ def _header(device: Opened, fps: float, command: str) -> RunHeader:
         deadline_s=config.deadline_s,
         fps=fps,
         command=public(command),
-        version=metadata.version("isthmus"),
+        version=version(),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
     )

@@ -200,10 +200,11 @@ class ExpectedUtility:
         short enough for what is in it to be in time.
         """
         period_s = situation.period_s or situation.budget_s
-        service_s = outlook.service_s(size_bytes)
+        service_s = (size_bytes + MESSAGE_BYTES) * outlook.slowness  # `service_s`, asked a dozen times a frame
         use = service_s / period_s
         idle = PRICE_OF_LINK / (1 - min(use, FULL_USE)) if situation.period_s else PRICE_AT_LEISURE
-        left_s = min(outlook.queue_s, max(0.0, outlook.queue_s + service_s - period_s))
+        queue_s, beyond_s = outlook.queue_s, outlook.queue_s + service_s - period_s
+        left_s = 0.0 if beyond_s <= 0 else beyond_s if beyond_s < queue_s else queue_s
         return (left_s / situation.budget_s + idle) * use
 
     def _is_picture(self, known: Known) -> bool:
@@ -252,10 +253,11 @@ class ExpectedUtility:
         outlook = situation.outlook
         if outlook is None or result.layer_bytes is None:
             return best, decision
-        alone, coding_s = chances.exit, situation.times.coding_s()
+        alone, features_s = chances.exit, situation.budget_s
+        picture_s = features_s - situation.times.coding_s()
         for step, (right, sizes) in enumerate(zip(chances.sent, result.layer_bytes, strict=False)):
-            sent, p_before = -MESSAGE_BYTES, None
-            left_s = situation.budget_s - (coding_s if self._catalogue.is_picture(step) else 0.0)
+            sent, p_before, gain_before = -MESSAGE_BYTES, 0.0, 0.0
+            left_s = picture_s if self._catalogue.is_picture(step) else features_s
             for layers, size in enumerate(sizes, start=1):
                 sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, left_s)
@@ -263,11 +265,11 @@ class ExpectedUtility:
                     break  # more layers are no likelier to be in time
                 gain = right[layers - 1] - alone
                 # The server starts on what has arrived: if this prefix is too late, the one before it may not be.
-                before = 0.0 if p_before is None else (p_before[0] - p) * p_before[1]
-                if result.as_delta(step, layers):
+                before = (p_before - p) * gain_before if layers > 1 else 0.0
+                if result.delta_bytes and result.as_delta(step, layers):
                     before = 0.0  # one message: all of it arrives, or nothing
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
-                p_before = (p, gain)
+                p_before, gain_before = p, gain
                 if worth > best:
                     best, decision = worth, Offload(step, layers, p)
         return best, decision

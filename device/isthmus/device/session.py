@@ -34,6 +34,7 @@ from isthmus.device.temporal.acknowledged import whole
 from isthmus.device.tracking.tracker import Tracker
 from isthmus.device.tracking.tracks import Place
 from isthmus.proto import messages
+from isthmus.proto.machine import earliest
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import (
     Answer,
@@ -120,17 +121,16 @@ class Session:
     @property
     def due_at(self) -> float | None:
         """When to call `step` next, unless something happens before."""
-        timers = [*(o.wakes_s for o in self._open.values()), self.servers.due_at]
-        return min((due_s for due_s in timers if due_s is not None), default=None)
+        return earliest(self.servers.due_at, *[o.wakes_s for o in self._open.values()])
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
+        if (due_s := self.due_at) is not None and due_s <= now:
+            self._guard.woken(now - due_s)
         for o in [o for o in self._open.values() if o.wakes_s <= now]:
             if o.let_go_s is None and now < o.due_s:
                 self._moved(o, self._away.doubted(o, now), now)
                 continue
-            if o.let_go_s is None:
-                self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
         self.servers.step(now)
         self._rescue(now)

@@ -1,33 +1,32 @@
 """What runs a tail: features in, answers out, packed for the wire. One class for each engine, one line of registration.
 
 A tail is one file or several, each given what the one before gave: a distilled bundle's decoder runs in ONNX Runtime, the
-original model's second half behind it in LiteRT.
+original model's second half behind it in LiteRT. LiteRT is imported where a tail needs it: it takes 9 MB of memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from isthmus.models import trial
 from isthmus.models.bundle import Bundle
 from isthmus.models.crossing import parted
-from isthmus.models.litert import Signature, opened
 from isthmus.models.picture_ladder import TailPart
 from isthmus.models.pictures import Intake, resized
 from isthmus.proto.errors import BundleError, ConfigError, ModelError
 from isthmus.proto.tasks.task import Packed, Task
 
+if TYPE_CHECKING:
+    from isthmus.models.litert import Signature
+
 Arrays = tuple[NDArray[Any], ...]
 Frame = NDArray[Any]
 """What crossed for one frame: features (H, W, C) float32, or a picture (H, W, 3) uint8."""
-FATAL = 4
-"""ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 FATAL = 4
 """ONNX Runtime logs nothing less: what fails is raised too, and a line for every batch would be a flood."""
 LITERT_BATCHES = (8, 4, 2)
@@ -81,6 +80,9 @@ class LiteRtModel:
 
     def __init__(self, path: Path, threads: int) -> None:
         """Raises BundleError naming the file when it cannot be read."""
+        from isthmus.models import trial
+        from isthmus.models.litert import Signature, opened
+
         try:
             trial.check(path)
             interpreter = opened(path, threads=threads)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable
-from importlib import metadata
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -29,6 +28,7 @@ from isthmus.proto.codec import CODEC_VERSION
 from isthmus.proto.monitoring.endpoint import Endpoint, Shown
 from isthmus.proto.monitoring.labels import OTHER, Names
 from isthmus.proto.monitoring.vitals import Vitals
+from isthmus.proto.operations.version import version
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -79,7 +79,7 @@ class Metrics:
         self.batch = histogram("isthmus_batch_size", "Frames run together", "bundle", buckets=BATCHES)
         self._bundle_info = Gauge("isthmus_bundle_info", "Bundles served", ("bundle", "sha256"), registry=registry)
         build = Gauge("isthmus_build_info", "What runs", ("version", "codec", "python"), registry=registry)
-        build.labels(metadata.version("isthmus"), CODEC_VERSION, platform.python_version()).set(1)
+        build.labels(version(), CODEC_VERSION, platform.python_version()).set(1)
         ready = Gauge("isthmus_ready", "Whether it would answer: what /readyz says", registry=registry)
         ready.set_function(lambda: float(self.vitals.why_not_ready(time.monotonic()) is None))
         ProcessCollector(registry=registry)

@@ -11,6 +11,9 @@ FAILURES = 3
 LOG_S = 60.0
 """One line in so long, with the number of failures since the last."""
 
+HUNG_S, HUNG_TIMES = 5.0, 20.0
+"""A batch that takes longer than both this and so many times the usual is not slow, it hangs; no budget is so long."""
+
 
 class TailHealth:
     """One tail's."""

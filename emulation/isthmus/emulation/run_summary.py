@@ -10,6 +10,7 @@ import numpy as np
 
 from isthmus.proto.fates import Tally
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.tasks import box_score
 from isthmus.proto.vocabulary import AnswerSource, Skipped
 
 
@@ -29,6 +30,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The share right and on time."""
     accuracy_local_only: float | None
     """What the device alone would have got right."""
+    ap50: float | None
+    """Average precision at an overlap of a half of the boxes that were in time, where what is in the frames is known."""
     by_source: dict[str, int]
     by_reason: dict[str, int]
     by_width: dict[str, int]
@@ -68,6 +71,7 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
         answered_by_deadline=_share(record.on_time and record.source is not AnswerSource.NONE for record in records),
         accuracy=_share(record.right for record in records),
         accuracy_local_only=_share(record.local_right for record in records),
+        ap50=_ap50([record for record in records if record.things is not None]),
         by_source=dict(sorted(Counter(record.source.value for record in records).items())),
         by_reason=dict(sorted(Counter(record.reason.value for record in records).items())),
         by_width=dict(sorted(Counter(f"{record.width:g}" for record in records if record.width is not None).items())),
@@ -105,6 +109,15 @@ def reliability(records: Iterable[FrameRecord]) -> list[Tenth]:
         Tenth(len(those), sum(p for p, _ in those) / len(those), sum(came for _, came in those) / len(those))
         for _, those in sorted(found.items())
     ]
+
+
+def _ap50(records: Sequence[FrameRecord]) -> float | None:
+    if not any(record.things for record in records):
+        return None
+    return box_score.ap50(
+        [record.things or () for record in records],
+        [(record.boxes or ()) if record.on_time else () for record in records],
+    )
 
 
 def _mean(tenths: Sequence[Tenth], values: Sequence[float]) -> float | None:

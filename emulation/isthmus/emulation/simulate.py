@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 
 from isthmus.emulation.clairvoyant import runs, sighted
@@ -23,5 +27,18 @@ def simulate(scenario: Scenario) -> list[Run]:
         opened = OpenedScenario.of(msgspec.structs.replace(scenario, policy=NAMES[0]))
         return runs.runs(opened) if scenario.policy == CLAIRVOYANT else sighted.runs(opened)
     world = World(OpenedScenario.of(scenario))
-    run_virtual(world, until_s=world.ends_s)
+    with uncollected():
+        run_virtual(world, until_s=world.ends_s)
     return world.runs()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let the cyclic collector rest: a run makes many objects and no cycles, so that it only looks, and in vain."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

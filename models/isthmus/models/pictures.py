@@ -1,4 +1,7 @@
-"""Pictures on their way into a network: from a folder or a zip archive, and as a stage takes them; where real data is found."""
+"""Pictures on their way into a network: from a folder or a zip archive, and as a stage takes them; where real data is found.
+
+OpenCV is imported by what needs it, as in `proto.picture_codec`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,6 +101,8 @@ def squeezed(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A picture as a network takes it, whatever its shape: (size, size, 3)."""
     if picture.shape[:2] == (size, size):
         return picture
+    import cv2
+
     how = cv2.INTER_AREA if picture.shape[0] > size else cv2.INTER_LINEAR
     return cv2.resize(picture, (size, size), interpolation=how).astype(np.uint8, copy=False)
 
@@ -129,6 +133,8 @@ def resized(pixels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     """(H, W, 3) pixels at (height, width): by area where they shrink, linearly where they grow."""
     if pixels.shape[:2] == shape:
         return pixels
+    import cv2
+
     how = cv2.INTER_AREA if pixels.shape[0] > shape[0] else cv2.INTER_LINEAR
     return cv2.resize(pixels, shape[::-1], interpolation=how)
 
@@ -153,7 +159,9 @@ class Intake:
     """Pictures as a stage takes them: of its size, colours and layout, its scale and its offset."""
 
     def __init__(self, picture: Input) -> None:
-        self._picture = picture
+        import cv2  # here too, so that the first picture need not wait for it
+
+        self._picture, self._look_up = picture, cv2.LUT
         std = np.asarray(picture.std, np.float32)
         self._scale = (1 / (255 * std)).astype(np.float32)
         self._offset = (np.asarray(picture.mean, np.float32) / std).astype(np.float32)
@@ -165,8 +173,10 @@ class Intake:
         picture = self._picture
         pixels = fitted(pixels, picture.shape, picture.fit)
         if picture.colours == "grey":
+            import cv2
+
             pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
-        x = cv2.LUT(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
+        x = self._look_up(pixels, self._table) if pixels.dtype == np.uint8 else self._normalised(pixels)
         if picture.colours != "rgb":
             x = x[:, :, :1] if picture.colours == "grey" else x[:, :, ::-1]
         if picture.layout == "first":
@@ -228,6 +238,8 @@ def _of_archive(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _decoded(path: Path, name: str, raw: bytes) -> NDArray[np.uint8]:
+    import cv2
+
     try:
         pixels = cv2.imdecode(np.frombuffer(raw or b"\0", np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError) as error:

@@ -282,8 +282,7 @@ def _place(camera: Matrix, centre: tuple[float, float], size: float, turn: float
     """Unit square around 0 to picture: turned around the vertical, tilted, moved to `centre`, seen by the camera."""
     turned = np.array([[np.cos(turn), 0, 0], [0, 1, 0], [0.4 * np.sin(turn), 0, 1]])
     c, s = size * np.cos(tilt), size * np.sin(tilt)
-    placed: Matrix = camera @ np.array([[c, -s, centre[0]], [s, c, centre[1]], [0, 0, 1]]) @ turned
-    return placed
+    return np.asarray(camera @ np.array([[c, -s, centre[0]], [s, c, centre[1]], [0, 0, 1]]) @ turned, np.float64)
 
 
 def _bounds(place: Matrix) -> Matrix:
@@ -372,13 +371,14 @@ def _clouds(rng: Rng, height: int, width: int, cells: int) -> Floats:
 def _panorama(index: int) -> Picture:
     """Sky, clouds, hills and a row of trees and houses, (256, 512, 3), horizon at HORIZON_ROW."""
     rng, height, width = np.random.default_rng(1000 + index), TEXTURE_PX, 2 * TEXTURE_PX
-    row = np.arange(height)[:, None, None]
     top, haze = rng.uniform((60, 100, 150), (150, 180, 230)), rng.uniform((170, 180, 190), (235, 235, 240))
-    sky = top + (haze - top) * np.minimum(row / HORIZON_ROW, 1)
-    sky = sky + 0.8 * np.clip(2.5 * _clouds(rng, height, width, 4) - rng.uniform(0.8, 1.5), 0, 1) * (245 - sky)
+    air = top + (haze - top) * np.minimum(np.arange(height)[:, None, None] / HORIZON_ROW, 1)
+    clouds = 0.8 * np.clip(2.5 * _clouds(rng, height, width, 4) - rng.uniform(0.8, 1.5), 0, 1)
     hills = HORIZON_ROW - rng.uniform(4, 30) * _clouds(rng, 2, width, 3)[:1]
-    ground = rng.uniform((50, 80, 40), (120, 130, 90)) + 60 * (_clouds(rng, height, width, 16) - 0.5)
-    picture = np.clip(np.where(row > hills, ground, sky), 0, 255).astype(np.uint8)
+    soil, bumps = rng.uniform((50, 80, 40), (120, 130, 90)), _clouds(rng, height, width, 16)
+    rows = enumerate(zip(air, clouds, bumps, strict=True))  # one by one: all at once would take 12 MB
+    drawn = (np.where(y > hills[0], soil + 60 * (bump - 0.5), sky + c * (245 - sky)) for y, (sky, c, bump) in rows)
+    picture = np.stack([np.clip(line, 0, 255).astype(np.uint8) for line in drawn])
     for _ in range(int(rng.integers(25, 70))):
         size, kind, variant = rng.uniform(10, 44), int(rng.integers(4)), int(rng.integers(VARIANTS))
         place = _place(np.eye(3), (rng.uniform(22, width - 22), HORIZON_ROW + 3 - size / 2), size)

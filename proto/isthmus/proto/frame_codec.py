@@ -61,6 +61,8 @@ class FrameCodec:
         self._steps = len(config.steps)
         self._deltas = None if self._features is None else deltas_of(self._features)
         views = () if config.picture is None else (config.picture, *config.views)
+        if views:
+            picture_codec.load()
         self._qualities = [(n, view, quality) for n, view in enumerate(views) for quality in range(len(view.qualities))]
         """By step of the ladder, behind those of the features: which view, and which quality of it."""
         self._views = views

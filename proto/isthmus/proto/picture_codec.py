@@ -1,5 +1,7 @@
 """A picture to bytes and back: the other thing that can cross. Pure but for OpenCV's coders, which keep no state.
 
+OpenCV is imported by who needs it: it takes 16 MB of memory, and many a server never sees a picture.
+
 A payload is a picture's file behind the header that features have, so that whoever receives it knows by its first byte
 what it holds. Sizes are predicted from how much neighbouring pixels differ; nothing is encoded to find out a size.
 """
@@ -11,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +21,8 @@ from isthmus.proto.errors import CodecError
 Pixels = NDArray[np.uint8]
 Format = Literal["webp", "jpeg"]
 Coefficients = tuple[float, float, float]
-CODERS: dict[Format, tuple[str, int]] = {
-    "webp": (".webp", cv2.IMWRITE_WEBP_QUALITY),
-    "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
-}
+CODERS: dict[Format, tuple[str, int]] = {"webp": (".webp", 64), "jpeg": (".jpg", 1)}
+"""What OpenCV is told: a file's ending, and its IMWRITE_WEBP_QUALITY or IMWRITE_JPEG_QUALITY."""
 BYTES_A_PIXEL = 3
 """No coder needs more for an 8-bit picture, its container aside."""
 CONTAINER_BYTES = 1024
@@ -49,8 +48,15 @@ class PictureConfig:
         return self.height * self.width * BYTES_A_PIXEL + CONTAINER_BYTES
 
 
+def load() -> None:
+    """Import what encodes and decodes now, and not when the first picture waits for it."""
+    import cv2  # noqa: F401
+
+
 def encode(pixels: Pixels, config: PictureConfig, quality: int) -> bytes:
     """The file of (H, W, 3) RGB pixels; `quality` indexes the ladder. Raises CodecError on another shape or type."""
+    import cv2
+
     _check(pixels, config)
     suffix, key = CODERS[config.format]
     return cv2.imencode(suffix, pixels[:, :, ::-1], [key, config.qualities[quality]])[1].tobytes()
@@ -61,6 +67,8 @@ def decode(file: bytes, config: PictureConfig) -> Pixels:
 
     The size is read from the file's header before anything is decoded: a small file can claim a huge picture.
     """
+    import cv2
+
     size = webp_size(file) if config.format == "webp" else jpeg_size(file)
     if size != (config.height, config.width):
         found = "no picture" if size is None else f"a picture of {size[0]} x {size[1]} pixels"

@@ -136,6 +136,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Pictures let go since the frame before this: newer ones came while the device was occupied."""
     skipped_rate: int = 0
     """And those that came sooner than was asked for."""
+    things: tuple[Box, ...] | None = None
+    """What is in the frame, where its true boxes are known; their scores are 1."""
     found: bool | None = None
     local_found: bool | None = None
     """Whether the boxes are right, each thing by its class and place; and the last early exit's. None: not known."""

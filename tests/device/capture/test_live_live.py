@@ -59,7 +59,8 @@ def test_the_newest_picture_wins_and_the_others_are_counted() -> None:
         source = Flaky(20)
         source.reconnects = False
         reader = LiveReader(source)
-        await asyncio.sleep(0.3)
+        while reader.captured < 20:
+            await asyncio.sleep(0.01)
         picture = await reader.read()
         assert picture is not None
         assert picture.name == "#19"
@@ -161,7 +162,7 @@ def test_a_wait_is_woken_at_the_end() -> None:
 
     class Waiting(Flaky):
         def read(self) -> Picture | None:
-            woken.wait(30)
+            woken.wait(600)
             return None
 
         def wake(self) -> None:
@@ -174,7 +175,7 @@ def test_a_wait_is_woken_at_the_end() -> None:
         await reader.close()
         return time.monotonic() - began_s
 
-    assert limited(run()) < 1.0  # type: ignore[operator]
+    assert limited(run()) < 15.0, "ten minutes, less what a busy machine takes"  # type: ignore[operator]
 
 
 def test_an_error_that_is_no_sources_ends_it() -> None:

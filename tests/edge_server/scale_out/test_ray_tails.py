@@ -15,7 +15,7 @@ import pytest
 
 from isthmus.edge_server.config import ServerConfig
 from isthmus.edge_server.engines import Frame, Tail
-from isthmus.edge_server.scale_out.ray_tails import Replica, Replicas, tail_of
+from isthmus.edge_server.scale_out.ray_tails import Replicas, tail_of
 from isthmus.edge_server.tail_worker import TailWorkers
 from isthmus.models import bundle as bundles
 from isthmus.proto import config
@@ -48,7 +48,7 @@ def test_a_replica_has_the_bundle_s_own_tail_without_its_folder() -> None:
     bundle = bundles.load("signs", half="tail")
     made = pickle.loads(pickle.dumps(tail_of(bundle, 1)))
     frames = [blank(bundle.codec) + np.float32(i) for i in range(3)]
-    assert Replica(made)(frames) == Tail(bundle, 1).run(frames)
+    assert made().run(frames) == Tail(bundle, 1).run(frames)
 
 
 def test_several_batches_run_at_once_and_no_thread_is_made_for_each() -> None:

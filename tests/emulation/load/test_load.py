@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.emulation.load import search
 from isthmus.emulation.load.asking import WAY_S, Asker, Asking, OnWire
-from isthmus.emulation.load.virtual import VirtualServer, answered
+from isthmus.emulation.load.virtual import QUANTILES, VirtualServer, answered
 from isthmus.models import bundle as bundles
 from isthmus.proto.messages import Busy, Heartbeat, Layer, Result
 from isthmus.proto.vocabulary import ServerTimings
@@ -108,3 +108,33 @@ def test_a_loop_that_costs_more_than_the_tail_is_the_limit() -> None:
     for loop_s, least, most in ((0.0, 0.99, 1.0), (0.02, 0.0, 0.7)):
         found = answered(VirtualServer((0.001,) * 8, loop_s=loop_s), bundle, ASKING, 10, seed=1)
         assert least <= found.share <= most
+
+
+def carried(server: VirtualServer) -> int:
+    bundle = bundles.load("signs")
+
+    async def measure(devices: int) -> float:
+        return answered(server, bundle, ASKING, devices, seed=1).share
+
+    return asyncio.run(search.most(measure, start=5))
+
+
+def test_a_tail_that_is_idle_while_a_batch_is_handed_over_carries_less() -> None:
+    """A tail of 20 ms to which 20 ms more go by each time: half as many."""
+    assert carried(VirtualServer((EACH_S,), hop_s=EACH_S)) in (2, 3)
+
+
+def test_a_tail_that_is_slower_at_work_carries_less_and_less_still_where_it_wavers() -> None:
+    best, even = (
+        carried(VirtualServer((EACH_S,))),
+        carried(VirtualServer((EACH_S / 2,), stretch=(2.0,) * len(QUANTILES))),
+    )
+    wavering = carried(VirtualServer((EACH_S / 2,), stretch=(1.0, 1.0, 4.0, 8.0)))  # as long on average
+    assert best == even
+    assert wavering < even
+
+
+def test_the_loop_takes_its_turn_for_answers_too() -> None:
+    """Frames cost the loop 20 ms each and the tail nothing: fifty a second, whichever part of it is for the answer."""
+    server = VirtualServer((0.0001,) * 8, loop_s=EACH_S)
+    assert 4 <= carried(server) <= 6

@@ -92,6 +92,7 @@ def passed(link: LinkBackend, size_bytes: int) -> dict[str, float]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["relay", "tun", "tbf", "netem"])
 def test_a_process_on_the_device_s_side_reaches_the_server_at_the_trace_s_rate(name: str) -> None:
     trace = synthetic.constant(up_mbps=4, down_mbps=80, rtt_ms=0)
@@ -104,6 +105,7 @@ def test_a_process_on_the_device_s_side_reaches_the_server_at_the_trace_s_rate(n
     assert found["took_s"] <= 0.8 * 1.5 + 40 * lag.max_s + 0.5
 
 
+@pytest.mark.alone
 def test_tbf_lives_on_after_outages() -> None:
     """Without its cures the link sleeps for seconds after each: rates that jump, merged packets, a floor between."""
     rows = [row for _ in range(4) for row in ((0.3, 40, 40, 0), (0.4, 0, 0, 0), (0.3, 12, 40, 0))]
@@ -209,6 +211,7 @@ def test_without_namespaces_the_reason_is_told_and_auto_goes_on_with_the_relay(m
         backends.opened("auto", WIDE, upstream="127.0.0.1:9", options=dropping, say=said.append).__enter__()
 
 
+@pytest.mark.alone
 def test_namespaces_leave_nothing_behind() -> None:
     def links() -> set[str]:
         return {path.name for path in Path("/sys/class/net").iterdir()}

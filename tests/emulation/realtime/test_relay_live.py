@@ -108,6 +108,7 @@ def test_a_slow_reader_gets_everything_after_the_sender_has_gone() -> None:
     live(test)
 
 
+@pytest.mark.alone
 def test_goodput_is_the_trace_s() -> None:
     async def test() -> None:
         trace = steps((0, 100_000, 1e6))
@@ -132,6 +133,7 @@ def test_all_connections_share_one_uplink() -> None:
     live(test)
 
 
+@pytest.mark.alone
 def test_an_outage_holds_bytes_and_openings_and_loses_none() -> None:
     async def test() -> None:
         trace = steps((0, 1e6, 1e6), (0.2, 0, 0), (0.7, 1e6, 1e6), (10.0, 1e6, 1e6))
@@ -273,6 +275,7 @@ def test_a_relay_that_would_have_to_lose_is_refused() -> None:
         Relay(steps((0, 1, 1)), listen="127.0.0.1:0", upstream="127.0.0.1:1", options=LinkOptions(outage="drop"))
 
 
+@pytest.mark.alone
 def test_small_messages_do_not_wait_for_acknowledgements() -> None:
     """Two small answers to one request: where Nagle's algorithm is on, the second waits for 40 ms."""
 

@@ -83,6 +83,7 @@ def test_a_slow_device_answers_from_what_is_tracked(bundle: Bundle) -> None:
     assert Counter(r.source.value for r in ours)["track"] > 200
     assert run_summary.summary(ours).accuracy > 0.4 > (run_summary.summary(alone).accuracy or 0.0)  # type: ignore[operator]
     assert all(r.age_s > 0 for r in ours if r.source.value == "track")
+    assert 0.0 < (run_summary.summary(ours).ap50 or 0.0) <= 1.0
 
 
 @pytest.mark.parametrize("name", policies.ON_CLIPS)

@@ -140,6 +140,15 @@ def test_a_lost_server_is_replaced_by_the_next_one() -> None:
     assert {r.server for r in between(two, 2.2, 14)} == {None, "edge-1"}
 
 
+def test_a_tail_that_hangs_is_left_for_the_next_server() -> None:
+    hung = Happening(what="tail-hung", at_s=2.0)
+    alone, two = (simulate(changed(WIFI, servers=n, events=(hung,), duration_s=6.0))[0] for n in (1, 2))
+    assert all(record.on_time for record in (*alone.records, *two.records))
+    assert share(between(alone, 2.2, 6), AnswerSource.SERVER) == 0.0
+    assert share(between(two, 3, 6), AnswerSource.SERVER) > 0.3
+    assert {r.server for r in between(two, 3, 6)} == {None, "edge-1"}
+
+
 @pytest.mark.parametrize("links", ["shared", "own"])
 def test_a_rolling_upgrade_of_two_servers_costs_no_answer_of_theirs(links: str) -> None:
     events = tuple(Happening(what="server-drained", server=n, at_s=3.0 + 4 * n, for_s=1.0) for n in (0, 1))

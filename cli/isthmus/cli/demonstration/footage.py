@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from isthmus.device.capture.sources.clips import FOLDER, Clips, shipped
 from isthmus.device.output import drawing
 from isthmus.emulation.sequences.rows import found
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.data import clips
 from isthmus.models.scenes import Drive
 from isthmus.proto.record import FrameRecord
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.vocabulary import Answer, Box, Guess
 
 Pixels = NDArray[np.uint8]
@@ -80,6 +80,7 @@ class ShippedClips:
         return msgspec.structs.replace(
             answer,
             truth=truth[0].label if truth else None,
+            things=truth,
             found=answer.label is not None and found(answer.boxes or (), truth),
         )
 

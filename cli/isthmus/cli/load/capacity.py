@@ -9,14 +9,15 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import FORMAT, Format, require, seconds
+from isthmus.cli.options import FORMAT, Format, if_interrupted, require, seconds
 from isthmus.emulation.load import live, search
 from isthmus.emulation.load.asking import Answered, Asking
-from isthmus.emulation.load.virtual import VirtualServer, answered
+from isthmus.emulation.load.virtual import QUANTILES, VirtualServer, answered
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles
@@ -27,8 +28,10 @@ from isthmus.proto.errors import ConfigError, IsthmusError
 MOST_DEVICES = 4096
 """More connections than a process may have open by default; a server that carries more is measured at a higher rate."""
 START = 8
-LOOP = "loop_s"
-"""What a profile calls the processor seconds of a frame outside the tail."""
+LOOP, HOP = "loop_s", "hop_s"
+"""What a profile calls the processor seconds of a frame outside the tail, and the time from the loop to it and back."""
+STRETCH = tuple(f"tail_stretch_p{100 * share:g}" for share in QUANTILES)
+"""And how many times longer than its best a tail takes in a server at work."""
 
 
 def serve(
@@ -53,7 +56,9 @@ def serve(
     with started as address:
         credentials = None if certs is None else security.channel_credentials(certs)
         load = live.Load(str(address), opened, asking, counted_s, credentials)
-        carried, last = asyncio.run(_measured(load, rounds))
+        best = Best()
+        with if_interrupted(best.said):
+            carried, last = asyncio.run(_measured(load, rounds, best))
     facts = _facts(bundle, asking, carried) | _took(last)
     _show(facts, format_, str(address) if server else "a server on this machine", "rounds")
 
@@ -62,9 +67,15 @@ def emulated(scenario: Scenario, format_: Format, *, rounds: int = 3) -> None:
     """Say how many devices the scenario's server carries, at its rate and deadline, with its bundle."""
     opened, profile = bundles.load(scenario.bundle), profiles.load(scenario.server)
     asking = Asking(scenario.fps, scenario.deadline_s)
-    loop = profile.observed.get(LOOP)
+    loop, hop = profile.observed.get(LOOP), profile.observed.get(HOP)
+    stretch = tuple(profile.observed[name].value for name in STRETCH if name in profile.observed)
+    if stretch and (len(stretch) < len(STRETCH) or list(stretch) != sorted(stretch)):
+        raise ConfigError(
+            f"{profile.name}: observed: {', '.join(STRETCH)}: expected all of them, none less than the one before"
+        )
     times = tuple(profile.tail_s(opened.manifest.tail_flops, size) for size in range(1, scenario.max_batch + 1))
-    server = VirtualServer(times, 0.0 if loop is None else loop.value, credits=scenario.credits)
+    loop_s, hop_s = (0.0 if each is None else each.value for each in (loop, hop))
+    server = VirtualServer(times, loop_s, hop_s, stretch, credits=scenario.credits)
     carried = [asyncio.run(_computed(server, opened, asking, scenario.seed + n)) for n in range(rounds)]
     facts = _facts(scenario.bundle, asking, carried) | {"server": scenario.server, LOOP: server.loop_s}
     _show(facts, format_, f"server {profile.name}, emulated", "seeds")
@@ -81,7 +92,18 @@ def _asking(fps: float, deadline: str) -> Asking:
     return Asking(fps, deadline_s)
 
 
-async def _measured(load: live.Load, rounds: int) -> tuple[list[int], Answered]:
+@dataclass
+class Best:
+    """The most devices that were carried until now, in any round."""
+
+    devices: int = 0
+
+    def said(self) -> str:
+        """What is known where the search is interrupted."""
+        return f"{self.devices} devices were carried; the search for more was not at its end"
+
+
+async def _measured(load: live.Load, rounds: int, best: Best) -> tuple[list[int], Answered]:
     """What is carried in each round, and what became of the last load that was."""
     carried: list[int] = []
     last = Answered(0, 0, ())
@@ -91,7 +113,8 @@ async def _measured(load: live.Load, rounds: int) -> tuple[list[int], Answered]:
             nonlocal last
             found = await live.answered(load, devices, seed=seed)
             typer.echo(f"  {devices} devices: {found.share:.0%} in time", err=True)
-            last = found if found.share >= search.GOAL else last
+            if found.share >= search.GOAL:
+                last, best.devices = found, max(best.devices, devices)
             return found.share
 
         carried.append(await search.most(share, start=carried[-1] if carried else START, limit=MOST_DEVICES))

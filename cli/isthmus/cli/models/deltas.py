@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import require
+from isthmus.cli.options import NOTHING, if_interrupted, require
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle
 from isthmus.models.bundling import writer
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.deltas import Clips, with_deltas
 from isthmus.models.bundling.films import FeatureHead, Film, Floats, film
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.vocabulary import Guess
 
 LEAST_SCORE = 0.01
@@ -25,6 +25,7 @@ JUDGED_EVERY = 5
 """Neighbouring frames say the same: every so many are judged."""
 
 
+@if_interrupted(NOTHING)
 def deltas(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     clips: list[Path] = typer.Argument(

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import typer
 
 from isthmus.cli.models.injected import Asked, inject, is_classifier
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, FIT, Fit, check, label_names, missing
+from isthmus.cli.options import (
+    BUNDLES,
+    CHECKPOINTS,
+    FIT,
+    Fit,
+    check,
+    if_interrupted,
+    label_names,
+    missing,
+    trained_until_then,
+)
 from isthmus.models import flatbuffer
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS, input_of
@@ -62,7 +73,7 @@ def distill(
         None, help="Where pictures and the teacher's answers are kept [beside it, .cache]."
     ),
     out: Path | None = typer.Option(None, help="The bundle's folder [bundles/MODEL-distilled]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, min=1, help="Threads of torch."),
 ) -> None:
     """Train a small head for a classifier, or a bottleneck within a detector, and what reads it on the server."""
@@ -87,7 +98,8 @@ def distill(
     if not classifier:
         asked = Asked(pixels, fit, boxes, at, aimed_bytes, fallback, fallback_pixels or pixels, labels)
         kept_in = (pictures, validation, state, kept)
-        inject(graph, asked, kept_in, target, made_by, epochs=epochs or DETECTOR, head_share=head_share, seed=seed)
+        with if_interrupted(partial(trained_until_then, state)):
+            inject(graph, asked, kept_in, target, made_by, epochs=epochs or DETECTOR, head_share=head_share, seed=seed)
         return
     teacher = Teacher(graph, input_of(graph, pixels))
     names = label_names(labels, teacher.classes) or tuple(str(i) for i in range(teacher.classes))
@@ -107,7 +119,8 @@ def distill(
         cache=kept,
         seed=seed,
     )
-    bundle = distillation.run(target, names, made_by, typer.echo)
+    with if_interrupted(partial(trained_until_then, state)):
+        bundle = distillation.run(target, names, made_by, typer.echo)
     typer.echo(f"{bundle.folder}: bundle {bundle.sha256.hex()}")
 
 

@@ -132,8 +132,8 @@ def _boxes(found: Bundle, labels: Path | None, most: int | None, every_: int, fo
 
     Whether it was interrupted.
     """
-    from isthmus.models.bundling.box_score import Judged, scored
     from isthmus.models.data.clips import classes, shown
+    from isthmus.proto.tasks.box_score import Judged, scored
 
     m = found.manifest
     if labels is None:

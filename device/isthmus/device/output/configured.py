@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import webbrowser
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from isthmus.device.output.presence import Presence
 from isthmus.device.output.sinks import Sink
 from isthmus.models.bundle import Manifest
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.operations.version import version
 
 if TYPE_CHECKING:
     from isthmus.device.monitoring.monitor import Monitor
@@ -63,7 +63,7 @@ def _monitor(config: AgentConfig, manifest: Manifest, fps: float) -> Monitor | N
         if config.metrics is None:
             return None
         raise ConfigError("metrics: prometheus-client is not installed; the 'metrics' extra brings it") from error
-    info = {"bundle": manifest.name, "client_id": config.client_id, "version": metadata.version("isthmus")}
+    info = {"bundle": manifest.name, "client_id": config.client_id, "version": version()}
     counted = AgentMetrics(info | {"policy": config.policy}, sensors=sensors.read)
     return Monitor(counted, config.metrics, period_s=1 / fps)
 
@@ -82,7 +82,7 @@ def _page(config: AgentConfig, address: str, manifest: Manifest, metrics: Metric
         policy=config.policy,
         server=", ".join(config.servers) or None,
         deadline_s=config.deadline_s,
-        version=metadata.version("isthmus"),
+        version=version(),
         labels=manifest.labels,
     )
     browse = webbrowser.open if config.open_page else None
@@ -119,6 +119,6 @@ def _mqtt(config: AgentConfig, manifest: Manifest, watched: frozenset[int] | Non
     from isthmus.device.output.home_assistant import Card
 
     assert config.mqtt is not None
-    version, presence = metadata.version("isthmus"), Presence(watched)
-    card = Card(config.client_id, bundle=manifest.name, version=version, labels=manifest.labels, presence=presence)
+    labels, presence = manifest.labels, Presence(watched)
+    card = Card(config.client_id, bundle=manifest.name, version=version(), labels=labels, presence=presence)
     return Mqtt(Broker.of(config.mqtt), card, manifest.labels)

@@ -3,12 +3,15 @@
 A frame is at one server, until that one is lost, drains without taking it, or says nothing of it for so long that another
 server can just still answer it in time. Then it is sent there too, whole. Where one way leads to both, both are silent; so
 no more than one frame is sent twice before the other server has shown that it is the first one which is silent.
+
+A server whose tail hangs acknowledges frames and says no more of them. Such a frame is sent to another at the last moment, and
+only while the first says nothing of any frame: one that is slow, and answers others, is left in peace. The next is, once the
+other has answered this one; where it has not, both are busy, and frames that are sent twice are the last thing that helps.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 
 from isthmus.device.open_frame import OpenFrame, Phase
@@ -23,6 +26,9 @@ EVEN = 0.5
 DOUBT_S = 0.01
 """It is given to another server so much sooner than that one should need."""
 
+SENT_TWICE_S = 5.0
+"""A frame that its server has acknowledged is sent to another too at most so often, until another has answered one."""
+
 
 class Away:
     """What a session has at its servers."""
@@ -30,11 +36,17 @@ class Away:
     def __init__(self, frames: Mapping[int, OpenFrame], servers: Servers) -> None:
         """`frames` are all open ones, by their ids; the session's own, and always up to date."""
         self._frames, self._servers = frames, servers
+        self._not_before_s = -math.inf
+        """When the next frame that is acknowledged may be sent elsewhere too."""
 
     @property
-    def counts(self) -> Counter[str]:
+    def counts(self) -> dict[str, int]:
         """How many frames each server has in flight."""
-        return Counter(o.server.name for o in self._frames.values() if o.phase is Phase.AWAY and o.server is not None)
+        counts: dict[str, int] = {}
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and o.server is not None:
+                counts[o.server.name] = counts.get(o.server.name, 0) + 1
+        return counts
 
     def for_a_frame(self, now: float) -> Server | None:
         """Who gets a frame at `now`; None: nobody takes one."""
@@ -52,13 +64,30 @@ class Away:
     def doubted(self, o: OpenFrame, now: float) -> Server | None:
         """Who else gets a frame, of which it is time to ask; sets the time to ask again."""
         o.doubt_s = math.inf
-        if o.server is None or not o.server.link.owes(o.frame.id):
+        if o.server is None:
             return None
+        if not o.server.link.owes(o.frame.id):
+            return self._unanswered(o, o.server, now)
         other = self._servers.other(o.server, self.counts, now)
         if other is not None and other.link.waiting_since_s is not None:
             o.doubt_s = now + DOUBT_S  # it has not shown yet that it is there
             return None
         return self.elsewhere(o, now)
+
+    def _unanswered(self, o: OpenFrame, server: Server, now: float) -> Server | None:
+        """Who else gets a frame that `server` has acknowledged and says no more of."""
+        other = self._servers.other(server, self.counts, now)
+        if other is None:
+            return None
+        latest_s = o.due_s - DOUBT_S - _usual_s(other)
+        if now < latest_s:
+            o.doubt_s = latest_s
+            return None
+        answers = now < max(o.sent_s, server.answered_s) + _usual_s(server)
+        if answers or now < self._not_before_s or self.elsewhere(o, now) is None:
+            return None
+        self._not_before_s = now + SENT_TWICE_S
+        return other
 
     def elsewhere(self, o: OpenFrame, now: float) -> Server | None:
         """Another server that will probably answer a frame in time; None: there is none."""
@@ -73,23 +102,30 @@ class Away:
         """A frame is sent elsewhere too; whole, so that what its server holds of it is not what we hold."""
         if o.server is not None:
             o.server.acknowledged.forget(o.frame.id)
-        o.before = o.server
+        o.before = o.server if o.server is not None and not o.server.link.owes(o.frame.id) else None
 
     def speaks(self, frame_id: int, server: Server, now: float) -> None:
         """A server has a frame: one that says nothing of what it was sent well before that is silent."""
         o = self._frames.get(frame_id)
         if o is None or o.server is not server:
             return
+        if o.before is not None and o.before.answered_s < o.sent_s and server.answered_s >= now:
+            self._servers.prove_mute(o.before, now)
+            o.before, self._not_before_s = None, -math.inf
         for other in self._servers.others(server):
             since_s = other.link.waiting_since_s
             if since_s is not None and since_s + DOUBT_S + _usual_s(other) <= o.sent_s:
                 self._servers.suspect(other, now)
 
     def stranded(self) -> list[tuple[OpenFrame, bool]]:
-        """The frames at servers that are lost or silent, and whether lost."""
-        away = [(o, o.server) for o in self._frames.values() if o.phase is Phase.AWAY]
-        left = [(o, s) for o, s in away if s is not None and (s.suspected or s.state is LinkState.DOWN)]
-        return [(o, s.state is LinkState.DOWN) for o, s in left]
+        """The frames at servers that are lost, silent or shunned, and whether lost."""
+        left: list[tuple[OpenFrame, bool]] = []
+        for o in self._frames.values():
+            if o.phase is Phase.AWAY and (server := o.server) is not None:
+                lost = server.state is LinkState.DOWN
+                if lost or server.doubted:
+                    left.append((o, lost))
+        return left
 
 
 def _usual_s(server: Server) -> float:

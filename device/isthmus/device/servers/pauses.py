@@ -14,13 +14,15 @@ UNHURRIED_S = (1.0, 5.0)
 """The same for one that another server serves: nothing waits for this one but the next loss."""
 STEADY_S = 0.5
 """After a stream that lasted so long the next attempt is a first one; sooner, a server that hangs up at once is not pressed."""
+SHUN_S = (5.0, 60.0)
+"""First and longest pause for one that takes frames and answers none: a tail that hangs is given up by its server after 5 s."""
 
 
 class Pauses:
     """The pauses between attempts at one server."""
 
     def __init__(self, chance: random.Random) -> None:
-        self._chance, self._pause_s = chance, FIRST_S
+        self._chance, self._pause_s, self._shun_s = chance, FIRST_S, SHUN_S[0]
 
     def next_s(self, lasted_s: float | None, *, served: bool) -> float:
         """Seconds until the next attempt, after a stream of `lasted_s`; None: it never came about. `served` by another."""
@@ -35,3 +37,12 @@ class Pauses:
         """Seconds until an attempt that cannot wait, since no other server is left; those after it are short again."""
         self._pause_s = FIRST_S
         return FIRST_S * self._chance.random()
+
+    def shun_s(self) -> float:
+        """Seconds for which a server that answers nothing gets nothing."""
+        shun_s, self._shun_s = self._shun_s, min(2 * self._shun_s, SHUN_S[1])
+        return shun_s * self._chance.uniform(0.5, 1.5)
+
+    def answers(self) -> None:
+        """It answers: the next such pause is a first one."""
+        self._shun_s = SHUN_S[0]

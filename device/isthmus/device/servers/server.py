@@ -13,11 +13,15 @@ from isthmus.device.link_estimator import LinkEstimator
 from isthmus.device.servers.pauses import Pauses
 from isthmus.device.temporal.acknowledged import Acknowledged
 from isthmus.proto import messages
+from isthmus.proto.machine import earliest
 from isthmus.proto.messages import ServerMessage, Welcome
 from isthmus.proto.vocabulary import LinkState
 
 LOAD_GAIN = 0.3
 """Weight of a server's newest word on its load: one full queue is no reason to leave."""
+
+PROOFS = 2
+"""Frames that a server has taken and another has answered, with no word of the first between: one may be bad luck."""
 
 
 class Server:
@@ -41,6 +45,10 @@ class Server:
         """Another server gets the frames: this one is asked for proof of life less often."""
         self.suspected = False
         """It owed an answer while another server gave one; until it speaks again it gets nothing new."""
+        self.shunned_until_s: float | None = None
+        """It takes frames and answers none: until then it gets nothing that another would take."""
+        self.answered_s, self.proofs = -math.inf, 0
+        """When it last said what became of a frame, and how many frames another has answered in its place since."""
         self.load_s = 0.0
         """How long its queue and tail lately took, by its own word, smoothed."""
         self.up_since_s: float | None = None
@@ -54,8 +62,13 @@ class Server:
     @property
     def useful(self) -> bool:
         """Whether its stream is, or may become, one that frames can be sent on."""
-        doubtful = self.leaving or self.suspected or self.state is LinkState.DRAINING
+        doubtful = self.leaving or self.doubted or self.state is LinkState.DRAINING
         return self.dialled and not doubtful
+
+    @property
+    def doubted(self) -> bool:
+        """Whether there is reason to give frames to any other server rather than to this one."""
+        return self.suspected or self.shunned_until_s is not None
 
     def usable(self, away: int, now: float) -> bool:
         """Whether it would take a frame at `now`, with so many of ours in flight already."""
@@ -97,12 +110,15 @@ class Server:
         self.heard_s, self.suspected = now, False
         self.link.on_load(message.load)
         self.load_s += LOAD_GAIN * (message.load.wait_s + message.load.tail_s - self.load_s)
+        if isinstance(message, messages.Result | messages.Late | messages.Busy | messages.Invalid):
+            self.answered_s, self.proofs = now, 0
         match message:
             case messages.Ack():
                 self.link.on_ack(message.frame_id, message.layer, now)
             case messages.Result():
                 self.link.on_result(message.frame_id, message.layers_used, message.timings, now)
                 self.acknowledged.on_result(message.frame_id, message.layers_used)
+                self.pauses.answers()
             case messages.Busy():
                 self._busy_until_s = max(self._busy_until_s, now + min(message.retry_s, self._config.busy_s))
             case messages.Invalid():
@@ -115,20 +131,31 @@ class Server:
             case messages.Welcome():
                 self._credits = message.credits
 
+    def prove(self, now: float) -> None:
+        """Another has answered a frame that this one had taken; the second time it is shunned, the longer the more often."""
+        self.proofs += 1
+        if self.proofs >= PROOFS:
+            self.proofs, self.shunned_until_s = 0, now + self.pauses.shun_s()
+
     @property
     def lost_at_s(self) -> float | None:
         """When it is given up: its silence is too long, or it should have ended; None while all is well."""
         if self.state is LinkState.DOWN:
             return None
-        since_s = self.link.waiting_since_s
-        silent_s = math.inf if since_s is None else max(since_s, self.heard_s) + self._config.silence_s
-        lost_s = min(silent_s, self._drained_s)
+        lost_s, since_s = self._drained_s, self.link.waiting_since_s
+        if since_s is not None:
+            lost_s = min(lost_s, max(since_s, self.heard_s) + self._config.silence_s)
         return lost_s if lost_s < math.inf else None
 
     @property
     def beat_at_s(self) -> float | None:
         """When it is next asked for proof of life."""
         return self._beat_at_s
+
+    @property
+    def due_at(self) -> float | None:
+        """The earliest of its timers."""
+        return earliest(self.lost_at_s, self._beat_at_s, self.shunned_until_s)
 
     def beat(self, now: float) -> int:
         """The number of the heartbeat that goes out now."""

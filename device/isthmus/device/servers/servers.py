@@ -5,8 +5,8 @@ were drawn at random from all that are known, and of the two the one that answer
 used: the power of two choices (Mitzenmacher 2001), which spreads many devices over many servers without anybody in charge.
 Where more than two are known, another standby is drawn now and then, so that each pair is not for ever.
 
-A server that drains, ends its stream or is suspected is left at once for the standby; one that could not be reached is left
-alone for a pause that grows (`pauses`), and its place goes to another.
+A server that drains, ends its stream, is suspected, or takes frames and answers none is left at once for the standby; one
+that could not be reached is left alone for a pause that grows (`pauses`), and its place goes to another.
 """
 
 from __future__ import annotations
@@ -82,8 +82,11 @@ class Servers:
     @property
     def due_at(self) -> float | None:
         """The earliest of all timers."""
-        timers = [t for s in self._known.values() for t in (s.lost_at_s, s.beat_at_s)]
-        return earliest(self._dial_at_s, self._look_at_s, *timers)
+        first_s = earliest(self._dial_at_s, self._look_at_s)
+        for server in self._known.values():
+            if (due_s := server.due_at) is not None and (first_s is None or due_s < first_s):
+                first_s = due_s
+        return first_s
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
@@ -92,6 +95,8 @@ class Servers:
                 self._hang_up(server, now)
             if server.beat_at_s is not None and server.beat_at_s <= now:
                 self._actions.append(Beat(server.beat(now), server.name))
+            if server.shunned_until_s is not None and server.shunned_until_s <= now:
+                server.shunned_until_s = None
         if self._look_at_s is not None and self._look_at_s <= now:
             self._look_at_s = now + self._chance.uniform(*LOOK_S)
             self._compare(now)
@@ -175,13 +180,18 @@ class Servers:
         server.suspected = True
         self._settle(now)
 
+    def prove_mute(self, server: Server, now: float) -> None:
+        """Another has answered a frame that this one has acknowledged, while it said nothing of any."""
+        server.prove(now)
+        self._settle(now)
+
     def others(self, than: Server) -> list[Server]:
         """All that are up but this one, and whom nobody suspects."""
-        return [s for s in self._fit if s is not than]
+        return [s for s in self._known.values() if s is not than and s.state is LinkState.UP and not s.doubted]
 
     def other(self, than: Server, away: dict[str, int], now: float) -> Server | None:
         """The best server but this one that would take a frame; None: there is none."""
-        fit = [s for s in self._up if s is not than and s.usable(away.get(s.name, 0), now)]
+        fit = [s for s in self._fit if s is not than and s.usable(away.get(s.name, 0), now)]
         return min(fit, key=lambda s: s.expected_s, default=None)
 
     def for_a_frame(self, away: dict[str, int], now: float) -> Server | None:
@@ -192,7 +202,7 @@ class Servers:
 
     @property
     def _fit(self) -> list[Server]:
-        return [s for s in self._up if not s.suspected]
+        return [s for s in self._up if not s.doubted]
 
     @property
     def _up(self) -> list[Server]:

@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.edge_server.engines import Frame
-from isthmus.edge_server.inference.head import Head
 from isthmus.edge_server.inference.tensors import ANY, Port
 from isthmus.edge_server.repository.lane import Served
 from isthmus.models.bundle import Bundle
@@ -27,6 +26,9 @@ from isthmus.proto.frame_codec import FrameCodec
 from isthmus.proto.tasks import WITHOUT_CLASSES
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Box, Guess, Placing
+
+if TYPE_CHECKING:
+    from isthmus.edge_server.inference.head import Head
 
 TAIL = ".tail"
 """Behind a bundle's name, the name of its server's half alone."""
@@ -148,6 +150,8 @@ class Offer:
 
     def _see(self, pictures: NDArray[Any]) -> Asked:
         if self._head is None:
+            from isthmus.edge_server.inference.head import Head  # needs LiteRT, which few servers are asked for
+
             self._head = Head(self._bundle)
         where = placing(pictures.shape[1:], self._manifest.input)
         return Asked(tuple(map(self._head.features, pictures)), (where,) * len(pictures))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Container, Iterator
-from importlib import metadata
 from typing import Any, NoReturn
 
 import grpc
@@ -26,6 +25,7 @@ from isthmus.proto import inference_pb2 as pb
 from isthmus.proto import inference_pb2_grpc
 from isthmus.proto.errors import BundleError, WireError
 from isthmus.proto.messages import Busy, Invalid, Late, Result, ServerMessage
+from isthmus.proto.operations.version import version
 from isthmus.proto.printable import printable
 
 SERVICE = "inference.GRPCInferenceService"
@@ -76,7 +76,7 @@ class Inference(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Which Isthmus this is."""
-        return pb.ServerMetadataResponse(name="isthmus", version=metadata.version("isthmus"))
+        return pb.ServerMetadataResponse(name="isthmus", version=version())
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """What a model takes and gives; each of its inputs is enough."""

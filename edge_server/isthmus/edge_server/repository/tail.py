@@ -11,7 +11,7 @@ from isthmus.edge_server.batcher import Batcher, RunBatch
 from isthmus.edge_server.engines import Engine
 from isthmus.edge_server.metrics import BundleMetrics
 from isthmus.edge_server.repository.lane import Ready, Served
-from isthmus.edge_server.tail_health import TailHealth
+from isthmus.edge_server.tail_health import HUNG_S, HUNG_TIMES, TailHealth
 from isthmus.edge_server.tail_times import TailTimes
 from isthmus.edge_server.tail_worker import Computed, TailHungError, TailWorker, TailWorkers, compute
 from isthmus.proto.frame_codec import FrameCodec, blank
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 WARM_UP_RUNS, WARM_UP_S = 5, 1.0
 """The best of so many runs is undisturbed on most machines; a slow tail is run for so long at most at each size."""
-HUNG_S, HUNG_TIMES = 5.0, 20.0
-"""A batch that takes longer than both this and so many times the usual is not slow, it hangs; no budget is so long."""
 MOST_WORDS = 300
 """Characters of an engine's error that are logged."""
 

@@ -1,17 +1,16 @@
 """Tails that Ray Serve places, scales and restarts on a cluster, behind the same batcher and the same deadlines.
 
 A deployment's replicas each hold one tail, made from the bundle's files, which travel with it: no node needs the folder. This
-server keeps the streams, decodes, batches, and keeps every replica busy: one batch runs while the next is on its way. A
-replica that dies costs the frames of its batches at most. Ray is imported when the first of these is made, by nothing else.
+server keeps the streams, decodes, batches, and keeps every replica busy: one batch runs while the next is on its way, over
+links that each replica holds to its server. A replica that dies costs the frames of its batches at most. Ray is imported when
+the first of these is made, by nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,24 +19,20 @@ from typing import Any
 
 from isthmus.edge_server.engines import Engine, Frame, Tail
 from isthmus.edge_server.scale_out import ray_cluster
+from isthmus.edge_server.scale_out.replica import LEAVE_S, Replica
+from isthmus.edge_server.scale_out.replica_links import ReplicaLinks
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.tasks.task import Packed
 
+DIALLED_S = 10.0
+"""A replica that runs has dialled already; the server has then heard its hello within so long."""
 START_S = 120.0
 """How long the first replica may take to start: it loads ONNX Runtime, perhaps on a machine that is being made."""
-PATIENCE_S = 30.0
-"""A batch is given up after so long; the server has given it up long before, and this frees the thread that waits."""
-BUSY_SHARE = 0.7
-"""More replicas are started while each is at work for more than this share of the time, where there may be more."""
-ROUTER = "isthmus.edge_server.scale_out.ray_router.LeastBusy"
-DEPTH = 2
-"""Batches under way for each replica. Ray takes some milliseconds from one to the next, in which it would have nothing to do."""
-ROOM = DEPTH + 1
-"""What Ray lets a replica have: it says a little late that a batch is done."""
-DELETE_S = 2.0
-"""What a replica that is told to end may take for its batch."""
+POLICY = "isthmus.edge_server.scale_out.wanted_replicas:by_their_work"
+DELETE_S = LEAVE_S + 1.0
+"""What a replica that is told to end may take for its batches, and its process for the rest."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ MOST = 256
 
 
 class RayTails:
-    """A tail whose every batch runs on some replica; may be called by as many threads at once as there are replicas."""
+    """A tail whose every batch runs on some replica; may be called by as many threads at once as there are links to them."""
 
     def __init__(
         self, make: Callable[[], Engine], replicas: Replicas, *, name: str, address: str | None = None
@@ -78,70 +73,63 @@ class RayTails:
         self.name, self._replicas = name, replicas
         self._ray = ray_cluster.connect(address)
         from ray import serve
-        from ray.serve.config import RequestRouterConfig
 
         serve.start(proxy_location="Disabled")  # devices come in through this server
         self._serve: Any = serve
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="ray")
-        scale: dict[str, Any] = {"num_replicas": replicas.least}
+        self._links = ReplicaLinks(self._ray.util.get_node_ip_address())
+        self._place(self._deployment().bind(make, self._links.door))
+
+    @property
+    def running(self) -> int:
+        """How many replicas run now."""
+        return self._links.replicas
+
+    @property
+    def batches(self) -> int:
+        """How many batches should be under way."""
+        return max(1, self._links.count)
+
+    def run(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
+        """What crossed for each of B frames, to B answers. Raises ReplicaError, with what the tail raised or what became of
+        its replica.
+        """
+        return self._links.run(frames)
+
+    def close(self) -> None:
+        """End the replicas, and Ray itself where it is our own."""
+        self._links.close()
+        with contextlib.suppress(Exception):  # a cluster that is gone has none to end
+            self._serve.delete(self.name)
+        self._ray.shutdown()
+
+    def _deployment(self) -> Any:
+        replicas, scale = self._replicas, dict[str, Any](num_replicas=self._replicas.least)
         if replicas.most > replicas.least:
             auto = {
                 "min_replicas": replicas.least,
                 "max_replicas": replicas.most,
-                "target_ongoing_requests": BUSY_SHARE * DEPTH,
+                "policy": {"policy_function": POLICY},
             }
             scale = {"autoscaling_config": auto}
-        deployment = self._serve.deployment(
+        return self._serve.deployment(
             Replica,
             name="tail",
-            max_ongoing_requests=ROOM,
-            request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+            graceful_shutdown_wait_loop_s=0.1,  # for requests of Ray Serve's, of which there are none
             graceful_shutdown_timeout_s=DELETE_S,
             ray_actor_options={"num_cpus": replicas.cpus},
             **scale,
         )
-        self._handle = self._placed(deployment.bind(make))
 
-    @property
-    def running(self) -> int:
-        """How many replicas run now; asks the cluster, which takes some milliseconds."""
-        return self._counted().get("RUNNING", 0)
-
-    @property
-    def batches(self) -> int:
-        """How many batches should be under way; asks the cluster as `running` does."""
-        return DEPTH * max(1, self.running)
-
-    def run(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
-        """What crossed for each of B frames, to B answers. Raises whatever the tail does, or Ray where a replica died."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._answers(frames)
-        return self._aside.submit(self._answers, frames).result()  # Ray lets nobody wait on an event loop: warming up
-
-    def close(self) -> None:
-        """End the replicas, and Ray itself where it is our own."""
-        with contextlib.suppress(Exception):  # a cluster that is gone has none to end
-            self._serve.delete(self.name)
-        self._aside.shutdown(wait=False)
-        self._ray.shutdown()
-
-    def _answers(self, frames: Sequence[Frame]) -> Sequence[Packed | None]:
-        response = self._handle.remote(list(frames))
-        try:
-            answers: Sequence[Packed | None] = response.result(timeout_s=PATIENCE_S)
-        except TimeoutError:
-            response.cancel()
-            raise
-        return answers
-
-    def _placed(self, application: Any) -> Any:
+    def _place(self, application: Any) -> None:
+        aside = ThreadPoolExecutor(1, thread_name_prefix="ray")
         try:
             run = functools.partial(self._serve.run, application, name=self.name, route_prefix=None)
-            return self._aside.submit(run).result(START_S)
+            aside.submit(run).result(START_S)
+            if not self._links.wait_for(self._replicas.least, DIALLED_S):
+                raise TimeoutError("they run, and have not dialled in")
         except Exception as error:  # Ray has many, and a timeout is a concurrent.futures one
             states, why = self._counted(), " ".join(str(error).split()) or f"not within {START_S:g} s"
+            self._links.close()
             with contextlib.suppress(Exception):
                 self._serve.delete(self.name, _blocking=False)
             self._ray.shutdown()
@@ -149,6 +137,8 @@ class RayTails:
                 f"ray: {self._replicas.least} replicas of {self._replicas.cpus:g} CPUs did not start ({why}; {states}); is there "
                 "room for them (--replica-cpus), and the same Isthmus on every node?"
             ) from error
+        finally:
+            aside.shutdown(wait=False)
 
     def _counted(self) -> dict[str, int]:
         applications = self._serve.status().applications
@@ -156,18 +146,6 @@ class RayTails:
             return {}
         counts = [deployment.replica_states for deployment in applications[self.name].deployments.values()]
         return {str(getattr(state, "value", state)): n for each in counts for state, n in each.items()}
-
-
-class Replica:
-    """One replica, on whatever machine Ray put it."""
-
-    def __init__(self, make: Callable[[], Engine]) -> None:
-        self._engine, self._turn = make(), threading.Lock()
-
-    def __call__(self, frames: Sequence[Frame]) -> list[Packed | None]:
-        """Compute a batch, one after the other: Ray calls it from several threads, and an engine knows one."""
-        with self._turn:
-            return list(self._engine.run(frames))
 
 
 def tail_of(bundle: Bundle, threads: int) -> Callable[[], Tail]:

@@ -18,6 +18,7 @@ from isthmus.models.bundle import Bundle
 from isthmus.proto.codec import CODEC_VERSION, Codec, checksum
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.messages import Busy, DeviceMessage, Heartbeat, Hello, Layer, Result, ServerMessage
+from isthmus.proto.vocabulary import ServerTimings
 
 WAY_S = 0.005
 """What a device takes off its budget for the way to the server and back, in a network without a bottleneck."""
@@ -75,6 +76,8 @@ class Asker:
         self.asked = self.in_time = 0
         self.took_s: list[float] = []
         """From capture to answer, of every answer that counts."""
+        self.timings: list[ServerTimings] = []
+        """What the server says of each."""
 
     @property
     def due_at(self) -> float:
@@ -101,11 +104,12 @@ class Asker:
     def hear(self, message: ServerMessage, now: float) -> None:
         """The server said something."""
         match message:
-            case Result(frame_id):
+            case Result(frame_id, timings=timings):
                 captured_s = self._away_s.pop(frame_id, -math.inf)
                 if captured_s >= self._counts_s:
                     self.in_time += now <= captured_s + self._asking.deadline_s
                     self.took_s.append(now - captured_s)
+                    self.timings.append(timings)
             case Busy(frame_id, retry_s):
                 self._away_s.pop(frame_id, None)
                 self._quiet_until_s = now + min(retry_s, SessionConfig.busy_s)
@@ -121,12 +125,15 @@ class Answered:
     in_time: int
     took_s: tuple[float, ...]
     """From capture to answer, of all that were answered."""
+    timings: tuple[ServerTimings, ...] = ()
+    """What the server says of each of these."""
 
     @classmethod
     def of(cls, askers: Sequence[Asker]) -> Answered:
         """All devices together."""
         took_s = tuple(took_s for asker in askers for took_s in asker.took_s)
-        return cls(sum(a.asked for a in askers), sum(a.in_time for a in askers), took_s)
+        timings = tuple(each for asker in askers for each in asker.timings)
+        return cls(sum(a.asked for a in askers), sum(a.in_time for a in askers), took_s, timings)
 
     @property
     def share(self) -> float:

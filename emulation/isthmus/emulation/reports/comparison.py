@@ -174,6 +174,11 @@ class Entry:
         """The share of frames with an answer in time."""
         return _mean((run.figures.answered_by_deadline, run.figures.frames) for run in self.runs)
 
+    @cached_property
+    def ap50(self) -> float | None:
+        """AP50 of the boxes in time: the runs' mean."""
+        return _mean((run.figures.ap50, run.figures.labelled_frames) for run in self.runs)
+
     @property
     def by_source(self) -> dict[str, int]:
         """Frames by the half that answered them."""

@@ -48,6 +48,7 @@ def facts(comparison: Comparison) -> dict[str, object]:
                 "runs": len(entry.runs),
                 "frames": entry.frames,
                 "accuracy": entry.accuracy,
+                "ap50": entry.ap50,
                 "accuracy_range": entry.accuracy_range,
                 "fair_share": comparison.recovered(setting, who, TRACE_CLAIRVOYANT),
                 "recovered": comparison.recovered(setting, who, CLAIRVOYANT),
@@ -244,8 +245,9 @@ def _tint(share: float | None) -> str:
 
 def _figures(comparison: Comparison) -> str:
     columns = (
-        "setting", "policy", "runs", "frames", "right and on time", "of the runs", f"of the {comparison.yardstick}'s gain",
-        "answered by the deadline", "latency, median", "95 %", "sent per frame", "energy per frame",
+        "setting", "policy", "runs", "frames", "right and on time", "of the runs", "AP50 on time",
+        f"of the {comparison.yardstick}'s gain", "answered by the deadline", "latency, median", "95 %", "sent per frame",
+        "energy per frame",
     )  # fmt: skip
     rows: list[Row] = []
     for setting, playing in comparison.entries.items():
@@ -256,6 +258,7 @@ def _figures(comparison: Comparison) -> str:
             cells = (
                 comparison.label(setting), comparison.name(who), f"{len(entry.runs):,}", f"{entry.frames:,}",
                 page.percent(entry.accuracy), f"{page.percent(span[0])} to {page.percent(span[1])}" if span else _NONE,
+                _NONE if entry.ap50 is None else f"{entry.ap50:.3f}",
                 _NONE if share is None else page.percent(share, 0), page.percent(entry.answered_by_deadline),
                 page.milliseconds(entry.latency_s(0.5)), page.milliseconds(entry.latency_s(0.95)),
                 page.size(entry.bytes_per_frame), page.energy(entry.energy_per_frame_J),

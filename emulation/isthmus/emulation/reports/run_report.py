@@ -169,6 +169,8 @@ def _tiles(figures: Summary) -> str:
         (page.size(figures.bytes_per_frame), "sent per frame", f"{page.size(figures.bytes_up)} in all"),
         (page.milliseconds(figures.latency_p50_s), "median latency", latency),
     ]
+    if figures.ap50 is not None:
+        each.append((f"{figures.ap50:.3f}", "AP50 on time", "boxes over things by half, in every frame"))
     if figures.kept is not None and figures.promised is not None:
         promised = f"{page.percent(figures.promised)} promised, {figures.promises:,} frames sent"
         each.append((page.percent(figures.kept), "of what was sent came back in time", promised))

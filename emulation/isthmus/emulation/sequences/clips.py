@@ -160,11 +160,12 @@ class ClipReplay(Replay):
         return Feed(max(1, round(duration_s * fps)), 1 / fps, deadline_s, rng.random() / fps, tuple(order))
 
     def judged(self, record: FrameRecord, sample: int, local: Guess | None) -> FrameRecord:
-        """The record with which frame of which clip it is, and whether what is there was found."""
+        """The record with which frame of which clip it is, and what is in it, and whether that was found."""
         truth = self._rows.truth(sample)
         return msgspec.structs.replace(
             record,
             picture=f"{self._table.names[self._table.clip[sample]]} #{self._table.number[sample] + 1}",
+            things=truth,
             found=record.label is not None and found(record.boxes or (), truth),
             local_found=local is not None and found(local.detail if isinstance(local.detail, tuple) else (), truth),
         )

@@ -20,6 +20,7 @@ from isthmus.edge_server import streams
 from isthmus.edge_server.admission import Close
 from isthmus.edge_server.batcher import RunBatch
 from isthmus.edge_server.streams import Ready, Streams
+from isthmus.edge_server.tail_health import HUNG_S
 from isthmus.emulation.link import ShapedLink
 from isthmus.emulation.virtual.connection import Pipe
 from isthmus.emulation.virtual.timeline import INFINITY, Timeline
@@ -106,7 +107,8 @@ class ServerNode:
     """One edge server. A dead one hears nothing, and whoever was connected finds that out by its silence."""
 
     def __init__(self, timeline: Timeline, core: Streams, engine: VirtualTail) -> None:
-        self.core, self.engine, self.alive = core, engine, True
+        self.core, self.engine, self.alive, self.hangs = core, engine, True, False
+        """`hangs`: what its tail computes never comes out of it, until the server gives it up."""
         self._timeline, self._alarm = timeline, _Alarm(timeline, core, self.perform)
         self._pipes: dict[int, Pipe] = {}
 
@@ -150,7 +152,7 @@ class ServerNode:
 
     def revive(self, now: float) -> None:
         """Take on devices again."""
-        self.alive = True
+        self.alive, self.hangs = True, False
 
     def perform(self, now: float) -> None:
         """Carry out what the core asks."""
@@ -168,9 +170,11 @@ class ServerNode:
         self._alarm.set()
 
     def _computed(
-        self, now: float, core: Streams, batch: RunBatch[Ready], answers: Sequence[Packed], tail_s: float
+        self, now: float, core: Streams, batch: RunBatch[Ready], answers: Sequence[Packed] | None, tail_s: float
     ) -> None:
-        if core is self.core:  # what was computed before a restart is lost with it
+        if self.hangs and answers is not None:
+            self._timeline.at(now + max(0.0, HUNG_S - tail_s), self._computed, core, batch, None, HUNG_S)
+        elif core is self.core:  # what was computed before a restart is lost with it
             core.on_computed(batch, answers, tail_s, now=now)
             self.perform(now)
 

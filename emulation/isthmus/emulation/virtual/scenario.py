@@ -23,8 +23,9 @@ SHELF = Path(__file__).parent / "scenarios"
 class Happening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something that begins at a time and, after a while, ends."""
 
-    what: Literal["load", "throttling", "server-load", "server-lost", "server-drained"]
-    """Work beside the head; the devices' heat; work beside the tail; a server without power; one that says goodbye and ends.
+    what: Literal["load", "throttling", "server-load", "server-lost", "server-drained", "tail-hung"]
+    """Work beside the head; the devices' heat; work beside the tail; a server without power; one that says goodbye and ends;
+    one that takes frames, and whose tail answers none.
 
     A server that was lost or drained starts anew at the event's end.
     """
@@ -35,7 +36,7 @@ class Happening(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     state: str = "none"
     """The state of the profile's throttling."""
     server: int = 0
-    """Which server is lost or drained, counted from 0."""
+    """Which server is lost or drained, or its tail hangs, counted from 0."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.at_s < math.inf and self.for_s > 0):

@@ -135,6 +135,8 @@ class World(Timeline):
             self.servers[event.server].die(now)
         elif event.what == "server-drained":
             self.servers[event.server].drain(now, GRACE_S)
+        elif event.what == "tail-hung":
+            self.servers[event.server].hangs = True
 
     def _end(self, now: float, event: Happening) -> None:
         self._happening.remove(event)
@@ -143,6 +145,8 @@ class World(Timeline):
             self.servers[event.server].revive(now)
         elif event.what == "server-drained":
             self.servers[event.server].restart(now, self._core(event.server))
+        elif event.what == "tail-hung":
+            self.servers[event.server].hangs = False
 
     def _settle(self) -> None:
         """Apply the product of all active slowdowns to every head and tail."""

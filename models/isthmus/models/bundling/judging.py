@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from isthmus.models.bundling.box_score import Judged, evaluator, scored
 from isthmus.models.data.truth import IGNORED, Truth
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.tasks.box_score import Judged, evaluator, scored
 from isthmus.proto.tasks.segmentation import pixels
 from isthmus.proto.tasks.task import Task
 from isthmus.proto.vocabulary import Box, Guess, Mask

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from isthmus.models.bundling.box_score import BoxScore, Judged, scored
 from isthmus.models.data.clips import BoxedFrames
 from isthmus.models.detection.network import Detector, fused
 from isthmus.models.detection.rounding import COARSER, coded
 from isthmus.models.detection.trainer import normalised
 from isthmus.models.training.processors import mixed_precision
+from isthmus.proto.tasks.box_score import BoxScore, Judged, scored
 from isthmus.proto.tasks.boxes import Boxes
 from isthmus.proto.tasks.detection import Detection
 

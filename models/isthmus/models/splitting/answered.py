@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from isthmus.models.bundle import Outcomes, Point
 from isthmus.models.bundling import calibration
-from isthmus.models.bundling.box_score import Judged, scored
 from isthmus.models.bundling.evaluate import CONFIDENCE_EDGES
 from isthmus.models.splitting.uncut import Uncut
 from isthmus.proto.errors import ConfigError
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.tasks.classification import Classification
 from isthmus.proto.tasks.task import Packed
 from isthmus.proto.vocabulary import Box, Guess

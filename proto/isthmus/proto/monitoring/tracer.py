@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 from opentelemetry import context as contexts
 from opentelemetry import trace as otel
@@ -34,6 +33,7 @@ from isthmus.proto.monitoring.spans import (
     endpoint_of,
     host_of,
 )
+from isthmus.proto.operations.version import version
 from isthmus.proto.printable import printable
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Tracer:
         """`give_up` ends what an exporter still tries when all is over."""
         who = {
             "service.name": f"isthmus-{half}",
-            "service.version": metadata.version("isthmus"),
+            "service.version": version(),
             "service.instance.id": instance,
         }
         self._share, self._ids, self._give_up = share, _Given(), give_up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isthmus.models.bundling.box_score import Judged, scored
+from isthmus.proto.tasks.box_score import Judged, scored
 from isthmus.proto.vocabulary import Box
 
 pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")

@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.models.data.boxes import Place
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.vocabulary import Box
 
+Place = tuple[float, float, float, float]
+"""Top, left, bottom, right, in pixels."""
 EVERY_AREA, MOST = 0, 2
 """Where the evaluator keeps objects of any size, and a hundred boxes a picture."""
+
+SIDE = 1000
+"""Of a frame whose size is not known, in pixels: an overlap is the same whatever it is."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,25 @@ def scored(pictures: Sequence[Judged], labels: Sequence[str]) -> BoxScore:
         by_class=dict(zip(classes, fifty, strict=True)),
         agnostic50=_mean(alone[0]),
     )
+
+
+def ap50(truth: Sequence[Sequence[Box]], found: Sequence[Sequence[Box]]) -> float:
+    """AP50 of what was found in frames, each with what is in it; classes and places as in `Box`.
+
+    Raises ConfigError when the evaluator is not installed.
+    """
+    labels = [str(k) for k in range(1 + max((b.label for boxes in (*truth, *found) for b in boxes), default=0))]
+    pictures = [
+        Judged(
+            SIDE,
+            SIDE,
+            tuple((labels[t.label], (SIDE * t.top, SIDE * t.left, SIDE * t.bottom, SIDE * t.right)) for t in things),
+            tuple(boxes),
+        )
+        for things, boxes in zip(truth, found, strict=True)
+    ]
+    classes = sorted({name for picture in pictures for name, _ in picture.truth})
+    return _mean(_precision(pictures, labels, classes)[0])
 
 
 def _mean(precision: Any) -> float:
