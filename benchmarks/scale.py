@@ -11,7 +11,8 @@ machine.
 Latency is that of two devices, which no queue delays: of the plain server, of one with its tail on Ray, and of Ray Serve's
 own way in (its HAProxy, straight to the replicas), which is sent the same features over HTTP and knows no deadlines; its
 goodput is measured too, at nine tenths of what its replicas can do, since beyond that its queue has no end.
-The last line is JSON: the ratio at each doubling with its least and most, and the latencies.
+The last line is JSON: the ratio at each doubling with its least and most, the latencies, and the processor time that servers
+and replicas take for each frame that was asked: it bounds one server, and a busy machine changes it little.
 """
 
 from __future__ import annotations
@@ -140,19 +141,36 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def child(target: Callable[..., None], *arguments: object) -> Iterator[list[str]]:
-    """A process, and what it says first; it is told to end, and has ten seconds for it."""
+def child(target: Callable[..., None], *arguments: object) -> Iterator[tuple[list[str], int]]:
+    """A process, what it says first, and its number; it is told to end, and has ten seconds for it."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=target, args=(*arguments, there))
     process.start()
     there.close()
     try:
-        yield here.recv()
+        assert process.pid is not None
+        yield here.recv(), process.pid
     finally:
         with contextlib.suppress(OSError):
             here.send(None)
         process.join(10.0)
         process.kill()
+
+
+def replicas() -> list[int]:
+    """The processes of all replicas on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::ServeReplica"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def cpu_s(processes: Sequence[int]) -> float:
+    """The processor time that these have taken so far."""
+    fields = [Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split() for number in processes]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -176,12 +194,12 @@ def balancer(addresses: Sequence[str]) -> Iterator[str]:
             process.wait()
 
 
-async def goodput(address: str, size: int, seconds: float, seed: int) -> float:
-    """Frames a second that are answered in time, of a quarter more than can be."""
+async def answered(address: str, size: int, seconds: float, seed: int) -> Answered:
+    """What becomes of a quarter more frames than can be answered."""
     load = live.Load(address, bundles.load(BUNDLE), ASKING, seconds)
     for _ in range(TRIES):
         with contextlib.suppress(live.GeneratorError):
-            return (await live.answered(load, DEVICES * size, seed=seed)).in_time / seconds
+            return await live.answered(load, DEVICES * size, seed=seed)
     raise SystemExit("the devices were late themselves, again and again: this machine has no room for them")
 
 
@@ -229,10 +247,13 @@ def ratios(rounds: Sequence[dict[int, float]]) -> dict[str, dict[str, float]]:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, list[dict[int, float]]] = {"servers": [], "ray": []}
+    costs: dict[str, list[float]] = {"servers": [], "ray": [], "replicas": []}
     took: dict[str, list[float]] = {"plain": [], "ray": []}
     with contextlib.ExitStack() as stack:
-        plain = [stack.enter_context(child(host, ()))[0] for _ in range(max(SIZES))]
-        on_ray = stack.enter_context(child(host, SIZES))
+        hosts = [stack.enter_context(child(host, ())) for _ in range(max(SIZES))]
+        plain = [address for (address,), _ in hosts]
+        on_ray, ray_host = stack.enter_context(child(host, SIZES))
+        processes = {"servers": [number for _, number in hosts], "ray": [ray_host], "replicas": replicas()}
         places = {
             "servers": {size: stack.enter_context(balancer(plain[:size])) for size in SIZES},
             "ray": dict(zip(SIZES, on_ray, strict=True)),
@@ -241,12 +262,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             for kind, addresses in places.items():
                 rows[kind].append({})
                 for size in SIZES:
-                    found = asyncio.run(goodput(addresses[size], size, args.seconds, number))
-                    rows[kind][-1][size] = found
-                    print(f"round {number}: {size} {kind}: {found:.1f} frames/s in time", flush=True)
+                    before = {which: cpu_s(each) for which, each in processes.items()}
+                    found = asyncio.run(answered(addresses[size], size, args.seconds, number))
+                    frames = found.asked * (1 + live.SETTLING_S / args.seconds)
+                    for which in (kind, "replicas") if kind == "ray" else (kind,):
+                        costs[which].append((cpu_s(processes[which]) - before[which]) / frames)
+                    rows[kind][-1][size] = found.in_time / args.seconds
+                    print(f"round {number}: {size} {kind}: {rows[kind][-1][size]:.1f} frames/s in time", flush=True)
             for kind, address in (("plain", plain[0]), ("ray", places["ray"][1])):
                 took[kind] += asyncio.run(latency(address, args.seconds, number))
-    return {"goodput": rows, "took_s": took}
+    return {"goodput": rows, "took_s": took, "cpu_s": costs}
 
 
 def measure_ingress(args: argparse.Namespace) -> dict[str, Any]:
@@ -254,7 +279,7 @@ def measure_ingress(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[int, list[float]] = {}
     took: list[float] = []
     for size in SIZES:
-        with child(ingress, size) as (address,):
+        with child(ingress, size) as ((address,), _):
             asyncio.run(over_http(address, 5.0, 2.0))
             if size == 1:
                 took += asyncio.run(over_http(address, FEW * ASKING.fps, args.rounds * args.seconds)).took_s
@@ -283,6 +308,7 @@ def main() -> None:
             for kind, rounds in found["goodput"].items()
         },
     }
+    said["cpu_ms_a_frame"] = {which: round(1e3 * statistics.median(each), 2) for which, each in found["cpu_s"].items()}
     took = found["took_s"]
     if not args.without_ingress:
         own = measure_ingress(args)

@@ -33,6 +33,7 @@ MODELS_ROOM_MAY_IMPORT = {
     "splitting": {TOP, "data", "bundling"},
     "training": {TOP, "data", "bundling", "splitting"},
     "distillation": _MADE,
+    "injection": {*_MADE, "distillation"},
     "compression": _MADE,
     "filtering": _MADE,
     "detection": _MADE,

@@ -14,16 +14,31 @@ import pytest
 
 from isthmus.proto import record
 
-DEMO = [sys.executable, "-m", "isthmus.cli", "demo", "--deadline", "400ms"]
+CLIPS = [sys.executable, "-m", "isthmus.cli", "demo", "--deadline", "400ms"]
+DEMO = [*CLIPS, "--bundle", "signs"]
+FIGURES = [
+    "frames", "answered_by_deadline", "accuracy", "accuracy_local_only", "by_source", "bytes_per_frame", "report",
+]  # fmt: skip
+
+
+def test_boxes_on_real_clips_are_what_it_shows_unasked(tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval", reason="what scores boxes is not installed")
+    done = subprocess.run([*CLIPS, "--duration", "4s"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert list(summary) == [*FIGURES, "ap50", "ap50_local_only"]
+    assert summary["frames"] == 120
+    assert 0 <= summary["ap50"] <= 1
+    page = tmp_path / summary["report"]
+    assert "data:image/jpeg" in page.read_text(), "answers drawn on their frames"
+    assert all(row.things for row in record.read(page.parent / "records.jsonl")[1])
 
 
 def test_a_short_demo_leaves_a_whole_report(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--duration", "6s"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert list(summary) == [
-        "frames", "answered_by_deadline", "accuracy", "accuracy_local_only", "by_source", "bytes_per_frame", "report",
-    ]  # fmt: skip
+    assert list(summary) == FIGURES
     assert summary["frames"] == 90
     page = tmp_path / summary["report"]
     left = {path.name for path in page.parent.iterdir()}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,54 @@ def test_a_half_loads_nothing_that_it_does_not_need(loaded: str, not_loaded: str
     command = [sys.executable, "-c", probe, *not_loaded.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by the words that name it."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from leaves(below, (*words, name))
+    if not hasattr(command, "commands") or command.invoke_without_command:
+        yield " ".join(words), command
+
+
+VERBS = dict(leaves(typer.main.get_command(application([]))))
+WITHOUT_FORMAT = {
+    "shape": "what its command says",
+    "config schema": "always JSON",
+    "service show": "a unit file",
+    "models pair": "there, a picture's format",
+    **{
+        f"models {verb}": "writes a bundle, of which `models info --format json` tells"
+        for verb in (
+            "distill",
+            "ablate",
+            "prune",
+            "deltas",
+            "clips",
+            "quantize",
+            "train",
+            "export",
+            "recount",
+            "inputs",
+        )
+    },
+}
+"""Commands that have no --format, and what they say instead."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_the_options_and_the_help_of_all(verb: str) -> None:
+    options = {name: parameter for parameter in VERBS[verb].params for name in parameter.opts}
+    assert ("--format" in options) is (verb not in WITHOUT_FORMAT) or verb == "models pair"
+    if verb not in WITHOUT_FORMAT:
+        assert tuple(options["--format"].type.choices) == ("text", "json")
+    silent = {name for name, parameter in options.items() if not getattr(parameter, "help", "")}
+    assert not silent, "options without a word of help"
+    defaults = [parameter.default for parameter in VERBS[verb].params if isinstance(parameter.default, float)]
+    assert all(map(math.isfinite, defaults)), "nobody types nan or inf"
+    shown = VERBS[verb].epilog
+    assert f"`isthmus {verb}" in shown
+    assert "`-h`, `-v`, `--log-format json`" in shown
+    page = re.search(r"More: `(\S+\.md)`", shown)
+    assert page is not None
+    assert (Path(__file__).parents[2] / page[1]).is_file()

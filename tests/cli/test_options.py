@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from graphs import classifier
 from isthmus.cli import options
 from isthmus.cli.main import application
-from isthmus.cli.options import install, label_names
+from isthmus.cli.options import install, label_names, trained_until_then
 from isthmus.emulation import sweep
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 
@@ -139,3 +139,45 @@ def test_what_cannot_be_written_is_one_line(
     assert str(refused.exception).startswith(("file/", "runs/"))
     assert "\n" not in str(refused.exception)
     assert (tmp_path / "file").is_file()
+
+
+def ctrl_c(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("command", "at", "said"),
+    [
+        ("models split model.tflite", "isthmus.models.flatbuffer.read", "interrupted: nothing is written"),
+        (
+            "models pair a.tflite b.tflite --pictures x",
+            "isthmus.models.pictures.samples",
+            "interrupted: nothing is written",
+        ),
+        ("bench server", "isthmus.cli.bench._tail_times", "interrupted: nothing is written"),
+        (
+            "bench serve --server 127.0.0.1:1",
+            "isthmus.emulation.load.live.answered",
+            "interrupted: 0 devices were carried; the search for more was not at its end",
+        ),
+        (
+            "traces record a.csv --server 127.0.0.1:1",
+            "isthmus.emulation.realtime.record_link.record",
+            "nothing is written",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_there_is(command: str, at: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = command.split()
+    app = application(arguments)
+    monkeypatch.setattr(at, ctrl_c)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130
+    assert said in done.output
+
+
+def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "signs.pt"
+    assert trained_until_then(checkpoint) == "no epoch was finished; nothing is written"
+    checkpoint.touch()
+    assert "the same command goes on from it" in trained_until_then(checkpoint)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isthmus.device.actions import Emit, Forget, RunStage, Send
+from isthmus.device.actions import Beat, Emit, Forget, RunStage, Send
 from isthmus.device.capture.gate import Gate, sketched
 from isthmus.device.scheduler import AlwaysOffload, LocalOnly
 from isthmus.device.session import Session
@@ -247,6 +247,27 @@ def test_a_host_that_wakes_up_late_is_woken_earlier() -> None:
     assert len(on_time) == 40
     assert not on_time[0]
     assert all(on_time[3:])
+
+
+def test_a_host_whose_heartbeats_go_out_late_is_woken_earlier_from_the_first_deadline_on() -> None:
+    """Timers that come 9 ms late, which nobody notices before the first frame that is answered at its deadline."""
+    known = catalogue()
+    session = Session(known, LocalOnly(known), StageTimes(((0.004, 0.01),) * 2))
+    session.on_connected(messages.Welcome("edge", 8, 1000, Load()), now=0.0)
+    now = 0.0
+    while now < 3.0:
+        due = session.due_at
+        assert due is not None
+        session.step(now := due + 0.009)
+        beats = [action.sequence for action in session.actions() if isinstance(action, Beat)]
+        for sequence in beats:
+            session.on_message(messages.ServerHeartbeat(sequence, Load()), now=now)
+    session.on_frame(Frame(0, now, now + 0.1), now=now)
+    due = session.due_at
+    assert due is not None
+    session.step(due + 0.009)
+    (emit,) = (action for action in session.actions() if isinstance(action, Emit))
+    assert emit.answer.on_time
 
 
 def test_a_stage_that_fails_is_answered_from_the_exit_before_it() -> None:

@@ -18,6 +18,7 @@ PROGRAMS = {
     "haproxy.cfg": ("haproxy", "-db", "-f"),
     "haproxy-passthrough.cfg": ("haproxy", "-db", "-f"),
     "nginx.conf": ("nginx", "-g", NGINX, "-e", "stderr", "-p", ".", "-c"),
+    "envoy.yaml": ("envoy", "--log-level", "warning", "--disable-hot-restart", "-c"),
 }
 AGE = "2s"
 WELCOME = re.compile(r"'(cam\d)' at .*: welcome")
@@ -45,9 +46,11 @@ class Site:
         text = (EXAMPLES / self.example).read_text()
         text = text.replace("/etc/isthmus/balancer", str(self.certs / "balancer")).replace("port 9464 ", "")
         text = re.sub(r"(bind |listen )[*:]*50551", rf"\g<1>{self.address}", text)
+        text = text.replace(in_envoy("0.0.0.0:50551"), in_envoy(self.address))
         for number, (place, page) in enumerate(zip(self.places, self.pages, strict=True), start=1):
             port = f" port {page.rpartition(':')[2]}" if self.example.startswith("haproxy") else ""
             text = text.replace(f"192.168.1.2{number}:50551", place + port)
+            text = text.replace(in_envoy(f"192.168.1.2{number}:50551"), in_envoy(place))
         return text
 
     def balance(self, *changes: tuple[str, str]) -> Role:
@@ -72,6 +75,12 @@ class Site:
         security.add_device(self.certs, name)
         place = str(self.certs / "devices" / name)
         return self.lab.agent(self.address, "--certs", place, client_id=name, frames=frames, fps=fps)
+
+
+def in_envoy(place: str) -> str:
+    """An address as Envoy's file says it."""
+    host, _, port = place.rpartition(":")
+    return f"address: {host}, port_value: {port}"
 
 
 def welcomed(server: Server) -> list[str]:
@@ -108,12 +117,15 @@ def test_streams_spread_over_a_server_that_comes_and_leave_one_that_goes(lab: La
 IDLE = {
     "haproxy.cfg": ("timeout client", "timeout server"),
     "nginx.conf": ("client_body_timeout", "grpc_read_timeout"),
+    "envoy.yaml": ("stream_idle_timeout:",),
 }
 
 
 @pytest.mark.parametrize("example", IDLE)
 def test_a_balancer_that_cuts_idle_streams_costs_no_frame(lab: Lab, example: str) -> None:
-    changes = [(f"{line} 10s", f"{line} 200ms") for line in IDLE[example]]
+    changes = [
+        (f"{line} 10s", f"{line} 0.2s" if example == "envoy.yaml" else f"{line} 200ms") for line in IDLE[example]
+    ]
     frames, site = 12, Site(lab, example)
     site.serve(0)
     site.balance(*changes)
@@ -125,8 +137,9 @@ def test_a_balancer_that_cuts_idle_streams_costs_no_frame(lab: Lab, example: str
     assert "server" in agent.sources, "and came again each time"
 
 
-def test_a_device_cannot_say_that_it_is_another(lab: Lab) -> None:
-    site = Site(lab, "haproxy.cfg")
+@pytest.mark.parametrize("example", ["haproxy.cfg", "envoy.yaml"])
+def test_a_device_cannot_say_that_it_is_another(lab: Lab, example: str) -> None:
+    site = Site(lab, example)
     server = site.serve(0)
     balancer = site.balance()
     security.add_device(site.certs, "cam1")

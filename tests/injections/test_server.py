@@ -87,7 +87,7 @@ def test_35_lies_about_frames(lab: Lab) -> None:
         agent.settle()
         agent.until(lambda: len(told) >= 2 * len(lies(0)), "every lie has been told twice: the server is still tried")
         assert agent.end() == 0, agent.last_words
-    assert all(row["label"] < CLASSES for row in agent.rows)
+    assert all(row["label"] < CLASSES for row in agent.rows if row["source"] != "none")
     assert "\n2026-01-01" not in agent.log
     invariants([agent], liar=True, log_lines=200)
 

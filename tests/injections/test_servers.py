@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -49,6 +50,40 @@ def test_40_with_a_standby(lab: Lab, how: str) -> None:
     if how == "frozen":
         used.signal(signal.SIGCONT)
     invariants([agent], [standby])
+
+
+HANGING = """
+import pathlib, sys, time
+from isthmus.edge_server import engines
+flag, run = pathlib.Path(sys.argv.pop(1)), engines.Tail.run
+
+def waiting(tail, frames):
+    while flag.exists():
+        time.sleep(0.02)
+    return run(tail, frames)
+
+engines.Tail.run, sys.argv[0] = waiting, "isthmus"
+from isthmus.cli.main import main
+main()
+"""
+
+
+def test_40_a_tail_that_hangs(lab: Lab) -> None:
+    """40: a tail hangs, and its server acknowledges frames as ever: the standby answers what it has taken, and what comes."""
+    flags = [lab.folder / f"hang-{number}" for number in range(2)]
+    servers = [lab.server(program=(sys.executable, "-c", HANGING, str(flag))) for flag in flags]
+    agent = lab.agent(listed(*servers), "--policy", "always-offload", deadline="600ms")
+    agent.until(lambda: agent.connections == 2, "both have taken it on")
+    agent.answered_by("server", 20)
+    used = next(number for number, server in enumerate(servers) if server.address == agent.rows[-1]["server"])
+    start, waits = len(agent.rows), CpuWaits(servers[1 - used].pid)
+    flags[used].touch()
+    agent.until(lambda: agent.rows[-1].get("server") == servers[1 - used].address, "the standby answers")
+    agent.more(30)
+    waits.close()
+    assert fallen_back(agent, start, waits) <= 1, [row for row in agent.rows[start:] if row["source"] == "exit"]
+    flags[used].unlink()
+    invariants([agent], servers)
 
 
 def test_40_both_gone(lab: Lab) -> None:

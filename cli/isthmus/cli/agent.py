@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, run_role
+from isthmus.cli.options import CONFIG, INSECURE, Format, run_role
 from isthmus.device.config import AgentConfig
 from isthmus.proto import config
 
@@ -77,8 +77,9 @@ def agent(
     ),
     traces_share: float | None = typer.Option(None, help="Share of frames whose traces are sent, e.g. 0.01 [1]."),
     preview: str | None = typer.Option(None, help="Keep the newest picture, small, in this PNG for a viewer."),
+    format_: Format = typer.Option("json", "--format", help="Answers as lines of JSON, or of text for people."),
 ) -> None:
-    """Run the device's half: one line of JSON for every answer, on standard output."""
+    """Run the device's half: one line for every answer, on standard output."""
     flags: dict[str, object] = {
         "bundle": bundle,
         "source": source,
@@ -120,4 +121,4 @@ def agent(
     settings = config.load(AgentConfig, config_file, flags, prefix="ISTHMUS_AGENT")
     from isthmus.device.run import run_agent  # help and a wrong flag need neither OpenCV nor LiteRT
 
-    run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]])))
+    run_role(run_agent(settings, command=shlex.join(["isthmus", *sys.argv[1:]]), text=format_ == "text"))

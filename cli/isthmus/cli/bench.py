@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from isthmus.cli.load import capacity
-from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.cli.options import FORMAT, NOTHING, Format, if_interrupted, missing
 from isthmus.device import measure, sensors
 from isthmus.models import bundle as bundles
 from isthmus.models import profiles, rates
@@ -134,6 +134,7 @@ def _checked(profile: Profile, other: bundles.Bundle, repeats: int) -> str:
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def server(
     bundle: list[str] = typer.Option(["cifar10", "signs"], help="Bundles whose tails are timed; at least two."),
     threads: int = typer.Option(os.cpu_count() or 1, help="Threads of one batch."),

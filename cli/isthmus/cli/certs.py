@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 
 import typer
 
-from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.cli.options import FORMAT, Format, missing, tell
 
 app = typer.Typer(no_args_is_help=True, help="Certificates for TLS in both directions.")
 
@@ -23,15 +22,13 @@ def certs_init(
 ) -> None:
     """Make a private authority, a server certificate and that of a first device, named `device`."""
     files = _security().init(folder, tuple(host))
-    if format_ == "json":
-        typer.echo(json.dumps({"files": [str(path) for path in files]}))
-        return
-    typer.echo(
+    text = (
         f"{folder}/ca              signs further devices; it goes nowhere\n"
         f"{folder}/server          copy to the server:  isthmus serve --certs server\n"
         f"{folder}/devices/device  copy to a device:    isthmus agent --certs device\n"
         f"one more device: isthmus certs add-device NAME --certs {folder}"
     )
+    tell(format_, text, files=files)
 
 
 @app.command("add-device")
@@ -42,30 +39,32 @@ def certs_add_device(
 ) -> None:
     """Make a certificate for one more device."""
     files = _security().add_device(certs, name)
-    place = files[0].parent
-    if format_ == "json":
-        typer.echo(json.dumps({"files": [str(path) for path in files]}))
-        return
-    typer.echo(f"{place}  copy to the device: isthmus agent --certs {name} --client-id {name}")
+    text = f"{files[0].parent}  copy to the device: isthmus agent --certs {name} --client-id {name}"
+    tell(format_, text, files=files)
 
 
 @app.command("add-balancer")
 def certs_add_balancer(
     host: list[str] = typer.Option(["localhost", "127.0.0.1"], help="Names and addresses of the balancer; repeatable."),
     certs: Path = CERTS,
+    format_: Format = FORMAT,
 ) -> None:
     """Make the certificate of a balancer that ends the devices' TLS; its key can speak for every device."""
-    place = _security().add_balancer(certs, tuple(host))[0].parent
-    typer.echo(f"{place}  copy to the balancer; docs/scale-out.md has its configuration")
+    files = _security().add_balancer(certs, tuple(host))
+    text = f"{files[0].parent}  copy to the balancer; docs/scale-out.md has its configuration"
+    tell(format_, text, files=files)
 
 
 @app.command("revoke")
 def certs_revoke(
-    name: str = typer.Argument(help="The device's name, as it was given to add-device."), certs: Path = CERTS
+    name: str = typer.Argument(help="The device's name, as it was given to add-device."),
+    certs: Path = CERTS,
+    format_: Format = FORMAT,
 ) -> None:
     """Turn a device away, for good: its streams are closed, its certificate opens no more."""
     path = _security().revoke(certs, name)
-    typer.echo(f"{path}  copy to the server's folder, which takes it up within two seconds")
+    text = f"{path}  copy to the server's folder, which takes it up within two seconds"
+    tell(format_, text, revoked=name, file=path)
 
 
 def _security() -> ModuleType:

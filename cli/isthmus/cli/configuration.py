@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import typer
 
-from isthmus.cli.options import CONFIG, FORMAT, Format, missing
+from isthmus.cli.options import CONFIG, FORMAT, Format, missing, tell
 from isthmus.device.capture.sources.address import public
 from isthmus.device.config import AgentConfig
 from isthmus.device.frigate.config import FrigateConfig
@@ -37,10 +37,10 @@ def _resolved(role: Role, file: Path | None) -> tuple[msgspec.Struct, dict[str, 
 
 
 @app.command()
-def check(role: Role = ROLE, file: Path = typer.Argument(help="The TOML file.")) -> None:
+def check(role: Role = ROLE, file: Path = typer.Argument(help="The TOML file."), format_: Format = FORMAT) -> None:
     """Say whether a file, with the variables that are set, is right; what is wrong is named, with exit code 3."""
     _, origin = _resolved(role, file)
-    typer.echo(f"{file}: {len(origin)} values of {role}, all right")
+    tell(format_, f"{file}: {len(origin)} values of {role}, all right", file=file, role=role, values=len(origin))
 
 
 @app.command()

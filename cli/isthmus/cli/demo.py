@@ -32,7 +32,7 @@ from rich.table import Table
 from isthmus.cli import processes, report
 from isthmus.cli.demo_view import View
 from isthmus.cli.demonstration.footage import Scenes, ShippedClips, on_pictures
-from isthmus.cli.options import require, seconds
+from isthmus.cli.options import Format, require, seconds
 from isthmus.device.capture.sources.clips import Clips
 from isthmus.device.executor import Executor
 from isthmus.emulation import run_summary, traces
@@ -45,7 +45,7 @@ from isthmus.proto import record
 from isthmus.proto.record import FrameRecord, Run
 from isthmus.proto.vocabulary import Guess
 
-BUNDLE, GENERATED_FPS = "signs", 15.0
+BUNDLE, GENERATED_FPS = "skywatch", 15.0
 AGENT_LOG, PREVIEW = "agent.log", "preview.png"
 ENDED = (0, 130, -signal.SIGTERM)
 """How an agent ends that has nothing to complain of: by itself, by Ctrl-C, or by our word while it was still closing."""
@@ -73,18 +73,19 @@ class DemoPlan:
 
 
 def demo(
-    camera: int | None = typer.Option(None, help="Use this camera instead of the generated video."),
+    camera: int | None = typer.Option(None, help="Use this camera instead of the shipped video."),
     trace: str = typer.Option("demo", help="A network trace: a file, or the name of a shipped one."),
     deadline: str = typer.Option("150ms", help="From capture to answer."),
     fps: float | None = typer.Option(None, help="Frames a second [a clip's own; 15 otherwise]."),
     duration: str | None = typer.Option(None, help="How long to run [once through the trace]."),
-    seed: int = typer.Option(7, help="Of the generated video, or which clip comes first."),
+    seed: int = typer.Option(7, help="Which clip comes first, or of the generated scenes."),
     bundle: str = typer.Option(
-        BUNDLE, help="The bundle: signs on generated scenes; one that finds boxes, on real clips."
+        BUNDLE, help="The bundle: one that finds boxes, on real clips; signs, on generated scenes."
     ),
     policy: str = typer.Option("expected-utility", help="The agent's policy."),
     page: str | None = typer.Option(None, help="HOST:PORT of the live page [this machine's, on a free port]."),
     open_page: bool = typer.Option(False, "--open", help="Open the live page in a browser."),
+    format_: Format = typer.Option("json", "--format", help="On standard output: the summary as JSON, or as text."),
 ) -> None:
     """Watch one network run in two halves over a link that is cut for 10 s; every frame answered by its deadline."""
     require("server", "emulation")
@@ -109,7 +110,7 @@ def demo(
         shutil.rmtree(folder)
         raise typer.Exit(code)
     path, precision = _complete(scenario, folder, began_s, lag)
-    _show(run_summary.summary(record.read(folder / report.RECORDS)[1]), path, precision)
+    _show(run_summary.summary(record.read(folder / report.RECORDS)[1]), path, precision, format_)
     if code not in ENDED:  # what was answered until then is in the report all the same
         typer.echo(processes.last_words(folder / AGENT_LOG), err=True)
         raise typer.Exit(code)
@@ -272,8 +273,8 @@ def _alone(scenario: DemoPlan, frames: list[int]) -> dict[int, Guess]:
     return guesses
 
 
-def _show(summary: Summary, page: Path, precision: tuple[float, float] | None = None) -> None:
-    """The summary for people on standard error, for programs as the last line of standard output."""
+def _show(summary: Summary, page: Path, precision: tuple[float, float] | None, format_: Format) -> None:
+    """The summary for people, on standard error where programs are told it in the last line of standard output."""
     rows = Table.grid(padding=(0, 2))
     for name, value in (
         ("answered by the deadline", f"{summary.answered_by_deadline or 0:.2%} of {summary.frames} frames"),
@@ -285,7 +286,9 @@ def _show(summary: Summary, page: Path, precision: tuple[float, float] | None = 
         ("report", str(page)),
     ):
         rows.add_row(f"[dim]{name}[/]", value)
-    Console(stderr=True, highlight=False).print(rows)
+    Console(stderr=format_ == "json", highlight=False).print(rows)
+    if format_ == "text":
+        return
     shown = {
         "frames": summary.frames,
         "answered_by_deadline": summary.answered_by_deadline,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import CONFIG, INSECURE, check, missing, run_role
+from isthmus.cli.options import CONFIG, FORMAT, INSECURE, Format, check, missing, run_role, tell
 from isthmus.models import bundle as bundles
 from isthmus.models.bundling.writer import check_writable
 from isthmus.proto import config
@@ -30,6 +30,7 @@ def frigate(
     client_id: str | None = typer.Option(None, help="What the server's log calls this device."),
     record: str | None = typer.Option(None, help="Append every reply to this file (JSON lines) [none]."),
     labelmap: Path | None = typer.Option(None, help="Write the bundle's names for Frigate's labelmap_path, and stop."),
+    format_: Format = FORMAT,
 ) -> None:
     """Be Frigate's detector: every picture that it asks about is answered in time, with or without the server."""
     try:
@@ -54,11 +55,13 @@ def frigate(
     settings = config.load(FrigateConfig, config_file, flags, prefix="ISTHMUS_FRIGATE")
     if labelmap is not None:
         _write_labels(labelmap, settings.bundle)
+        tell(format_, str(labelmap), file=labelmap)
         return
     logging.getLogger("isthmus.device.frigate").setLevel(logging.INFO)  # who asks, and what became of it
 
     def ready(endpoint: str) -> None:
-        typer.echo(f"{settings.bundle} for Frigate on {endpoint}")
+        text = f"{settings.bundle} for Frigate on {endpoint}"
+        tell(format_, text, serves=settings.bundle, address=endpoint)
 
     run_role(run_frigate(settings, ready, command=shlex.join(["isthmus", *sys.argv[1:]])))
 
@@ -71,4 +74,3 @@ def _write_labels(path: Path, bundle: str) -> None:
             file.writelines(f"{number} {name}\n" for number, name in enumerate(names))
     except FileExistsError:
         raise DataError(f"{path}: is there already; name another file for the labels") from None
-    typer.echo(path)

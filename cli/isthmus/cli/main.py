@@ -71,7 +71,7 @@ def application(arguments: Sequence[str]) -> typer.Typer:
         module, _, attribute = COMMANDS[name].partition(":")
         command = getattr(import_module(f"isthmus.cli.{module}"), attribute)
         if isinstance(command, typer.Typer):
-            strictly(command)
+            strictly(command, name)
             app.add_typer(command, name=name, epilog=epilog(name))
         else:
             app.command(name, cls=Strict, epilog=epilog(name))(command)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
+import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +53,31 @@ def _quantity(text: str, unit: str) -> float:
         return quantities.parse(text, unit, bare=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def tell(format_: Format, text: str, **facts: object) -> None:
+    """Say on standard output what a command did: in words, or as one JSON object, in which a path is its name."""
+    typer.echo(json.dumps(facts, default=str) if format_ == "json" else text)
+
+
+@contextlib.contextmanager
+def if_interrupted(there_is: str | Callable[[], str]) -> Iterator[None]:
+    """Where Ctrl-C ends what is inside, say on standard error what there is by then; around a whole command, or in one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {there_is if isinstance(there_is, str) else there_is()}", err=True)
+        raise
+
+
+NOTHING = "nothing is written"
+
+
+def trained_until_then(checkpoint: Path) -> str:
+    """What there is of a training that was interrupted."""
+    if checkpoint.is_file():
+        return f"{checkpoint} has what was trained; the same command goes on from it"
+    return f"no epoch was finished; {NOTHING}"
 
 
 def run_role(role: Coroutine[Any, Any, None]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from isthmus.cli.examples import epilog
+
 UsageError: type[BaseException] = typer.BadParameter.__mro__[1]
 
 
@@ -52,12 +54,13 @@ class StrictGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def strictly(app: typer.Typer) -> None:
-    """Have every command of a group, and of the groups in it, look at its options."""
+def strictly(app: typer.Typer, name: str) -> None:
+    """Have every command of the group called `name`, and of the groups in it, look at its options, and show its examples."""
     if app.registered_callback is not None:
         app.registered_callback.cls = StrictGroup
     for command in app.registered_commands:
-        command.cls = Strict
+        called = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+        command.cls, command.epilog = Strict, epilog(f"{name} {called}")
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            strictly(group.typer_instance)
+            strictly(group.typer_instance, f"{name} {group.name}")

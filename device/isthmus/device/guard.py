@@ -37,9 +37,9 @@ class GuardConfig:
     most_share: float = 0.25
     """A host that wakes up late lengthens the guard, up to this share of the time from capture to deadline."""
     step_s: float = 0.002
-    """Growth at each deadline that was missed all the same."""
+    """Growth at each timer that went off later than that."""
     missed: float = 0.01
-    """The share of answers given at their deadline that may be late in the long run."""
+    """The share of timers that may, and so of the answers given at their deadline that may be late, in the long run."""
 
 
 class Guard:
@@ -53,8 +53,11 @@ class Guard:
         longest_s = self._config.most_share * (frame.deadline_s - frame.captured_s)
         return frame.deadline_s - min(self._guard_s, longest_s)
 
-    def learn(self, *, missed: bool) -> None:
-        """An answer was given at its deadline, or `missed` it: up at a miss, down a little at each that was kept."""
+    def woken(self, late_s: float) -> None:
+        """A timer went off so late: more than the guard, and it grows; else it shrinks a little.
+
+        Any timer tells how late the next deadline's may be: heartbeats do, long before there is an answer to be late with.
+        """
         share = self._config.missed
-        step_s = 1.0 if missed else -share / (1 - share)
+        step_s = 1.0 if late_s > self._guard_s else -share / (1 - share)
         self._guard_s = max(self._config.least_s, self._guard_s + self._config.step_s * step_s)

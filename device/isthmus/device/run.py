@@ -96,8 +96,8 @@ def wish_of(config: AgentConfig) -> Wish:
     return Wish(None if config.size is None else size_of(config.size), config.fps)
 
 
-async def run_agent(config: AgentConfig, *, command: str = "") -> None:
-    """Run an agent to the end of its source or to SIGTERM, one line of JSON for every answer on standard output.
+async def run_agent(config: AgentConfig, *, command: str = "", text: bool = False) -> None:
+    """Run an agent to the end of its source or to SIGTERM, one line of JSON (or `text`) for every answer on standard output.
 
     Raises ConfigError, BundleError, SourceError, SecurityError, HandshakeError, DataError: each names the thing and the
     way out.
@@ -109,7 +109,7 @@ async def run_agent(config: AgentConfig, *, command: str = "") -> None:
         source = Previewed(source, Path(config.preview))
     period_s = _period_s(config, source)
     pace_fps = 1 / period_s if period_s else source.fps or 0.0
-    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno())]
+    own = [*recorded(device, pace_fps, command), StandardOutput(sys.stdout.fileno(), text=text)]
     with contextlib.closing(Writers(own)) as writers:
         fps = config.fps or source.fps or DEFAULT_FPS
         sinks = sinks_of(config, device.bundle.manifest, fps)

@@ -125,12 +125,12 @@ class Session:
 
     def step(self, now: float) -> None:
         """Do whatever is due at `now`."""
+        if (due_s := self.due_at) is not None and due_s <= now:
+            self._guard.woken(now - due_s)
         for o in [o for o in self._open.values() if o.wakes_s <= now]:
             if o.let_go_s is None and now < o.due_s:
                 self._moved(o, self._away.doubted(o, now), now)
                 continue
-            if o.let_go_s is None:
-                self._guard.learn(missed=now > o.frame.deadline_s)
             self._at_deadline(o, now)
         self.servers.step(now)
         self._rescue(now)

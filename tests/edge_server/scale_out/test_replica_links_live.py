@@ -86,6 +86,23 @@ def test_the_least_busy_replica_gets_the_next_batch(links: ReplicaLinks) -> None
         assert [one.result() for one in asked] == [[(0.0, 0.5)], [(4.0, 0.5)]]
 
 
+def test_a_batch_for_which_there_is_no_link_yet_is_the_next(links: ReplicaLinks) -> None:
+    """Two threads that ask again at once when they are answered do not keep a third one waiting."""
+    _, tail = replica(links)
+    tail.go_on.clear()
+    with ThreadPoolExecutor(DEPTH + 1) as pool:
+        busy = [pool.submit(lambda: [links.run(frames(n)) for n in range(200)]) for _ in range(DEPTH)]
+        until(lambda: not links._idle)
+        third = pool.submit(links.run, frames(7))
+        until(lambda: links._waiting)
+        tail.go_on.set()
+        assert third.result(SOON_S) == [(28.0, 0.5)]
+        batches = tail.batches
+        for one in busy:
+            one.result(SOON_S)
+    assert batches < 100
+
+
 def test_what_a_tail_raises_costs_its_batch_alone(links: ReplicaLinks) -> None:
     replica(links)
     with pytest.raises(ReplicaError, match="ValueError: nothing crossed"):

@@ -136,6 +136,7 @@ TABLES = {
     "carriage returns": "time_s,up_mbps\r\n0,1.5\r\n1,2\r\n",
     "begins elsewhere": "time_s,up_mbps\n1700000000.25,1.5\n1700000001.25,2\n",
     "ISO times": "time_s,up_mbps\n2026-11-30T08:00:00Z,1.5\n2026-11-30T08:00:01+00:00,2\n",
+    "a phone's logger": "time_s,up_mbps,rtt_ms\n2026.11.30_08.00.01,1.5,-\n2026.11.30_08.00.02,2,-\n",
     "ISO times without a zone": "time_s,up_mbps\n2026-11-30 08:00:00.500,1.5\n2026-11-30 08:00:01.500,2\n",
 }
 

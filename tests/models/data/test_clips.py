@@ -165,3 +165,14 @@ def test_a_class_that_is_not_asked_for(tmp_path: Path) -> None:
     film(tmp_path / "a.mp4")
     with pytest.raises(DataError, match=r"a\.mp4: shows bird, the classes are drone"):
         clips.decoded(clips.clips(tmp_path), (24, 32), every=5, labels=("drone",))
+
+
+def test_clips_are_named_by_folder_or_by_file_and_each_taken_once(tmp_path: Path) -> None:
+    inside, beside = film(tmp_path / "inside/b.mp4"), film(tmp_path / "a.mp4")
+    film(tmp_path / "not_asked_for.mp4")
+    assert [clip.file for clip in clips.named([inside.parent, beside, inside])] == [beside, inside]
+    with pytest.raises(DataError, match=r"nobody\.mp4: no such file"):
+        clips.named([tmp_path / "nobody.mp4"])
+    (tmp_path / "a.boxes.csv").unlink()
+    with pytest.raises(DataError, match=r"a\.mp4: no a\.boxes\.csv beside it"):
+        clips.named([beside])

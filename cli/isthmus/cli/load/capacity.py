@@ -9,11 +9,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import FORMAT, Format, require, seconds
+from isthmus.cli.options import FORMAT, Format, if_interrupted, require, seconds
 from isthmus.emulation.load import live, search
 from isthmus.emulation.load.asking import Answered, Asking
 from isthmus.emulation.load.virtual import QUANTILES, VirtualServer, answered
@@ -55,7 +56,9 @@ def serve(
     with started as address:
         credentials = None if certs is None else security.channel_credentials(certs)
         load = live.Load(str(address), opened, asking, counted_s, credentials)
-        carried, last = asyncio.run(_measured(load, rounds))
+        best = Best()
+        with if_interrupted(best.said):
+            carried, last = asyncio.run(_measured(load, rounds, best))
     facts = _facts(bundle, asking, carried) | _took(last)
     _show(facts, format_, str(address) if server else "a server on this machine", "rounds")
 
@@ -89,7 +92,18 @@ def _asking(fps: float, deadline: str) -> Asking:
     return Asking(fps, deadline_s)
 
 
-async def _measured(load: live.Load, rounds: int) -> tuple[list[int], Answered]:
+@dataclass
+class Best:
+    """The most devices that were carried until now, in any round."""
+
+    devices: int = 0
+
+    def said(self) -> str:
+        """What is known where the search is interrupted."""
+        return f"{self.devices} devices were carried; the search for more was not at its end"
+
+
+async def _measured(load: live.Load, rounds: int, best: Best) -> tuple[list[int], Answered]:
     """What is carried in each round, and what became of the last load that was."""
     carried: list[int] = []
     last = Answered(0, 0, ())
@@ -99,7 +113,8 @@ async def _measured(load: live.Load, rounds: int) -> tuple[list[int], Answered]:
             nonlocal last
             found = await live.answered(load, devices, seed=seed)
             typer.echo(f"  {devices} devices: {found.share:.0%} in time", err=True)
-            last = found if found.share >= search.GOAL else last
+            if found.share >= search.GOAL:
+                last, best.devices = found, max(best.devices, devices)
             return found.share
 
         carried.append(await search.most(share, start=carried[-1] if carried else START, limit=MOST_DEVICES))

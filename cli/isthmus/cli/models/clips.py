@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from isthmus.cli.options import require
+from isthmus.cli.options import NOTHING, if_interrupted, require
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import DataError
 from isthmus.proto.vocabulary import Box
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from isthmus.models.data.clips import Clip
 
 
+@if_interrupted(NOTHING)
 def clips(
     name: str = typer.Argument(help="A bundle that finds boxes: of the zoo, or a folder."),
-    folder: Path = typer.Argument(help="Clips: NAME.mp4, and beside each NAME.boxes.csv."),
+    clips: list[Path] = typer.Argument(help="Clips, or folders of them: NAME.mp4, and beside each NAME.boxes.csv."),
     frames: int | None = typer.Option(None, min=2, help="The first so many frames of each clip [all]."),
     pictures: bool = typer.Option(True, help="Also what is found in pictures sent as WebP, for the rival that does."),
     ageing: Path | None = typer.Option(
@@ -42,8 +43,8 @@ def clips(
 
     bundle = bundles.load(name)
     if ageing is not None:
-        writer.check_replaceable(ageing, (folder,))
-    found = footage.clips(folder)[::every]
+        writer.check_replaceable(ageing, clips)
+    found = footage.named(clips)[::every]
     table = measure(
         bundle,
         [(_Labelled(clip, bundle.manifest.labels), _fps(clip.file)) for clip in found],

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import require
+from isthmus.cli.options import NOTHING, if_interrupted, require
 from isthmus.models import bundle as bundles
 from isthmus.models.bundle import SCHEMA, Bottleneck, Bundle
 from isthmus.models.bundling import writer
@@ -25,6 +25,7 @@ JUDGED_EVERY = 5
 """Neighbouring frames say the same: every so many are judged."""
 
 
+@if_interrupted(NOTHING)
 def deltas(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     clips: list[Path] = typer.Argument(

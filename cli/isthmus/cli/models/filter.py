@@ -8,18 +8,19 @@ from pathlib import Path
 import msgspec
 import typer
 
-from isthmus.cli.options import FORMAT, Format, missing
+from isthmus.cli.options import FORMAT, NOTHING, Format, if_interrupted, missing
 from isthmus.models.bundling.writer import check_replaceable
 
 FILTERS = Path("filters")
 
 
+@if_interrupted(NOTHING)
 def filter_(
     footage: list[Path] = typer.Argument(
         help="Videos with NAME.boxes.csv or NAME.frames.csv beside them, or folders with subfolders nothing and something."
     ),
     out: Path | None = typer.Option(None, help="The filter's folder [filters/NAME of the first]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, help="Threads of torch."),
     format_: Format = FORMAT,
 ) -> None:

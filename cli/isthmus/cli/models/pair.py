@@ -12,7 +12,7 @@ import typer
 
 from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
 from isthmus.cli.models.told import class_names, tell
-from isthmus.cli.options import BUNDLES, FIT, Fit, check
+from isthmus.cli.options import BUNDLES, FIT, NOTHING, Fit, check, if_interrupted
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.flatbuffer import Graph
@@ -25,6 +25,7 @@ from isthmus.proto.picture_codec import Pixels
 from isthmus.proto.tasks import TASKS
 
 
+@if_interrupted(NOTHING)
 def pair(
     small: Path = typer.Argument(help="The device's .tflite model."),
     large: Path = typer.Argument(help="The server's .tflite or .onnx model, of the same kind of answers."),

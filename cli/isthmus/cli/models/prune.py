@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, missing
+from isthmus.cli.options import BUNDLES, CHECKPOINTS, NOTHING, if_interrupted, missing
 from isthmus.models import bundle
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.proto.errors import ConfigError
@@ -14,6 +14,7 @@ from isthmus.proto.errors import ConfigError
 VARIANT = typer.Option(None, "--variant", help="One change of docs/ablation.md; may be given several times.")
 
 
+@if_interrupted(NOTHING)
 def prune(
     name: str = typer.Argument(help="A recipe: cifar10 or signs."),
     flops: float = typer.Option(help="The share of the full-width head's FLOPs that may be left, e.g. 0.5."),
@@ -23,7 +24,7 @@ def prune(
     pictures: Path | None = typer.Option(None, help="Your own, if it was trained on them [the recipe's]."),
     variant: list[str] | None = VARIANT,
     out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-pruned]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Prune a trained head to a budget of FLOPs and write what is left, at one width, as a bundle."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 import grpc
 import typer
 
+from isthmus.cli.options import FORMAT, Format, tell
 from isthmus.models import bundle, seal
 from isthmus.models.bundle import Bundle
 from isthmus.proto import edge_pb2, edge_pb2_grpc, wire
@@ -47,15 +48,16 @@ def push(
     certs: Path | None = CERTS,
     insecure: bool = PLAINTEXT,
     version: str | None = typer.Option(None, help="Its version there [the first 12 digits of its hash]."),
+    format_: Format = FORMAT,
 ) -> None:
     """Send a bundle to a server, which serves it from then on; devices with an older one keep that."""
     found = bundle.load(name)
     version = version or found.sha256.hex()[:12]
     pushed = asked(server, certs, insecure, lambda stub: stub.Push(messages(found, version)))
     where = f"{printable(pushed.name)} {printable(pushed.version)}".rstrip()
-    typer.echo(
-        f"{server}: {where} {'was served already' if pushed.already else 'is served'}; {found.sha256.hex()[:12]}"
-    )
+    text = f"{server}: {where} {'was served already' if pushed.already else 'is served'}; {found.sha256.hex()[:12]}"
+    told = {"name": pushed.name, "version": pushed.version, "sha256": found.sha256.hex()}
+    tell(format_, text, server=server, **told, already=pushed.already)
 
 
 def asked(server: str, certs: Path | None, insecure: bool, ask: Callable[[edge_pb2_grpc.EdgeStub], T]) -> T:

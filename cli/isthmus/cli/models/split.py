@@ -16,7 +16,19 @@ import typer
 from isthmus.cli.models import cut_list
 from isthmus.cli.models.sights import PICTURE_SIZE, QUALITIES, REGION, SMALLER, sights
 from isthmus.cli.models.told import class_names, tell
-from isthmus.cli.options import FIT, FORMAT, Fit, Format, check, label_names, megabits, seconds, size
+from isthmus.cli.options import (
+    FIT,
+    FORMAT,
+    NOTHING,
+    Fit,
+    Format,
+    check,
+    if_interrupted,
+    label_names,
+    megabits,
+    seconds,
+    size,
+)
 from isthmus.emulation.traces import BYTES_PER_MBIT
 from isthmus.models import bundle, flatbuffer, pictures, profiles
 from isthmus.models.bundling.writer import check_replaceable
@@ -35,6 +47,7 @@ from isthmus.proto.tasks import TASKS
 LEAST_MBPS = 1e-3
 
 
+@if_interrupted(NOTHING)
 def split(
     model: Path = typer.Argument(help="A .tflite model."),
     samples: Path | None = typer.Option(None, "--pictures", help="Sample pictures: a folder, or a zip archive."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,18 @@ import typer
 
 from isthmus.cli.models import ablate, clips, compare, deltas, distill, evaluate, pair, prune, push, served, split
 from isthmus.cli.models import filter as filtering
-from isthmus.cli.options import BUNDLES, CHECKPOINTS, FORMAT, Format, check, missing
+from isthmus.cli.options import (
+    BUNDLES,
+    CHECKPOINTS,
+    FORMAT,
+    NOTHING,
+    Format,
+    check,
+    if_interrupted,
+    missing,
+    tell,
+    trained_until_then,
+)
 from isthmus.models import bundle
 from isthmus.models.bundling.writer import check_replaceable
 from isthmus.models.splitting.uncut import PIXELS
@@ -66,10 +78,14 @@ def _row(b: bundle.Bundle) -> dict[str, Any]:
 
 
 @app.command()
-def verify(name: str = typer.Argument(help="A bundle of the zoo, or a folder.")) -> None:
+def verify(
+    name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
+    format_: Format = FORMAT,
+) -> None:
     """Check every file of a bundle against its hashes."""
     found = bundle.load(name)
-    typer.echo(f"{name}: {len(found.manifest.files)} files match; bundle {found.sha256.hex()}")
+    files, sha256 = found.manifest.files, found.sha256.hex()
+    tell(format_, f"{name}: {len(files)} files match; bundle {sha256}", bundle=name, files=files, sha256=sha256)
 
 
 @app.command()
@@ -100,6 +116,7 @@ def _crosses(m: bundle.Manifest) -> str:
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def quantize(
     name: str = typer.Argument(help="A bundle of the zoo, or a folder."),
     pictures: Path | None = typer.Option(None, help="Labelled pictures of your own [those it was trained on]."),
@@ -110,7 +127,7 @@ def quantize(
     trials: int = typer.Option(18, min=1, help="Ways to quantise that are tried."),
     most: int | None = typer.Option(None, help="Validate on at most so many pictures.", min=10),
     out: Path | None = typer.Option(None, help="The new bundle's folder [bundles/NAME-int8]."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
 ) -> None:
     """Make a bundle's head int8 without training: for a Pi 5 or an Orin; a Pi 4 gains nothing by it."""
     try:
@@ -178,17 +195,19 @@ def train(
     variant: list[str] | None = prune.VARIANT,
     epochs: int | None = typer.Option(None, min=1, help="Passes over the pictures [the recipe's]."),
     begin: str | None = typer.Option(None, help="A bundle of the same recipe whose weights to begin with."),
-    seed: int = typer.Option(1),
+    seed: int = typer.Option(1, help="The same seed makes the same bundle."),
     threads: int = typer.Option(1, help="Threads of torch."),
 ) -> None:
     """Train a network, or tune a bundle's; resumes from its checkpoint."""
     begun_with = bundle.load(begin) if begin is not None else None
     run = _opened(name, pictures, variant).lasting(epochs)
     path = checkpoint or CHECKPOINTS / f"{run.name}.pt"
-    run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
+    with if_interrupted(partial(trained_until_then, path)):
+        run.train(path, seed=seed, threads=threads, report=typer.echo, begin=begun_with)
 
 
 @app.command()
+@if_interrupted(NOTHING)
 def export(
     name: str = RECIPE,
     checkpoint: Path | None = typer.Option(None, help="A finished training's checkpoint [checkpoints/NAME.pt]."),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import INSECURE
+from isthmus.cli.options import FORMAT, INSECURE, Format, tell
 from isthmus.cli.services import installation, units
 from isthmus.cli.services.installation import Done
 from isthmus.cli.services.units import Role
@@ -28,22 +28,25 @@ def install(
     root: Path = ROOT,
     program: str | None = PROGRAM,
     replace: bool = REPLACE,
+    format_: Format = FORMAT,
 ) -> None:
     """Write the unit, and configuration and certificates where there are none; it starts nothing."""
     started = program or installation.program()
     done = installation.install(
         role, root, program=started, given=config_file, certs=certs, insecure=bool(insecure), replace=replace
     )
-    _tell(done, "written")
-    typer.echo(f"next: systemctl daemon-reload && systemctl enable --now {units.name(role)}")
-    typer.echo(f"      systemctl status {units.name(role)}; journalctl -u {units.name(role)}")
+    unit = units.name(role)
+    following = [
+        f"systemctl daemon-reload && systemctl enable --now {unit}",
+        f"systemctl status {unit}; journalctl -u {unit}",
+    ]
+    _tell(done, "written", following, format_)
 
 
 @app.command()
-def uninstall(role: Role = ROLE, root: Path = ROOT, replace: bool = REPLACE) -> None:
+def uninstall(role: Role = ROLE, root: Path = ROOT, replace: bool = REPLACE, format_: Format = FORMAT) -> None:
     """Delete the unit; configuration, keys and records stay. An enabled one is refused."""
-    _tell(installation.uninstall(role, root, replace=replace), "deleted")
-    typer.echo("next: systemctl daemon-reload")
+    _tell(installation.uninstall(role, root, replace=replace), "deleted", ["systemctl daemon-reload"], format_)
 
 
 @app.command()
@@ -56,10 +59,11 @@ def show(
     typer.echo(units.unit(role, program or "/opt/isthmus/bin/isthmus", certs=certs), nl=False)
 
 
-def _tell(done: Done, what: str) -> None:
-    for path in done.written:
-        typer.echo(f"{what}: {path}")
-    for path in done.left:
-        typer.echo(f"left as it was: {path}")
+def _tell(done: Done, what: str, following: list[str], format_: Format) -> None:
+    """`following`: what to type next."""
+    lines = [*(f"{what}: {path}" for path in done.written), *(f"left as it was: {path}" for path in done.left)]
+    lines += [f"{'next:' if n == 0 else '     '} {line}" for n, line in enumerate(following)]
+    facts = {what: done.written, "left": done.left, "notes": done.advice, "next": following}
+    tell(format_, "\n".join(lines), **facts)
     for line in done.advice:
         typer.echo(f"note: {line}", err=True)

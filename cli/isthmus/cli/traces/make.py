@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from isthmus.cli.options import seconds
+from isthmus.cli.options import FORMAT, Format, seconds, tell
 from isthmus.emulation import synthetic, traces
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.models.bundling.writer import check_writable
@@ -34,11 +34,16 @@ def check_out(out: Path) -> None:
         raise DataError(f"{out}: No such file or directory; make the folder first")
 
 
-def save(trace: AnyTrace, out: Path) -> str:
-    """Write `trace` in the form that the suffix of `out` names; what was written, in words.
+def save(trace: AnyTrace, out: Path, format_: Format) -> None:
+    """Write `trace` in the form that the suffix of `out` names, and say so.
 
     Raises what `check_out` does, and DataError when the form cannot hold the trace.
     """
+    tell(format_, _saved(trace, out), file=out, length_s=trace.length_s)
+
+
+def _saved(trace: AnyTrace, out: Path) -> str:
+    """What was written, in words."""
     check_out(out)
     try:
         if out.suffix == ".csv":
@@ -61,11 +66,12 @@ def constant(
     rtt_ms: float = RTT,
     loss: float = LOSS,
     length: str = LENGTH,
+    format_: Format = FORMAT,
 ) -> None:
     """One rate throughout."""
     down = 4 * up_mbps if down_mbps is None else down_mbps
     made = synthetic.constant(up_mbps=up_mbps, down_mbps=down, rtt_ms=rtt_ms, loss=loss, length_s=_length(length))
-    typer.echo(save(made, out))
+    save(made, out, format_)
 
 
 @app.command()
@@ -73,9 +79,10 @@ def steps(
     out: Path = OUT,
     row: list[str] = typer.Option(help="SECONDS:UP:DOWN:RTT in s, Mbit/s, Mbit/s, ms; repeat it, in order."),
     loss: float = LOSS,
+    format_: Format = FORMAT,
 ) -> None:
     """Rates that you name, one after the other: --row 10:8:20:40 --row 5:0:0:40 is 8 Mbit/s, then an outage."""
-    typer.echo(save(synthetic.steps([_row(text) for text in row], loss=loss), out))
+    save(synthetic.steps([_row(text) for text in row], loss=loss), out, format_)
 
 
 @app.command("on-off")
@@ -90,6 +97,7 @@ def on_off(
     length: str = LENGTH,
     step: str = STEP,
     seed: int = SEED,
+    format_: Format = FORMAT,
 ) -> None:
     """A link that comes and goes: a Markov chain of two states."""
     made = synthetic.on_off(
@@ -103,7 +111,7 @@ def on_off(
         step_s=_above_zero(step, "--step"),
         seed=seed,
     )
-    typer.echo(save(made, out))
+    save(made, out, format_)
 
 
 @app.command()
@@ -116,6 +124,7 @@ def markov(
     length: str = LENGTH,
     step: str = STEP,
     seed: int = SEED,
+    format_: Format = FORMAT,
 ) -> None:
     """A cell seen from a moving device: a walk between neighbouring rates, the delay longer where the rate is lower."""
     states, delays = _numbers(states_mbps, "--states-mbps"), _numbers(rtt_ms, "--rtt-ms")
@@ -130,7 +139,7 @@ def markov(
         step_s=_above_zero(step, "--step"),
         seed=seed,
     )
-    typer.echo(save(made, out))
+    save(made, out, format_)
 
 
 @app.command()
@@ -145,6 +154,7 @@ def sinusoid(
     length: str = LENGTH,
     step: str = STEP,
     seed: int = SEED,
+    format_: Format = FORMAT,
 ) -> None:
     """A cell whose load comes and goes, with noise."""
     made = synthetic.sinusoid(
@@ -158,7 +168,7 @@ def sinusoid(
         step_s=_above_zero(step, "--step"),
         seed=seed,
     )
-    typer.echo(save(made, out))
+    save(made, out, format_)
 
 
 def _length(text: str) -> float:

@@ -27,7 +27,7 @@ NAME = typer.Argument(
     help="A .csv, a Mahimahi list or pair, `time rate` lines, JSON of iperf3 -J, or the name of a shipped trace."
 )
 COLUMNS = typer.Option(
-    [], "--columns", help="NAME=FACTOR*COLUMN, e.g. up_mbps=0.001*UL_kbps: what a table calls otherwise; repeat it."
+    [], "--columns", help="`NAME=FACTOR*COLUMN`, e.g. `up_mbps=0.001*UL_kbps`: what a table calls otherwise; repeat it."
 )
 
 
@@ -87,6 +87,7 @@ def convert(
     rtt_ms: float | None = typer.Option(None, help="Round trip where it is unknown."),
     loss: float | None = typer.Option(None, help="Loss (0 to 1) where it is unknown."),
     bin_ms: float = typer.Option(100.0, help="Bins in which packets are counted, from a Mahimahi pair."),
+    format_: Format = FORMAT,
 ) -> None:
     """Change a trace's form: CSV to Mahimahi and back, scaled, looped, swapped, filled in."""
     if not (scale > 0 and loop >= 1 and bin_ms > 0):
@@ -98,7 +99,7 @@ def convert(
         rates = rates.swapped() if swap else rates
         rates = rates.mirrored() if mirror else rates
         trace = rates.filled(rtt_s=_number(rtt_ms) / 1e3, loss=_number(loss)).scaled(scale).looped(loop)
-    typer.echo(make.save(trace, out))
+    make.save(trace, out, format_)
 
 
 def _number(value: float | None) -> float:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import msgspec
 
+from isthmus.device.output.words import sentence
 from isthmus.proto.errors import DataError
 from isthmus.proto.fates import RunEnd
 from isthmus.proto.files import Lines
@@ -55,12 +56,13 @@ class UnreadError(DataError):
 
 
 class StandardOutput:
-    """One line of JSON for every answer. Nobody is waited for who does not read: a slow pipe, a terminal that is held."""
+    """One line for every answer, JSON or words. Nobody is waited for who does not read: a slow pipe, a terminal that is held."""
 
     name = "standard output"
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._encoder = descriptor, msgspec.json.Encoder()
+    def __init__(self, descriptor: int, *, text: bool = False) -> None:
+        """`text`: as people read it."""
+        self._descriptor, self._encoder, self._text = descriptor, msgspec.json.Encoder(), text
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -71,7 +73,7 @@ class StandardOutput:
 
         Raises OSError, and UnreadError where so much waits already that this line is left out.
         """
-        line = self._encoder.encode(row) + b"\n"
+        line = (sentence(row).encode() if self._text else self._encoder.encode(row)) + b"\n"
         if self._file is not None:
             self._file.write(line)
             return

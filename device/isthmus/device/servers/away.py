@@ -4,8 +4,9 @@ A frame is at one server, until that one is lost, drains without taking it, or s
 server can just still answer it in time. Then it is sent there too, whole. Where one way leads to both, both are silent; so
 no more than one frame is sent twice before the other server has shown that it is the first one which is silent.
 
-A server whose tail hangs acknowledges frames and says no more of them. Such a frame is sent to another at the last moment, one
-at a time, and only while the first says nothing of any frame: one that is slow, and answers others, is left in peace.
+A server whose tail hangs acknowledges frames and says no more of them. Such a frame is sent to another at the last moment, and
+only while the first says nothing of any frame: one that is slow, and answers others, is left in peace. The next is, once the
+other has answered this one; where it has not, both are busy, and frames that are sent twice are the last thing that helps.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ EVEN = 0.5
 DOUBT_S = 0.01
 """It is given to another server so much sooner than that one should need."""
 
+SENT_TWICE_S = 5.0
+"""A frame that its server has acknowledged is sent to another too at most so often, until another has answered one."""
+
 
 class Away:
     """What a session has at its servers."""
@@ -32,6 +36,8 @@ class Away:
     def __init__(self, frames: Mapping[int, OpenFrame], servers: Servers) -> None:
         """`frames` are all open ones, by their ids; the session's own, and always up to date."""
         self._frames, self._servers = frames, servers
+        self._not_before_s = -math.inf
+        """When the next frame that is acknowledged may be sent elsewhere too."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,7 +84,10 @@ class Away:
             o.doubt_s = latest_s
             return None
         answers = now < max(o.sent_s, server.answered_s) + _usual_s(server)
-        return None if answers or self.counts.get(other.name) else self.elsewhere(o, now)
+        if answers or now < self._not_before_s or self.elsewhere(o, now) is None:
+            return None
+        self._not_before_s = now + SENT_TWICE_S
+        return other
 
     def elsewhere(self, o: OpenFrame, now: float) -> Server | None:
         """Another server that will probably answer a frame in time; None: there is none."""
@@ -102,7 +111,7 @@ class Away:
             return
         if o.before is not None and o.before.answered_s < o.sent_s and server.answered_s >= now:
             self._servers.prove_mute(o.before, now)
-            o.before = None
+            o.before, self._not_before_s = None, -math.inf
         for other in self._servers.others(server):
             since_s = other.link.waiting_since_s
             if since_s is not None and since_s + DOUBT_S + _usual_s(other) <= o.sent_s:

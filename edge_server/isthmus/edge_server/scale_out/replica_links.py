@@ -52,6 +52,8 @@ class ReplicaLinks:
         self._all: list[_Link] = []
         self._idle: list[_Link] = []
         """Those without a batch, the one that has had none for longest first."""
+        self._waiting: list[object] = []
+        """Batches for which there is no link; the first is the next."""
         threading.Thread(target=self._accept, name="replicas", daemon=True).start()
 
     @property
@@ -109,20 +111,28 @@ class ReplicaLinks:
         else:
             with self._changed:
                 self._idle.append(link)
-                self._changed.notify()
+                self._changed.notify_all()
         return said
 
     def _taken(self) -> _Link:
         """An idle link of the replica that has most of them, the longest idle first."""
-        until_s = time.monotonic() + PATIENCE_S
+        until_s, turn = time.monotonic() + PATIENCE_S, object()
         with self._changed:
-            while True:
-                self._drop_gone()
-                if self._idle:
-                    replicas = [link.replica for link in self._idle]
-                    return self._idle.pop(max(range(len(replicas)), key=lambda n: (replicas.count(replicas[n]), -n)))
-                if not self._changed.wait(until_s - time.monotonic()):
-                    raise ReplicaError(f"no replica has had room for a batch for {PATIENCE_S:g} s")
+            self._waiting.append(turn)
+            try:
+                while True:
+                    self._drop_gone()
+                    if self._idle and self._waiting[0] is turn:
+                        return self._least_busy()
+                    if not self._changed.wait(until_s - time.monotonic()):
+                        raise ReplicaError(f"no replica has had room for a batch for {PATIENCE_S:g} s")
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+    def _least_busy(self) -> _Link:
+        replicas = [link.replica for link in self._idle]
+        return self._idle.pop(max(range(len(replicas)), key=lambda n: (replicas.count(replicas[n]), -n)))
 
     def _drop_gone(self) -> None:
         """Idle links on which something comes are at their end: a goodbye, or nothing more."""

@@ -1,6 +1,7 @@
 """A table whose first line names its columns: `time_s,up_mbps,down_mbps,rtt_ms,loss` in any order, blanks unknown.
 
-Commas, semicolons (then commas are decimal ones) or tabs between cells; times in seconds, or ISO 8601.
+Commas, semicolons (then commas are decimal ones) or tabs between cells; times in seconds, as ISO 8601, or as phones' network
+loggers write them (2026.01.05_10.00.01, with `-` for what is unknown).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from isthmus.emulation.trace_readers.units import advice
 from isthmus.proto.errors import DataError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+LOGGERS_TIME = "%Y.%m.%d_%H.%M.%S"
+UNKNOWN = ("", "-")
 
 
 def recognises(lines: list[str]) -> bool:
@@ -120,7 +123,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _number(cell: str, name: str, *, where: str) -> float:
-    if cell == "" and name != "time_s":
+    if cell in UNKNOWN and name != "time_s":
         return float("nan")
     try:
         value = float(cell)
@@ -135,9 +138,13 @@ def _number(cell: str, name: str, *, where: str) -> float:
 
 
 def _seconds(cell: str) -> float | None:
-    """Since 1970, of a time as ISO 8601 writes it; UTC where it names no zone."""
+    """Since 1970, of a time as ISO 8601 or a phone's logger writes it; UTC where it names no zone."""
     try:
-        moment = datetime.fromisoformat(cell.replace("Z", "+00:00"))
+        moment = (
+            datetime.strptime(cell, LOGGERS_TIME)
+            if "_" in cell
+            else datetime.fromisoformat(cell.replace("Z", "+00:00"))
+        )
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

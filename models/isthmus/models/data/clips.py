@@ -152,9 +152,22 @@ def clips(folder: Path) -> list[Clip]:
         raise DataError(f"{alone[0]}{TABLE}: no video {alone[0].name}.mp4 beside it")
     if not videos:
         raise DataError(f"{folder}: no videos in it (looked for {', '.join(SUFFIXES)})")
+    return _labelled(videos)
+
+
+def named(paths: Sequence[Path]) -> list[Clip]:
+    """The clips of each path, a folder or a video that has its table beside it, by name. Raises DataError as `clips`."""
+    found = [clip.file for path in paths if path.is_dir() for clip in clips(path)]
+    videos = [path for path in paths if not path.is_dir()]
+    if missing := [path for path in videos if not path.is_file()]:
+        raise DataError(f"{missing[0]}: no such file")
+    return _labelled(sorted({*found, *videos}, key=lambda video: video.name))
+
+
+def _labelled(videos: Sequence[Path]) -> list[Clip]:
     seen: dict[str, Path] = {}
     for video in videos:
-        if video.with_suffix("") not in tables:
+        if not video.with_name(video.stem + TABLE).is_file():
             raise DataError(f"{video}: no {video.stem}{TABLE} beside it; label it, or take it away")
         if (other := seen.setdefault(video.stem, video)) != video:
             raise DataError(f"{video}: is called as {other}; clips are known by their names")

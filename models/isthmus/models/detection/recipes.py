@@ -15,12 +15,15 @@ class Recipe:
     epochs: int
     epoch_pictures: int = 2000
     """An epoch is no pass over the pictures, which are varied without end, but so many of them."""
-    batch: int = 8
-    shares: tuple[float, ...] = (0.5, 0.125, 0.375)
-    """Of a batch, by width, the full one first: the narrowest has most to learn, those between it and the full one little."""
+    batch: int = 16
+    full_until: float = 0.3
+    """The share of the training in which the full width learns alone: the narrower ones begin with what it knows by then."""
+    shares: tuple[float, ...] = (0.375, 0.1875, 0.4375)
+    """After that, of a batch, by width, the full one first: the narrowest has most to learn, those between it and the full
+    one little."""
     every: int = 10
     """Every so many frames of a clip are trained on: what lies between is nearly the same."""
-    rate: float = 1.5e-3
+    rate: float = 2e-3
     """AdamW's peak learning rate."""
     warm_up: float = 0.04
     """The share of either part of the training in which it rises."""
@@ -36,16 +39,16 @@ class Recipe:
     """The quantiser's ladder; the base alone has steps three times as wide, and is what is sent as a rule."""
     base_alone: float = 0.8
     """The share of the pictures of which the tail is given the base alone."""
-    distil_from: float = 0.3
-    """The share of the training after which the averaged server's answer at the full width teaches the narrow exits."""
+    distil_from: float = 0.4
+    """The share of the training after which what the averaged network says at the full width teaches the narrow exits."""
     distil_weight: float = 0.5
     wide_every: int = 4
     """Before the tail is trained alone, its wide branch takes part in every so many steps: it is most of a step's work."""
     tail_from: float = 0.79
     """The share of the training after which the averaged head stays as it is, and the tail is trained on what it gives."""
-    judged_every: int = 3
+    judged_every: int = 4
     """After so many epochs the averaged network is judged on the held-out places. It is kept when it is the best of those whose
     tail has been trained alone."""
 
 
-RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=34)}
+RECIPES: dict[str, Recipe] = {"skywatch": Recipe(arch=Architecture(), epochs=64)}

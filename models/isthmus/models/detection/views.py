@@ -66,7 +66,7 @@ class Views:
         """One varied picture (H, W, 3) and its boxes (M, 5)."""
         image, boxes = self._mosaic(rng) if rng.random() < MOSAICS else self._whole(rng)
         if rng.random() < 0.5:
-            image = np.ascontiguousarray(image[:, ::-1])
+            image = cv2.flip(image, 1).astype(np.uint8, copy=False)
             boxes[:, [1, 3]] = self._shape[1] - boxes[:, [3, 1]]
         image, boxes = self._pasted(image, boxes, rng)
         return _other_light(image, rng), boxes

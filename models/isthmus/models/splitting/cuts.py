@@ -115,8 +115,8 @@ def halves(graph: Graph, cut: Cut) -> tuple[Part, Part]:
     """Head and tail: `image` -> features, features -> `output0`, `output1`, ..."""
     features = {name: tensor.index for name, tensor in zip(names(cut), cut.crossing, strict=True)}
     outputs = {f"output{i}": index for i, index in enumerate(graph.outputs)}
-    head = _needed(graph, features.values(), stop=())
-    tail = _needed(graph, graph.outputs, stop=features.values())
+    head = needed(graph, features.values(), stop=())
+    tail = needed(graph, graph.outputs, stop=features.values())
     image = {IMAGE: graph.inputs[0]}
     return Part(graph, HEAD, head, image, features), Part(graph, TAIL, tail, features, outputs)
 
@@ -133,8 +133,8 @@ def cut_files(graph: Graph, cut: Cut) -> tuple[bytes, bytes]:
     return written([head]), written([tail])
 
 
-def _needed(graph: Graph, targets: Iterable[int], *, stop: Iterable[int]) -> tuple[int, ...]:
-    """Operators that `targets` depend on, in order, without going behind the tensors of `stop`."""
+def needed(graph: Graph, targets: Iterable[int], *, stop: Iterable[int]) -> tuple[int, ...]:
+    """The operators that `targets` depend on, in order, without going behind the tensors of `stop`."""
     wanted, given, found = set(targets), set(stop), []
     for operator in reversed(graph.operators):
         if wanted.intersection(operator.outputs) - given:

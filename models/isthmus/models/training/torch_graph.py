@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.models.flatbuffer import Graph, Part
+from isthmus.models.flatbuffer import Graph, Operator, Part
+from isthmus.models.training import torch_shapes
+from isthmus.models.training.torch_shapes import as_stored
 from isthmus.proto.errors import ModelError
 
 Build = Callable[[Graph, Sequence[int], Any], Callable[..., Tensor]]
 """Takes a graph, an operator's inputs and its options; gives what computes it from those inputs that are no constants."""
+Layer = tuple[Callable[..., Tensor], tuple[int, ...], int]
+"""What computes an operator, its inputs that are no constants, and its output."""
 SAME = 0
 """SAME in the schema's Padding."""
 _STORED = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "int32": np.int32}
@@ -42,18 +46,19 @@ class TorchPart(nn.Module):
         graph = part.graph
         self._path = graph.path
         (self._input,), self._outputs = part.inputs.values(), tuple(part.outputs.values())
-        self._layers: list[tuple[Callable[..., Tensor], tuple[int, ...], int]] = []
+        self._layers: list[Layer] = []
+        wanted, swished = set(self._outputs), _swished(graph, part)
         for index in part.operators:
             operator = graph.operators[index]
             varying = tuple(i for i in operator.inputs if _source(graph, i) is None)
             if not varying:  # it widens a constant, which is read where it is used
                 continue
-            if operator.kind not in _BUILDERS:
-                raise ModelError(
-                    f"{graph.path}: operator {index}, {operator.kind}: no gradient for it, and so no distillation"
-                )
-            options = graph.model.subgraphs[0].operators[index].builtinOptions
-            layer = _BUILDERS[operator.kind](graph, operator.inputs, options)
+            if operator.outputs[0] in swished and operator.outputs[0] not in wanted:
+                continue
+            if operator.kind == "MUL" and (gate := swished.intersection(operator.inputs) - wanted):
+                self._layers.append((F.silu, tuple(set(varying) - gate), operator.outputs[0]))
+                continue
+            layer = _layer(graph, operator)
             if isinstance(layer, nn.Module):
                 self.add_module(f"operator{index}", layer)
             self._layers.append((layer, varying, operator.outputs[0]))
@@ -89,6 +94,33 @@ class TorchPart(nn.Module):
             for hook in hooks:
                 hook.remove()
         return total
+
+
+def _layer(graph: Graph, operator: Operator) -> Callable[..., Tensor]:
+    """What computes an operator. Raises ModelError when it has no gradient here."""
+    if operator.kind in ("RESHAPE", "SQUEEZE"):
+        return torch_shapes.reshape(graph, operator.inputs, operator.outputs[0])
+    if operator.kind not in _BUILDERS:
+        raise ModelError(
+            f"{graph.path}: operator {operator.index}, {operator.kind}: no gradient for it, and so no distillation"
+        )
+    options = graph.model.subgraphs[0].operators[operator.index].builtinOptions
+    return _BUILDERS[operator.kind](graph, operator.inputs, options)
+
+
+def _swished(graph: Graph, part: Part) -> set[int]:
+    """The sigmoids that only gate what they are the sigmoids of: x * sigmoid(x) is one operator here, and half the memory."""
+    users: dict[int, list[Operator]] = {}
+    for index in part.operators:
+        for tensor in graph.operators[index].inputs:
+            users.setdefault(tensor, []).append(graph.operators[index])
+    gates = (graph.operators[i] for i in part.operators if graph.operators[i].kind == "LOGISTIC")
+    return {gate.outputs[0] for gate in gates if _gates_itself(gate, users.get(gate.outputs[0], []))}
+
+
+def _gates_itself(gate: Operator, users: Sequence[Operator]) -> bool:
+    both = {gate.inputs[0], gate.outputs[0]}
+    return len(users) == 1 and users[0].kind == "MUL" and set(users[0].inputs) == both
 
 
 def _source(graph: Graph, index: int) -> int | None:
@@ -179,12 +211,7 @@ class _Dense(nn.Module):
         self.activation = _ACTIVATIONS[options.fusedActivationFunction]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(F.linear(_as_stored(x).flatten(1), self.weight, self.bias))
-
-
-def _as_stored(x: Tensor) -> Tensor:
-    """The tensor (N, C, H, W) as the file has it: (N, H, W, C)."""
-    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+        return self.activation(F.linear(as_stored(x).flatten(1), self.weight, self.bias))
 
 
 def _conv(graph: Graph, inputs: Sequence[int], options: Any) -> nn.Module:
@@ -208,7 +235,11 @@ def _elementwise(compute: Callable[[Tensor, Tensor], Tensor]) -> Build:
         if not constants:
             return lambda x, y: activation(compute(x, y))
         value = torch.from_numpy(np.array(constant(graph, constants[0]), np.float32))
-        term = value.permute(0, 3, 1, 2) if value.ndim == 4 else value.reshape(1, -1, 1, 1)
+        term = torch_shapes.as_held(value)
+        if value.ndim < 2 and max(len(graph.tensors[i].shape) for i in inputs) == 4:
+            term = value.reshape(1, -1, 1, 1)
+        if constants[0] == inputs[0]:
+            return lambda x: activation(compute(term.to(x), x))
         return lambda x: activation(compute(x, term.to(x)))
 
     return build
@@ -227,6 +258,9 @@ def _pool(compute: Callable[..., Tensor]) -> Build:
         activation = _ACTIVATIONS[options.fusedActivationFunction]
         kernel, stride = (options.filterHeight, options.filterWidth), (options.strideH, options.strideW)
         _, height, width, _ = graph.tensors[inputs[0]].shape
+        if compute is F.max_pool2d and options.padding == SAME and stride == (1, 1) and all(k % 2 for k in kernel):
+            around = kernel[0] // 2, kernel[1] // 2
+            return lambda x: activation(compute(x, kernel, 1, around))
         if options.padding == SAME and (kernel != stride or height % stride[0] or width % stride[1]):
             raise ModelError(f"{graph.path}: a pooling that pads has no gradient here")
         if kernel == (height, width):  # whatever the map's size, then
@@ -236,14 +270,9 @@ def _pool(compute: Callable[..., Tensor]) -> Build:
     return build
 
 
-def _flat(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
-    """RESHAPE and SQUEEZE in front of an answer: the values in the file's order, one row for each picture."""
-    return lambda x: _as_stored(x).flatten(1)
-
-
 def _softmax(graph: Graph, inputs: Sequence[int], options: Any) -> Callable[..., Tensor]:
-    beta = options.beta
-    return lambda x: torch.softmax(beta * x, 1)
+    beta, axis = options.beta, torch_shapes.axis_of(graph, inputs[0], -1)
+    return lambda x: torch.softmax(beta * x, axis)
 
 
 def _alone(compute: Callable[[Tensor], Tensor]) -> Build:
@@ -251,22 +280,37 @@ def _alone(compute: Callable[[Tensor], Tensor]) -> Build:
     return lambda graph, inputs, options: compute
 
 
+def _moving(build: Callable[[Graph, Sequence[int], Any, torch_shapes.Constant], Callable[..., Tensor]]) -> Build:
+    """An operator of `torch_shapes`."""
+    return lambda graph, inputs, options: build(graph, inputs, options, constant)
+
+
 _BUILDERS: dict[str, Build] = {
     "ADD": _elementwise(torch.add),
+    "ARG_MAX": _moving(torch_shapes.arg_max),
     "AVERAGE_POOL_2D": _pool(F.avg_pool2d),
+    "CAST": _alone(lambda x: x.float()),
+    "CONCATENATION": _moving(torch_shapes.concatenation),
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "DEQUANTIZE": _alone(lambda x: x),
+    "EXP": _alone(torch.exp),
     "FULLY_CONNECTED": _dense,
     "HARD_SWISH": _alone(F.hardswish),
     "LOGISTIC": _alone(torch.sigmoid),
     "MAX_POOL_2D": _pool(F.max_pool2d),
     "MEAN": _mean,
     "MUL": _elementwise(torch.mul),
+    "PAD": _moving(torch_shapes.pad),
     "QUANTIZE": _alone(lambda x: x),
+    "REDUCE_MAX": _moving(torch_shapes.largest),
     "RELU": _alone(F.relu),
     "RELU6": _alone(F.relu6),
-    "RESHAPE": _flat,
+    "RESIZE_NEAREST_NEIGHBOR": _moving(torch_shapes.nearest),
+    "SLICE": _moving(torch_shapes.slice_),
     "SOFTMAX": _softmax,
-    "SQUEEZE": _flat,
+    "STRIDED_SLICE": _moving(torch_shapes.strided_slice),
+    "SUB": _elementwise(torch.sub),
+    "TANH": _alone(torch.tanh),
+    "TRANSPOSE": _moving(torch_shapes.transpose),
 }

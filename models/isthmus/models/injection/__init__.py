@@ -1,0 +1,1 @@
+"""A bottleneck injected into somebody's detector, trained on unlabelled pictures."""
