@@ -1,7 +1,8 @@
 """What docs/distillation.md's figures of a detector were measured with, beside `isthmus models distill` itself.
 
     python benchmarks/injection.py lay-out unlabelled
-    isthmus models distill yolox_nano_416_f32.tflite --pictures unlabelled --pixels 0..255 --fit letterbox --epochs 9
+    isthmus models distill yolox_nano_416_f32.tflite --pictures unlabelled --pixels 0..255 --fit letterbox --boxes places \
+        --epochs 9
     python benchmarks/injection.py score yolox_nano_416_f32.tflite --checkpoint checkpoints/yolox_nano_416_f32-distilled.pt \
         --pictures unlabelled --labels fruit/annotations.json --names coco.txt --samples 60
 

@@ -12,7 +12,7 @@ from isthmus.cli.models.told import class_names, tell
 from isthmus.cli.options import Fit
 from isthmus.models import flatbuffer, pictures
 from isthmus.models.flatbuffer import Graph
-from isthmus.models.splitting.outputs import task_of, told
+from isthmus.models.splitting.outputs import Reading, task_of, told
 from isthmus.models.splitting.uncut import Uncut, input_of
 from isthmus.proto.errors import ModelError
 
@@ -97,4 +97,4 @@ def _small(asked: Asked) -> Small | None:
     if asked.fallback is None:
         return None
     graph = flatbuffer.read(asked.fallback)
-    return Small(graph, input_of(graph, asked.fallback_pixels, fit=asked.fit), None)
+    return Small(graph, input_of(graph, asked.fallback_pixels, fit=asked.fit), Reading("detection"))
