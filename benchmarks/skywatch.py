@@ -142,6 +142,7 @@ def tuned(checkpoint: Path, steps: int) -> Any:
     from isthmus.models.detection.export import Trained
     from isthmus.models.detection.trainer import normalised
     from isthmus.models.detection.views import Views, targets
+    from isthmus.models.training.processors import mixed_precision
 
     torch.set_num_threads(1)
     opened = run.open_run("skywatch")
@@ -157,7 +158,7 @@ def tuned(checkpoint: Path, steps: int) -> Any:
         for group in optimiser.param_groups:
             group["lr"] = 3e-4 * (1 - step / steps)
         optimiser.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision(torch.device("cpu")):
             features, _ = network.head(normalised(images), 1.0)
             loss = sum(losses.detection(answer, *wanted) for answer in network.tail(features.float()))
         assert isinstance(loss, torch.Tensor)
