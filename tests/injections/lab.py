@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -272,11 +273,20 @@ class Lab:
             role.kill()
 
 
+@cache
+def _given() -> set[str]:
+    return set()
+
+
 def free_address() -> str:
-    """An address that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind((HERE, 0))
-        return f"{HERE}:{taken.getsockname()[1]}"
+    """An address that nobody listens on now, and that was not given before: two roles may not be told the same."""
+    while True:
+        with socket.socket() as taken:
+            taken.bind((HERE, 0))
+            address = f"{HERE}:{taken.getsockname()[1]}"
+        if address not in _given():
+            _given().add(address)
+            return address
 
 
 @contextlib.contextmanager

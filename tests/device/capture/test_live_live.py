@@ -73,6 +73,7 @@ def test_the_newest_picture_wins_and_the_others_are_counted() -> None:
     limited(run())
 
 
+@pytest.mark.alone  # what piled up is told from what comes by how long a read takes
 def test_what_piled_up_while_it_was_opened_is_let_go() -> None:
     class Backlog(Flaky):
         def read(self) -> Picture | None:
