@@ -21,7 +21,7 @@ from isthmus.emulation.sequences.rows import found
 from isthmus.models.data import clips
 from isthmus.models.scenes import Drive
 from isthmus.proto.record import FrameRecord
-from isthmus.proto.tasks.box_score import Judged, scored
+from isthmus.proto.tasks import box_score
 from isthmus.proto.vocabulary import Answer, Box, Guess
 
 Pixels = NDArray[np.uint8]
@@ -96,24 +96,13 @@ class ShippedClips:
 
     def ap50(self, answers: Sequence[FrameRecord], alone: dict[int, Guess]) -> tuple[float, float]:
         """AP50 of the answers that were on time, and of what the device alone would have said of the same frames."""
+        truths = [self.truth(answer) for answer in answers]
         said = [(answer.boxes or ()) if answer.on_time else () for answer in answers]
         local = [
             guess.detail if (guess := alone.get(a.frame_id)) and isinstance(guess.detail, tuple) else ()
             for a in answers
         ]
-        return self._ap50(answers, said), self._ap50(answers, local)
-
-    def _ap50(self, answers: Sequence[FrameRecord], boxes: Sequence[tuple[Box, ...]]) -> float:
-        height, width = self._size
-        pictures = []
-        for answer, here in zip(answers, boxes, strict=True):
-            places = [
-                (b.label, (b.top * height, b.left * width, b.bottom * height, b.right * width))
-                for b in self.truth(answer)
-            ]
-            truth = tuple((self._labels[label], place) for label, place in places)
-            pictures.append(Judged(height, width, truth, here))
-        return scored(pictures, self._labels).ap50
+        return box_score.ap50(truths, said), box_score.ap50(truths, local)
 
     @cached_property
     def _clips(self) -> dict[str, clips.Clip]:
