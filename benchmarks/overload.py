@@ -22,11 +22,8 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import statistics
-import threading
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +31,7 @@ from typing import NamedTuple
 import grpc
 import grpc.aio
 import numpy as np
+from cpu_share import held_to
 
 from isthmus.edge_server.batcher import Batcher, Item
 from isthmus.edge_server.engines import Tail
@@ -59,7 +57,6 @@ BUDGET_S, MAX_BATCH, CREDITS = 0.15, 8, 8
 TAILS = {"linear": "edge-server", "fixed": "edge-server-gpu"}
 SHARE = 0.3
 """Of one core, for each real server: little enough that one core of clients can ask six times too much."""
-PERIOD_S = 0.01
 BEAT_S = 3.0
 """A device that says nothing for ten seconds is closed, and must wait for its turn for longer."""
 SETTLING_S = 2.0
@@ -190,52 +187,6 @@ def host(kind: str, name: str, devices: int, pipe: Connection) -> None:
         os._exit(0)  # what is still on its way is of no interest
 
     asyncio.run(run())
-
-
-@contextlib.contextmanager
-def held_to(share: float, pid: int) -> Iterator[str]:
-    """Let a process have `share` of one core, and no more; yields how."""
-    period_us, quota_us, group = round(PERIOD_S * 1e6), round(share * PERIOD_S * 1e6), f"isthmus-overload-{pid}"
-    v1, v2 = Path("/sys/fs/cgroup/cpu") / group, Path("/sys/fs/cgroup") / group
-    for folder, limits in (
-        (v1, {"cpu.cfs_period_us": f"{period_us}", "cpu.cfs_quota_us": f"{quota_us}", "cpu.shares": "20480"}),
-        (v2, {"cpu.max": f"{quota_us} {period_us}", "cpu.weight": "2000"}),
-    ):
-        try:
-            folder.mkdir()
-            for file, text in limits.items():
-                (folder / file).write_text(text)
-            (folder / "cgroup.procs").write_text(str(pid))
-        except OSError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            continue
-        try:
-            yield "control group"
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            for _ in range(50):  # a group can be removed once nobody is in it
-                time.sleep(0.1)
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-                    break
-        return
-    stop = threading.Event()
-    thread = threading.Thread(target=_duty, args=(share, pid, stop), daemon=True)
-    thread.start()
-    try:
-        yield "stopped and continued"
-    finally:
-        stop.set()
-        thread.join()
-        os.kill(pid, signal.SIGKILL)
-
-
-def _duty(share: float, pid: int, stop: threading.Event) -> None:
-    while not stop.wait(share * PERIOD_S):
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep((1 - share) * PERIOD_S)
-        os.kill(pid, signal.SIGCONT)
 
 
 class Device:
