@@ -30,7 +30,9 @@ def link(
         server_s=server_s,
         memory=1.0,
         ratios=[],
-        weights=[0.0],
+        ratio_weights=[0.0],
+        paces=[],
+        pace_weights=[0.0],
     )
 
 
