@@ -30,9 +30,8 @@ def link(
         server_s=server_s,
         memory=1.0,
         ratios=[],
-        ratio_weights=[0.0],
+        weights=[0.0],
         paces=[],
-        pace_weights=[0.0],
     )
 
 

@@ -30,7 +30,10 @@ MESSAGE_BYTES = 30
 """What framing (protobuf, gRPC, HTTP/2) adds to a payload."""
 NOISE_SHARE = 0.25
 NOISE_S = 0.001
-"""A layer whose own service is shorter than NOISE_SHARE of a round trip + NOISE_S shows a lower bound of the goodput only."""
+SWINGS = 16
+SWINGS_NOISE = 2.0
+"""A layer whose own service is shorter than the noise shows a lower bound of the goodput only. The noise is NOISE_S and what half
+of the last SWINGS messages took beyond the shortest, SWINGS_NOISE times; but no more than NOISE_SHARE of a round trip."""
 GOODPUT_GAIN = 0.5
 GOODPUT_CLIP = 2.0
 """One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
@@ -86,12 +89,10 @@ class Outlook(Struct):
     """The weight of what was learnt, 0 to 1."""
     ratios: list[float]
     """Actual over predicted delay of the last layers, least first."""
-    ratio_weights: list[float]
+    weights: list[float]
     """The weight of all ratios before each, and at the end that of all."""
     paces: list[float]
-    """Seconds that the link took for a byte of each of the last layers, least first."""
-    pace_weights: list[float]
-    """The same of the paces."""
+    """Seconds that the link took for a byte of each of the last layers, least first; all count alike."""
 
     def service_s(self, size_bytes: float) -> float:
         """How long `size_bytes` keep the link from what is sent after them."""
@@ -104,23 +105,22 @@ class Outlook(Struct):
     def p_back(self, size_bytes: float, budget_s: float) -> float:
         """Probability that `size_bytes` written now are answered within `budget_s`, the server's time included.
 
-        Weighted split-conformal: (mass of what would do + prior) / (mass + 1), within 1 / (mass + 1) of the share that is
-        kept in the long run; half of the mass is that of the ratios, half that of the paces. The prior's one sample is
-        log-logistic around the hopeful prediction. A stall of age e outlasts another x seconds with probability e / (e + x)
-        (Pareto: the longer it lasts, the longer it will).
+        The mean of two, by the ratios and by the paces. Each is weighted split-conformal: (mass of what would do + prior) /
+        (mass + 1), within 1 / (mass + 1) of the share that is kept in the long run. The prior's one sample is log-logistic
+        around the hopeful prediction. A stall of age e outlasts another x seconds with probability e / (e + x) (Pareto: the
+        longer it lasts, the longer it will).
         """
         left_s = budget_s - self.server_s
         if left_s <= 0:
             return 0.0
-        carried_bytes, ahead_s = size_bytes + MESSAGE_BYTES, self.ahead_s
-        enough = (
-            self.ratio_weights[bisect_right(self.ratios, left_s / (ahead_s + carried_bytes * self.slowness))]
-            + self.pace_weights[bisect_right(self.paces, (left_s - ahead_s) / carried_bytes)]
-        ) / 2
+        carried_bytes, ahead_s, memory = size_bytes + MESSAGE_BYTES, self.ahead_s, self.memory
         hopeful_s = ahead_s + carried_bytes * self.prior_slowness
         hopeful = left_s * left_s / (left_s * left_s + hopeful_s * hopeful_s)
-        p = (enough * self.memory + hopeful) / (self.ratio_weights[-1] * self.memory + 1)
-        return p * left_s / (left_s + self.stall_s)
+        by_ratio = self.weights[bisect_right(self.ratios, left_s / (ahead_s + carried_bytes * self.slowness))]
+        by_pace = bisect_right(self.paces, (left_s - ahead_s) / carried_bytes)
+        p = (by_ratio * memory + hopeful) / (self.weights[-1] * memory + 1)
+        p += (by_pace * memory + hopeful) / (len(self.paces) * memory + 1)
+        return p / 2 * left_s / (left_s + self.stall_s)
 
 
 class LinkEstimator:
@@ -134,8 +134,19 @@ class LinkEstimator:
         self._flying: deque[_Flying] = deque()
         self._sent_s: dict[int, float] = {}
         """When the base of each of the last frames was written, oldest first."""
-        self._ratios, self._paces = _Recent(), _Recent()
+        self._newest = -1
+        """Slot of the newest ratio; a ring of RING."""
+        self._slots: list[int] = []
+        """The slot of each of the ratios below."""
+        self._ratios: list[float] = []
+        """Actual over predicted delay, least first."""
+        self._weights: list[float] = [0.0]
+        self._newest_paces: deque[float] = deque(maxlen=RING)
+        self._paces: list[float] = []
+        """Service per byte, least first."""
+        self._weighed = True
         self._usual_worst = 2.0
+        self._newest_delays_s: deque[float] = deque(maxlen=SWINGS)
         self._last_ack_s = self._last_layer_s = -math.inf
         self._learnt_s, self._between_s = -math.inf, 0.0
         """When a layer was last acknowledged, by whatever stream; and how long after the one before."""
@@ -173,7 +184,7 @@ class LinkEstimator:
 
     def take_after(self, other: LinkEstimator) -> None:
         """Another server is left for this one, and nothing has been sent here yet: the device's own uplink is the same."""
-        if not self._ratios.values:
+        if not self._ratios:
             self._slowness, self._learnt_s, self._between_s = other._slowness, other._learnt_s, other._between_s
 
     def server_s(self, now: float) -> float:
@@ -192,10 +203,9 @@ class LinkEstimator:
             stall_s=self._stall_s(now),
             server_s=self._load.wait_s + self._load.tail_s + self._overrun_s * memory,
             memory=memory,
-            ratios=self._ratios.values.copy(),
-            ratio_weights=self._ratios.weights,
-            paces=self._paces.values.copy(),
-            pace_weights=self._paces.weights,
+            ratios=self._ratios.copy(),
+            weights=self._weights,
+            paces=self._paces,
         )
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, now: float) -> None:
@@ -286,66 +296,48 @@ class LinkEstimator:
     def _learn(self, flying: _Flying, now: float) -> None:
         delay_s = max(now - flying.sent_s, 1e-6)
         self._round_trip.add(delay_s, now)
+        self._newest_delays_s.append(delay_s)
         # Lindley's recursion: service began at the previous departure or the own arrival, whichever was later.
         service_s = max(0.0, now - max(self._last_ack_s, flying.sent_s + self.round_trip_s))
         self._learn_goodput(flying.size_bytes, service_s)
         self._last_ack_s = max(self._last_ack_s, now)
         if flying.size_bytes > MESSAGE_BYTES:
-            self._ratios.add(delay_s / max(flying.predicted_s, 1e-6))
-            self._paces.add(service_s / flying.size_bytes)
+            self._note_ratio(delay_s / max(flying.predicted_s, 1e-6))
+            self._newest_paces.append(service_s / flying.size_bytes)
             self._between_s = 0.0 if self._last_layer_s == -math.inf else self._last_ack_s - self._last_layer_s
             self._last_layer_s = self._learnt_s = self._last_ack_s
 
     def _learn_goodput(self, size_bytes: int, service_s: float) -> None:
         trip_s = self.round_trip_s
-        noise_s = NOISE_SHARE * trip_s + NOISE_S
+        delays_s = sorted(self._newest_delays_s)
+        noise_s = min(NOISE_SHARE * trip_s, SWINGS_NOISE * (delays_s[len(delays_s) // 2] - delays_s[0])) + NOISE_S
         if service_s > noise_s:
             step = math.log(service_s / size_bytes / self._slowness)
             odds = (service_s / (SWING * trip_s)) ** 2  # that the link was slow, against that it was far
             trust = odds / (1 + odds) if step > 0 else 1.0
             self._slowness *= math.exp(trust * GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
-        else:  # limited by the application, not by the link
+        elif size_bytes > MESSAGE_BYTES:  # limited by the application, not by the link; a heartbeat is the measure itself
             self._slowness = min(self._slowness, (service_s + noise_s) / size_bytes)
 
-    def _weigh(self) -> None:
-        """Add up the weights, once for all questions between two acknowledgements, so that each is one bisection."""
-        if self._paces.weigh() and self._ratios.weigh():
-            weights = self._ratios.weights
-            worst = self._ratios.values[bisect_right(weights, 0.9 * weights[-1]) - 1]
-            self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
-
-
-class _Recent:
-    """The last RING values, least first, and how much each still counts."""
-
-    def __init__(self) -> None:
-        self._newest = -1
-        """Slot of the newest value; a ring of RING."""
-        self._slots: list[int] = []
-        """The slot of each value."""
-        self._weighed = True
-        self.values: list[float] = []
-        self.weights = [0.0]
-        """The weight of all values before each, and at the end that of all; true after `weigh`."""
-
-    def add(self, value: float) -> None:
-        """Take a value; the oldest leaves when there are more than RING."""
+    def _note_ratio(self, ratio: float) -> None:
         self._newest = (self._newest + 1) % RING
         if len(self._slots) == RING:
             oldest = self._slots.index(self._newest)
-            del self._slots[oldest], self.values[oldest]
-        place = bisect_right(self.values, value)
+            del self._slots[oldest], self._ratios[oldest]
+        place = bisect_right(self._ratios, ratio)
         self._slots.insert(place, self._newest)
-        self.values.insert(place, value)
+        self._ratios.insert(place, ratio)
         self._weighed = False
 
-    def weigh(self) -> bool:
-        """Add up the weights, if a value has come since; whether one has."""
+    def _weigh(self) -> None:
+        """Sort, and add up the weights, once for all questions between two acknowledgements: so each is two bisections."""
         if self._weighed:
-            return False
+            return
         self._weighed = True
-        self.weights = list(accumulate(map(_WEIGHTS[self._newest].__getitem__, self._slots), initial=0.0))
-        return True
+        self._paces = sorted(self._newest_paces)
+        self._weights = list(accumulate(map(_WEIGHTS[self._newest].__getitem__, self._slots), initial=0.0))
+        worst = self._ratios[bisect_right(self._weights, 0.9 * self._weights[-1]) - 1]
+        self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
 
 
 class _WindowedMinimum:
