@@ -74,6 +74,15 @@ def test_any_key_of_a_scenario_can_be_set() -> None:
     assert (facts["rtt_ms"], facts["share"]) == (80.0, "cell")
 
 
+def test_how_long_a_battery_lasts_is_told_where_there_is_one() -> None:
+    words, battery = (*SHORT, "--policy", "local-only"), ("--set", "battery_Wh=37")
+    figures = json.loads(emulate(*words, *battery, "--format", "json").stdout)["policies"]["local-only"]
+    power_W = 3.1 + 15 * figures["energy_per_frame_J"]
+    assert figures["battery_h"] == pytest.approx(37 / power_W)
+    assert "battery h" in emulate(*words, *battery).stdout
+    assert "battery h" not in emulate(*words).stdout
+
+
 def test_the_shipped_scenarios_are_listed() -> None:
     listed = emulate("scenarios").stdout
     assert all(name in listed for name in scenario.shipped())
@@ -94,6 +103,8 @@ def test_the_shipped_scenarios_are_listed() -> None:
         (("--deadline", "soon"), "--deadline: 'soon' is not a duration"),
         (("--set", "colour=blue"), "emulate: unknown key 'colour'; known: "),
         (("--set", "rtt_ms=nan"), "emulate: rtt_ms = nan"),
+        (("--set", "energy_weight=-1"), "emulate: energy_weight = -1"),
+        (("--set", "energy_weight=1", "--set", "radio=unknown"), "radio: 'unknown' counts no energy"),
         (("--set", "rtt_ms"), "--set: 'rtt_ms' is not KEY=VALUE"),
     ],
 )

@@ -54,6 +54,10 @@ def test_whatever_else_is_refused_and_not_dialled_in_vain(server: str) -> None:
         {"record_file_bytes": 2_000_000, "record_total_bytes": 1_000_000},
         {"record_age_s": 0.0},
         {"record_age_s": float("nan")},
+        {"energy_weight": -1.0, "profile": "pi4"},
+        {"energy_weight": float("nan"), "profile": "pi4"},
+        {"energy_weight": float("inf"), "profile": "pi4"},
+        {"energy_weight": 1.0},
     ],
 )
 def test_limits_are_named(changes: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from isthmus.emulation import run_summary
 from isthmus.emulation.run_summary import Tenth
-from isthmus.proto.record import FrameRecord
+from isthmus.proto.record import Battery, FrameRecord
 from isthmus.proto.vocabulary import AnswerSource, Box
 from record_rows import row
+from runs import made_run
 
 
 def test_an_answer_without_a_label_is_one_where_the_task_has_none() -> None:
@@ -56,6 +57,15 @@ def test_energy_is_that_of_the_frames_whose_energy_is_known() -> None:
         [row(1, energy_J=0.2), row(2), row(3, energy_J=0.4)]
     ).energy_per_frame_J == pytest.approx(0.3)
     assert run_summary.summary([row(1)]).energy_per_frame_J is None
+
+
+def test_how_long_a_battery_lasts() -> None:
+    """10 frames a second of 0.1 J are 1 W above idling's 3 W."""
+    header = made_run("mine", 1, battery=Battery(20.0, 3.0)).header
+    assert run_summary.battery_h(header, 0.1) == pytest.approx(5.0)
+    assert run_summary.battery_h(header, None) is None
+    assert run_summary.battery_h(made_run("mine", 1).header, 0.1) is None
+    assert run_summary.battery_h(msgspec.structs.replace(header, fps=0.0), 0.1) is None
 
 
 def test_a_run_of_nothing_or_without_truth_has_no_accuracy() -> None:

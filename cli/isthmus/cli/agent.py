@@ -40,6 +40,13 @@ def agent(
     on_time: float | None = typer.Option(
         None, help="Of the frames that are sent, the share to be answered in time, e.g. 0.9 [any]."
     ),
+    energy_weight: float | None = typer.Option(
+        None, help="Share of a right answer that a joule above idling costs, e.g. 0.5; needs a profile [0]."
+    ),
+    profile: str | None = typer.Option(
+        None, help="Whose watts: a file of `isthmus bench device`, or a shipped profile [as-device's]."
+    ),
+    radio: str | None = typer.Option(None, help="Which of the profile's radios sends [wifi]."),
     threads: int | None = typer.Option(None, help="Threads of the head [1]."),
     filter_: str | None = typer.Option(None, "--filter", help="Folder of a neural filter [none]."),
     gate: float | None = typer.Option(
@@ -94,6 +101,9 @@ def agent(
         "insecure": insecure,
         "policy": policy,
         "on_time": on_time,
+        "energy_weight": energy_weight,
+        "profile": profile,
+        "radio": radio,
         "threads": threads,
         "filter": filter_,
         "gate": gate,

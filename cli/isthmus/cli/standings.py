@@ -30,6 +30,7 @@ def facts(comparison: Comparison) -> dict[str, dict[str, Any]]:
             "by_source": all_runs.by_source,
             "bytes_per_frame": comparison.mean(who, lambda entry: entry.bytes_per_frame),
             "energy_per_frame_J": comparison.mean(who, lambda entry: entry.energy_per_frame_J),
+            "battery_h": comparison.mean(who, lambda entry: entry.battery_h),
             "latency_p50_s": comparison.mean(who, lambda entry: entry.latency_s(0.5)),
             "latency_p95_s": comparison.mean(who, lambda entry: entry.latency_s(0.95)),
         }
@@ -41,6 +42,7 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("policy")
     boxes = any(one["ap50"] is not None for one in figures.values())
+    batteries = any(one["battery_h"] is not None for one in figures.values())
     titles = (
         "right in time",
         *(["AP50 in time"] if boxes else []),
@@ -50,6 +52,7 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         "server",
         "bytes",
         "mJ",
+        *(["battery h"] if batteries else []),
         "p50 ms",
         "p95 ms",
     )
@@ -59,10 +62,15 @@ def table(figures: dict[str, dict[str, Any]]) -> Table:
         server = one["by_source"].get("server", 0) / one["frames"] if one["frames"] else None
         shares = (one["accuracy"], one["answered_by_deadline"], one["fair_share"], one["recovered"], server)
         amounts = (one["bytes_per_frame"], _milli(one["energy_per_frame_J"]))
+        lasts = (one["battery_h"],) if batteries else ()
         times = _milli(one["latency_p50_s"]), _milli(one["latency_p95_s"])
         precision = [f"{one['ap50']:.3f}" if one["ap50"] is not None else "-"] if boxes else []
         drawn.add_row(
-            name, _percent(shares[0]), *precision, *map(_percent, shares[1:]), *map(_number, (*amounts, *times))
+            name,
+            _percent(shares[0]),
+            *precision,
+            *map(_percent, shares[1:]),
+            *map(_number, (*amounts, *lasts, *times)),
         )
     return drawn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -39,6 +40,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy: str = "expected-utility"
     on_time: float | None = None
     """Of the frames that are sent, this share is to be answered by the server in time, in the long run; None keeps no share."""
+    energy_weight: float = 0.0
+    """Utility, a share of a right answer, that a joule above idling costs in each choice; 0 weighs no energy. Needs a profile."""
+    profile: str | None = None
+    """The profile that the watts are of: a file of `isthmus bench device`, or a shipped name; None is that of `as_device`."""
+    radio: str = "wifi"
+    """Which of the profile's radios sends."""
     threads: int = 1
     """Threads of the head."""
     filter: str | None = None
@@ -116,6 +123,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if self.on_time is not None and not 0.5 <= self.on_time < 1:
             raise ValueError(f"on_time = {self.on_time}, expected a share from 0.5 to below 1, e.g. 0.9")
+        if not 0 <= self.energy_weight < math.inf:
+            raise ValueError(f"energy_weight = {self.energy_weight}, expected a finite number of at least 0")
+        if self.energy_weight and self.watts is None:
+            raise ValueError(
+                "energy_weight without a profile; name one: profile = (--profile), see isthmus bench device"
+            )
         for address in self.servers:
             _check_server(address)
         if self.server is not None and not self.servers:
@@ -132,6 +145,11 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("open_page without a page; name its HOST:PORT, as 127.0.0.1:8070")
         if self.page_token is not None and not re.fullmatch(r"[\w.~-]{16,}", self.page_token):
             raise ValueError("page_token, expected at least 16 letters, digits, - or _")
+
+    @property
+    def watts(self) -> str | None:
+        """The profile that energy is counted by."""
+        return self.profile or self.as_device
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from isthmus.device.capture.sources.previewed import Previewed
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.config import AgentConfig, size_of
 from isthmus.device.deciding import outside
+from isthmus.device.deciding.energy import EnergyCost
 from isthmus.device.deciding.kept_share import KeptShare
 from isthmus.device.executor import Executor, measure_coding, measure_stages
 from isthmus.device.host import AnsweredFrame, Host
@@ -38,7 +39,7 @@ from isthmus.device.stage_times import StageTimes
 from isthmus.device.tracking.choice import policy_called
 from isthmus.device.tracking.tracker import Tracker
 from isthmus.models import bundle as bundles
-from isthmus.models import filters
+from isthmus.models import filters, profiles
 from isthmus.models.bundle import Bundle, Manifest
 from isthmus.proto.errors import ConfigError
 from isthmus.proto.fates import RunEnd
@@ -72,11 +73,15 @@ class Opened:
     certificates: Certificates | None
     bundle: Bundle
     executor: Executor
+    energy: EnergyCost | None
 
 
 def open_device(config: AgentConfig) -> Opened:
     """Load and warm up all that an agent needs. Raises ConfigError, SecurityError, BundleError."""
     outside.factory(config.policy)
+    energy = None
+    if config.watts is not None:
+        energy = EnergyCost.of(profiles.load(config.watts), config.radio, config.energy_weight)
     certificates = _certificates(config)
     bundle = bundles.load(config.bundle, half="head")
     neural_filter = None
@@ -88,7 +93,7 @@ def open_device(config: AgentConfig) -> Opened:
         from isthmus.device.as_device import PacedExecutor  # reads graphs, which not every runtime brings the means for
 
         executor = PacedExecutor.of(bundle, config.as_device, threads=config.threads, neural_filter=neural_filter)
-    return Opened(config, certificates, bundle, executor)
+    return Opened(config, certificates, bundle, executor, energy)
 
 
 def wish_of(config: AgentConfig) -> Wish:
@@ -218,6 +223,7 @@ def _insight(device: Opened) -> Insight:
         tracker=None if catalogue.ageing is None else Tracker(),
         servers=Servers(config.servers, chance=random.Random()),
         kept=KeptShare(config.on_time),
+        energy=device.energy,
     )
     return Insight(session, times, catalogue)
 

@@ -1,20 +1,21 @@
 """Deadline-aware choice of how a frame is answered. Pure: no clock, no IO, no randomness; a few table look-ups.
 
 Always one rule: take the option with the greatest expected utility, E[u] = Σ_j P(prefix j is back in time) · its accuracy
-+ (otherwise) the exit's accuracy - price of the bytes. All accuracies are what validation counted where the exit was so
-confident, or what the bundle's predictor makes of what the exits said (`deciding.expectation`); a confidence itself is a
-probability over all pictures together only, and no match for theirs.
++ (otherwise) the exit's accuracy - price of the bytes - cost of the energy still to be spent, where that weighs anything. All
+accuracies are what validation counted where the exit was so confident, or what the bundle's predictor makes of what the exits
+said (`deciding.expectation`); a confidence itself is a probability over all pictures together only, and no match for theirs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct, structs
 
 from isthmus.device.catalogue import Catalogue, Known
+from isthmus.device.deciding.energy import EnergyCost
 from isthmus.device.deciding.expectation import Chances, Expectation
 from isthmus.device.link_estimator import MESSAGE_BYTES, Outlook
 from isthmus.device.stage_times import StageTimes
@@ -53,12 +54,17 @@ class Offload(Struct, frozen=True):
 
 
 Decision = Stop | GoOn | Offload
-Ways = tuple[tuple[float, float, bool], ...]
-"""Mean bytes and accuracy of ways to offload, and whether the picture crosses; the most accurate first. The bytes hold the
-framing between layers."""
+Way = tuple[float, float, bool, int]
+"""Mean bytes and accuracy of a way to offload, whether the picture crosses, and its layers. The bytes hold the framing between
+layers."""
+Ways = tuple[Way, ...]
+"""The most accurate first."""
 Left = tuple[float, float]
 """Seconds left once features could be sent, and once the picture could; not above 0 where that is no way."""
+Spent = tuple[float, float]
+"""The utility that computing costs until features could be sent, and until the picture could."""
 STOP, GO_ON = Stop(), GoOn()
+FREE: Spent = 0.0, 0.0
 
 
 class Situation(Struct, frozen=True):
@@ -74,6 +80,8 @@ class Situation(Struct, frozen=True):
     """How long ago the frame was captured."""
     least: float = 0.0
     """The least probability of being answered in time that it may be sent with."""
+    energy: EnergyCost | None = None
+    """What joules cost; None where they weigh nothing."""
     whole_s: float = 0.0
     """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
     late_s: float = 0.0
@@ -109,7 +117,7 @@ class ExpectedUtility:
         self._catalogue = catalogue
         self._last = catalogue.stages - 1
         self._ways = tuple(
-            _best_first((_carried_bytes(k), k.accuracy, self._is_picture(k)) for k in known)
+            _best_first((_carried_bytes(k), k.accuracy, self._is_picture(k), k.point.layers) for k in known)
             for known in _known(catalogue)
         )
         """[width]: every way to offload."""
@@ -121,7 +129,9 @@ class ExpectedUtility:
         self._ways_given = tuple(
             tuple(
                 tuple(
-                    _best_first((_carried_bytes(k), k.given[stage][b], self._is_picture(k)) for k in known)
+                    _best_first(
+                        (_carried_bytes(k), k.given[stage][b], self._is_picture(k), k.point.layers) for k in known
+                    )
                     for b in range(len(catalogue.confidence_edges) + 1)
                 )
                 for stage in range(catalogue.stages)
@@ -135,7 +145,7 @@ class ExpectedUtility:
 
     def width(self, situation: Situation) -> int | None:
         """The width whose best way, alone or with the server, is worth most; the narrowest if none can finish in time."""
-        best, chosen, within = -1.0, 0, 0
+        best, chosen, within = -math.inf, 0, 0
         for w in range(len(self._catalogue.widths)):
             if w and self._most[w] <= best + INDIFFERENCE:
                 continue
@@ -153,8 +163,11 @@ class ExpectedUtility:
 
     def _at(self, w: int, situation: Situation) -> float:
         """What the whole head at this width promises; nothing where it cannot end in time."""
-        alone = self._catalogue.exits[w][self._last].accuracy
-        return self._foreseen(alone, self._ways[w], situation, self._left_s(w, 0, situation))
+        exits = self._catalogue.exits[w]
+        worth = self._foreseen(exits[self._last].accuracy, self._ways[w], w, 0, situation)
+        if situation.energy is None:
+            return worth
+        return max(worth, self._stopping([known.accuracy for known in exits], w, 0, situation, situation.energy))
 
     def _overrun(self, head_s: float, within: int, situation: Situation, period_s: float) -> float:
         """What a head that takes longer than there is between frames costs the frames that follow.
@@ -221,27 +234,59 @@ class ExpectedUtility:
 
     def _further(self, w: int, result: StageResult, situation: Situation) -> float:
         """What running on promises, judged by this exit's confidence; less than nothing where there is no time for it."""
-        left_s = self._left_s(w, result.stage + 1, situation)
+        begin, exits = result.stage + 1, self._catalogue.exits[w]
+        left_s = self._left_s(w, begin, situation)
         if max(left_s) <= 0:
             return -1.0
         given = self._catalogue.bin(result.confidence)
-        alone = self._catalogue.exits[w][self._last if left_s[0] > 0 else result.stage].given[result.stage][given]
-        ways = self._ways_given[w][result.stage][given]
-        return self._foreseen(alone, ways, situation, left_s)
+        alone = exits[self._last if left_s[0] > 0 else result.stage].given[result.stage][given]
+        worth = self._foreseen(alone, self._ways_given[w][result.stage][given], w, begin, situation, left_s)
+        if situation.energy is None:
+            return worth
+        rights = [known.given[result.stage][given] for known in exits]
+        return max(worth, self._stopping(rights, w, begin, situation, situation.energy))
 
-    def _foreseen(self, alone: float, ways: Ways, situation: Situation, left_s: Left) -> float:
-        """What the best of these ways, or none of them, is worth with `left_s` left once it can be sent."""
-        outlook = situation.outlook
+    def _spent(self, w: int, stage: int, times: StageTimes, energy: EnergyCost) -> Spent:
+        """What it costs to run the head from the beginning of `stage` to where what crosses is there to be sent."""
+        picture = energy.head(times, w, stage, self._catalogue.picture_stage) + energy.computing(times.coding_s())
+        return energy.head(times, w, stage, self._last), picture
+
+    def _stopping(self, rights: Sequence[float], w: int, begin: int, situation: Situation, energy: EnergyCost) -> float:
+        """What stopping before the last exit promises, at the best stage from `begin` on: it saves the stages after it.
+
+        `rights[stage]`: how often the exit there is right.
+        """
+        return max(
+            (
+                rights[stage] - energy.head(situation.times, w, begin, stage)
+                for stage in range(begin, self._last)
+                if situation.times.ahead_s(begin, w, stage + 1) <= situation.budget_s
+            ),
+            default=-math.inf,
+        )
+
+    def _foreseen(
+        self, alone: float, ways: Ways, w: int, begin: int, situation: Situation, left_s: Left | None = None
+    ) -> float:
+        """What the best of these ways, or none of them, is worth where the head runs on from the beginning of a stage.
+
+        `left_s`: what is left once it can be sent, where that is known already.
+        """
+        outlook, energy = situation.outlook, situation.energy
+        spent = FREE if energy is None else self._spent(w, begin, situation.times, energy)
+        worth = alone - spent[0]
         if outlook is None:
-            return alone
-        worth = alone
-        for mean_bytes, accuracy, picture in ways:
+            return worth
+        left_s = left_s or self._left_s(w, begin, situation)
+        for mean_bytes, accuracy, picture, layers in ways:
             if accuracy <= worth:
                 break  # nor are the ways after it worth more than their accuracy
             if left_s[picture] <= 0:
                 continue
             size_bytes = mean_bytes if picture else mean_bytes * situation.share
             p, price = outlook.p_back(size_bytes, left_s[picture]), self.price(size_bytes, situation, outlook)
+            if energy is not None:
+                price += spent[picture] + energy.sending(layers, size_bytes, _span_s(situation))
             if p >= situation.least:
                 worth = max(worth, p * accuracy + (1 - p) * alone - price)
         return worth
@@ -250,14 +295,15 @@ class ExpectedUtility:
         """The best (step, layers) by the sizes predicted for this very frame, of what there is to be sent of it."""
         best: float = -1.0
         decision: Decision = STOP
-        outlook = situation.outlook
+        outlook, energy = situation.outlook, situation.energy
         if outlook is None or result.layer_bytes is None:
             return best, decision
         alone, features_s = chances.exit, situation.budget_s
         picture_s = features_s - situation.times.coding_s()
         for step, (right, sizes) in enumerate(zip(chances.sent, result.layer_bytes, strict=False)):
             sent, p_before, gain_before = -MESSAGE_BYTES, 0.0, 0.0
-            left_s = picture_s if self._catalogue.is_picture(step) else features_s
+            picture = self._catalogue.is_picture(step)
+            left_s = picture_s if picture else features_s
             for layers, size in enumerate(sizes, start=1):
                 sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
                 p = outlook.p_back(sent, left_s)
@@ -269,6 +315,9 @@ class ExpectedUtility:
                 if result.delta_bytes and result.as_delta(step, layers):
                     before = 0.0  # one message: all of it arrives, or nothing
                 worth = alone + p * gain + before - self.price(sent, situation, outlook)
+                if energy is not None:
+                    worth -= energy.sending(layers, sent, _span_s(situation))
+                    worth -= energy.computing(situation.times.coding_s()) if picture else 0.0
                 p_before, gain_before = p, gain
                 if worth > best:
                     best, decision = worth, Offload(step, layers, p)
@@ -285,7 +334,12 @@ def _carried_bytes(known: Known) -> float:
     return known.mean_bytes + MESSAGE_BYTES * (known.point.layers - 1)
 
 
-def _best_first(ways: Iterable[tuple[float, float, bool]]) -> Ways:
+def _span_s(situation: Situation) -> float:
+    """The time that a frame pays its radio for."""
+    return situation.period_s or situation.budget_s
+
+
+def _best_first(ways: Iterable[Way]) -> Ways:
     return tuple(sorted(ways, key=lambda way: -way[1]))
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, Send
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
+from isthmus.device.deciding.energy import EnergyCost
 from isthmus.device.deciding.kept_share import KeptShare
 from isthmus.device.guard import Guard, SessionConfig
 from isthmus.device.link_estimator import LinkEstimator
@@ -72,6 +73,7 @@ class Session:
         filtered: bool = False,
         tracker: Tracker | None = None,
         kept: KeptShare | None = None,
+        energy: EnergyCost | None = None,
     ) -> None:
         """`filtered`: the host has a neural filter to show frames to before the head. `tracker`: what answers are is boxes."""
         self._catalogue, self._policy, self._times, self._config = catalogue, policy, times, config or SessionConfig()
@@ -84,7 +86,7 @@ class Session:
         self._actions: list[Action] = []
         self._last_frame_s: float | None = None
         self._period_s: float | None = None
-        self._guard, self._tracker, self._kept = Guard(), tracker, kept or KeptShare()
+        self._guard, self._tracker, self._kept, self._energy = Guard(), tracker, kept or KeptShare(), energy
 
     @property
     def state(self) -> LinkState:
@@ -245,8 +247,8 @@ class Session:
 
     def _situation(self, o: OpenFrame, server: Server | None, now: float) -> Situation:
         outlook, share = (None, 1.0) if server is None else (server.link.outlook(now), server.acknowledged.share)
-        waited_s = now - o.frame.captured_s
-        situation = Situation(o.due_s - now, outlook, self._times, self._period_s, share, waited_s, self._kept.least)
+        budget_s, waited_s, least = o.due_s - now, now - o.frame.captured_s, self._kept.least
+        situation = Situation(budget_s, outlook, self._times, self._period_s, share, waited_s, least, self._energy)
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:

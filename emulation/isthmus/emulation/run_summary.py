@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from isthmus.proto.fates import Tally
-from isthmus.proto.record import FrameRecord
+from isthmus.proto.record import FrameRecord, RunHeader
 from isthmus.proto.tasks import box_score
 from isthmus.proto.vocabulary import AnswerSource, Skipped
 
@@ -86,6 +86,13 @@ def summary(records: Sequence[FrameRecord]) -> Summary:
         latency_p95_s=p95,
         latency_p99_s=p99,
     )
+
+
+def battery_h(header: RunHeader, energy_per_frame_J: float | None) -> float | None:
+    """The hours that a run's battery lasts at its mean power, idling included; None where that is unknown."""
+    if header.battery is None or energy_per_frame_J is None or not header.fps:
+        return None
+    return header.battery.lasts_h(energy_per_frame_J * header.fps)
 
 
 class Tenth(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ _IN_HEADERS = {"trace", "swap", "scale", "profile", "bundle", "policy", "deadlin
 _OPENED = (
     ("bundle", "policy", "clips"),
     ("trace", "swap", "scale", "rtt_ms"),
-    ("profile", "radio", "events"),
+    ("profile", "radio", "energy_weight", "events"),
     ("server",),
 )
 """What can be wrong together: one scenario of each combination is opened before anything is played."""

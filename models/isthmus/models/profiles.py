@@ -107,6 +107,11 @@ class Radio(Sourced, frozen=True, kw_only=True):
     tail_s: float = 0.0
     """The time that the radio stays on after a message; another message in that time starts it anew."""
 
+    def energy_J(self, messages: int, bytes_up: float, bytes_down: float, span_s: float) -> float:
+        """The energy of so many messages, taken as evenly spread over `span_s`, and of their bytes together."""
+        sent_J = messages * self.message_J + bytes_up * self.up_J_per_B + bytes_down * self.down_J_per_B
+        return sent_J + min(messages * self.tail_s, span_s) * self.tail_W
+
 
 class Observation(Sourced, frozen=True, kw_only=True):
     """Something else that was measured, in the unit that its name ends in."""
@@ -200,13 +205,15 @@ class Profile(Strict, frozen=True, kw_only=True):
         For one frame, `active_s` is its computing and `idle_s` the rest of its period. Raises ConfigError when the
         profile has no power figures or there is no such radio; it lists the radios.
         """
+        radio_J = self.radio(radio).energy_J(messages, bytes_up, bytes_down, active_s + idle_s)
+        return Energy(self.computing_W * active_s, radio_J)
+
+    @property
+    def computing_W(self) -> float:
+        """The power of computing above idling. ConfigError when the profile has no power figures."""
         if self.power is None:
             raise ConfigError(f"profile {self.name}: no [power]; add idle_W and active_W with their source")
-        r, span_s = self.radio(radio), active_s + idle_s
-        sent_J = messages * r.message_J + bytes_up * r.up_J_per_B + bytes_down * r.down_J_per_B
-        lingering_J = min(messages * r.tail_s, span_s) * r.tail_W
-        above_W = self.power.active_W - self.power.idle_W
-        return Energy(above_W * active_s, sent_J + lingering_J)
+        return self.power.active_W - self.power.idle_W
 
     def radio(self, name: str) -> Radio:
         """The profile's own radio of this name, or the shipped one. ConfigError lists the radios."""

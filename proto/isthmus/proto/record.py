@@ -40,6 +40,17 @@ HEADER_BEGINS = b'{"schema":'
 """By this a header is told from a record, in a file of several runs."""
 
 
+class Battery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device lives on, and what it takes of it even if it does nothing."""
+
+    capacity_Wh: float
+    idle_W: float
+
+    def lasts_h(self, above_idle_W: float) -> float:
+        """The hours that it lasts at a mean power of so much above idling."""
+        return self.capacity_Wh / (self.idle_W + above_idle_W)
+
+
 class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a run was made: enough to make it again."""
 
@@ -51,6 +62,7 @@ class RunHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     policy: str
     profile: str | None = None
     """The device's table of latency and power that the run lived by; None on a device that is just itself."""
+    battery: Battery | None = None
     scenario: str | None = None
     """The named scenario that it is of, if any."""
     trace: str | None = None

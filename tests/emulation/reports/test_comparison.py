@@ -16,7 +16,7 @@ from isthmus.cli.main import application
 from isthmus.emulation.reports import comparison_report
 from isthmus.emulation.reports.comparison import Comparison, Digest, Fate, Player
 from isthmus.proto.errors import DataError
-from isthmus.proto.record import Run
+from isthmus.proto.record import Battery, Run
 from runs import made_run, saved
 
 
@@ -90,6 +90,15 @@ def test_means_are_over_frames_not_over_runs() -> None:
     entry = comparison.entries[comparison.settings[0]][MINE]
     assert (entry.frames, entry.accuracy) == (400, 0.25)
     assert entry.energy_per_frame_J == pytest.approx(0.3)
+
+
+def test_a_battery_lasts_as_long_as_the_runs_together_say() -> None:
+    battery = Battery(20.0, 3.0)
+    runs = [made_run("mine", 1, seed=seed, energy_J=joules, battery=battery) for seed, joules in ((1, 0.1), (2, 0.2))]
+    comparison = compared(*runs, made_run("other", 1))
+    (setting,) = comparison.settings
+    assert comparison.entries[setting][MINE].battery_h == pytest.approx((5.0 + 4.0) / 2)
+    assert comparison.entries[setting][Player("other", "simulated")].battery_h is None
 
 
 @pytest.mark.parametrize(

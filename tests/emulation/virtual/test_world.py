@@ -20,7 +20,7 @@ from isthmus.emulation.virtual.world import World
 from isthmus.models import bundle as bundles
 from isthmus.proto.errors import ConfigError, DataError, IsthmusError
 from isthmus.proto.machine import run_virtual
-from isthmus.proto.record import FrameRecord, Run
+from isthmus.proto.record import Battery, FrameRecord, Run
 from isthmus.proto.vocabulary import AnswerSource, Reason
 
 WIFI = Scenario(trace="wifi-roam", bundle="signs", duration_s=8.0, deadline_s=0.1)
@@ -214,6 +214,23 @@ def test_energy_is_counted_where_the_profile_knows_it() -> None:
     assert sum(sent) / len(sent) > sum(kept) / len(kept)
 
 
+def test_a_weight_on_energy_buys_less_of_everything() -> None:
+    """More of it, and less is sent and spent; next to nothing of it decides as none at all, frame by frame."""
+    weights = (0.0, 1e-12, 2.0, 500.0)
+    free, feather, some, heavy = (simulate(changed(WIFI, energy_weight=weight))[0].records for weight in weights)
+    assert feather == free
+    spent, sent = zip(*((f.energy_per_frame_J, f.bytes_up) for f in map(summary, (free, some, heavy))), strict=True)
+    assert spent[0] > spent[1] > spent[2] > 0
+    assert sent[0] > sent[1] > sent[2] == 0
+    assert {(record.width, record.exit) for record in heavy} == {(0.25, 0)}, "the narrowest head, and its first exit"
+
+
+def test_a_battery_is_told_of_where_the_profile_knows_what_idling_takes() -> None:
+    told, untold = (changed(WIFI, battery_Wh=10.0, profile=profile) for profile in ("pi4", "edge-server"))
+    headers = [OpenedScenario.of(scenario).header(0) for scenario in (WIFI, told, untold)]
+    assert [header.battery for header in headers] == [None, Battery(10.0, 3.1), None]
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
@@ -223,6 +240,8 @@ def test_energy_is_counted_where_the_profile_knows_it() -> None:
         ({"bundle": "mnist"}, IsthmusError, "mnist: no bundle"),
         ({"trace": "moon"}, DataError, "moon: no such file"),
         ({"radio": "smoke"}, ConfigError, "radio: 'smoke' is not one of"),
+        ({"radio": "unknown", "energy_weight": 1.0}, ConfigError, "radio: 'unknown' counts no energy; name the one"),
+        ({"profile": "edge-server", "energy_weight": 1.0}, ConfigError, r"profile edge-server: no \[power\]; add"),
         (
             {"events": (Happening(what="throttling", at_s=0.0, state="molten"),)},
             ConfigError,

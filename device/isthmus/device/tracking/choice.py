@@ -58,10 +58,10 @@ class TrackedUtility(ExpectedUtility):
         assert catalogue.ageing is not None, "the bundle has no table of ageing"
         self._ageing = catalogue.ageing
         self._best = tuple(
-            sorted(((k.accuracy, k.mean_bytes) for step in width for k in step), reverse=True)[:WAYS]
+            sorted(((k.accuracy, k.mean_bytes, k.point.layers) for step in width for k in step), reverse=True)[:WAYS]
             for width in catalogue.offloads
         )
-        """[width]: accuracy and mean bytes of the ways to offload that are looked at before the head."""
+        """[width]: accuracy, mean bytes and layers of the ways to offload that are looked at before the head."""
         self._interval = 1
         """Frames that the detection now being made is to serve."""
 
@@ -102,7 +102,7 @@ class TrackedUtility(ExpectedUtility):
                 sent += size
                 right = self._catalogue.offloads[w][step][layers - 1].given[self._last][given]
                 worth = self._sent_worth(w, stop, right, sent, served, left_s, outlook)
-                worth -= self.price(sent, situation, outlook) / served.count
+                worth -= self._cost(sent, layers, situation, outlook, served)
                 if worth > best:
                     best, decision = worth, Offload(step, layers)
         return decision
@@ -117,13 +117,22 @@ class TrackedUtility(ExpectedUtility):
         """What the best way to offload, or none, is worth to the frames that a detection at this width serves."""
         alone = self._catalogue.exits[w][self._last].accuracy
         best, outlook = self._mean(self._ageing.exit[w], alone, served.ages_s), situation.outlook
+        energy, times = situation.energy, situation.times
+        spent = 0.0 if energy is None else energy.head(times, w, 0, self._last) / served.count
         if outlook is None:
-            return best
-        for accuracy, mean_bytes in self._best[w]:
+            return best - spent
+        for accuracy, mean_bytes, layers in self._best[w]:
             left_s = situation.budget_s - head_s
             worth = self._sent_worth(w, alone, accuracy, mean_bytes, served, left_s, outlook)
-            best = max(best, worth - self.price(mean_bytes, situation, outlook) / served.count)
-        return best
+            best = max(best, worth - self._cost(mean_bytes, layers, situation, outlook, served))
+        return best - spent
+
+    def _cost(self, size_bytes: float, layers: int, situation: Situation, outlook: Outlook, served: _Served) -> float:
+        """What sending costs each of the frames that it serves."""
+        cost = self.price(size_bytes, situation, outlook)
+        if situation.energy is not None:
+            cost += situation.energy.sending(layers, size_bytes, served.count * served.period_s)
+        return cost / served.count
 
     def _sent_worth(
         self, w: int, alone: float, right: float, size_bytes: float, served: _Served, left_s: float, outlook: Outlook

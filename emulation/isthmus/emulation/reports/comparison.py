@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isthmus.emulation.policies import BOUNDS, CLAIRVOYANT, TRACE_CLAIRVOYANT
-from isthmus.emulation.run_summary import Summary, summary
+from isthmus.emulation.run_summary import Summary, battery_h, summary
 from isthmus.emulation.traces import Floats
 from isthmus.proto.record import FrameRecord, Run, RunHeader
 from isthmus.proto.vocabulary import AnswerSource
@@ -196,6 +196,12 @@ class Entry:
     def energy_per_frame_J(self) -> float | None:
         """Joules of the device above idling, the mean over the frames."""
         return _mean((run.figures.energy_per_frame_J, run.figures.frames) for run in self.runs)
+
+    @cached_property
+    def battery_h(self) -> float | None:
+        """The hours that a battery lasts, the mean over the frames; None where the runs tell of none."""
+        hours = ((battery_h(r.header, r.figures.energy_per_frame_J), r.figures.frames) for r in self.runs)
+        return _mean(hours)
 
     def latency_s(self, quantile: float) -> float | None:
         """A quantile of the times from capture to answer, or to the deadline where there was none."""

@@ -57,6 +57,7 @@ def facts(comparison: Comparison) -> dict[str, object]:
                 "latency_p95_s": entry.latency_s(0.95),
                 "bytes_per_frame": entry.bytes_per_frame,
                 "energy_per_frame_J": entry.energy_per_frame_J,
+                "battery_h": entry.battery_h,
             }
             for setting, playing in comparison.entries.items()
             for who, entry in playing.items()
@@ -247,7 +248,7 @@ def _figures(comparison: Comparison) -> str:
     columns = (
         "setting", "policy", "runs", "frames", "right and on time", "of the runs", "AP50 on time",
         f"of the {comparison.yardstick}'s gain", "answered by the deadline", "latency, median", "95 %", "sent per frame",
-        "energy per frame",
+        "energy per frame", "battery lasts",
     )  # fmt: skip
     rows: list[Row] = []
     for setting, playing in comparison.entries.items():
@@ -262,6 +263,7 @@ def _figures(comparison: Comparison) -> str:
                 _NONE if share is None else page.percent(share, 0), page.percent(entry.answered_by_deadline),
                 page.milliseconds(entry.latency_s(0.5)), page.milliseconds(entry.latency_s(0.95)),
                 page.size(entry.bytes_per_frame), page.energy(entry.energy_per_frame_J),
+                page.hours(entry.battery_h),
             )  # fmt: skip
             rows.append([_cell(cell) for cell in cells])
     silent = {i for i in range(2, len(columns)) if all(row[i] == _NONE for row in rows)}

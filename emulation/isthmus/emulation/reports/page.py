@@ -111,6 +111,11 @@ def milliseconds(time_s: float | None) -> str:
     return "unknown" if time_s is None else f"{time_s * 1e3:.1f} ms"
 
 
+def hours(time_h: float | None) -> str:
+    """'7.4 h'."""
+    return "unknown" if time_h is None else f"{time_h:.3g} h"
+
+
 def energy(energy_J: float | None) -> str:
     """'12.3 mJ'."""
     return "unknown" if energy_J is None else f"{energy_J * 1e3:.3g} mJ"

@@ -19,7 +19,7 @@ from isthmus.emulation import traces
 from isthmus.emulation.reports import figure_style, page, provenance, run_plots
 from isthmus.emulation.reports.figure_style import Form, Plot, Sheet
 from isthmus.emulation.reports.page import Row
-from isthmus.emulation.run_summary import Summary, summary
+from isthmus.emulation.run_summary import Summary, battery_h, summary
 from isthmus.emulation.traces import AnyTrace, PacketTrace, Trace
 from isthmus.proto.errors import DataError
 from isthmus.proto.record import FrameRecord, RunHeader
@@ -134,7 +134,7 @@ def _page(
         f"{header.bundle} on {header.trace or 'a live link'}, policy {header.policy}",
         _lead(header, figures),
         [
-            _tiles(figures),
+            _tiles(header, figures),
             page.notes(header.notes),
             page.pictures("Answers on the frames that they are of", pictures),
             *(page.figure(picture) for picture in plots),
@@ -159,7 +159,7 @@ def _lead(header: RunHeader, figures: Summary) -> str:
     return f"{figures.frames:,} frames{pace}{on}, each to be answered within {header.deadline_s * 1e3:g} ms."
 
 
-def _tiles(figures: Summary) -> str:
+def _tiles(header: RunHeader, figures: Summary) -> str:
     alone = page.percent(figures.accuracy_local_only)
     unknown = figures.frames - figures.labelled_frames
     latency = f"95 %: {page.milliseconds(figures.latency_p95_s)}, 99 %: {page.milliseconds(figures.latency_p99_s)}"
@@ -176,6 +176,9 @@ def _tiles(figures: Summary) -> str:
         each.append((page.percent(figures.kept), "of what was sent came back in time", promised))
     if figures.energy_per_frame_J is not None:
         each.append((page.energy(figures.energy_per_frame_J), "per frame", "above idling, computing and radio"))
+    if header.battery is not None and (lasts_h := battery_h(header, figures.energy_per_frame_J)) is not None:
+        idle = f"{header.battery.capacity_Wh:g} Wh, of which idling takes {header.battery.idle_W:g} W"
+        each.append((page.hours(lasts_h), "the battery lasts", idle))
     if unknown:
         each.append((f"{unknown:,}", "frames of unknown truth", "left out of accuracy"))
     return page.tiles(*each)

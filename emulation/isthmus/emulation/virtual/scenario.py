@@ -78,6 +78,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How many times slower than idle the devices run, from beginning to end: work beside the head. Events come on top."""
     radio: str = "wifi"
     """Which of the profile's radios pays for what is sent; "unknown" counts no energy at all."""
+    battery_Wh: float | None = None
+    """What the device's battery holds, for reports to say how long it lasts; None has none."""
     sessions: int = 1
     """Devices, each with its own stream of frames."""
 
@@ -97,6 +99,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policy: str = "expected-utility"
     on_time: float | None = None
     """Of the frames that are sent, this share is to be answered in time; None keeps no share."""
+    energy_weight: float = 0.0
+    """Utility, a share of a right answer, that a joule above idling costs the shipped policy; 0 weighs no energy."""
     deadline_s: float = 0.15
     fps: float = 15.0
     duration_s: float | None = None
@@ -142,6 +146,8 @@ _RANGES = (
     ("fps", 1e-3, 1000),
     ("duration_s", 1e-3, 1e7),
     ("on_time", 0.5, 0.999),
+    ("energy_weight", 0, 1e6),
+    ("battery_Wh", 1e-3, 1e6),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from isthmus.device.deciding.energy import EnergyCost
 from isthmus.emulation import policies, traces
 from isthmus.emulation.link import LinkTables, ShapedLink
 from isthmus.emulation.policies.contestant import Contestant
@@ -22,8 +23,8 @@ from isthmus.models import bundle as bundles
 from isthmus.models import profiles, work
 from isthmus.models.bundle import Bundle
 from isthmus.models.profiles import Profile
-from isthmus.proto.errors import DataError
-from isthmus.proto.record import RunHeader
+from isthmus.proto.errors import ConfigError, DataError
+from isthmus.proto.record import Battery, RunHeader
 from isthmus.proto.vocabulary import Answer
 
 
@@ -48,6 +49,8 @@ class OpenedScenario:
     duration_s: float
     coding_s: float = 0.0
     """The profile's seconds for coding a picture."""
+    energy: EnergyCost | None = None
+    """What joules cost the policy."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> OpenedScenario:
@@ -58,6 +61,8 @@ class OpenedScenario:
         profile, server = profiles.load(scenario.profile), profiles.load(scenario.server)
         if scenario.radio != UNKNOWN_RADIO:
             profile.radio(scenario.radio)
+        elif scenario.energy_weight:
+            raise ConfigError(f"radio: '{UNKNOWN_RADIO}' counts no energy; name the one that energy_weight is to weigh")
         for event in scenario.events:
             profile.throttled(event.state)
         return cls(
@@ -73,6 +78,7 @@ class OpenedScenario:
             work.flow_s(profile),
             scenario.duration_s or trace.length_s,
             work.coding_s(profile, bundle),
+            EnergyCost.of(profile, scenario.radio, scenario.energy_weight),
         )
 
     def feed(self, device: int) -> Feed:
@@ -135,6 +141,12 @@ class OpenedScenario:
         )
         return spent.above_idle_J
 
+    @property
+    def battery(self) -> Battery | None:
+        """What a device lives on; None where that, or what it takes idling, is unknown."""
+        capacity_Wh, power = self.scenario.battery_Wh, self.profile.power
+        return None if capacity_Wh is None or power is None else Battery(capacity_Wh, power.idle_W)
+
     def start_s(self, device: int) -> float:
         """Where in the trace a device's links begin: those of a cell together, others spread over it."""
         s = self.scenario
@@ -174,6 +186,7 @@ class OpenedScenario:
             deadline_s=s.deadline_s,
             fps=s.fps,
             seed=s.seed,
+            battery=self.battery,
             notes=(f"device {device} of {s.sessions}",) if s.sessions > 1 else (),
         )
 

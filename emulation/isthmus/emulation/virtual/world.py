@@ -92,9 +92,8 @@ class World(Timeline):
         names = [server.core.server_id for server in self.servers]
         servers = Servers(names, chance=random.Random(f"{s.seed}/device-{index}/servers"))
         kept = KeptShare(s.on_time)
-        session = Session(
-            catalogue, setting.contestant.new_policy(), times, tracker=tracker, servers=servers, kept=kept
-        )
+        policy, energy = setting.contestant.new_policy(), setting.energy
+        session = Session(catalogue, policy, times, tracker=tracker, servers=servers, kept=kept, energy=energy)
         device = DeviceNode(
             self,
             session,
