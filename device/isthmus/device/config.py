@@ -126,9 +126,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.energy_weight < math.inf:
             raise ValueError(f"energy_weight = {self.energy_weight}, expected a finite number of at least 0")
         if self.energy_weight and self.watts is None:
-            raise ValueError(
-                "energy_weight without a profile; name one: profile = (--profile), see isthmus bench device"
-            )
+            raise ValueError("energy_weight without a profile; name one (--profile), made by `isthmus bench device`")
         for address in self.servers:
             _check_server(address)
         if self.server is not None and not self.servers:
