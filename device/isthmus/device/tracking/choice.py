@@ -78,6 +78,15 @@ class TrackedUtility(ExpectedUtility):
             for width in catalogue.offloads
         )
         """[width]: accuracy and mean bytes of the ways to offload that are looked at before the head."""
+        rows = zip(self._ageing.exit, self._ageing.server, strict=True)
+        self._late = tuple(
+            tuple(
+                (age_s, share_left(self._ageing, here, age_s), share_left(self._ageing, there, age_s))
+                for age_s in LATE_S
+            )
+            for here, there in rows
+        )
+        """[width]: each of `LATE_S`, and the shares that exit and server have left by then."""
         self._interval = 1
         """Frames that the detection now being made is to serve."""
 
@@ -160,11 +169,11 @@ class TrackedUtility(ExpectedUtility):
         `left_s`: until the frame is due.
         """
         worth, before = 0.0, 0.0
-        for age_s in LATE_S:
+        for age_s, ours, theirs in self._late[w]:
             p = outlook.p_back(size_bytes, left_s + age_s) if left_s + age_s > 0 else 0.0
-            gain = there * share_left(self._ageing, self._ageing.server[w], age_s)
-            gain -= here * share_left(self._ageing, self._ageing.exit[w], age_s)
-            worth, before = worth + (p - before) * gain, p
+            worth, before = worth + (p - before) * (there * theirs - here * ours), p
+            if p == 1.0:
+                break
         return worth
 
     def _price_served(self, size_bytes: float, situation: Situation, outlook: Outlook, count: int) -> float:

@@ -43,6 +43,7 @@ class Rows:
         self._boxes = np.searchsorted(keys, np.arange(len(table.clip) * self._points + 1)).tolist()
         """[frame times point]: where its boxes begin."""
         self._things = np.searchsorted(table.thing_frame, frames)
+        self._born, self._tracks = table.thing_frame.astype(np.int64), table.thing_place.astype(np.float32)
 
     def truth(self, sample: int) -> tuple[Box, ...]:
         """What is in a frame."""
@@ -72,8 +73,7 @@ class Rows:
         if last < first or last - first > most or table.clip[first] != table.clip[last]:
             return (None,) * len(places)
         rows = self.things(max(0, last - most), first)
-        born = table.thing_frame[rows].astype(int)
-        tracks = table.thing_place[rows].astype(np.float32)
+        born, tracks = self._born[rows], self._tracks[rows]
         index = np.arange(len(born))
         then, now = tracks[index, first - born], tracks[index, last - born]
         known = ~np.isnan(then[:, 0]) & (table.clip[born] == table.clip[first])
