@@ -117,15 +117,19 @@ class TrackedUtility(ExpectedUtility):
             return STOP
         here, there = self._word(w, result)
         left_s = -situation.late_s if situation.late_s else situation.budget_s
-        best, decision = INDIFFERENCE, STOP
+        best: float = INDIFFERENCE
+        decision: Decision = STOP
         for step, sizes in enumerate(result.layer_bytes):
             sent = -MESSAGE_BYTES
             for layers, size in enumerate(sizes, start=1):
                 sent += MESSAGE_BYTES + size  # each layer is a message, and the link knows of one
+                promised = outlook.p_back(sent, left_s) if left_s > 0 else 0.0
+                if promised < situation.least:
+                    break  # more layers are no likelier to be in time
                 worth = self._sent_worth(w, here, there[step][layers - 1], sent, left_s, outlook)
                 worth -= self._price_served(sent, situation, outlook, self._interval)
                 if worth > best:
-                    best, decision = worth, Offload(step, layers)
+                    best, decision = worth, Offload(step, layers, promised)
         return decision
 
     def _word(self, w: int, result: StageResult) -> tuple[float, Sequence[Sequence[float]]]:
