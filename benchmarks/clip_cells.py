@@ -1,7 +1,7 @@
 """A sweep over clips, cell by cell: the shipped policy beside the best of its rivals, clip against the same clip.
 
     isthmus sweep examples/skywatch.toml --out FOLDER
-    python benchmarks/clip_cells.py FOLDER [--out FILE.md]
+    python benchmarks/clip_cells.py FOLDER … [--out FILE.md]
 
 A cell is a device, a link, a deadline and a load. Frames right: in time, with each thing's class and overlap of a half or
 more. All policies of a cell play the same clips at the same moments, so a lead is the mean over clips played of what ours
@@ -142,16 +142,16 @@ def by_link(cells: dict[Cell, dict[str, Played]]) -> list[str]:
 def main() -> None:
     """Read a sweep's folder and print its table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", nargs="+", type=Path, help="of sweeps: seeds may be played one after the other")
     parser.add_argument("--out", type=Path, help="write both tables here, too")
     options = parser.parse_args()
-    runs: dict[tuple[Cell, str], list[Run]] = defaultdict(list)
-    for file in sweep.files(options.folder):
+    runs: dict[tuple[Cell, str], dict[int, Run]] = defaultdict(dict)
+    for file in (file for folder in options.folders for file in sweep.files(folder)):
         run = record.load(file)
-        runs[Cell.of(run), run.header.policy or ""].append(run)
+        runs[Cell.of(run), run.header.policy or ""][run.header.seed or 0] = run
     cells: dict[Cell, dict[str, Played]] = defaultdict(dict)
-    for (cell, policy), those in runs.items():
-        cells[cell][policy] = Played.of(those)
+    for (cell, policy), by_seed in runs.items():
+        cells[cell][policy] = Played.of(list(by_seed.values()))
     whole = {cell: row for cell, row in cells.items() if OURS in row and any(name in row for name in RIVALS)}
     rows, sums = table(whole)
     text = "\n".join([*by_link(whole), "", *rows])
