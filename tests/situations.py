@@ -31,6 +31,7 @@ def link(
         memory=1.0,
         ratios=[],
         weights=[0.0],
+        paces=[],
     )
 
 

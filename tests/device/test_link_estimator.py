@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from isthmus.device.link_estimator import LinkConfig, LinkEstimator
@@ -45,6 +46,46 @@ def test_a_link_that_was_given_up_is_tried_again_while_heartbeats_go_on() -> Non
     assert link.outlook(10.1).p_back(300, 0.15) < 0.2
     beaten(link, delay_s=0.02, begin_s=10.5, end_s=40)
     assert link.outlook(40.0).p_back(300, 0.15) > 0.5
+
+
+@pytest.mark.parametrize("new_stream", [False, True])
+def test_a_link_that_was_too_slow_is_hoped_to_have_recovered_though_only_heartbeats_say_so(new_stream: bool) -> None:
+    """400 bytes at 3 kB/s, far more than there is time for at 30 frames a second; then heartbeats, on the same stream or not."""
+    link = LinkEstimator()
+    for n in range(12):
+        beaten(link, delay_s=0.02, begin_s=n / 2, end_s=n / 2 + 0.1)
+        link.on_sent(n, 0, 400, n / 2 + 0.1)
+        link.on_ack(n, 0, n / 2 + 0.12 + 430 / 3000)
+    assert link.outlook(6.0).service_s(400) > 0.1
+    if new_stream:
+        link.reset(6.0)
+    beaten(link, delay_s=0.02, begin_s=6.0, end_s=30.0)
+    assert link.outlook(9.0).service_s(400) > 0.05
+    assert link.outlook(30.0).service_s(400) < 0.005
+
+
+def test_a_layer_every_few_seconds_is_not_long_ago() -> None:
+    """As over LoRa, whose frames come every five seconds."""
+    link = LinkEstimator()
+    for n in range(20):
+        link.on_sent(n, 0, 60, 5.0 * n)
+        link.on_ack(n, 0, 5.0 * n + 2.0)
+    learnt_s = link.outlook(97.0).service_s(60)
+    assert link.outlook(102.0).service_s(60) > 0.9 * learnt_s
+
+
+def test_the_last_layers_luck_is_no_news() -> None:
+    """Rates drawn anew for each layer: in truth 4000 bytes are always as likely to be back within 130 ms."""
+    link, rng = LinkEstimator(), np.random.default_rng(3)
+    promised = []
+    for n in range(600):
+        link.on_beat_sent(n, n / 2 - 0.1)
+        link.on_beat(n, n / 2 - 0.09)
+        promised.append(link.outlook(n / 2).p_back(4000, 0.13))
+        link.on_sent(n, 0, 3000, n / 2)
+        link.on_ack(n, 0, n / 2 + 0.01 + 0.1 * np.exp(0.25 * rng.standard_normal()))
+    assert np.mean(promised[100:]) == pytest.approx(0.33, abs=0.07)
+    assert np.std(promised[100:]) < 0.14
 
 
 def test_the_round_trip_follows_a_link_whose_delay_grew() -> None:

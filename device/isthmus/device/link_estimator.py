@@ -1,8 +1,10 @@
 """What the uplink will do next, judged by what it did: goodput, delay, and how far such predictions have been off.
 
-A layer sent now is predicted to be acknowledged after the bytes ahead of it, its own bytes and one round trip. The ratio
-of actual to predicted delay of the last 50 acknowledged layers is the distribution that every probability comes from.
-Heartbeats show the round trip, and whether anything comes back; they are too short to say how long layers take.
+A layer sent now is predicted to be acknowledged after the bytes ahead of it, its own bytes and one round trip. Every
+probability is the mean of two, counted over the last 50 acknowledged layers: how many times as long as predicted they took,
+and how long the link took for each of their bytes. The first knows of queues and stalls; the second does not pass the last
+layer's luck for news. Heartbeats show the round trip, and whether anything comes back; they are too short to say how long
+layers take.
 Pure: no clock, no IO, no randomness.
 """
 
@@ -19,7 +21,7 @@ from msgspec import Struct
 from isthmus.proto.vocabulary import Load, ServerTimings
 
 RING = 50
-"""Ratios that are kept: with FORGETTING, the oldest weighs an eighth of the newest."""
+"""Layers that are remembered: with FORGETTING, the oldest weighs an eighth of the newest."""
 FORGETTING = 0.96
 """Weight of a sample against the next newer one (conformal prediction under drift: Barber et al. 2023)."""
 _WEIGHTS = tuple(tuple(FORGETTING ** ((newest - slot) % RING) for slot in range(RING)) for newest in range(RING))
@@ -28,12 +30,17 @@ MESSAGE_BYTES = 30
 """What framing (protobuf, gRPC, HTTP/2) adds to a payload."""
 NOISE_SHARE = 0.25
 NOISE_S = 0.001
-"""A layer whose own service is shorter than NOISE_SHARE of a round trip + NOISE_S shows a lower bound of the goodput only."""
+SWINGS = 16
+SWINGS_NOISE = 2.0
+"""A layer whose own service is shorter than the noise shows a lower bound of the goodput only. The noise is NOISE_S and what half
+of the last SWINGS messages took beyond the shortest, SWINGS_NOISE times; but no more than NOISE_SHARE of a round trip."""
 GOODPUT_GAIN = 0.5
 GOODPUT_CLIP = 2.0
 """One sample moves the logarithm of the estimate by at most GOODPUT_GAIN * GOODPUT_CLIP, so no stall passes for a rate."""
 SWING = 2.0
 """A service of so many round trips is half believed to be one: the delay itself may have swung by as much."""
+USUAL_PAUSES = 4.0
+"""A link is hoped to have become faster after so many times what there was between two layers, at the earliest."""
 STALL_RATIO_CAP = 4.0
 """However bad the link has been, a layer that takes so many times what was predicted is overdue."""
 RECENT = 256
@@ -47,8 +54,8 @@ class LinkConfig:
     goodput_Bps: float = 1e6
     round_trip_s: float = 0.05
     ageing_s: float = 8.0
-    """What was learnt counts for e times less after this time without a layer's acknowledgement: so a link that was
-    given up is tried again, whatever its heartbeats say."""
+    """What was learnt counts for e times less after this time without a layer's acknowledgement, and the link is hoped to
+    have become so much faster: so a link that was given up is tried again, whatever its heartbeats say."""
     round_trip_window_s: float = 4.0
     """Longer than it takes the queue to empty once; cellular and satellite links change their delay within seconds."""
 
@@ -84,6 +91,8 @@ class Outlook(Struct):
     """Actual over predicted delay of the last layers, least first."""
     weights: list[float]
     """The weight of all ratios before each, and at the end that of all."""
+    paces: list[float]
+    """Seconds that the link took for a byte of each of the last layers, least first; all count alike."""
 
     def service_s(self, size_bytes: float) -> float:
         """How long `size_bytes` keep the link from what is sent after them."""
@@ -96,19 +105,22 @@ class Outlook(Struct):
     def p_back(self, size_bytes: float, budget_s: float) -> float:
         """Probability that `size_bytes` written now are answered within `budget_s`, the server's time included.
 
-        Weighted split-conformal: (mass of the ratios that would do + prior) / (mass + 1), within 1 / (mass + 1) of the
-        share that is kept in the long run. The prior's one sample is log-logistic around the hopeful prediction. A stall
-        of age e outlasts another x seconds with probability e / (e + x) (Pareto: the longer it lasts, the longer it will).
+        The mean of two, by the ratios and by the paces. Each is weighted split-conformal: (mass of what would do + prior) /
+        (mass + 1), within 1 / (mass + 1) of the share that is kept in the long run. The prior's one sample is log-logistic
+        around the hopeful prediction. A stall of age e outlasts another x seconds with probability e / (e + x) (Pareto: the
+        longer it lasts, the longer it will).
         """
         left_s = budget_s - self.server_s
         if left_s <= 0:
             return 0.0
-        carried_bytes = size_bytes + MESSAGE_BYTES
-        hopeful = (left_s / (self.ahead_s + carried_bytes * self.prior_slowness)) ** 2
-        ratio = left_s / (self.ahead_s + carried_bytes * self.slowness)
-        enough = self.weights[bisect_right(self.ratios, ratio)]
-        p = (enough * self.memory + hopeful / (1 + hopeful)) / (self.weights[-1] * self.memory + 1)
-        return p * left_s / (left_s + self.stall_s)
+        carried_bytes, ahead_s, memory = size_bytes + MESSAGE_BYTES, self.ahead_s, self.memory
+        hopeful_s = ahead_s + carried_bytes * self.prior_slowness
+        hopeful = left_s * left_s / (left_s * left_s + hopeful_s * hopeful_s)
+        by_ratio = self.weights[bisect_right(self.ratios, left_s / (ahead_s + carried_bytes * self.slowness))]
+        by_pace = bisect_right(self.paces, (left_s - ahead_s) / carried_bytes)
+        p = (by_ratio * memory + hopeful) / (self.weights[-1] * memory + 1)
+        p += (by_pace * memory + hopeful) / (len(self.paces) * memory + 1)
+        return p / 2 * left_s / (left_s + self.stall_s)
 
 
 class LinkEstimator:
@@ -129,9 +141,15 @@ class LinkEstimator:
         self._ratios: list[float] = []
         """Actual over predicted delay, least first."""
         self._weights: list[float] = [0.0]
+        self._newest_paces: deque[float] = deque(maxlen=RING)
+        self._paces: list[float] = []
+        """Service per byte, least first."""
         self._weighed = True
         self._usual_worst = 2.0
+        self._newest_delays_s: deque[float] = deque(maxlen=SWINGS)
         self._last_ack_s = self._last_layer_s = -math.inf
+        self._learnt_s, self._between_s = -math.inf, 0.0
+        """When a layer was last acknowledged, by whatever stream; and how long after the one before."""
         self._load = Load()
         self._overrun_s = 0.0
 
@@ -166,8 +184,8 @@ class LinkEstimator:
 
     def take_after(self, other: LinkEstimator) -> None:
         """Another server is left for this one, and nothing has been sent here yet: the device's own uplink is the same."""
-        if not self._slots:
-            self._slowness = other._slowness
+        if not self._ratios:
+            self._slowness, self._learnt_s, self._between_s = other._slowness, other._learnt_s, other._between_s
 
     def server_s(self, now: float) -> float:
         """Expected time on the server: what it reports, plus what it lately took beyond its report."""
@@ -176,23 +194,24 @@ class LinkEstimator:
     def outlook(self, now: float) -> Outlook:
         """The link as it looks at `now`."""
         self._weigh()
-        ahead_s, memory = self._ahead_s(now), self._memory(now)
+        ahead_s, memory, slowness = self._ahead_s(now), self._memory(now), self._believed_slowness(now)
         return Outlook(
             ahead_s=ahead_s,
             queue_s=max(0.0, ahead_s - self.round_trip_s),
-            slowness=self._slowness,
-            prior_slowness=min(self._slowness, self._prior_slowness),
+            slowness=slowness,
+            prior_slowness=min(slowness, self._prior_slowness),
             stall_s=self._stall_s(now),
             server_s=self._load.wait_s + self._load.tail_s + self._overrun_s * memory,
             memory=memory,
             ratios=self._ratios.copy(),
             weights=self._weights,
+            paces=self._paces,
         )
 
     def on_sent(self, frame_id: int, layer: int, size_bytes: int, now: float) -> None:
         """A layer was written."""
         carried_bytes = size_bytes + MESSAGE_BYTES
-        predicted_s = self._ahead_s(now) + carried_bytes * self._slowness
+        predicted_s = self._ahead_s(now) + carried_bytes * self._believed_slowness(now)
         self._flying.append(_Flying((frame_id, layer), carried_bytes, now, predicted_s))
         if layer == 0 and frame_id >= 0:
             self._sent_s[frame_id] = now
@@ -242,6 +261,16 @@ class LinkEstimator:
     def _memory(self, now: float) -> float:
         return math.exp(min(0.0, (self._last_layer_s - now) / self._config.ageing_s))
 
+    def _believed_slowness(self, now: float) -> float:
+        """What was learnt, or less where it was learnt long ago, by the time that is usual between layers.
+
+        Nothing but a layer would show that a link has recovered, and none is sent over one that is believed to be too slow.
+        """
+        if self._slowness <= self._prior_slowness:
+            return self._slowness
+        ages = (now - self._learnt_s) / max(self._config.ageing_s, USUAL_PAUSES * self._between_s)
+        return max(self._prior_slowness, self._slowness * math.exp(-ages * ages))
+
     def _ahead_s(self, now: float) -> float:
         """Time before a byte written now starts to be served, and the round trip, if nothing gets worse."""
         if not self._flying:
@@ -267,24 +296,28 @@ class LinkEstimator:
     def _learn(self, flying: _Flying, now: float) -> None:
         delay_s = max(now - flying.sent_s, 1e-6)
         self._round_trip.add(delay_s, now)
-        self._learn_goodput(flying, now)
+        self._newest_delays_s.append(delay_s)
+        # Lindley's recursion: service began at the previous departure or the own arrival, whichever was later.
+        service_s = max(0.0, now - max(self._last_ack_s, flying.sent_s + self.round_trip_s))
+        self._learn_goodput(flying.size_bytes, service_s)
         self._last_ack_s = max(self._last_ack_s, now)
         if flying.size_bytes > MESSAGE_BYTES:
             self._note_ratio(delay_s / max(flying.predicted_s, 1e-6))
-            self._last_layer_s = self._last_ack_s
+            self._newest_paces.append(service_s / flying.size_bytes)
+            self._between_s = 0.0 if self._last_layer_s == -math.inf else self._last_ack_s - self._last_layer_s
+            self._last_layer_s = self._learnt_s = self._last_ack_s
 
-    def _learn_goodput(self, flying: _Flying, now: float) -> None:
-        """Service time by Lindley's recursion: from the previous departure or the own arrival, whichever was later."""
+    def _learn_goodput(self, size_bytes: int, service_s: float) -> None:
         trip_s = self.round_trip_s
-        service_s = max(0.0, now - max(self._last_ack_s, flying.sent_s + trip_s))
-        noise_s = NOISE_SHARE * trip_s + NOISE_S
+        delays_s = sorted(self._newest_delays_s)
+        noise_s = min(NOISE_SHARE * trip_s, SWINGS_NOISE * (delays_s[len(delays_s) // 2] - delays_s[0])) + NOISE_S
         if service_s > noise_s:
-            step = math.log(service_s / flying.size_bytes / self._slowness)
+            step = math.log(service_s / size_bytes / self._slowness)
             odds = (service_s / (SWING * trip_s)) ** 2  # that the link was slow, against that it was far
             trust = odds / (1 + odds) if step > 0 else 1.0
             self._slowness *= math.exp(trust * GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
-        else:  # limited by the application, not by the link
-            self._slowness = min(self._slowness, (service_s + noise_s) / flying.size_bytes)
+        elif size_bytes > MESSAGE_BYTES:  # limited by the application, not by the link; a heartbeat is the measure itself
+            self._slowness = min(self._slowness, (service_s + noise_s) / size_bytes)
 
     def _note_ratio(self, ratio: float) -> None:
         self._newest = (self._newest + 1) % RING
@@ -297,10 +330,11 @@ class LinkEstimator:
         self._weighed = False
 
     def _weigh(self) -> None:
-        """Add up the weights, once for all questions between two acknowledgements, so that each is one bisection."""
+        """Sort, and add up the weights, once for all questions between two acknowledgements: so each is two bisections."""
         if self._weighed:
             return
         self._weighed = True
+        self._paces = sorted(self._newest_paces)
         self._weights = list(accumulate(map(_WEIGHTS[self._newest].__getitem__, self._slots), initial=0.0))
         worst = self._ratios[bisect_right(self._weights, 0.9 * self._weights[-1]) - 1]
         self._usual_worst = min(max(worst, 1.0), STALL_RATIO_CAP)
