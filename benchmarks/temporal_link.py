@@ -4,7 +4,8 @@
 
 Virtual time: the real session, rule, codec and server's streams around a shaped link; the head's features of each clip, in
 times that the tail and the head are said to take. "full" is the share of frames that are answered in time by the server, from
-all layers at the finest step; "sent" all that it answers in time, "bytes" what a frame takes without framing.
+all layers at the finest step; "by_step" the same for every step, "sent" all that it answers in time, "bytes" what a frame takes
+without framing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +29,14 @@ BEGINNING_S = 4.0
 """Until then the link is learnt."""
 
 
-def shares(answers: list[Answer]) -> dict[str, float]:
+def shares(answers: list[Answer], steps: tuple[float, ...]) -> dict[str, object]:
     """What became of frames."""
     back = [a for a in answers if a.source is AnswerSource.SERVER and a.on_time]
-    full = [a for a in back if a.point is not None and (a.point.step, a.point.layers) == (0, 2)]
+    whole = Counter(a.point.step for a in back if a.point is not None and a.point.layers == 2)
     size = sum(a.bytes_up for a in answers) / max(1, sum(a.bytes_up > 0 for a in answers))
     return {
-        "full": round(len(full) / len(answers), 3),
+        "full": round(whole[0] / len(answers), 3),
+        "by_step": {f"{step:.3g}": round(whole[i] / len(answers), 3) for i, step in enumerate(steps)},
         "sent": round(len(back) / len(answers), 3),
         "bytes": round(size),
     }
@@ -63,7 +66,7 @@ def main() -> None:
             ).connected()
             end_s = len(features) / options.fps
             found[name] += pair.run(end_s + 1).between(min(BEGINNING_S, end_s / 2), end_s)
-    print(json.dumps({name: shares(answers) for name, answers in found.items()}, indent=1))
+    print(json.dumps({name: shares(answers, config.steps) for name, answers in found.items()}, indent=1))
 
 
 def _options() -> argparse.Namespace:

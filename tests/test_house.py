@@ -57,7 +57,7 @@ EMULATION_ROOM_MAY_IMPORT = {
     "virtual": _PLAYED,
     "clairvoyant": {*_PLAYED, "virtual", "timetable"},
     "simulate": {*_PLAYED, "virtual", "clairvoyant"},
-    "sweep": {*_PLAYED, "virtual", "clairvoyant", "simulate"},
+    "sweep": {*_PLAYED, "sequences", "virtual", "clairvoyant", "simulate"},
     "ray_sweep": {"sweep"},
     "load": set[str](),
     "run_summary": set[str](),

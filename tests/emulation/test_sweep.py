@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import clips
 import isthmus
 from isthmus.emulation import policies, sweep
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sweep import Ended, Play, SweepJob, SweepManifest
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.models import bundle as bundles
@@ -102,6 +104,15 @@ def test_a_result_s_key_follows_from_all_that_it_depends_on(tmp_path: Path) -> N
     other = [key("two"), key(seed=2), key(rtt_ms=1.0), key(profile="pi5"), key(bundle="signs"), key(server="pi5")]
     trace.write_text(trace.read_text().replace("8,8", "8,9"))
     assert len({first, key(), *other}) == 2 + len(other)
+
+
+def test_a_result_s_key_follows_from_the_table_of_clips(tmp_path: Path) -> None:
+    bundle = clips.made(tmp_path)
+    listed = [Scenario(bundle=str(bundle.folder), clips=True), Scenario(bundle=str(bundle.folder))]
+    before = [job.name for job in sweep.jobs(listed, "code")]
+    sequences.save(bundle, clips.table(bundle, seed=2))
+    after = [job.name for job in sweep.jobs(listed, "code")]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
 
 
 def some_jobs(*seeds: int, **changes: object) -> list[SweepJob]:

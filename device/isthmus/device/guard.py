@@ -24,8 +24,8 @@ class SessionConfig:
     """A server that is busy is asked again after so long at most, whatever it says: its queue holds milliseconds."""
     drain_s: float = 60.0
     """A server that drains and is still there after so long at most, whatever it says, is left."""
-    late_s: float = 0.5
-    """A tracker waits for what comes back so long after its frame's deadline: by then, newer frames have better."""
+    late_s: float = 1.0
+    """A tracker waits for what comes back so long after its frame's deadline: as long as it remembers pictures at 30 a second."""
 
 
 @dataclass(frozen=True)

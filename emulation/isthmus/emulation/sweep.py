@@ -31,6 +31,7 @@ import msgspec
 import isthmus
 from isthmus.device.deciding import outside
 from isthmus.emulation import policies, traces
+from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.virtual import scenario as scenarios
 from isthmus.emulation.virtual.scenario import Scenario
 from isthmus.emulation.virtual.setting import OpenedScenario
@@ -149,11 +150,13 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
     """Each combination under the name of its result."""
     found = {name: traces.find(name).sha256 for name in {s.trace for s in listed}}
     hashes = {name: bundles.load(name).sha256.hex() for name in {s.bundle for s in listed}}
+    tables = {s.bundle: _clips_sha256(s.bundle) for s in listed if s.clips}
     machines = {name: repr(profiles.load(name)) for name in {m for s in listed for m in (s.profile, s.server)}}
 
     def job(one: Scenario) -> SweepJob:
         evidence = (
             repr(one), found[one.trace], hashes[one.bundle], machines[one.profile], machines[one.server], code_sha256,
+            *([tables[one.bundle]] if one.clips else []),
             *([hashlib.sha256(outside.source(one.policy)).hexdigest()] if outside.is_outside(one.policy) else []),
         )  # fmt: skip
         key = hashlib.sha256("\n".join(evidence).encode()).hexdigest()[:10]
@@ -162,6 +165,12 @@ def jobs(listed: Sequence[Scenario], code_sha256: str) -> list[SweepJob]:
         return SweepJob(name=f"{slug[:100]}-{key}", scenario=one)
 
     return [job(one) for one in listed]
+
+
+def _clips_sha256(name: str) -> str:
+    """The hash of a bundle's table of clips, which is no part of the bundle's own."""
+    path = sequences.path_of(bundles.load(name))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def code_sha256() -> str:

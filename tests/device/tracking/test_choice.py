@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from isthmus.device.link_estimator import Outlook
 from isthmus.device.scheduler import STOP, ExpectedUtility, LocalOnly, Offload, Situation
@@ -94,6 +95,39 @@ def test_a_frame_that_has_its_answer_is_still_worth_sending() -> None:
     late = situation(link(), past_s=0.15)
     assert late.late_s == pytest.approx(0.05)
     assert isinstance(asked.after_exit(after_stage(1), late), Offload)
+
+
+def test_the_server_s_word_is_worth_its_lead_however_late_it_comes() -> None:
+    """It is no matter how many frames the detection itself serves."""
+    asked, far = policy(LASTING, wide=0.7), link(round_trip_s=0.4)
+    decision = asked.after_exit(after_stage(1), situation(far, deadline_s=0.033))
+    assert isinstance(decision, Offload)
+    assert decision.promised is not None
+    assert decision.promised < 0.1
+    level = Ageing((0.0, 1.0), ((0.7, 0.7), (0.7, 0.7)), ((0.7, 0.7),) * 2)
+    assert policy(level, wide=0.7).after_exit(after_stage(1), situation(far)) == STOP
+
+
+def test_where_a_share_is_to_be_in_time_nothing_is_sent_to_be_late() -> None:
+    asked = policy(LASTING, wide=0.7)
+    strict = structs.replace(situation(link(round_trip_s=0.4), deadline_s=0.033), least=0.5)
+    assert asked.after_exit(after_stage(1), strict) == STOP
+    near = structs.replace(situation(link(round_trip_s=0.005)), least=0.5)
+    assert isinstance(asked.after_exit(after_stage(1), near), Offload)
+
+
+def test_a_narrow_link_is_used_for_every_third_frame_or_so() -> None:
+    """A message that keeps it for two periods is sent; one that would keep it for a second is not."""
+    asked = policy(LASTING, wide=0.7)
+    assert isinstance(asked.after_exit(after_stage(1), situation(link(5e3))), Offload)
+    assert asked.after_exit(after_stage(1), situation(link(3e2))) == STOP
+
+
+def test_a_narrower_head_must_promise_more_than_validation_can_tell() -> None:
+    close = Ageing((0.0, 1.0), ((0.7, 0.7), (0.695, 0.695)), ((0.7, 0.7),) * 2)
+    apart = Ageing((0.0, 1.0), ((0.7, 0.7), (0.65, 0.65)), ((0.7, 0.7),) * 2)
+    assert policy(close).width(situation()) == 1
+    assert policy(apart).width(situation()) == 0
 
 
 def test_without_a_server_the_exit_answers() -> None:

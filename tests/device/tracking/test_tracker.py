@@ -101,6 +101,37 @@ def test_a_late_word_changes_what_a_tracked_thing_is_called_and_is_answered_wher
     assert places(now)[0] == where(6)
 
 
+def test_a_late_word_on_what_is_tracked_needs_nobody_to_follow_it() -> None:
+    tracker = Tracker()
+    tracker.on_frame(frame(0))
+    tracker.detected(frame(0), seen(0, BIRD, 0.5))
+    for i in range(1, 9):
+        tracker.on_frame(frame(i))
+        if i % 4 == 0:
+            assert follow(tracker) > 0
+    for i in (1, 3, 6):  # frames that were passed by, too
+        tracker.detected(frame(i), seen(i, DRONE, 0.9))
+        assert follow(tracker) == 0
+        assert places(tracker.guess(8))[0] == where(8)
+    assert tracker.guess(8).label == DRONE  # type: ignore[union-attr]
+
+
+def test_what_was_lost_meanwhile_is_not_brought_back_by_a_late_word_on_it() -> None:
+    tracker = Tracker()
+    tracker.on_frame(frame(0))
+    tracker.detected(frame(0), seen(0))
+    for i in range(1, 3):
+        tracker.on_frame(frame(i))
+        follow(tracker)
+    other = Guess(DRONE, 0.6, (Box(DRONE, 0.6, 0.7, 0.7, 0.8, 0.8),))
+    tracker.detected(frame(2), other)
+    tracker.on_frame(frame(3))
+    follow(tracker, lost=lambda place: place.top < 0.6)
+    tracker.detected(frame(1), seen(1))
+    assert follow(tracker) == 0
+    assert [box[0] for box in places(tracker.guess(3))] == [0.7]
+
+
 def test_a_recent_frame_is_told_where_things_were_then() -> None:
     tracker = Tracker()
     for i in range(5):

@@ -12,7 +12,9 @@ from isthmus.device.tracking.tracks import (
     MOST_THINGS,
     Place,
     Tracks,
+    between,
     boxes_of,
+    carried,
     overlap,
     things_in,
 )
@@ -65,13 +67,36 @@ def test_what_is_seen_again_was_not_missed() -> None:
     assert len(tracks.things) == 1
 
 
-def test_an_older_detection_names_a_thing_and_neither_moves_nor_misses_it() -> None:
-    tracks, beside = Tracks(), Place(0.11, 0.11, 0.21, 0.21)
+def test_a_late_detection_has_its_word_on_what_was_in_view_by_then() -> None:
+    """And misses nothing that was found first in a newer frame."""
+    tracks, beside = Tracks(), Place(0.12, 0.12, 0.22, 0.22)
+    tracks.detect([(HERE, {BIRD: 0.6})], 2)
     tracks.detect([(HERE, {BIRD: 0.6}), (THERE, {BIRD: 0.6})], 5)
-    tracks.detect([(beside, {DRONE: 0.9})], 3)
-    assert set(tracks.places) == {HERE, THERE}
-    assert told(tracks)[0] == Box(BIRD, 0.6, *THERE)
-    assert all(thing.missed == 0 for thing in tracks.things)
+    old, new = tracks.things
+    tracks.detect([], 3)
+    assert (old.missed, new.missed) == (1, 0)
+    assert old.scores[BIRD] == pytest.approx(0.4)
+    tracks.detect([(beside, {DRONE: 0.9})], 4)
+    assert old.missed == new.missed == 0
+    assert new.place == THERE
+    assert new.scores == {BIRD: 0.6}
+
+
+def test_a_place_is_the_mean_of_those_that_were_found() -> None:
+    tracks = Tracks()
+    for frame, off in enumerate((0.0, 0.02, -0.02, 0.01, -0.01)):
+        tracks.detect([(Place(*(edge + off for edge in HERE)), {BIRD: 0.6})], frame)
+    assert tracks.places[0] == pytest.approx(HERE)
+    for frame in range(5, 40):
+        tracks.detect([(Place(*(edge + 0.02 for edge in HERE)), {BIRD: 0.6})], frame)
+    assert tracks.places[0] == pytest.approx([edge + 0.02 for edge in HERE], abs=1e-3), "old ones fade"
+
+
+def test_what_lies_beside_a_thing_goes_where_it_went_and_grows_as_it_did() -> None:
+    grown = Place(0.5, 0.5, 0.7, 0.7)
+    assert carried(HERE, HERE, grown) == pytest.approx(grown)
+    assert carried(Place(0.15, 0.1, 0.2, 0.2), HERE, grown) == pytest.approx((0.6, 0.5, 0.7, 0.7))
+    assert between(HERE, THERE, 0.5) == pytest.approx((0.35, 0.35, 0.45, 0.45))
 
 
 def test_things_move_and_what_is_lost_is_dropped() -> None:

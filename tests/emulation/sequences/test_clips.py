@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_every_frame_is_answered_once_by_its_deadline_and_says_which_it_is(bundl
 
 def test_the_same_scenario_gives_the_same_runs(bundle: Bundle) -> None:
     assert played(bundle) == played(bundle)
+
+
+def test_frames_take_what_their_deltas_took_and_are_whole_where_a_clip_begins(tmp_path: Path) -> None:
+    bundle = made(tmp_path)
+    assert Clips.of(bundle).replay(1).delta_sizes(FRAMES - 1, 0, 3) == (), "none were measured"
+    table = sequences.load(bundle)
+    deltas = np.full((*table.layer_bytes.shape[:2], 1, *table.layer_bytes.shape[2:]), 30, np.uint32)
+    deltas[table.number < 3] = 0
+    sequences.save(bundle, replace(table, lags=np.array([3], np.uint16), delta_bytes=deltas))
+    replay = Clips.of(bundle).replay(1)
+    assert {size for row in replay.delta_sizes(FRAMES - 1, 0, 2) for size in row} == {30}
+    for sample, lag in ((FRAMES, 3), (FRAMES + 2, 3), (FRAMES - 1, 4)):
+        assert replay.delta_sizes(sample, 0, lag) == ()
 
 
 def test_a_slow_device_answers_from_what_is_tracked(bundle: Bundle) -> None:

@@ -12,7 +12,17 @@ from collections import OrderedDict, deque
 from msgspec import Struct
 
 from isthmus.device.actions import Follow
-from isthmus.device.tracking.tracks import Place, Scores, Thing, Tracks, boxes_of, nearest, things_in
+from isthmus.device.tracking.tracks import (
+    Place,
+    Scores,
+    Thing,
+    Tracks,
+    between,
+    boxes_of,
+    carried,
+    nearest,
+    things_in,
+)
 from isthmus.proto.vocabulary import Frame, Guess
 
 RECENT = 32
@@ -33,6 +43,20 @@ class _Found(Struct):
 
     frame_id: int
     things: list[tuple[Place, Scores]]
+    known: list[tuple[Thing, Place, Place, Scores]] = []
+    """Those that were tracked in that frame: each with its thing's place there, and the one that was found."""
+    unknown: list[tuple[Place, Scores]] = []
+    """The others, which must be followed to now."""
+
+    def know(self, then: dict[Thing, Place]) -> None:
+        """Tell apart what was tracked in that frame, and where."""
+        left, self.known, self.unknown = dict(then), [], []
+        for place, scores in self.things:
+            thing = nearest(place, left)
+            if thing is None:
+                self.unknown.append((place, scores))
+            else:
+                self.known.append((thing, left.pop(thing), place, scores))
 
 
 class Tracker:
@@ -99,7 +123,7 @@ class Tracker:
             self._tracks.things.clear()
             self._at = newest
         if self._waiting and (found := self._waiting[0]).frame_id < self._at:
-            self._asked = self._follow(found.frame_id, self._at, tuple(p for p, _ in found.things)), found
+            self._asked = self._follow(found.frame_id, self._at, tuple(p for p, _ in found.unknown)), found
         elif self._tracks.things and newest > self._at:
             until = min(newest, self._waiting[0].frame_id) if self._waiting else newest
             self._asked = self._follow(self._at, until, self._tracks.places), tuple(self._tracks.things)
@@ -115,11 +139,10 @@ class Tracker:
         if isinstance(of, _Found):
             if of in self._waiting:
                 self._waiting.remove(of)
-            moved = zip(places, of.things, strict=True)
-            self._detect(of.frame_id, [(place, scores) for place, (_, scores) in moved if place is not None])
+            moved = zip(places, of.unknown, strict=True)
+            self._detect_late(of, [(place, scores) for place, (_, scores) in moved if place is not None])
         else:
-            frames = sum(follow.frame_ids[0] < frame_id <= follow.frame_ids[-1] for frame_id in self._places)
-            self._tracks.move(dict(zip(of, places, strict=True)), max(1, frames))
+            self._pass_by(follow.frame_ids, dict(zip(of, places, strict=True)))
             self._arrive(follow.frame_ids[-1])
         self._take_up()
 
@@ -147,9 +170,11 @@ class Tracker:
         )
         for place, scores in things_in(guess.detail):
             thing = nearest(place, left)
-            if thing is not None:
-                del left[thing]
-            told.append((place, scores if thing is None else thing.with_word(scores)))
+            before = left.pop(thing) if thing is not None else place
+            if thing is None:
+                told.append((place, scores))
+            else:
+                told.append((thing.steadied(place, before), thing.with_word(scores)))
         return self._told(told + [(place, thing.with_word({})) for thing, place in left.items()])
 
     def _told(self, things: list[tuple[Place, Scores]]) -> Guess:
@@ -163,6 +188,18 @@ class Tracker:
         stride = max(STRIDE, -(-len(between) // steps))
         return Follow((*between[::stride], last), places)
 
+    def _pass_by(self, frame_ids: tuple[int, ...], moved: dict[Thing, Place | None]) -> None:
+        """Move things, and remember where they were in the frames passed by: on their way, at a steady pace."""
+        passed = [frame_id for frame_id in self._places if frame_ids[0] < frame_id <= frame_ids[-1]]
+        for n, frame_id in enumerate(passed[:-1], start=1):
+            on_the_way = {
+                thing: between(thing.place, place, n / len(passed))
+                for thing, place in moved.items()
+                if place is not None and thing in self._tracks.things
+            }
+            self._places[frame_id] = on_the_way
+        self._tracks.move(moved, max(1, len(passed)))
+
     def _take_up(self) -> None:
         """The detections that nothing needs to be followed for; what is too old is forgotten."""
         while self._waiting and self._asked is None:
@@ -171,10 +208,22 @@ class Tracker:
             if known and found.things and not self._tracks.things:
                 self._at = found.frame_id
             if known and found.things and found.frame_id != self._at:
-                return
+                if self._at is None or found.frame_id > self._at:
+                    return
+                found.know(self._places[found.frame_id])
+                if found.unknown:
+                    return
             self._waiting.popleft()
-            if known:
+            if known and found.frame_id == self._at:
                 self._detect(found.frame_id, found.things)
+            elif known:
+                self._detect_late(found, [])
+
+    def _detect_late(self, found: _Found, followed: list[tuple[Place, Scores]]) -> None:
+        """Take up a detection of an earlier frame: what is tracked went the way of its thing, the rest was `followed`."""
+        alive = set(self._tracks.things)
+        known = [(carried(p, then, thing.place), scores) for thing, then, p, scores in found.known if thing in alive]
+        self._detect(found.frame_id, known + followed)
 
     def _detect(self, frame_id: int, things: list[tuple[Place, Scores]]) -> None:
         self._tracks.detect(things, frame_id)

@@ -32,6 +32,9 @@ SAME_PLACE = 0.5
 """Boxes of one detection that overlap so much are of one thing, as in non-maximum suppression."""
 MEMORY = 30
 """A track's scores are the mean over its detections; after so many, the oldest begin to fade."""
+STEADY = 8
+"""A track's place is the mean over so many of its last detections, each carried to now: a small thing's box is out by more
+than flow goes astray meanwhile."""
 LEAST_SCORE = 0.05
 """A track whose best class is believed less is dropped; a detector's boxes begin about here."""
 MOST_MISSED = 4
@@ -48,10 +51,12 @@ class Thing:
     def __init__(self, place: Place, scores: Scores, frame_id: int) -> None:
         self.place, self.scores = place, scores
         self.seen, self.missed = 1, 0
+        self.placed = 1
+        """The detections that its place is the mean of."""
         self.velocity = 0.0, 0.0
         """How far it lately went down and to the right from one frame to the next."""
-        self.judged_at = frame_id
-        """The newest frame whose detection had a word on it."""
+        self.born_at = frame_id
+        """The frame of its first detection: only those of it and later ones can miss it."""
 
     def place_in(self, frames: int) -> Place:
         """Where it will be so many frames on, if it goes on as it went."""
@@ -72,11 +77,19 @@ class Thing:
             for label in sorted(self.scores.keys() | scores.keys())
         }
 
-    def judged(self, scores: Scores, frame_id: int) -> None:
+    def judged(self, scores: Scores) -> None:
         """One detection's word on what it is; no scores where that did not see it."""
         self.scores = self.with_word(scores)
         self.seen, self.missed = self.seen + 1, 0 if scores else self.missed + 1
-        self.judged_at = max(self.judged_at, frame_id)
+
+    def steadied(self, place: Place, before: Place) -> Place:
+        """One more detection's place together with those before it, whose mean was carried to `before`."""
+        return between(before, place, 1 / min(self.placed + 1, STEADY))
+
+    def seen_at(self, place: Place, frame_id: int) -> None:
+        """One detection's word on where it is, carried to the picture that it is in."""
+        self.place = self.steadied(place, self.place)
+        self.placed, self.born_at = self.placed + 1, min(self.born_at, frame_id)
 
 
 class Tracks:
@@ -102,7 +115,7 @@ class Tracks:
     def detect(self, found: Sequence[tuple[Place, Scores]], frame_id: int) -> None:
         """What a detector found in frame `frame_id`, its places carried to the picture that things are in, surest first.
 
-        A detection older than what a thing was last judged by may name it or add to it, and neither moves nor misses it.
+        It has a word on all that were in view by then: a late one, too, may say that something was not there.
         """
         left = list(self.things)
         for place, scores in found:
@@ -111,14 +124,25 @@ class Tracks:
                 self.things.append(Thing(place, scores, frame_id))
                 continue
             left.remove(thing)
-            if frame_id >= thing.judged_at:
-                thing.place = place
-            thing.judged(scores, frame_id)
+            thing.seen_at(place, frame_id)
+            thing.judged(scores)
         for thing in left:
-            if frame_id > thing.judged_at:
-                thing.judged({}, frame_id)
+            if frame_id >= thing.born_at:
+                thing.judged({})
         kept = [t for t in self.things if t.score >= LEAST_SCORE and t.missed < MOST_MISSED]
         self.things = sorted(kept, key=lambda t: -t.score)[:MOST_THINGS]
+
+
+def between(a: Place, b: Place, share: float) -> Place:
+    """The place so far on the way from `a` to `b`."""
+    return Place(*(old + share * (new - old) for old, new in zip(a, b, strict=True)))
+
+
+def carried(place: Place, then: Place, now: Place) -> Place:
+    """Where `place` is by now, if it is of the thing that was at `then` and is at `now`: moved and grown with it."""
+    grown = [(now[k + 2] - now[k]) / max(then[k + 2] - then[k], 1e-6) for k in (0, 1)]
+    top, left, bottom, right = (now[k] + (place[k] - then[k]) * grown[k % 2] for k in range(4))
+    return Place(top, left, bottom, right)
 
 
 def nearest(place: Place, places: Mapping[Thing, Place]) -> Thing | None:

@@ -6,7 +6,9 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +20,7 @@ from isthmus.emulation.replay import Content, Feed, Replay
 from isthmus.emulation.sequences import table as sequences
 from isthmus.emulation.sequences.rows import Rows, found
 from isthmus.emulation.sequences.table import Sequences
+from isthmus.models import bundle as bundles
 from isthmus.models.bundle import Bundle, Outcomes
 from isthmus.models.inputs import QUALITIES
 from isthmus.proto.errors import DataError
@@ -56,28 +59,49 @@ class Clips(Content):
     @classmethod
     def of(cls, bundle: Bundle) -> Clips:
         """A bundle's own operating points. Raises DataError when no clips were measured with its networks."""
-        table, manifest = sequences.load(bundle), bundle.manifest
-        points = tuple(point.key for point in manifest.points)
-        columns = tuple(range(len(points)))
-        outcomes = _outcomes(table, columns, table.layer_bytes)
-        catalogue = Catalogue.from_manifest(manifest)
-        return cls(
-            catalogue=catalogue,
-            outcomes=outcomes,
-            points=points,
-            tail_flops=manifest.tail_flops,
-            table=table,
-            columns=columns,
-        )
+        return _own(bundle.folder, bundle.sha256, _written(bundle))
+
+
+KEPT = 4
+"""Tables that a process keeps laid out for its next runs: a sweep plays hundreds of one."""
+
+
+def _written(bundle: Bundle) -> tuple[int, int] | None:
+    """What tells one writing of a bundle's table from another; None where there is none."""
+    path = sequences.path_of(bundle)
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+
+
+@lru_cache(KEPT)
+def _own(folder: Path, sha256: bytes, written: object) -> Clips:
+    """The operating points of the bundle in a folder; it and its table are those that the other arguments say."""
+    bundle = bundles.load(str(folder))
+    table, manifest = sequences.load(bundle), bundle.manifest
+    points = tuple(point.key for point in manifest.points)
+    columns = tuple(range(len(points)))
+    outcomes = replace(_outcomes(table, columns, table.layer_bytes), **_deltas(table))
+    catalogue = Catalogue.from_manifest(manifest)
+    return Clips(
+        catalogue=catalogue,
+        outcomes=outcomes,
+        points=points,
+        tail_flops=manifest.tail_flops,
+        table=table,
+        columns=columns,
+    )
 
 
 def as_webp(bundle: Bundle) -> Clips:
     """The bundle's exits, and the picture itself as WebP at every quality in place of its features. Raises as `Clips.of`."""
-    own = Clips.of(bundle)
+    return _webp(bundle.folder, bundle.sha256, _written(bundle))
+
+
+@lru_cache(KEPT)
+def _webp(folder: Path, sha256: bytes, written: object) -> Clips:
+    """The same of the bundle in a folder; see `_own`."""
+    own = _own(folder, sha256, written)
     if not own.table.picture_bytes.shape[1]:
-        raise DataError(
-            f"{bundle.folder.name}: its clips were measured without pictures; measure them again with pictures"
-        )
+        raise DataError(f"{folder.name}: its clips were measured without pictures; measure them again with pictures")
     widths, qualities = own.catalogue.widths, range(len(QUALITIES))
     exits = [point for point in own.points if point.exit is not None]
     sent = [OperatingPoint(width, None, q, 1) for width in widths for q in qualities]
@@ -115,6 +139,11 @@ def _outcomes(table: Sequences, columns: Sequence[int], layer_bytes: NDArray[np.
             label[sample, column] = truth[sample] if found(boxes, true) else truth[sample] + 1
             confidence[sample, column] = boxes[0].score if boxes else 0.0
     return Outcomes(truth=truth, label=label, confidence=confidence, layer_bytes=layer_bytes)
+
+
+def _deltas(table: Sequences) -> dict[str, NDArray[Any]]:
+    """What outcomes know of frames coded against others; nothing where the bundle codes none."""
+    return {"lags": table.lags, "delta_bytes": table.delta_bytes} if len(table.lags) else {}
 
 
 class ClipReplay(Replay):

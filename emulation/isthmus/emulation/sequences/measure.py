@@ -6,6 +6,7 @@ The device's own executor, codec and flow and the server's own engine answer, so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import cv2
@@ -20,12 +21,16 @@ from isthmus.emulation.sequences.table import Sequences
 from isthmus.models.bundle import Bundle
 from isthmus.models.inputs import FORMATS, QUALITIES
 from isthmus.models.pictures import resized
+from isthmus.proto.codec import Codec
 from isthmus.proto.errors import DataError
 from isthmus.proto.frame_codec import FrameCodec
+from isthmus.proto.temporal.sequences import delta_sizes
 from isthmus.proto.vocabulary import Box, Guess
 
 LONGEST_AGE = 32
 """Frames that things are followed for: as many as a tracker remembers."""
+LAGS = (1, 3, 6, 15)
+"""Frames that an answer may take, hence how old what a frame is coded against may be: up to what a server holds."""
 MOST_BOXES = 8
 """Boxes of one answer that are kept, the surest: average precision hardly sees the others."""
 SAME = 0.7
@@ -70,7 +75,7 @@ def measure(
                 break
             made.add(index, number, pixels, clip.truth(number, pixels.shape))
             count += 1
-        made.follow_things()
+        made.end_clip()
         report(f"{clip.name}: {count} frames")
     return made.table([clip.name for clip, _ in clips], [fps for _, fps in clips])
 
@@ -81,22 +86,37 @@ class _Network:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         self._manifest = bundle.manifest
         self._executor, self._tail = Executor(bundle, threads=threads), Tail(bundle, threads)
-        self._codec = FrameCodec(bundle.codec)
+        self._codec, self._alone = FrameCodec(bundle.codec), Codec(replace(bundle.codec, picture=None))
         self._points = {point.key: point for point in bundle.manifest.points}
         self.order = [point.key for point in bundle.manifest.points]
+        self.lags = () if bundle.codec.deltas is None else LAGS
+        self._features: list[list[NDArray[np.float32]]] = [[] for _ in bundle.manifest.widths]
+        """[width]: of the frames of this clip."""
 
     def answers(self, pixels: Pixels) -> tuple[list[tuple[Box, ...]], NDArray[np.int64]]:
         """The boxes of every operating point, and payload bytes (W, S, L)."""
         found: dict[Any, tuple[Box, ...]] = {}
         sizes: list[list[list[int]]] = []
-        for width in sorted(self._manifest.widths):
+        for width, features in zip(sorted(self._manifest.widths), self._features, strict=True):
             self._executor.hold(0, pixels)
             for stage in range(len(self._manifest.stages)):
                 guess = self._executor.job(0, stage, width)().guess
                 found |= {key: _boxes(guess) for key in self.order if (key.width, key.exit) == (width, stage)}
             sizes.append(self._sent(width, found))
+            if self.lags:
+                features.append(self._executor.features(0).copy())
         self._executor.forget(0)
         return [found[key] for key in self.order], np.array(sizes)
+
+    def deltas(self, sizes: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Bytes (N, W, G, S, L) of the clip's frames as deltas, given what they take whole (N, W, S, L). Ends the clip."""
+        n, widths, steps, layers = sizes.shape
+        deltas = np.zeros((n, widths, len(self.lags), steps, layers), np.uint32)
+        for w, features in enumerate(self._features):
+            for g, lag in enumerate(self.lags):
+                deltas[:, w, g] = delta_sizes(self._alone, features, sizes[:, w].astype(np.uint32), lag)
+            features.clear()
+        return deltas
 
     def of_picture(self, pixels: Pixels) -> tuple[Box, ...]:
         """What the whole network finds at full width, its features as if they were not quantised: at the finest step."""
@@ -143,6 +163,7 @@ class _Rows:
         self._clip, self._number = list[int](), list[int]()
         self._truth, self._boxes = list[tuple[int, Box]](), list[tuple[int, int, Box]]()
         self._sizes, self._picture_bytes = list[NDArray[np.int64]](), list[list[int]]()
+        self._deltas = list[NDArray[np.uint32]]()
         self._things: list[tuple[int, NDArray[np.float32]]] = []
         self._greys: list[Grey] = []
         self._unfollowed: list[tuple[int, list[Place]]] = []
@@ -164,8 +185,9 @@ class _Rows:
         self._greys.append(small_grey(pixels))
         self._unfollowed.append((n, _apart(box for boxes in answers for box in boxes)))
 
-    def follow_things(self) -> None:
-        """The clip has ended: follow what was found in each of its frames through those after it."""
+    def end_clip(self) -> None:
+        """The clip has ended: code its frames against one another, and follow what was found through those after it."""
+        self._deltas.append(self._network.deltas(np.array(self._sizes[len(self._clip) - len(self._greys) :])))
         for first, (n, places) in enumerate(self._unfollowed):
             tracks = np.full((len(places), LONGEST_AGE + 1, 4), np.nan, np.float32)
             now = dict(enumerate(places))
@@ -197,6 +219,8 @@ class _Rows:
             box_score=np.array([box.score for box in boxes], np.float16),
             box_place=_places(boxes),
             layer_bytes=np.array(self._sizes, np.uint32),
+            lags=np.array(self._network.lags, np.uint16),
+            delta_bytes=np.concatenate(self._deltas),
             picture_bytes=np.array(self._picture_bytes, np.uint32).reshape(len(self._clip), len(self._qualities)),
             thing_frame=np.array([n for n, _ in self._things], np.uint32),
             thing_place=np.array([t for _, t in self._things], np.float16).reshape(-1, LONGEST_AGE + 1, 4),

@@ -38,8 +38,12 @@ class Rows:
     def __init__(self, table: Sequences) -> None:
         self._table, frames = table, np.arange(len(table.clip) + 1)
         self._truth = np.searchsorted(table.truth_frame, frames)
-        self._boxes = np.searchsorted(table.box_frame, frames)
+        self._points = int(table.box_point.max(initial=0)) + 1
+        keys = table.box_frame.astype(np.int64) * self._points + table.box_point
+        self._boxes = np.searchsorted(keys, np.arange(len(table.clip) * self._points + 1)).tolist()
+        """[frame times point]: where its boxes begin."""
         self._things = np.searchsorted(table.thing_frame, frames)
+        self._born, self._tracks = table.thing_frame.astype(np.int64), table.thing_place.astype(np.float32)
 
     def truth(self, sample: int) -> tuple[Box, ...]:
         """What is in a frame."""
@@ -48,9 +52,12 @@ class Rows:
 
     def boxes(self, sample: int, point: int) -> tuple[Box, ...]:
         """What a point found in a frame, surest first."""
-        t, rows = self._table, range(self._boxes[sample], self._boxes[sample + 1])
-        here = (i for i in rows if t.box_point[i] == point)
-        return tuple(Box(int(t.box_label[i]), float(t.box_score[i]), *t.box_place[i].tolist()) for i in here)
+        if point >= self._points:
+            return ()
+        t, place = self._table, sample * self._points + point
+        here = slice(self._boxes[place], self._boxes[place + 1])
+        rows = zip(t.box_label[here].tolist(), t.box_score[here].tolist(), t.box_place[here].tolist(), strict=True)
+        return tuple(Box(label, score, *edges) for label, score, edges in rows)
 
     def things(self, first: int, last: int) -> slice:
         """The rows of what was found in frames `first` to `last`."""
@@ -66,8 +73,7 @@ class Rows:
         if last < first or last - first > most or table.clip[first] != table.clip[last]:
             return (None,) * len(places)
         rows = self.things(max(0, last - most), first)
-        born = table.thing_frame[rows].astype(int)
-        tracks = table.thing_place[rows].astype(np.float32)
+        born, tracks = self._born[rows], self._tracks[rows]
         index = np.arange(len(born))
         then, now = tracks[index, first - born], tracks[index, last - born]
         known = ~np.isnan(then[:, 0]) & (table.clip[born] == table.clip[first])

@@ -53,6 +53,11 @@ class Sequences:
     """(R, 4)"""
     layer_bytes: Table
     """(N, W, S, L) payload bytes by width, step and layer."""
+    lags: Table
+    """(G,) ascending: so many frames before a frame lies the one that `delta_bytes` is coded against."""
+    delta_bytes: Table
+    """(N, W, G, S, L) payload bytes of the delta that stands for so many layers; 0 where its clip has no such frame. G is 0
+    where the bundle codes none."""
     picture_bytes: Table
     """(N, Q) bytes of the picture as WebP; Q is 0 where pictures were not measured."""
     thing_frame: Table

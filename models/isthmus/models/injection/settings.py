@@ -13,7 +13,7 @@ class InjectionSettings:
     views: int = 1024
     """The number of small views that an epoch sees."""
     batch: int = 16
-    small_share: float = 0.8
+    small_share: float = 0.3
     """The share of the epochs that see small pictures, of `small` of the side; the others see a quarter as many, whole ones."""
     small: float = 0.46
     noise_share: float = 0.2

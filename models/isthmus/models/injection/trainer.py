@@ -1,7 +1,8 @@
 """The training of an injected bottleneck: its maps and answers follow those of the detector as it was. No labels.
 
-Most epochs see small pictures: a detector's layers do not mind, and a step is two and a half times as quick. After each epoch
-held-out pictures are coded for real, and the price of a byte follows the size that is aimed at.
+The first epochs see small pictures, with which a step is several times as quick; the others whole ones, since what stands at an
+edge looks different to a detector, and in a small picture nearly all does. After each epoch held-out pictures are coded for
+real, and the price of a byte follows the size that is aimed at.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +51,20 @@ class Coded:
         return self.delta_bytes if self.as_delta and self.delta_bytes is not None else self.whole_bytes
 
 
-def coded(codec: Codec, frames: Iterable[Floats], step: int, layers: int, lag: int) -> Iterator[Coded]:
-    """Each of a clip's features (H, W, C) in turn. Raises CodecError where the codec has no deltas."""
+def coded(
+    codec: Codec, frames: Iterable[Floats], step: int, layers: int, lag: int, whole: Iterable[int] | None = None
+) -> Iterator[Coded]:
+    """Each of a clip's features (H, W, C) in turn; `whole`: what each takes alone, where that is known.
+
+    Raises CodecError where the codec has no deltas.
+    """
     if (deltas := deltas_of(codec)) is None:
         raise CodecError("config: no deltas; fit them first")
     held: list[Reconstruction] = []
-    for x in frames:
+    for x, alone in zip(frames, repeat(None) if whole is None else whole, strict=False):
         distances = deltas.packing.distances(x)
-        whole_bytes, now = sum(map(len, codec.encode(x, step)[:layers])), upto(deltas.whole(distances, step), layers)
+        whole_bytes = sum(map(len, codec.encode(x, step)[:layers])) if alone is None else alone
+        now = upto(deltas.whole(distances, step), layers)
         frame = Coded(whole_bytes, None, np.zeros(0, np.intp), now)
         if len(held) >= lag:
             change = deltas.change(distances, step, layers, held[-lag])
@@ -74,13 +81,22 @@ def sizes(codec: Codec, frames: Sequence[Floats], lag: int) -> tuple[NDArray[np.
     many layers, 0 where there is no frame to refer to. Every step and number of layers is a stream of its own.
     """
     shape = len(frames), len(codec.config.steps), codec.config.layers
-    alone, deltas = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
+    alone = np.zeros(shape, np.uint32)
     for step in range(shape[1]):
         for n, x in enumerate(frames):
             alone[n, step] = [len(payload) for payload in codec.encode(x, step)]
-        for layers in range(1, shape[2] + 1):
-            deltas[:, step, layers - 1] = [c.delta_bytes or 0 for c in coded(codec, frames, step, layers, lag)]
-    return alone, deltas
+    return alone, delta_sizes(codec, frames, alone, lag)
+
+
+def delta_sizes(codec: Codec, frames: Sequence[Floats], alone: NDArray[np.uint32], lag: int) -> NDArray[np.uint32]:
+    """The second of `sizes`, where the first is known."""
+    deltas = np.zeros_like(alone)
+    for step in range(alone.shape[1]):
+        for layers in range(1, alone.shape[2] + 1):
+            whole = alone[:, step, :layers].sum(axis=1).tolist()
+            frames_ = coded(codec, frames, step, layers, lag, whole)
+            deltas[:, step, layers - 1] = [c.delta_bytes or 0 for c in frames_]
+    return deltas
 
 
 def fit_deltas(
