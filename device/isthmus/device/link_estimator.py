@@ -316,9 +316,7 @@ class LinkEstimator:
             odds = (service_s / (SWING * trip_s)) ** 2  # that the link was slow, against that it was far
             trust = odds / (1 + odds) if step > 0 else 1.0
             self._slowness *= math.exp(trust * GOODPUT_GAIN * min(max(step, -GOODPUT_CLIP), GOODPUT_CLIP))
-        elif (
-            size_bytes > MESSAGE_BYTES
-        ):  # limited by the application, not by the link; a heartbeat is the measure itself
+        elif size_bytes > MESSAGE_BYTES:  # a heartbeat is the measure itself; a layer was limited by the application
             self._slowness = min(self._slowness, (service_s + noise_s) / size_bytes)
 
     def _note_ratio(self, ratio: float) -> None:
