@@ -43,6 +43,15 @@ class Send(Struct, frozen=True):
     server: str = ""
 
 
+def sends(
+    frame_id: int, step: int, layers: int, budget_s: float, reference: Reference | None, server: str
+) -> list[Send]:
+    """What brings so many layers of a frame to a server: one after the other, or the one delta that stands for them."""
+    if reference is not None:
+        return [Send(frame_id, step, 0, True, budget_s, layers, reference, server)]
+    return [Send(frame_id, step, i, i == layers - 1, budget_s, server=server) for i in range(layers)]
+
+
 class Beat(Struct, frozen=True):
     """Write a heartbeat to `server`."""
 

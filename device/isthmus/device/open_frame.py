@@ -23,6 +23,9 @@ from isthmus.proto.vocabulary import (
 )
 
 NOWHERE = ServerTimings()
+HARDLY = 0.05
+"""Where things are tracked, a frame may be sent for those after it alone: one that is so unlikely to be back in time is
+answered from its exit once it is sent. To wait for the deadline would gain nothing, and now and then miss it."""
 
 
 class Phase(enum.Enum):
@@ -52,6 +55,8 @@ class OpenFrame(Struct):
     encode_s: float = 0.0
     sent_s: float = 0.0
     bytes_up: int = 0
+    unsent: int = 0
+    """Messages of it that are still to be written."""
     placings: tuple[Placing, ...] = ()
     voted: Guess | None = None
     """What `guess` is together with what was seen before; None without a tracker."""
@@ -74,6 +79,21 @@ class OpenFrame(Struct):
         if self.let_go_s is not None:
             return self.let_go_s
         return self.doubt_s if self.doubt_s < self.due_s else self.due_s
+
+    @property
+    def hardly_back(self) -> bool:
+        """Whether all of it is sent, hardly to be back in time, and its exit's answer is still to be given."""
+        promised = None if self.offload is None else self.offload.promised
+        answered = self.guess is None or self.let_go_s is not None
+        return self.unsent == 0 and not answered and promised is not None and promised < HARDLY
+
+    def on_sent(self, size_bytes: int, encode_s: float) -> None:
+        """A message of it was encoded, in so many seconds, and written."""
+        self.bytes_up, self.encode_s, self.unsent = (
+            self.bytes_up + size_bytes,
+            self.encode_s + encode_s,
+            self.unsent - 1,
+        )
 
     def answer(
         self,

@@ -18,7 +18,7 @@ it is forgotten.
 
 from __future__ import annotations
 
-from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, Send
+from isthmus.device.actions import Action, Emit, Forget, RunFilter, RunStage, sends
 from isthmus.device.capture.gate import Gate, Kept, Sketch
 from isthmus.device.catalogue import Catalogue
 from isthmus.device.deciding.energy import EnergyCost
@@ -51,8 +51,8 @@ from isthmus.proto.vocabulary import (
     StageResult,
 )
 
-AWAITED = (Reason.DEADLINE, Reason.OVERLOADED)
-"""Reasons of an answer after which the frame's own may still come."""
+AWAITED = {(Phase.RUNNING, Reason.OVERLOADED), (Phase.AWAY, Reason.DEADLINE), (Phase.AWAY, Reason.LINK)}
+"""Where a frame is when its answer is given, and why: after these its own may still come."""
 MOST_UNDER_WAY = 0.5
 """The share of what is left until a frame is due that the way to the server and back is given at most: a link that swings
 must not make an idle server refuse what it could still answer in time."""
@@ -199,8 +199,9 @@ class Session:
         """A layer was encoded and written to `server`."""
         self.servers.on_sent(server, frame_id, layer, size_bytes, now=now)
         if (o := self._open.get(frame_id)) is not None:
-            o.bytes_up += size_bytes
-            o.encode_s += encode_s
+            o.on_sent(size_bytes, encode_s)
+            if self._tracker is not None and o.hardly_back:
+                self._from_exit(o, Reason.LINK, now)
 
     def on_connected(self, welcome: Welcome, *, now: float, server: str = "") -> None:
         """A server took us on."""
@@ -320,13 +321,9 @@ class Session:
         budget_s = left_s - min(server.link.usual_way_s(), MOST_UNDER_WAY * left_s)
         if offload.step < self._catalogue.delta_steps:
             server.acknowledged.on_sent(o.frame.id, offload.layers, delta=reference is not None)
-        if reference is not None:
-            send = Send(o.frame.id, offload.step, 0, True, budget_s, offload.layers, reference, server.name)
-            self._actions.append(send)
-            return
-        for layer in range(offload.layers):
-            last = layer == offload.layers - 1
-            self._actions.append(Send(o.frame.id, offload.step, layer, last, budget_s, server=server.name))
+        to_write = sends(o.frame.id, offload.step, offload.layers, budget_s, reference, server.name)
+        o.unsent = len(to_write)
+        self._actions += to_write
 
     def _on_result(self, result: messages.Result, server: Server, now: float) -> None:
         o = self._open.get(result.frame_id)
@@ -390,7 +387,7 @@ class Session:
     def _close(self, answer: Answer, local: Guess | None) -> None:
         self._actions.append(Emit(answer, local))
         o = self._open[answer.frame_id]
-        if self._tracker is not None and o.phase in (Phase.RUNNING, Phase.AWAY) and answer.reason in AWAITED:
+        if self._tracker is not None and (o.phase, answer.reason) in AWAITED:
             o.let_go_s = o.frame.deadline_s + self._config.late_s
         else:
             self._forget(o)

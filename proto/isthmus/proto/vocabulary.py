@@ -249,7 +249,8 @@ class Reason(StrEnum):
     DISCONNECTED = "disconnected"
     """No server to offload to."""
     LINK = "link"
-    """Not sent: the link would not have brought an answer back in time, and there was no early exit to answer from."""
+    """The link would not have brought an answer back in time: the frame was not sent, and there was no early exit to answer
+    from; or it was sent for the frames after it alone, to which what is tracked is carried on."""
     OVERLOADED = "overloaded"
     """The device was still occupied with other frames."""
     UNCHANGED = "unchanged"

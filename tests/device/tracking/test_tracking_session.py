@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from isthmus.device.scheduler import AlwaysOffload, GoOn, LocalOnly, Situation
+from msgspec.structs import replace
+
+from isthmus.device.scheduler import AlwaysOffload, Decision, GoOn, LocalOnly, Offload, Situation
 from isthmus.device.tracking.tracker import Tracker
-from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Reason, StageResult
-from pair import LABEL_LOCAL, Pair, catalogue
+from isthmus.proto.vocabulary import Answer, AnswerSource, Box, Frame, Guess, Reason, StageResult
+from pair import LABEL_LOCAL, LABEL_SERVER, Pair, catalogue
 
 HERE = (0.4, 0.4, 0.5, 0.5)
 SLOW = ((0.06, 0.06), (0.06, 0.06))
@@ -61,6 +63,51 @@ def test_late_answers_of_the_server_are_taken_up() -> None:
     results = [sent for sent in pair.head.sent if sent[2] == 0]
     assert len(results) > 0.9 * 30 * 4  # the server goes on being asked
     assert pair.server.core is not None
+
+
+class Hopeful(AlwaysOffload):
+    """Sends everything, and promises `promised` of it."""
+
+    promised = 0.01
+
+    def after_exit(self, result: StageResult, situation: Situation) -> Decision:
+        decision = super().after_exit(result, situation)
+        return replace(decision, promised=self.promised) if isinstance(decision, Offload) else decision
+
+
+def hopeful(promised: float, tracker: Tracker | None = None) -> Pair:
+    far, policy = (3600.0, 8.0, 8.0, 400.0), Hopeful(catalogue())
+    policy.promised = promised
+    pair = Pair(far, policy=policy, fps=30, deadline_s=0.15, seen=seen, tracker=tracker or Tracker(), stream_credits=32)
+    return pair.connected().run(5)
+
+
+def test_a_frame_that_is_sent_for_those_after_it_is_answered_at_once() -> None:
+    """It waited for its deadline, of which it had no hope, and now and then missed it."""
+    settled = hopeful(0.01).between(1, 4)
+    away = [a for a in settled if a.promised is not None]
+    assert len(away) > 80
+    assert {(a.source, a.reason) for a in away} == {(AnswerSource.EXIT, Reason.LINK)}
+    assert max(a.latency_s for a in away) < 0.03
+    assert all(a.bytes_up > 0 for a in away)  # all of it is sent before it is answered
+
+
+def test_what_comes_back_of_it_is_taken_up() -> None:
+    words: list[int] = []
+
+    class Listening(Tracker):
+        def detected(self, frame: Frame, guess: Guess) -> Guess:
+            if guess.label == LABEL_SERVER:
+                words.append(frame.id)
+            return super().detected(frame, guess)
+
+    hopeful(0.01, Listening())
+    assert len(words) > 80
+
+
+def test_a_frame_with_hope_waits() -> None:
+    away = [a for a in hopeful(0.1).between(1, 4) if a.promised is not None]
+    assert {(a.source, a.reason) for a in away} == {(AnswerSource.EXIT, Reason.DEADLINE)}
 
 
 def test_every_frame_is_answered_once_and_forgotten_once() -> None:
