@@ -82,6 +82,8 @@ class Situation(Struct, frozen=True):
     """The least probability of being answered in time that it may be sent with."""
     energy: EnergyCost | None = None
     """What joules cost; None where they weigh nothing."""
+    crowding: float = 0.0
+    """What each second in flight costs for want of the server's credits."""
     whole_s: float = 0.0
     """What the frame had from its capture until it was due. This and what follows is told where things are tracked."""
     late_s: float = 0.0
@@ -210,7 +212,7 @@ class ExpectedUtility:
         the link's capacity that one such message a frame would take. Queue that is gone before the next frame comes is
         in nobody's way. An idle link is almost free, until what is sent for each frame takes most of it: the queue of a
         link whose rate swings goes with 1 / (1 - use). A sender that fills its own queue stops while the queue is still
-        short enough for what is in it to be in time.
+        short enough for what is in it to be in time. And a frame in flight has one of the server's credits: `crowding`.
         """
         period_s = situation.period_s or situation.budget_s
         service_s = (size_bytes + MESSAGE_BYTES) * outlook.slowness  # `service_s`, asked a dozen times a frame
@@ -218,7 +220,8 @@ class ExpectedUtility:
         idle = PRICE_OF_LINK / (1 - min(use, FULL_USE)) if situation.period_s else PRICE_AT_LEISURE
         queue_s, beyond_s = outlook.queue_s, outlook.queue_s + service_s - period_s
         left_s = 0.0 if beyond_s <= 0 else beyond_s if beyond_s < queue_s else queue_s
-        return (left_s / situation.budget_s + idle) * use
+        credit = situation.crowding * (outlook.ahead_s + service_s + outlook.server_s)
+        return (left_s / situation.budget_s + idle) * use + credit
 
     def _is_picture(self, known: Known) -> bool:
         return known.point.step is not None and self._catalogue.is_picture(known.point.step)

@@ -249,7 +249,10 @@ class Session:
     def _situation(self, o: OpenFrame, server: Server | None, now: float) -> Situation:
         outlook, share = (None, 1.0) if server is None else (server.link.outlook(now), server.acknowledged.share)
         budget_s, waited_s, least = o.due_s - now, now - o.frame.captured_s, self._kept.least
-        situation = Situation(budget_s, outlook, self._times, self._period_s, share, waited_s, least, self._energy)
+        crowded = 0.0 if server is None else self._away.crowding(server, self._period_s)
+        situation = Situation(
+            budget_s, outlook, self._times, self._period_s, share, waited_s, least, self._energy, crowded
+        )
         return situation if self._tracker is None else situation.tracked(o.frame, o.due_s, self._tracker.serving_s)
 
     def _detected(self, o: OpenFrame, guess: Guess | None) -> Guess | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from isthmus.device.deciding.crowding import crowding
 from isthmus.device.open_frame import OpenFrame, Phase
 from isthmus.device.servers.server import Server
 from isthmus.device.servers.servers import Servers
@@ -51,6 +52,10 @@ class Away:
     def for_a_frame(self, now: float) -> Server | None:
         """Who gets a frame at `now`; None: nobody takes one."""
         return self._servers.for_a_frame(self.counts, now)
+
+    def crowding(self, server: Server, period_s: float | None) -> float:
+        """What a second in flight at `server` costs a frame, of which one comes every `period_s`."""
+        return crowding(self.counts.get(server.name, 0), server.credits, period_s)
 
     def doubted_s(self, o: OpenFrame, server: Server, now: float) -> float:
         """When to ask whether `server` has a frame that it is sent now: as late as another could still answer it."""

@@ -60,6 +60,11 @@ class Server:
         self._beat_at_s: float | None = None
 
     @property
+    def credits(self) -> int:
+        """How many of our frames it lets be in flight."""
+        return self._credits
+
+    @property
     def useful(self) -> bool:
         """Whether its stream is, or may become, one that frames can be sent on."""
         doubtful = self.leaving or self.doubted or self.state is LinkState.DRAINING
