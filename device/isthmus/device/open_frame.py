@@ -89,11 +89,9 @@ class OpenFrame(Struct):
 
     def on_sent(self, size_bytes: int, encode_s: float) -> None:
         """A message of it was encoded, in so many seconds, and written."""
-        self.bytes_up, self.encode_s, self.unsent = (
-            self.bytes_up + size_bytes,
-            self.encode_s + encode_s,
-            self.unsent - 1,
-        )
+        self.bytes_up += size_bytes
+        self.encode_s += encode_s
+        self.unsent -= 1
 
     def answer(
         self,

@@ -9,8 +9,8 @@ the credits that is taken, times the share that would be if every frame were sen
 from __future__ import annotations
 
 PRICE_OF_CREDIT = 0.05
-"""Utility of a frame that takes the last credit where frames take all of them; of 0.05 and 0.1, and of other powers of the share
-that is taken, the one that wins most over a satellite and loses nothing on the tuning settings."""
+"""Utility that it costs to take the last credit where frames take all of them. Over a satellite half and twice of it are as good;
+no setting of the tuning ones has credits that are scarce."""
 
 
 def crowding(taken: int, given: int, period_s: float | None) -> float:
